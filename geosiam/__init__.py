@@ -1,0 +1,1 @@
+"""geosiam finds what changed or does not belong between two georeferenced scenes."""
