@@ -1,1 +1,1 @@
-"""TBD."""
+"""Blocks in, score raster out."""

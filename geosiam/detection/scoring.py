@@ -1,0 +1,176 @@
+"""Score blocks with the network: one block as an array, a whole scene as a lazy dask array."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import torch
+
+from geosiam.errors import OptionError
+from geosiam.imagery.grid import Lattice, centres
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Block, Grid, Window
+    from geosiam.imagery.pair import PairBlock
+    from geosiam.network.siamese import SiameseNetwork
+    from geosiam.network.weights import Model
+
+BLOCK_PX = 1024
+"""Side of a full block in pixels: large enough that the halo costs 5 %, small enough for the processor's cache."""
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Pair(Protocol):
+    """What scoring needs of a pair of scenes; :class:`geosiam.imagery.pair.ScenePair` is one."""
+
+    @property
+    def grid(self) -> Grid:
+        """The before-scene's grid."""
+        ...
+
+    @property
+    def overlap(self) -> Window:
+        """Pixels outside of which nothing is valid."""
+        ...
+
+    def read(self, window: Window) -> PairBlock:
+        """Read both scenes, aligned and normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network ready to score blocks on a device at a precision.
+
+    Parameters
+    ----------
+    network
+        For inference, on its device and in its precision.
+    device
+        Where it computes.
+    dtype
+        Precision of the forward pass; logits are turned into probabilities in float32.
+    """
+
+    network: SiameseNetwork
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of_model(cls, model: Model, *, device: str = "auto", precision: str = "auto") -> Scorer:
+        """Prepare a model: batch norm folded, channels last, on the device.
+
+        Raises
+        ------
+        OptionError
+            The device is not there, or the precision is unknown or unfit for it.
+        """
+        where = choose_device(device)
+        dtype = choose_precision(precision, where)
+        network = model.network.for_inference().to(where, dtype)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        return cls(network, where, dtype)
+
+    @property
+    def stride(self) -> int:
+        """Pixels an output cell stands for."""
+        return self.network.config.receptive_field.stride
+
+    def lattice(self, grid: Grid) -> Lattice:
+        """Return the canonical blocks for a scene: they depend on scene and stride only."""
+        cells = grid.coarsened(self.stride)
+        side = max(1, BLOCK_PX // self.stride)
+        return Lattice(cells.height, cells.width, side, side)
+
+    def block(self, pair: Pair, block: Block) -> NDArray[np.float32]:
+        """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's centre is not valid."""
+        config = self.network.config
+        if self._surely_empty(pair, block):
+            return np.full(block.cells.shape, np.nan, np.float32)
+        window = block.pixels(self.stride, config.halo)
+        pixels = pair.read(window)
+        height, width = pair.grid.shape
+        rows, cols = block.cells.slices
+        centre_rows = centres(rows, self.stride, height) - window.row_start
+        centre_cols = centres(cols, self.stride, width) - window.col_start
+        valid = pixels.valid[np.ix_(centre_rows, centre_cols)]
+        if not valid.any():
+            return np.full(block.cells.shape, np.nan, np.float32)
+        return np.where(valid, self.probabilities(pixels.before, pixels.after), np.float32(np.nan))
+
+    def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return 1 - P(similar) for two images (3, h, w) in [0, 1]: float32 (rows, cols) of a valid convolution."""
+        # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            logits = self.network(self._tensor(before), self._tensor(after))
+            scores = torch.sigmoid(-logits.float())[0, 0]
+        return scores.cpu().numpy()
+
+    def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device, self.dtype)
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    def _surely_empty(self, pair: Pair, block: Block) -> bool:
+        c, o, s = block.cells, pair.overlap, self.stride
+        return (
+            c.row_stop * s <= o.row_start
+            or c.row_start * s >= o.row_stop
+            or c.col_stop * s <= o.col_start
+            or c.col_start * s >= o.col_stop
+        )
+
+
+def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
+    """Return the scores of a whole scene as a lazy dask array, one chunk a block: float32 (rows, cols), NaN = none."""
+    lattice = scorer.lattice(pair.grid)
+
+    def one(block_id: tuple[int, int]) -> NDArray[np.float32]:
+        return scorer.block(pair, lattice[block_id[0] * lattice.shape[1] + block_id[1]])
+
+    return da.map_blocks(
+        one,
+        chunks=lattice.chunks,
+        dtype=np.float32,
+        meta=np.empty((0, 0), np.float32),
+        name=f"geosiam-scores-{uuid4().hex}",  # a name of its own spares dask from hashing the network
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``auto`` (a CUDA device if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"device {name!r}", "is not known", "use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {name!r}", f"{torch.cuda.device_count()} CUDA devices were found", "use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {name!r}", "is not supported", "use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number type of the forward pass; ``auto`` is fp32, the reference that every machine has."""
+    if name == "auto":
+        return torch.float32
+    if name not in _PRECISIONS:
+        raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
+    return _PRECISIONS[name]
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

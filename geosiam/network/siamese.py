@@ -1,0 +1,217 @@
+"""The fully convolutional Siamese network of Hirokawa, "Anomaly Detections using Deep Learning (VI)".
+
+One encoder of valid convolutions is applied to both scenes; a discriminator of two 1x1 convolutions judges the two
+features and their distance. There is no fully connected layer and no padding, so the network runs on images of any
+size from one receptive field up, and each output cell depends on exactly its receptive field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from geosiam.imagery.grid import Halo
+from geosiam.network.receptive_field import ReceptiveField, receptive_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Distance = Literal["elementwise", "euclidean"]
+Head = Literal["concat", "distance"]
+
+INPUT_CENTRE = 0.5
+INPUT_SPREAD = 0.25
+_TINY = 1e-12  # keeps the gradient of the Euclidean norm finite where both features agree
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution of the encoder: square kernel, stride, and the number of channels it makes."""
+
+    kernel: int
+    stride: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if min(self.kernel, self.stride, self.width) < 1:
+            raise ValueError(f"kernel, stride and width of a convolution are at least 1, not {self}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes the architecture.
+
+    Parameters
+    ----------
+    convolutions
+        The encoder, from the input on. The width of the last one is the feature dimension.
+    channels
+        Bands of the input images.
+    hidden
+        Channels between the two 1x1 convolutions of the discriminator.
+    distance
+        ``"elementwise"``: ``|f1 - f2|``, a vector (the paper's listing); ``"euclidean"``: the norm of ``f1 - f2``,
+        one number (the paper's equation 3).
+    head
+        What the discriminator sees: ``"concat"``: ``[f1, f2, distance]`` (equation 4); ``"distance"``: the distance
+        alone (the paper's figure 2c).
+    batch_norm
+        Normalise after each convolution of the encoder but the last.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    channels: int = 3
+    hidden: int = 64
+    distance: Distance = "elementwise"
+    head: Head = "concat"
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.convolutions:
+            raise ValueError("an encoder has at least one convolution")
+        if min(self.channels, self.hidden) < 1:
+            raise ValueError(f"channels and hidden are at least 1, not {self.channels} and {self.hidden}")
+        if self.distance not in ("elementwise", "euclidean"):
+            raise ValueError(f"distance is 'elementwise' or 'euclidean', not {self.distance!r}")
+        if self.head not in ("concat", "distance"):
+            raise ValueError(f"head is 'concat' or 'distance', not {self.head!r}")
+
+    @classmethod
+    def of_stride(cls, stride: int = 8, *, width: int = 32, features: int = 128, **options: Any) -> Self:  # noqa: ANN401
+        """Return an encoder whose receptive field is exactly 32 px, with stride 8 (the default) or 4.
+
+        Parameters
+        ----------
+        stride
+            Pixels an output cell stands for: 8, or 4 for finer outlines at about three times the cost.
+        width
+            Channels of the first convolution; the following have twice and four times as many.
+        features
+            Feature dimension, the channels of the last convolution.
+        options
+            Further fields of the config.
+        """
+        if stride == 8:  # noqa: PLR2004
+            stack = [(4, 2, width), (3, 2, 2 * width), (3, 2, 4 * width), (3, 1, features)]
+        elif stride == 4:  # noqa: PLR2004
+            stack = [(4, 2, width), (3, 2, 2 * width), (3, 1, 2 * width), (3, 1, 4 * width), (3, 1, features)]
+        else:
+            raise ValueError(f"there is a ready-made encoder of stride 8 and one of stride 4, not of {stride}")
+        return cls(tuple(Convolution(*layer) for layer in stack), **options)
+
+    @property
+    def features(self) -> int:
+        """Feature dimension."""
+        return self.convolutions[-1].width
+
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        """What an output cell sees, computed from the layers."""
+        return receptive_field((layer.kernel, layer.stride) for layer in self.convolutions)
+
+    @property
+    def halo(self) -> Halo:
+        """Pixels around a cell's own that its score depends on."""
+        field = self.receptive_field
+        return Halo(field.offset, field.overhang)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the config that :meth:`to_dict` wrote."""
+        layers = tuple(Convolution(**layer) for layer in values["convolutions"])
+        return cls(**{**values, "convolutions": layers})
+
+
+class Encoder(nn.Sequential):
+    """Valid convolutions with ReLU between them: (n, channels, h, w) -> (n, features, rows, cols)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        layers: list[nn.Module] = []
+        channels = config.channels
+        for i, conv in enumerate(config.convolutions):
+            last = i == len(config.convolutions) - 1
+            normalised = config.batch_norm and not last
+            layers.append(nn.Conv2d(channels, conv.width, conv.kernel, conv.stride, bias=not normalised))
+            if normalised:
+                layers.append(nn.BatchNorm2d(conv.width))
+            if not last:
+                layers.append(nn.ReLU(inplace=True))
+            channels = conv.width
+        super().__init__(*layers)
+
+    def folded(self) -> nn.Sequential:
+        """Return the same function for inference, each batch norm folded into the convolution before it."""
+        layers: list[nn.Module] = []
+        for layer in self.eval():
+            if isinstance(layer, nn.BatchNorm2d):
+                convolution = layers.pop()
+                assert isinstance(convolution, nn.Conv2d)
+                layers.append(fuse_conv_bn_eval(convolution, layer))
+            else:
+                layers.append(layer)
+        return nn.Sequential(*layers)
+
+
+class Discriminator(nn.Module):
+    """Two 1x1 convolutions over both features and their distance: the logit of "similar" (equations 3 and 4)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.distance = config.distance
+        self.head = config.head
+        channels = config.features if config.distance == "elementwise" else 1
+        if config.head == "concat":
+            channels += 2 * config.features
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, config.hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(config.hidden, 1, 1)
+        )
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols)."""
+        difference = before - after
+        if self.distance == "elementwise":
+            distance = difference.abs()
+        else:
+            distance = (difference.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        seen = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
+        logits: Tensor = self.layers(seen)
+        return logits
+
+
+class SiameseNetwork(nn.Module):
+    """Encoder and discriminator; the logit is of "similar", so the anomaly score is ``sigmoid(-logit)``.
+
+    Inputs have shape (n, channels, height, width) with values in [0, 1]; a 32x32 chip gives exactly one logit.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: nn.Sequential = Encoder(config)
+        self.discriminator = Discriminator(config)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
+        features: Tensor = self.encoder((images - INPUT_CENTRE) / INPUT_SPREAD)
+        return features
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
+        both = self.encode(torch.cat([before, after]))
+        return self.discriminator(*both.chunk(2))  # type: ignore[no-any-return]
+
+    def for_inference(self) -> SiameseNetwork:
+        """Return a copy that computes the same with batch norm folded in, in eval mode and without gradients."""
+        copy = SiameseNetwork(replace(self.config))
+        copy.load_state_dict(self.state_dict())
+        assert isinstance(copy.encoder, Encoder)
+        copy.encoder = copy.encoder.folded()
+        return copy.eval().requires_grad_(requires_grad=False)

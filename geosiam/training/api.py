@@ -1,0 +1,177 @@
+"""`train`: from a few options to a weights file with its card and learning curves."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosiam import __version__
+from geosiam.errors import OptionError, OutputError
+from geosiam.network.weights import ModelCard, save_model
+from geosiam.training.datasets import load_chips
+from geosiam.training.generated import generated_scenes
+from geosiam.training.loop import TrainingRun
+from geosiam.training.recipes import Recipe, make_recipe
+from geosiam.training.sources import ChipSource, Mixture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geosiam.training.loop import Epoch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `geosiam train` can be told.
+
+    Parameters
+    ----------
+    recipe
+        ``"survey"`` (the default model's) or ``"paper"`` (the seed's).
+    data
+        Images to cut chips from, as :func:`geosiam.training.datasets.load_chips` reads them; none: CIFAR-10, fetched
+        from its authors. Several take equal shares.
+    out
+        Weights file to write; checkpoint and learning curves go beside it, under its stem.
+    name
+        Name of the model; by default the weights file's stem.
+    generated
+        Number of generated aerial scenes that join the survey recipe's chips and take half of every batch.
+    epochs, steps
+        Length of the schedule where it should differ from the recipe's.
+    stride
+        8, or 4 for finer outlines.
+    seed, device, precision
+        As in :class:`geosiam.training.loop.TrainingRun`.
+    restart
+        Start anew although there is a checkpoint.
+    licence
+        Under which the weights may be used; goes into the card.
+    """
+
+    out: Path
+    recipe: str = "survey"
+    data: tuple[str, ...] = ()
+    name: str | None = None
+    generated: int = 32
+    epochs: int | None = None
+    steps: int | None = None
+    stride: int = 8
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    restart: bool = False
+    licence: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} {value}", "is too few", "use 1 or more")
+        if self.generated < 0:
+            raise OptionError(f"generated {self.generated}", "is negative", "use 0 for none")
+
+    @property
+    def command(self) -> str:
+        """The command line that repeats this training; data are named without their folders."""
+        words = ["geosiam", "train", "--recipe", self.recipe]
+        for path in self.data:
+            words += ["--data", Path(path).name]
+        words += ["--seed", str(self.seed), "--stride", str(self.stride), "--precision", self.precision]
+        if self.recipe == "survey":
+            words += ["--generated", str(self.generated)]
+        for option in ("epochs", "steps"):
+            if getattr(self, option) is not None:
+                words += [f"--{option}", str(getattr(self, option))]
+        return shlex.join([*words, "--output", self.out.name])
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind: the weights file, its card, and what each epoch gave."""
+
+    weights: Path
+    card: ModelCard
+    history: tuple[Epoch, ...]
+
+
+def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] | None = None) -> TrainingResult:
+    """Train a recipe; an interrupted training goes on from its last epoch when called again.
+
+    Parameters
+    ----------
+    options
+        See :class:`TrainingOptions`.
+    on_step
+        Called with (steps done, steps in all, loss) after each step.
+    """
+    recipe = _recipe(options)
+    chips, held_out = _sources(options)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(options.out, f"cannot be made ({error.strerror})", "choose another --output") from error
+    run = TrainingRun(
+        recipe, chips, held_out, options.out.with_suffix(""), options.seed, options.device, options.precision
+    )
+    if not options.restart and run.resume():
+        log.info("continuing after epoch %d", len(run.history))
+    run.run(on_step)
+    return _finish(run, options)
+
+
+def _recipe(options: TrainingOptions) -> Recipe:
+    recipe = make_recipe(options.recipe, stride=options.stride)
+    schedule = replace(
+        recipe.schedule,
+        epochs=options.epochs or recipe.schedule.epochs,
+        steps=options.steps or recipe.schedule.steps,
+    )
+    return replace(recipe, schedule=schedule)  # type: ignore[type-var]  # recipes are dataclasses
+
+
+def _sources(options: TrainingOptions) -> tuple[ChipSource, ChipSource]:
+    pairs = [load_chips(path) for path in options.data or (None,)]
+    if options.recipe == "survey" and options.generated:
+        scenes, held_out = generated_scenes(options.generated, options.seed)
+        share = float(len(pairs))
+        return (
+            Mixture([*((chips, 1.0) for chips, _ in pairs), (scenes, share)]),
+            Mixture([*((chips, 1.0) for _, chips in pairs), (held_out, share)]),
+        )
+    if len(pairs) == 1:
+        return pairs[0]
+    return Mixture([(chips, 1.0) for chips, _ in pairs]), Mixture([(chips, 1.0) for _, chips in pairs])
+
+
+def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
+    name = options.name or options.out.stem
+    last = run.history[-1]
+    data = [Path(path).name for path in options.data] or ["CIFAR-10"]
+    if options.recipe == "survey" and options.generated:
+        data.append(f"{options.generated} generated scenes")
+    card = ModelCard(
+        name=name,
+        recipe=run.recipe.name,
+        summary=run.recipe.summary,
+        network=run.recipe.network,
+        data=", ".join(data),
+        seed=options.seed,
+        epochs=len(run.history),
+        threshold=round(run.best_threshold(), 3),
+        metrics={
+            "held-out loss": last.validation_loss,
+            "held-out accuracy": last.accuracy,
+            "held-out recall": last.recall,
+            "held-out precision": last.precision,
+        },
+        licence=options.licence,
+        command=options.command,
+        version=__version__,
+    )
+    return TrainingResult(options.out, save_model(run.network, card, options.out), tuple(run.history))

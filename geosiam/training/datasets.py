@@ -1,0 +1,189 @@
+"""Images on disk -> chips: CIFAR-10 archives, folders and archives of images, and the user's own GeoTIFFs.
+
+Archives are read as they lie, nothing is extracted; the pickles of CIFAR-10's python archive are never unpickled:
+their opcodes are read for the byte string that holds the pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickletools
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pooch
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from geosiam.errors import TrainingDataError
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
+from geosiam.training.sources import ChipSource, ChipStack, SceneStack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+CIFAR10_HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as its authors state it
+CIFAR10_SIDE = 32
+
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_SCENES = {".tif", ".tiff", ".vrt"}
+_MOST_PIXELS = 64_000_000  # of one scene held in memory; larger scenes are cut to their middle
+_HELD_OUT = 10  # one image in so many is kept for validation where the data has no test part of its own
+_REMEDY = "name CIFAR-10 (an archive or a folder of images), a folder of images, or GeoTIFFs"
+
+
+def load_chips(path: str | Path | None) -> tuple[ChipSource, ChipSource]:
+    """Load what ``path`` names as (chips to learn from, held-out chips).
+
+    Parameters
+    ----------
+    path
+        An official CIFAR-10 archive (python or binary version), a folder, tar or zip-free archive of images, a folder
+        of GeoTIFFs or one GeoTIFF. Images under a folder ``test`` are held out; without one, every tenth image is.
+        None downloads CIFAR-10 into the user's cache.
+
+    Raises
+    ------
+    TrainingDataError
+        Nothing there, nothing usable in it, or the download failed.
+    """
+    if path is None:
+        path = _downloaded()
+    path = Path(path)
+    if not path.exists():
+        raise TrainingDataError(path, "does not exist", _REMEDY)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix.lower() in _SCENES:
+        return _from_scenes([path])
+    try:
+        with tarfile.open(path) as archive:
+            return _from_archive(archive, path)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise TrainingDataError(path, f"is no readable tar archive ({error})", _REMEDY) from error
+
+
+def _downloaded() -> Path:
+    log.info("fetching CIFAR-10 from %s", CIFAR10_URL)
+    try:
+        return Path(pooch.retrieve(CIFAR10_URL, CIFAR10_HASH, path=pooch.os_cache("geosiam")))
+    except (OSError, ValueError) as error:
+        raise TrainingDataError(CIFAR10_URL, f"cannot be fetched ({error})", "pass --data with a copy of it") from error
+
+
+def _from_archive(archive: tarfile.TarFile, path: Path) -> tuple[ChipSource, ChipSource]:
+    train: list[NDArray[np.uint8]] = []
+    test: list[NDArray[np.uint8]] = []
+    for member in archive:
+        name = PurePosixPath(member.name)
+        batch = name.name.startswith(("data_batch", "test_batch"))
+        if not member.isfile() or not (batch or name.suffix.lower() in _IMAGES):
+            continue
+        file = archive.extractfile(member)
+        assert file is not None
+        held_out = "test" in name.parts or name.name.startswith("test_batch")
+        images = test if held_out else train
+        if batch:
+            images.extend(cifar_batch(file.read(), binary=name.suffix == ".bin"))
+        else:
+            images.append(_image(file, f"{path}/{name}"))
+    return _split(train, test, path)
+
+
+def cifar_batch(content: bytes, *, binary: bool) -> NDArray[np.uint8]:
+    """Return the images of one official CIFAR-10 batch file, uint8 of shape (n, 3, 32, 32).
+
+    Parameters
+    ----------
+    content
+        The file: the binary version's records of one label byte and 3072 pixel bytes, or the python version's pickle.
+    binary
+        Which of the two it is.
+    """
+    pixels = 3 * CIFAR10_SIDE**2
+    if binary:
+        records = np.frombuffer(content, np.uint8).reshape(-1, pixels + 1)
+        return records[:, 1:].reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+    strings = (argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str | bytes))
+    longest = max(strings, key=len)
+    raw = longest.encode("latin-1") if isinstance(longest, str) else longest
+    return np.frombuffer(raw, np.uint8).reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+
+
+def _from_folder(folder: Path) -> tuple[ChipSource, ChipSource]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    scenes = [file for file in files if file.suffix.lower() in _SCENES]
+    if scenes:
+        return _from_scenes(scenes)
+    batches = [file for file in files if file.name.startswith(("data_batch", "test_batch"))]
+    train: list[NDArray[np.uint8]] = []
+    test: list[NDArray[np.uint8]] = []
+    for file in batches:
+        images = test if file.name.startswith("test_batch") else train
+        images.extend(cifar_batch(file.read_bytes(), binary=file.suffix == ".bin"))
+    for file in files:
+        if file.suffix.lower() in _IMAGES:
+            images = test if "test" in file.relative_to(folder).parts else train
+            images.append(_image(file, str(file)))
+    return _split(train, test, folder)
+
+
+def _image(file: object, name: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(file) as image:  # type: ignore[arg-type]
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except (UnidentifiedImageError, OSError) as error:
+        raise TrainingDataError(name, f"is no readable image ({error})", "remove or repair it") from error
+
+
+def _split(train: list[NDArray[np.uint8]], test: list[NDArray[np.uint8]], path: Path) -> tuple[ChipSource, ChipSource]:
+    if not train and not test:
+        raise TrainingDataError(path, "holds no images", _REMEDY)
+    if not train or not test:
+        both = train or test
+        test = both[::_HELD_OUT]
+        train = [image for index, image in enumerate(both) if index % _HELD_OUT] or both
+    return _source(train), _source(test)
+
+
+def _source(images: list[NDArray[np.uint8]]) -> ChipSource:
+    height, width = images[0].shape[1:]
+    chips = height == width and height <= 4 * CIFAR10_SIDE and all(image.shape == images[0].shape for image in images)
+    if chips:
+        return ChipStack(torch.from_numpy(np.stack(images)))
+    return SceneStack([torch.from_numpy(np.ascontiguousarray(image)) for image in images])
+
+
+def _from_scenes(paths: list[Path]) -> tuple[ChipSource, ChipSource]:
+    """Cut every scene into its first nine tenths to learn from and its last tenth to validate on."""
+    train, test = [], []
+    for path in paths:
+        scene = read_scene(path)
+        cut = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
+        train.append(scene[:, :cut])
+        test.append(scene[:, cut:] if cut < scene.shape[1] else scene)
+    return SceneStack(train), SceneStack(test)
+
+
+def read_scene(path: str | Path) -> Tensor:
+    """Read a georeferenced scene as the network sees it: uint8 (3, height, width), bands chosen, range stretched."""
+    with open_pair(path, path, radiometry="none") as pair:
+        height, width = pair.grid.shape
+        rows, cols = _middle(height, width)
+        block = pair.read(Window(rows.start, rows.stop, cols.start, cols.stop))
+    return torch.from_numpy((block.before * 255).round().astype(np.uint8))
+
+
+def _middle(height: int, width: int) -> tuple[slice, slice]:
+    """Return the middle of a scene, at most so many pixels of it as memory should hold."""
+    shrink = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
+    rows, cols = int(height * shrink), int(width * shrink)
+    top, left = (height - rows) // 2, (width - cols) // 2
+    return slice(top, top + rows), slice(left, left + cols)

@@ -1,0 +1,173 @@
+"""Where chips come from: endless random crops of images, as batches of float tensors in [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
+
+from geosiam.errors import TrainingDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ZOOMS = (0.5, 0.75, 1.0, 1.0, 1.0, 1.5, 2.0)
+_GROUP = 16  # chips of a batch that share one zoom, so that a resize is one call for many
+
+
+class ChipSource(Protocol):
+    """Anything that chips can be drawn from."""
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return ``count`` chips, float32 of shape (count, 3, size, size), values in [0, 1]."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images behind it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChipStack:
+    """Many small images of one size, such as CIFAR-10.
+
+    Parameters
+    ----------
+    chips
+        uint8, shape (n, 3, side, side).
+    """
+
+    chips: Tensor
+
+    def __post_init__(self) -> None:
+        if self.chips.ndim != 4 or self.chips.shape[1] != 3 or self.chips.dtype != torch.uint8:  # noqa: PLR2004
+            raise ValueError(f"chips are uint8 of shape (n, 3, side, side), not {self.chips.dtype} {self.chips.shape}")
+        if not len(self.chips):
+            raise TrainingDataError("chips", "there are none", "name a folder or archive that holds images")
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return random chips, randomly flipped; larger sizes are mosaics of chips or enlarged chips."""
+        side = self.chips.shape[-1]
+        if size <= side:
+            return _flipped(_crops(self._draw(count, generator), size, generator), generator)
+        enlarged = count // 2
+        return torch.cat([self._enlarged(enlarged, size, generator), self._mosaics(count - enlarged, size, generator)])
+
+    def _draw(self, count: int, generator: Generator) -> Tensor:
+        index = torch.randint(len(self.chips), (count,), generator=generator, device=generator.device)
+        return self.chips[index.to(self.chips.device)].to(generator.device).float() / 255
+
+    def _enlarged(self, count: int, size: int, generator: Generator) -> Tensor:
+        chips = _flipped(self._draw(count, generator), generator)
+        return interpolate(chips, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+
+    def _mosaics(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Chips side by side at their own resolution, cut at a random place."""
+        across = -(-size // self.chips.shape[-1]) + 1
+        tiles = _flipped(self._draw(count * across * across, generator), generator)
+        side = tiles.shape[-1]
+        grid = tiles.reshape(count, across, across, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+        return _crops(grid.reshape(count, 3, across * side, across * side), size, generator)
+
+
+@dataclass(frozen=True)
+class SceneStack:
+    """Larger images of any sizes, from which chips are cut at random places, scales and orientations.
+
+    Parameters
+    ----------
+    scenes
+        uint8, each of shape (3, height, width).
+    """
+
+    scenes: Sequence[Tensor]
+
+    def __post_init__(self) -> None:
+        if not self.scenes:
+            raise TrainingDataError("scenes", "there are none", "name images or GeoTIFFs to cut chips from")
+        for scene in self.scenes:
+            if scene.ndim != 3 or scene.shape[0] != 3 or scene.dtype != torch.uint8:  # noqa: PLR2004
+                raise ValueError(f"a scene is uint8 of shape (3, height, width), not {scene.dtype} {scene.shape}")
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return random crops, zoomed by 0.5 to 2, flipped and turned."""
+        groups = []
+        while count > 0:
+            zoom = _ZOOMS[_integer(len(_ZOOMS), generator)]
+            groups.append(self._group(min(count, _GROUP), size, zoom, generator))
+            count -= _GROUP
+        return torch.cat(groups)
+
+    def _group(self, count: int, size: int, zoom: float, generator: Generator) -> Tensor:
+        side = max(1, round(size / zoom))
+        crops = torch.stack([self._crop(side, generator) for _ in range(count)]).to(generator.device).float() / 255
+        if side != size:
+            crops = interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
+        return _flipped(crops, generator)
+
+    def _crop(self, side: int, generator: Generator) -> Tensor:
+        scene = self.scenes[_integer(len(self.scenes), generator)]
+        height, width = scene.shape[1:]
+        if min(height, width) < side:
+            scene = interpolate(scene[None].float(), size=(max(side, height), max(side, width)), mode="bilinear")[0]
+            scene = scene.to(torch.uint8)
+            height, width = scene.shape[1:]
+        top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+        return scene[:, top : top + side, left : left + side]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several sources, each giving its share of every batch.
+
+    Parameters
+    ----------
+    sources
+        The sources and the weight of each; a batch holds chips of each in proportion.
+    """
+
+    sources: Sequence[tuple[ChipSource, float]]
+
+    def __len__(self) -> int:
+        return sum(len(source) for source, _ in self.sources)
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return a shuffled batch with each source's share."""
+        weights = torch.tensor([weight for _, weight in self.sources], dtype=torch.float64)
+        ends = (weights.cumsum(0) / weights.sum() * count).round().to(torch.int64).tolist()
+        parts = [
+            source.sample(end - start, size, generator)
+            for (source, _), start, end in zip(self.sources, [0, *ends], ends, strict=False)
+            if end > start
+        ]
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        return torch.cat(parts)[order]
+
+
+def _integer(high: int, generator: Generator) -> int:
+    return int(torch.randint(high, (), generator=generator, device=generator.device))
+
+
+def _crops(images: Tensor, size: int, generator: Generator) -> Tensor:
+    """Cut one window of ``size`` px out of all images, at a random place common to the batch."""
+    room = images.shape[-1] - size + 1
+    top, left = _integer(room, generator), _integer(room, generator)
+    return images[:, :, top : top + size, left : left + size]
+
+
+def _flipped(images: Tensor, generator: Generator) -> Tensor:
+    """Mirror and transpose images, each with probability 1/2, so that all eight orientations occur."""
+    for dims in ((-1,), (-2,), None):
+        changed = images.flip(dims) if dims else images.transpose(-1, -2)
+        chosen = torch.rand((len(images), 1, 1, 1), generator=generator, device=generator.device) < 0.5  # noqa: PLR2004
+        images = torch.where(chosen, changed, images)
+    return images
