@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A crown narrower than this many pixels is no longer worth drawing; coarse scenes get clumps instead of trees.
 _FINEST_CROWN = 9
-_SHORE_CLEARANCE = 4.0  # metres that things keep from open water
+_SHORE_CLEARANCE = 2.0  # metres that things keep from open water
 
 
 @dataclass
@@ -48,10 +48,10 @@ class Builder:
         """Return the content of the block."""
         _BUILDERS[self.block.use](self)
         self.parked_cars()
-        clear = self.plan.shore
-        self.content.things = [
-            t for t in self.content.things if float(clear(np.float64(t.x), np.float64(t.y))) > _SHORE_CLEARANCE
-        ]
+        things = self.content.things
+        x, y, reach = (np.array([getattr(t, name) for t in things]) for name in ("x", "y", "reach"))
+        dry = self.plan.shore(x, y) > 0.8 * reach + _SHORE_CLEARANCE
+        self.content.things = [thing for thing, keep in zip(things, dry, strict=True) if keep]
         return self.content
 
     # -- pieces ---------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Builder:
 
     def _tinted(self, material: m.Material) -> m.Material:
         """Return a material a little lighter or darker, redder or greener: no two fields are the same."""
-        tint = self.rng.normal(1, 0.05) * self.rng.normal(1, 0.025, 3)
+        tint = self.rng.normal(1, 0.05) * self.rng.normal(1, 0.016, 3)
         first, second = (tuple(np.array(c) * tint) for c in (material.colour, material.colour2 or material.colour))
         return replace(material, colour=first, colour2=second)
 

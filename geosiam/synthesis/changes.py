@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from geosiam.synthesis import materials as m
-from geosiam.synthesis.ground import ground_ids
+from geosiam.synthesis.ground import Positions, ground_ids
 from geosiam.synthesis.things import Thing
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def _propose(
 ) -> Change:
     """Return something that could lie at a position, judging by the ground there."""
     palette = m.Palette(gsd)
-    here = ground_ids(plan, content, palette, np.array([[xy[0]]]), np.array([[xy[1]]]), gsd)
+    where = Positions.at(plan, np.array([[xy[0]]]), np.array([[xy[1]]]))
+    here = ground_ids(plan, content, palette, where, gsd)
     green = palette.rows[int(here[0, 0])].vegetation > 0 or palette.rows[int(here[0, 0])].relief > 0.1  # noqa: PLR2004
     weights = _ON_GREEN if green else _ON_PAVED
     odds = np.array(list(weights.values()))

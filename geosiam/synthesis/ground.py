@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geosiam.imagery.grid import Window
     from geosiam.synthesis.blocks import BlockContent
 
     FloatArray = NDArray[np.floating[Any]]
@@ -52,13 +53,53 @@ class _Axis:
         return table[self.line - self.first]
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Where to look at the ground.
+
+    Parameters
+    ----------
+    p, q
+        Plan coordinates in metres.
+    shore
+        Distance to open water in metres, of the same shape.
+    """
+
+    p: FloatArray
+    q: FloatArray
+    shore: FloatArray
+
+    @classmethod
+    def at(cls, plan: Plan, x: FloatArray, y: FloatArray) -> Positions:
+        """Return the positions of scene metres, broadcast against each other."""
+        return cls(*plan.to_plan(x, y), plan.shore(x, y))
+
+    @classmethod
+    def of_window(cls, plan: Plan, window: Window, gsd: float) -> Positions:
+        """Return the positions of all pixel centres of a window, float32 (rows, cols) each.
+
+        The plan bends so gently that it is computed every 0.8 m and interpolated between.
+        """
+        step = int(np.clip(0.8 / gsd, 1, 16))
+        rows, cols = (-(-n // step) + 1 for n in window.shape)
+        x = (window.col_start + 0.5 + step * np.arange(cols)) * gsd
+        y = (window.row_start + 0.5 + step * np.arange(rows)) * gsd
+        coarse = cls.at(plan, x[None, :], y[:, None])
+        return cls(*(_interpolated(a, step, window.shape) for a in (coarse.p, coarse.q, coarse.shore)))
+
+
+def _interpolated(nodes: FloatArray, step: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Fill in ``step - 1`` values between neighbouring nodes of both axes and cut to a shape."""
+    nodes = nodes.astype(np.float32)
+    share = (np.arange(step, dtype=np.float32) / np.float32(step)).astype(np.float32)
+    tall = nodes[:-1, None, :] + (nodes[1:] - nodes[:-1])[:, None, :] * share[None, :, None]
+    tall = tall.reshape(-1, nodes.shape[1])[: shape[0]]
+    wide = tall[:, :-1, None] + (tall[:, 1:] - tall[:, :-1])[:, :, None] * share
+    return np.ascontiguousarray(wide.reshape(shape[0], -1)[:, : shape[1]])
+
+
 def ground_ids(
-    plan: Plan,
-    content: Callable[[int, int], BlockContent],
-    palette: m.Palette,
-    x: FloatArray,
-    y: FloatArray,
-    gsd: float,
+    plan: Plan, content: Callable[[int, int], BlockContent], palette: m.Palette, where: Positions, gsd: float
 ) -> NDArray[np.int16]:
     """Return the index of the ground's material at each position.
 
@@ -70,20 +111,22 @@ def ground_ids(
         Gives the content of block (i, j).
     palette
         Gets the materials that are met.
-    x, y
-        Scene metres, broadcast against each other.
+    where
+        The positions.
     gsd
         Metres per pixel: no painted line gets thinner than a pixel.
 
     Returns
     -------
-    int16 of the broadcast shape
+    int16 of the positions' shape
     """
-    p, q = plan.to_plan(x, y)
-    across, down = _Axis.of(p, plan.pitch[0]), _Axis.of(q, plan.pitch[1])
+    across, down = _Axis.of(where.p, plan.pitch[0]), _Axis.of(where.q, plan.pitch[1])
     ids = _parcels(plan, content, palette, across, down)
-    _roads(plan, palette, ids, (across, down), (q, p), gsd)
-    _open_water(plan, palette, ids, x, y)
+    if plan.water == "river":  # roads cross it; they end at the sea
+        _open_water(plan, palette, ids, where.shore)
+    _roads(plan, palette, ids, (across, down), (where.q, where.p), gsd)
+    if plan.water == "sea":
+        _open_water(plan, palette, ids, where.shore)
     return ids
 
 
@@ -160,11 +203,8 @@ def _paint(
         ids[paved & clear & (dash | edge)] = paint
 
 
-def _open_water(plan: Plan, palette: m.Palette, ids: NDArray[np.int16], x: FloatArray, y: FloatArray) -> None:
+def _open_water(plan: Plan, palette: m.Palette, ids: NDArray[np.int16], shore: FloatArray) -> None:
     """Lay rivers and the sea over everything, each with its bank."""
-    if plan.water == "none":
-        return
-    shore = plan.shore(x, y)
     beach, bank = (m.SAND, 8.0) if plan.water == "sea" else (m.WILD, 3.0)
     if plan.landscape.lawn == m.SNOW:
         beach = m.SNOW

@@ -41,7 +41,7 @@ class Landscape:
     water: Literal["none", "river", "sea"] = "none"
 
 
-_SNOW_FIELD = m.Material((232, 236, 243), (212, 214, 216), 0.25, 0.015, relief=0.05, row_strength=0.3, row_spacing=0.9)
+_SNOW_FIELD = m.Material((220, 224, 232), (200, 202, 206), 0.25, 0.015, relief=0.05, row_strength=0.3, row_spacing=0.9)
 
 LANDSCAPES: dict[LandscapeName, Landscape] = {
     "rural": Landscape(

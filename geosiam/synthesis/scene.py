@@ -16,7 +16,7 @@ from geosiam.imagery.grid import Window
 from geosiam.synthesis import light, noise
 from geosiam.synthesis.blocks import BlockContent, Builder
 from geosiam.synthesis.changes import Change, choose_changes
-from geosiam.synthesis.ground import ground_ids
+from geosiam.synthesis.ground import Positions, ground_ids
 from geosiam.synthesis.layout import Plan
 from geosiam.synthesis.materials import Palette
 from geosiam.synthesis.things import Canvas, Thing
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TILE = 512  # pixels; a multiple of 8, so that compression blocks meet at tile borders
 _TALLEST = 12.0  # metres; shadows are as long as this casts them
 _LONGEST_SHADOW_PX = 320
+_PROBE = 4.0  # metres
 
 
 class Scene:
@@ -90,7 +91,7 @@ class Scene:
         core = _grown(tile, edge, edge, edge, edge)
         padded, inner = self._with_shadow_margin(core)
         palette = Palette(self.gsd)
-        ground = self._ground(core, palette)
+        ground = ground_ids(self.plan, self.content, palette, Positions.of_window(self.plan, core, self.gsd), self.gsd)
         static = self._empty_canvas(padded, palette)
         for thing in self._things(padded):
             static.draw(thing)
@@ -118,29 +119,18 @@ class Scene:
             window, self.gsd, palette, np.full(window.shape, -1, np.int16), np.zeros(window.shape, np.float32), bumps
         )
 
-    def _metres(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return x (1, cols) and y (rows, 1) of the pixels' centres."""
-        x = (np.arange(window.col_start, window.col_stop) + 0.5) * self.gsd
-        y = (np.arange(window.row_start, window.row_stop) + 0.5) * self.gsd
-        return x[None, :], y[:, None]
-
-    def _ground(self, window: Window, palette: Palette) -> NDArray[np.int16]:
-        x, y = self._metres(window)
-        return ground_ids(self.plan, self.content, palette, x.astype(np.float32), y.astype(np.float32), self.gsd)
-
     def _things(self, window: Window) -> list[Thing]:
         """Return what may reach into a window, in an order that does not depend on the window."""
         x0, x1 = window.col_start * self.gsd - 8, window.col_stop * self.gsd + 8
         y0, y1 = window.row_start * self.gsd - 8, window.row_stop * self.gsd + 8
-        side = np.linspace(0, 1, 9)
-        x, y = np.meshgrid(x0 + side * (x1 - x0), y0 + side * (y1 - y0))
+        # Sampled so densely that no block that has a say in the window falls between the samples.
+        x, y = np.meshgrid(np.arange(x0, x1 + _PROBE, _PROBE), np.arange(y0, y1 + _PROBE, _PROBE))
         p, q = self.plan.to_plan(x, y)
-        i, j = np.floor(p / self.plan.pitch[0]), np.floor(q / self.plan.pitch[1])
+        blocks = np.unique(np.floor(np.stack([p / self.plan.pitch[0], q / self.plan.pitch[1]])).reshape(2, -1), axis=1)
         things = [
             thing
-            for a in range(int(i.min()) - 1, int(i.max()) + 2)
-            for b in range(int(j.min()) - 1, int(j.max()) + 2)
-            for thing in self.content(a, b).things
+            for i, j in blocks.T.astype(int)
+            for thing in self.content(int(i), int(j)).things
             if x0 - thing.reach < thing.x < x1 + thing.reach and y0 - thing.reach < thing.y < y1 + thing.reach
         ]
         # Flat things first: a driveway must not be laid over a car.
@@ -164,9 +154,9 @@ class Scene:
         """Light and photograph the maps of one date: uint8 (3, TILE, TILE)."""
         height = np.minimum(canvas.height * np.float32(1 / self.gsd), self._ceiling)
         drawn = canvas.ids[inner]
-        ids = np.where(drawn >= 0, drawn, ground)
+        ids = np.where(drawn >= 0, drawn, ground).astype(np.intp)  # what numpy looks up fastest
         blend, grain, broad = texture
-        relief = canvas.palette.column("relief")[ids]
+        relief = canvas.palette.column("relief").take(ids)
         surface = height[inner] + relief * (canvas.bumps[inner] * np.float32(1.5) + grain * np.float32(2.0))
         sun = np.ones_like(surface)
         sun[1:-1, 1:-1] = light.sunlight(surface, flight)
@@ -192,21 +182,29 @@ class Scene:
             (tile.col_start + 0.5) * self.gsd, (tile.row_start + 0.5) * self.gsd
         )
         first, second = palette.colours(season)
-        mixed = blend * palette.column("mix")[ids] + np.float32(0.5)
+        mixed = blend * palette.column("mix").take(ids) + np.float32(0.5)
         rows = np.arange(ids.shape[0], dtype=np.float32)[:, None]
         cols = np.arange(ids.shape[1], dtype=np.float32)[None, :]
         if strength.any():
-            wave = right[ids] * cols
-            wave += down[ids] * rows
-            wave += phase[ids]
-            mixed += strength[ids] * np.sin(wave, out=wave)
+            wave = right.take(ids) * cols
+            wave += down.take(ids) * rows
+            wave += phase.take(ids)
+            np.sin(wave, out=wave)
+            wave *= strength.take(ids)
+            mixed += wave
         np.clip(mixed, 0, 1, out=mixed)
-        bright = grain * palette.column("grain")[ids]
+        bright = grain * palette.column("grain").take(ids)
         bright *= 3
         bright += np.float32(1)
         bright += broad * np.float32(0.05)
-        step = second - first
-        return [(first[:, band][ids] + step[:, band][ids] * mixed) * bright for band in range(3)]
+        bands = []
+        for low, high in zip(first.T.copy(), second.T.copy(), strict=True):
+            band = (high - low).take(ids)
+            band *= mixed
+            band += low.take(ids)
+            band *= bright
+            bands.append(band)
+        return bands
 
 
 def _grown(window: Window, up: int, down: int, left: int, right: int) -> Window:

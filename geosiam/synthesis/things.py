@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geosiam.imagery.grid import Window
 from geosiam.synthesis import materials as m
+from geosiam.synthesis import noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from geosiam.imagery.grid import Window
 
     Patch = NDArray[np.float32]
 
@@ -85,6 +85,11 @@ class Canvas:
     ids: NDArray[np.int16]
     height: NDArray[np.float32]
     bumps: NDArray[np.float32]
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the first pixel."""
+        return self.window.row_start, self.window.col_start
 
     def draw(self, thing: Thing) -> None:
         """Draw a thing where it overlaps the canvas."""
@@ -267,11 +272,15 @@ def _tarp(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 def _debris(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
     """Heap of broken pieces in three shades."""
     away = _inside_round(thing, u, v)
-    bumps = canvas.bumps[where]
-    heap = np.maximum(thing.height * (0.5 + 0.5 * np.sin(9 * u + 3 * bumps) * np.sin(8 * v - 2 * bumps)), 0.05)
+    rows, cols = (slice(s.start + o, s.stop + o) for s, o in zip(where, canvas.corner, strict=True))
+    window = Window(rows.start, rows.stop, cols.start, cols.stop)
+    pieces = noise.smooth(window, max(2, round(0.3 / canvas.gsd)), thing.variant)
+    heap = np.maximum(thing.height * (0.55 + 0.35 * pieces) * (1.2 - away), 0.05)
     canvas.put(where, away < 1, thing.material, heap)
-    light = (away < 1) & (np.sin(11 * u + 4 * bumps + thing.variant) > 0.6)  # noqa: PLR2004 - share of pieces
+    light = (away < 1) & (pieces > 0.7)  # noqa: PLR2004 - standard deviations
     canvas.put(where, light, m.painted((196, 188, 176)), heap + 0.02)
+    dark = (away < 1) & (pieces < -0.9)  # noqa: PLR2004 - standard deviations
+    canvas.put(where, dark, m.painted((58, 52, 48)), heap + 0.02)
 
 
 ROUND = frozenset({"crown", "pile", "pit", "debris"})
