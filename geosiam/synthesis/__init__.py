@@ -1,1 +1,1 @@
-"""TBD."""
+"""Scenes that were never flown: survey pairs with known truth, and anomalies inserted into real scenes."""

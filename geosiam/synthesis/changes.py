@@ -1,0 +1,200 @@
+"""The objects that come and go between the two dates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from geosiam.synthesis import materials as m
+from geosiam.synthesis.ground import Positions, ground_ids
+from geosiam.synthesis.things import Thing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geosiam.synthesis.blocks import BlockContent
+    from geosiam.synthesis.layout import Plan
+
+_SMALLEST_PX, _LARGEST_PX = 6.0, 60.0
+_GAP_PX = 12.0  # between changed objects, so that each can be found by itself
+_TRIES = 60  # per object, before the scene counts as full
+
+
+@dataclass(frozen=True)
+class Change:
+    """A thing that one of the dates does not show.
+
+    Parameters
+    ----------
+    kind
+        Whether it stands there on the second date only, or on the first date only.
+    what
+        What it is, in a word.
+    thing
+        How it is drawn.
+    """
+
+    kind: Literal["added", "removed"]
+    what: str
+    thing: Thing
+
+
+def _draw_car(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    paint = m.CAR_PAINTS[int(rng.integers(len(m.CAR_PAINTS)))]
+    return "car", (float(rng.uniform(3.9, 4.8)), 1.8, 1.5), m.painted(paint)
+
+
+def _draw_container(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    colour = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
+    return "box", (float(rng.choice([3.0, 6.0])), 2.45, 2.6), m.painted(colour, row_spacing=0.3)
+
+
+def _draw_tarp(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    colour = m.TARPS[int(rng.integers(len(m.TARPS)))]
+    length = float(rng.uniform(0.8, 5))
+    return "tarp", (length, length * float(rng.uniform(0.5, 1)), 0.15), m.painted(colour, relief=0.12)
+
+
+def _draw_pile(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(1.2, 5.5))
+    base = (m.SOIL, m.GRAVEL, m.SAND, m.painted((92, 74, 56), relief=0.3))[int(rng.integers(4))]
+    return "pile", (size, size * float(rng.uniform(0.7, 1)), 0.38 * size), base
+
+
+def _draw_debris(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(0.8, 3.5))
+    grey = float(rng.uniform(70, 150))
+    return "debris", (size, size * 0.8, 0.5), m.painted((grey * 1.05, grey * 0.95, grey * 0.85), grain=0.1, relief=0.3)
+
+
+def _draw_shed(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(2, 4))
+    return "shed", (size, size * 0.75, 2.2), m.painted((126, 108, 92), row_spacing=0.25)
+
+
+def _draw_pit(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(1, 4))
+    return "pit", (size, size * 0.85, 0.3 * size), m.SOIL
+
+
+def _draw_tree(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(1.6, 5.5))
+    return "crown", (size, size, 0.9 * size), m.leaf_material(m.LEAVES[int(rng.integers(len(m.LEAVES)))])
+
+
+def _draw_crate(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
+    size = float(rng.uniform(0.6, 1.6))
+    colour = tuple(rng.uniform(50, 220, 3))
+    return "box", (size, size * float(rng.uniform(0.6, 1)), size * 0.7), m.painted(colour)
+
+
+_KINDS = {
+    "car": _draw_car, "container": _draw_container, "tarp": _draw_tarp, "pile": _draw_pile, "debris": _draw_debris,
+    "shed": _draw_shed, "pit": _draw_pit, "tree": _draw_tree, "crate": _draw_crate,
+}  # fmt: skip
+_ON_PAVED = {"car": 5.0, "container": 1.0, "tarp": 1.5, "pile": 1.0, "debris": 1.5, "crate": 1.5, "pit": 0.4}
+_ON_GREEN = {
+    "car": 0.5, "container": 0.7, "tarp": 2.0, "pile": 1.5, "debris": 1.5, "crate": 1.0, "pit": 1.0, "shed": 1.0, "tree": 2.5,
+}  # fmt: skip
+
+
+def choose_changes(
+    plan: Plan,
+    content: Callable[[int, int], BlockContent],
+    *,
+    count: int,
+    gsd: float,
+    shape: tuple[int, int],
+    seed: int,
+) -> list[Change]:
+    """Return up to ``count`` changes that stand free of everything else, on land, wholly inside the scene.
+
+    Parameters
+    ----------
+    plan, content
+        The scene; what its blocks hold.
+    count
+        Changes wanted; a scene without room gets fewer.
+    gsd
+        Metres per pixel. Changes are scaled to between 6 and 60 pixels.
+    shape
+        Rows and columns of the scene.
+    seed
+        Chooses the changes.
+    """
+    rng = np.random.default_rng([seed, 7])
+    chosen: list[Change] = []
+    taken = np.zeros((0, 3))
+    for _ in range(count * _TRIES):
+        if len(chosen) == count:
+            break
+        xy = rng.uniform(0, 1, 2) * (shape[1] * gsd, shape[0] * gsd)
+        change = _propose(plan, rng, (float(xy[0]), float(xy[1])), gsd, content)
+        reach = change.thing.reach
+        edge = reach + 2 * gsd
+        if not (edge < xy[0] < shape[1] * gsd - edge and edge < xy[1] < shape[0] * gsd - edge):
+            continue
+        if (np.hypot(*(taken[:, :2] - xy).T) < taken[:, 2] + reach + _GAP_PX * gsd).any():
+            continue
+        if not _stands_free(plan, content, change.thing, gsd):
+            continue
+        chosen.append(change)
+        taken = np.vstack([taken, [*xy, reach]])
+    return chosen
+
+
+def _propose(
+    plan: Plan,
+    rng: np.random.Generator,
+    xy: tuple[float, float],
+    gsd: float,
+    content: Callable[[int, int], BlockContent],
+) -> Change:
+    """Return something that could lie at a position, judging by the ground there."""
+    palette = m.Palette(gsd)
+    where = Positions.at(plan, np.array([[xy[0]]]), np.array([[xy[1]]]))
+    here = ground_ids(plan, content, palette, where, gsd)
+    green = palette.rows[int(here[0, 0])].vegetation > 0 or palette.rows[int(here[0, 0])].relief > 0.1  # noqa: PLR2004
+    weights = _ON_GREEN if green else _ON_PAVED
+    odds = np.array(list(weights.values()))
+    what = list(weights)[int(rng.choice(len(odds), p=odds / odds.sum()))]
+    painter, (length, width, height), material = _KINDS[what](rng)
+    scale = min(max(_SMALLEST_PX * gsd / width, 1.0), _LARGEST_PX * gsd / length)
+    kind: Literal["added", "removed"] = "removed" if what == "tree" or rng.random() < 0.35 else "added"  # noqa: PLR2004
+    angle = plan.angle + (np.pi / 2) * int(rng.integers(2)) + rng.normal(0, 0.15 if what == "car" else 0.8)
+    thing = Thing(
+        painter, *xy, float(angle), length * scale, width * scale, height * scale, material, int(rng.integers(1 << 16))
+    )
+    return Change(kind, what, thing)
+
+
+def _stands_free(plan: Plan, content: Callable[[int, int], BlockContent], thing: Thing, gsd: float) -> bool:
+    """Tell whether a thing neither stands in water nor touches or hides under anything."""
+    here = np.array([thing.x]), np.array([thing.y])
+    if float(plan.shore(*here)[0]) < thing.reach + 1:
+        return False
+    p, q = plan.to_plan(*here)
+    i, j = int(p[0] // plan.pitch[0]), int(q[0] // plan.pitch[1])
+    if plan.block(i, j).use == "pond":
+        share = p[0] / plan.pitch[0] - i - 0.5, q[0] / plan.pitch[1] - j - 0.5
+        if np.hypot(*share) * min(plan.pitch) < 0.45 * min(plan.pitch) + thing.reach:
+            return False
+    for block in ((i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)):
+        for other in content(*block).things:
+            if other.kind != "ground" and _near(thing, other, 3 * gsd):
+                return False
+    return True
+
+
+def _near(thing: Thing, other: Thing, gap: float) -> bool:
+    """Tell whether two things come closer than ``gap``, the first taken as a circle."""
+    dx, dy = thing.x - other.x, thing.y - other.y
+    reach = thing.reach + gap
+    if dx * dx + dy * dy > (reach + other.reach * 1.2) ** 2:
+        return False
+    c, s = np.cos(other.angle), np.sin(other.angle)
+    u, v = abs(dx * c + dy * s), abs(dy * c - dx * s)
+    slack = 1.2 if other.kind in {"tree", "hedge"} else 1.0
+    return bool(np.hypot(max(0.0, u - slack * other.length / 2), max(0.0, v - slack * other.width / 2)) < reach)

@@ -1,0 +1,252 @@
+"""From materials and heights to a photograph: sun, cast shadows, haze, exposure, optics, sensor, compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geosiam.synthesis import noise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Window
+
+    Plane = NDArray[np.float32]
+
+_AMBIENT = np.array([0.20, 0.24, 0.31], np.float32)  # sky light relative to a flat sunlit white sheet, bluish
+_STEEPEST = 1.3  # slopes are held to this; walls would otherwise flare
+
+
+@dataclass(frozen=True)
+class Flight:
+    """The conditions under which one date was photographed.
+
+    Parameters
+    ----------
+    sun_azimuth, sun_elevation
+        Where the sun stands, in degrees clockwise from north and above the horizon.
+    gain
+        Exposure relative to a well exposed picture.
+    cast
+        Relative gain of red, green and blue.
+    haze
+        Share of grey-blue haze in the light, 0 to 1.
+    season
+        How far leaves have turned; 0 is early summer.
+    noise
+        Standard deviation of the sensor's noise in grey values.
+    blur_px
+        Standard deviation of the optics' blur in pixels.
+    jpeg_quality
+        Quality (1-100) of the compression the picture went through; None for none.
+    """
+
+    sun_azimuth: float = 150.0
+    sun_elevation: float = 52.0
+    gain: float = 1.0
+    cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    haze: float = 0.02
+    season: float = 0.0
+    noise: float = 2.0
+    blur_px: float = 0.55
+    jpeg_quality: int | None = 92
+
+    @property
+    def toward_sun(self) -> tuple[float, float]:
+        """Unit step towards the sun in rows and columns (north is up)."""
+        azimuth = np.radians(self.sun_azimuth)
+        return -float(np.cos(azimuth)), float(np.sin(azimuth))
+
+
+def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight) -> Plane:
+    """Return how much of the sun each core pixel loses to what stands between: 0 sunlit, 1 in full shadow.
+
+    The highest obstacle towards the sun is found by doubling the distance looked at, so a shadow of a hundred
+    pixels costs seven passes.
+
+    Parameters
+    ----------
+    height
+        float32 (rows, cols) in pixels, core and surroundings.
+    core
+        Rows and columns to return.
+    reach
+        Longest shadow in pixels; the surroundings towards the sun must be as wide, or shadows are cut off.
+    flight
+        Tells where the sun is.
+    """
+    down, right = flight.toward_sun
+    drop = float(np.tan(np.radians(flight.sun_elevation)))
+    # The first steps are looked at one by one: rounding them before doubling would bend the direction.
+    first = 4
+    obstacle = np.full_like(height, -1e6)
+    for step in range(1, first + 1):
+        _raise_to(obstacle, height, round(step * down), round(step * right), step * drop)
+    span = first
+    while span < reach:
+        longer = obstacle.copy()
+        _raise_to(longer, obstacle, round(span * down), round(span * right), span * drop)
+        obstacle, span = longer, 2 * span
+    excess = obstacle[core] - height[core]
+    return np.clip(excess * np.float32(0.8) + np.float32(0.3), 0, 1, out=excess)
+
+
+def _raise_to(target: Plane, source: Plane, rows: int, cols: int, drop: float) -> None:
+    """Raise each target pixel to the source ``(rows, cols)`` further on, less ``drop``, inside the array."""
+    h, w = target.shape
+    if abs(rows) >= h or abs(cols) >= w:
+        return
+    here = slice(max(0, -rows), min(h, h - rows)), slice(max(0, -cols), min(w, w - cols))
+    there = slice(max(0, rows), min(h, h + rows)), slice(max(0, cols), min(w, w + cols))
+    np.maximum(target[here], source[there] - np.float32(drop), out=target[here])
+
+
+def sunlight(surface: Plane, flight: Flight) -> Plane:
+    """Return direct sun on a surface relative to level ground (Lambert), float32 of the surface less its rim.
+
+    Parameters
+    ----------
+    surface
+        Heights in pixels, float32 (rows + 2, cols + 2).
+    """
+    down, right = flight.toward_sun
+    elevation = np.radians(flight.sun_elevation)
+    slope_y = np.clip((surface[2:, 1:-1] - surface[:-2, 1:-1]) * np.float32(0.5), -_STEEPEST, _STEEPEST)
+    slope_x = np.clip((surface[1:-1, 2:] - surface[1:-1, :-2]) * np.float32(0.5), -_STEEPEST, _STEEPEST)
+    cot = 1 / np.tan(elevation)
+    light = 1 - slope_y * np.float32(down * cot)
+    light -= slope_x * np.float32(right * cot)
+    slope_y *= slope_y
+    slope_x *= slope_x
+    slope_y += slope_x
+    slope_y += 1
+    np.sqrt(slope_y, out=slope_y)
+    light /= slope_y
+    return np.clip(light, 0.05, 1.6, out=light)
+
+
+def photograph(
+    albedo: list[Plane],
+    light: Plane,
+    shadow: Plane,
+    flight: Flight,
+    window: Window,
+    shift: tuple[float, float],
+    seed: int,
+    edge: int,
+) -> NDArray[np.uint8]:
+    """Return the picture of a lit scene.
+
+    Parameters
+    ----------
+    albedo
+        Linear reflectance of red, green and blue, float32 (rows + 2 * edge, cols + 2 * edge) each.
+    light, shadow
+        Direct sun and its loss, as the planes.
+    flight
+        Conditions.
+    window
+        The pixels to return; its corner anchors noise and compression.
+    shift
+        Rows and columns by which the content lies further down and right than it should.
+    seed
+        Of the sensor's noise.
+    edge
+        Width of the planes' margin in pixels, at least :func:`margin` of the shift.
+
+    Returns
+    -------
+    uint8 (3, rows, cols)
+    """
+    direct = light * (1 - shadow)
+    out = np.empty((3, *window.shape), np.uint8)
+    for band, plane in enumerate(albedo):
+        lit = direct * np.float32(1 - _AMBIENT[band]) + _AMBIENT[band]
+        lit *= plane
+        np.sqrt(lit, out=lit)  # the response curve: equation of sRGB to within a few grey values
+        value = resampled(lit, window.shape, flight.blur_px, shift, edge)
+        airlight = (0.72, 0.76, 0.82)[band]
+        gain = flight.gain * flight.cast[band]
+        value *= np.float32(255 * gain * (1 - flight.haze))
+        value += np.float32(255 * gain * flight.haze * airlight)
+        _add_sensor_noise(value, window, flight.noise, seed + 17 * band)
+        if flight.jpeg_quality is not None:
+            value = _compressed(value, flight.jpeg_quality)
+        value += np.float32(0.5)
+        out[band] = np.clip(value, 0, 255, out=value)
+    return out
+
+
+def _add_sensor_noise(value: Plane, window: Window, sigma: float, seed: int) -> None:
+    if sigma <= 0:
+        return
+    grain = noise.uniform(window, seed)
+    grain -= np.float32(0.5)
+    grain *= np.float32(sigma * 12**0.5)
+    value += grain
+
+
+def margin(shift: tuple[float, float]) -> int:
+    """Return how many pixels around a window :func:`resampled` needs."""
+    return int(np.ceil(max(abs(s) for s in shift))) + 3
+
+
+def resampled(plane: Plane, shape: tuple[int, int], blur_px: float, shift: tuple[float, float], edge: int) -> Plane:
+    """Blur and shift a plane in one separable pass, dropping its margin of ``edge`` pixels."""
+    for axis in (0, 1):
+        whole = round(shift[axis])
+        taps = _taps(blur_px, shift[axis] - whole)
+        start = edge - whole - len(taps) // 2
+        out = None
+        for k, weight in enumerate(taps):
+            part = slice(start + k, start + k + shape[axis])
+            piece = (plane[part] if axis == 0 else plane[:, part]) * weight
+            out = piece if out is None else np.add(out, piece, out=out)
+        assert out is not None
+        plane = out
+    return plane
+
+
+def _taps(blur_px: float, fraction: float) -> NDArray[np.float32]:
+    """Return 5 weights of a Gaussian sampled ``fraction`` of a pixel (-0.5 to 0.5) before its centre."""
+    offsets = np.arange(-2, 3) + fraction
+    weights = np.exp(-0.5 * (offsets / max(blur_px, 0.3)) ** 2)
+    return (weights / weights.sum()).astype(np.float32)
+
+
+_COSINES = np.array(
+    [[(0.5 if u else 0.125**0.5) * np.cos((2 * x + 1) * u * np.pi / 16) for x in range(8)] for u in range(8)],
+    np.float32,
+)
+_LUMINANCE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    np.float32,
+)
+
+
+def _compressed(plane: Plane, quality: int) -> Plane:
+    """Quantise the 8 x 8 cosine transform as JPEG does; ragged edges are extended and cut again."""
+    h, w = plane.shape
+    down, right = -h % 8, -w % 8
+    padded = np.pad(plane, ((0, down), (0, right)), mode="edge") if down or right else plane
+    scale = 50 / quality if quality < 50 else 2 - quality / 50  # noqa: PLR2004 - the IJG rule
+    step = np.maximum(_LUMINANCE * np.float32(scale), 1)
+    blocks = padded.reshape(padded.shape[0] // 8, 8, -1, 8).transpose(0, 2, 1, 3)
+    spectrum = _COSINES @ blocks @ _COSINES.T
+    spectrum /= step
+    np.rint(spectrum, out=spectrum)
+    spectrum *= step
+    restored = _COSINES.T @ spectrum @ _COSINES
+    return np.ascontiguousarray(restored.transpose(0, 2, 1, 3).reshape(padded.shape)[:h, :w])

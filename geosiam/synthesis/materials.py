@@ -1,0 +1,178 @@
+"""What surfaces look like: materials, and the palette of a landscape.
+
+Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """The look of one surface.
+
+    Parameters
+    ----------
+    colour, colour2
+        The two colours (0-255) that noise and rows blend.
+    mix
+        How strongly smooth noise moves the blend; 0 leaves it half way.
+    grain
+        Relative brightness noise from pixel to pixel.
+    vegetation
+        Share of green leaves, 0 to 1: how far the season changes the colour.
+    relief
+        Slope of the small bumps, which the sun lights and shades; 0 is smooth.
+    row_strength, row_spacing, row_angle
+        Rows (crops, roof tiles, corrugation): strength in the blend, distance in metres, direction in radians.
+    """
+
+    colour: Colour
+    colour2: Colour | None = None
+    mix: float = 0.15
+    grain: float = 0.04
+    vegetation: float = 0.0
+    relief: float = 0.0
+    row_strength: float = 0.0
+    row_spacing: float = 1.0
+    row_angle: float = 0.0
+
+
+@dataclass
+class Palette:
+    """The materials of one tile as columns, to be looked up by a map of indices."""
+
+    gsd: float
+    rows: list[Material] = field(default_factory=list)
+    _index: dict[Material, int] = field(default_factory=dict)
+
+    def add(self, material: Material) -> int:
+        """Return the index of a material, adding it at first sight."""
+        index = self._index.get(material)
+        if index is None:
+            index = self._index[material] = len(self.rows)
+            self.rows.append(material)
+        return index
+
+    def colours(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return both colours as linear reflectance, float32 (materials, 3) each.
+
+        Parameters
+        ----------
+        season
+            How far leaves have turned: 0 fresh green, 1 straw; negative is greener.
+        """
+        first = np.array([row.colour for row in self.rows], np.float32)
+        second = np.array([row.colour2 or row.colour for row in self.rows], np.float32)
+        leaves = self.column("vegetation")[:, None] * season
+        turned = np.array([1.45, 1.1, 0.95], np.float32)  # what straw has more (or less) of than a leaf
+        return tuple(((c / 255) ** 2 * (1 + leaves * (turned - 1))).astype(np.float32) for c in (first, second))
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Return one property of all materials, float32 (materials,)."""
+        return np.array([getattr(row, name) for row in self.rows], np.float32)
+
+    def row_waves(self, x: float, y: float) -> tuple[NDArray[np.float32], ...]:
+        """Return radians per pixel rightwards and downwards, phase at (x, y) metres, and strength of the rows."""
+        spacing = np.array([row.row_spacing for row in self.rows])
+        angle = np.array([row.row_angle for row in self.rows])
+        strength = np.array([row.row_strength for row in self.rows])
+        # Rows finer than the pixels can show would alias into stripes that no camera records.
+        strength = strength * np.clip(spacing / self.gsd / 2 - 1, 0, 1)
+        across = 2 * np.pi / spacing
+        right, down = -np.sin(angle) * across, np.cos(angle) * across
+        phase = (right * x + down * y) % (2 * np.pi)
+        return tuple(a.astype(np.float32) for a in (right * self.gsd, down * self.gsd, phase, strength))
+
+
+ASPHALT = Material((112, 112, 114), (126, 124, 121), 0.16, 0.05, relief=0.03)
+WORN_ASPHALT = Material((136, 134, 130), (120, 118, 115), 0.2, 0.06, relief=0.03)
+PAINT = Material((222, 220, 212), (190, 188, 182), 0.2, 0.03)
+PAVING = Material((164, 158, 148), (150, 144, 134), 0.15, 0.05, row_strength=0.25, row_spacing=0.5)
+CONCRETE = Material((178, 174, 166), (160, 156, 147), 0.2, 0.04)
+GRAVEL = Material((180, 168, 146), (156, 142, 120), 0.25, 0.09, relief=0.08)
+SAND = Material((212, 192, 154), (196, 172, 132), 0.2, 0.04, relief=0.05)
+SNOW = Material((222, 226, 234), (206, 212, 224), 0.2, 0.015, relief=0.05)
+WATER = Material((52, 78, 82), (62, 92, 90), 0.12, 0.02, relief=0.03)
+SEA = Material((42, 92, 108), (58, 116, 124), 0.15, 0.03, relief=0.06)
+FOAM = Material((226, 232, 230), (150, 178, 178), 0.6, 0.06)
+POOL = Material((92, 178, 200), (110, 196, 212), 0.2, 0.02, relief=0.02)
+GLASS = Material((40, 46, 54), (58, 66, 76), 0.1, 0.02)
+SOLAR = Material((34, 42, 66), (48, 58, 86), 0.05, 0.02, row_strength=0.5, row_spacing=1.0)
+MEADOW = Material((106, 120, 74), (140, 138, 94), 0.18, 0.09, 0.8, 0.12)
+LAWN = Material((98, 122, 72), (116, 132, 82), 0.2, 0.06, 0.9, 0.07)
+WILD = Material((92, 104, 66), (124, 122, 82), 0.22, 0.11, 0.9, 0.2)
+SCRUBLAND = Material((186, 156, 116), (168, 140, 98), 0.25, 0.07, 0.1, 0.08)
+UNDERWOOD = Material((64, 72, 42), (88, 82, 54), 0.25, 0.12, 0.7, 0.25)
+SOIL = Material((132, 106, 82), (114, 90, 68), 0.2, 0.06, 0.0, 0.12)
+
+CROPS = (
+    Material((150, 126, 92), (128, 104, 76), 0.16, 0.06, 0.0, 0.12, 0.25, 0.9),  # ploughed
+    Material((106, 124, 70), (136, 118, 90), 0.14, 0.07, 0.9, 0.12, 0.30, 0.75),  # young maize on soil
+    Material((198, 176, 116), (182, 156, 98), 0.16, 0.06, 0.3, 0.10, 0.12, 0.5),  # ripe wheat
+    Material((86, 110, 62), (98, 120, 70), 0.16, 0.07, 1.0, 0.14, 0.18, 0.6),  # beet, closed
+    Material((188, 172, 128), (160, 140, 102), 0.20, 0.06, 0.2, 0.08, 0.30, 1.4),  # stubble
+    Material((124, 140, 86), (108, 126, 74), 0.15, 0.06, 1.0, 0.08, 0.10, 0.45),  # young grain
+    Material((190, 178, 86), (168, 164, 80), 0.16, 0.06, 0.5, 0.12, 0.08, 0.6),  # rape in flower
+    Material((96, 118, 64), (150, 134, 98), 0.12, 0.08, 0.8, 0.18, 0.45, 2.0),  # vines
+)
+ROOFS = (
+    Material((168, 96, 70), (146, 80, 60), 0.2, 0.06, row_strength=0.35, row_spacing=0.34),
+    Material((182, 116, 84), (158, 96, 70), 0.2, 0.06, row_strength=0.35, row_spacing=0.34),
+    Material((134, 74, 60), (116, 62, 52), 0.2, 0.06, row_strength=0.35, row_spacing=0.34),
+    Material((112, 84, 70), (96, 72, 60), 0.2, 0.06, row_strength=0.3, row_spacing=0.34),
+    Material((92, 94, 100), (78, 80, 86), 0.2, 0.05, row_strength=0.3, row_spacing=0.28),
+    Material((128, 128, 128), (112, 112, 112), 0.2, 0.05, row_strength=0.3, row_spacing=0.34),
+)
+FLAT_ROOFS = (
+    Material((176, 174, 170), (160, 158, 152), 0.22, 0.04),
+    Material((146, 144, 140), (128, 126, 122), 0.25, 0.05, relief=0.03),
+    Material((212, 212, 210), (196, 196, 192), 0.2, 0.03),
+    Material((108, 106, 104), (124, 122, 118), 0.25, 0.05, relief=0.03),
+    Material((150, 160, 150), (134, 146, 138), 0.2, 0.03, row_strength=0.4, row_spacing=0.6),
+)
+LEAVES: tuple[Colour, ...] = ((62, 88, 42), (74, 100, 48), (84, 104, 54), (58, 80, 46), (96, 112, 58), (70, 92, 60))
+NEEDLES: tuple[Colour, ...] = ((44, 64, 46), (52, 70, 48), (46, 62, 52))
+CAR_PAINTS: tuple[Colour, ...] = (
+    (226, 226, 224), (40, 42, 46), (148, 152, 156), (96, 100, 106), (190, 192, 194), (130, 34, 34), (44, 66, 112),
+    (60, 62, 66), (176, 168, 150), (52, 84, 66),
+)  # fmt: skip
+TARPS: tuple[Colour, ...] = (
+    (66, 104, 190),
+    (212, 214, 212),
+    (62, 128, 84),
+    (206, 118, 52),
+    (58, 60, 66),
+    (196, 180, 60),
+)
+CONTAINERS: tuple[Colour, ...] = ((158, 66, 48), (52, 88, 132), (74, 112, 84), (184, 184, 180), (196, 140, 52))
+
+
+def leaf_material(colour: Colour, *, vegetation: float = 1.0) -> Material:
+    """Return the material of a tree crown or hedge in a colour (0-255)."""
+    r, g, b = colour
+    return Material(colour, (r * 1.28, g * 1.25, b * 1.2), 0.3, 0.12, vegetation, 0.55)
+
+
+def painted(colour: Colour, *, grain: float = 0.02, relief: float = 0.0, row_spacing: float = 0.0) -> Material:
+    """Return a plainly coloured surface, corrugated every ``row_spacing`` metres unless that is 0."""
+    r, g, b = colour
+    darker = (r * 0.9, g * 0.9, b * 0.9)
+    return Material(
+        colour,
+        darker,
+        0.15,
+        grain,
+        relief=relief,
+        row_strength=0.6 if row_spacing else 0.0,
+        row_spacing=row_spacing or 1.0,
+    )

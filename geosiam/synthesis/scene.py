@@ -1,0 +1,217 @@
+"""One generated scene, which can be looked at through any window.
+
+The scene is drawn in tiles of a fixed lattice. A tile depends on the configuration and its position only: everything
+in it is a function of where it is, and what reaches in from outside (crowns, shadows) is drawn in a margin. So a
+scene of any size is made in the memory of a tile.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geosiam.imagery.grid import Window
+from geosiam.synthesis import light, noise
+from geosiam.synthesis.blocks import BlockContent, Builder
+from geosiam.synthesis.changes import Change, choose_changes
+from geosiam.synthesis.ground import Positions, ground_ids
+from geosiam.synthesis.layout import Plan
+from geosiam.synthesis.materials import Palette
+from geosiam.synthesis.things import Canvas, Thing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.synthesis.landscape import LandscapeName
+    from geosiam.synthesis.light import Flight
+
+TILE = 512  # pixels; a multiple of 8, so that compression blocks meet at tile borders
+_TALLEST = 12.0  # metres; shadows are as long as this casts them
+_LONGEST_SHADOW_PX = 320
+_PROBE = 4.0  # metres
+
+
+class Scene:
+    """A place, photographed twice.
+
+    Parameters
+    ----------
+    seed
+        Chooses the place and what changes there.
+    landscape
+        Kind of country.
+    gsd
+        Metres per pixel.
+    shape
+        Rows and columns.
+    flights
+        Conditions of the first and of the second date.
+    objects
+        Number of changes.
+    shift
+        Rows and columns by which the second date lies too far down and right.
+    """
+
+    def __init__(
+        self, *, seed: int, landscape: LandscapeName, gsd: float, shape: tuple[int, int],
+        flights: tuple[Flight, Flight], objects: int, shift: tuple[float, float],
+    ) -> None:  # fmt: skip
+        self.seed, self.gsd, self.shape, self.flights, self.shift = seed, gsd, shape, flights, shift
+        self.plan = Plan(seed, landscape, gsd, (shape[1] * gsd, shape[0] * gsd))
+        self.content = lru_cache(maxsize=1024)(self._content)
+        self.changes: list[Change] = choose_changes(
+            self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed
+        )
+        lowest = min(np.tan(np.radians(f.sun_elevation)) for f in flights)
+        self._reach = min(int(np.ceil(_TALLEST / gsd / lowest)), _LONGEST_SHADOW_PX)
+        self._ceiling = np.float32(self._reach * lowest)
+
+    def render(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return both dates, uint8 (3, rows, cols) each, for any window inside the scene."""
+        dates = np.empty((2, 3, *window.shape), np.uint8)
+        for row in range(window.row_start // TILE, -(-window.row_stop // TILE)):
+            for col in range(window.col_start // TILE, -(-window.col_stop // TILE)):
+                tile = Window(row * TILE, (row + 1) * TILE, col * TILE, (col + 1) * TILE)
+                part = tile.intersection(window)
+                assert part is not None
+                target, source = _relative(part, window), _relative(part, tile)
+                dates[(slice(None), slice(None), *target.slices)] = self._tile(tile)[
+                    (slice(None), slice(None), *source.slices)
+                ]
+        return dates[0], dates[1]
+
+    def _content(self, i: int, j: int) -> BlockContent:
+        return Builder(self.plan, self.plan.block(i, j), self.gsd).build()
+
+    def _tile(self, tile: Window) -> NDArray[np.uint8]:
+        """Return both dates of one tile, uint8 (2, 3, TILE, TILE)."""
+        edge = light.margin(self.shift) + 1
+        core = _grown(tile, edge, edge, edge, edge)
+        padded, inner = self._with_shadow_margin(core)
+        palette = Palette(self.gsd)
+        ground = ground_ids(self.plan, self.content, palette, Positions.of_window(self.plan, core, self.gsd), self.gsd)
+        static = self._empty_canvas(padded, palette)
+        for thing in self._things(padded):
+            static.draw(thing)
+        texture = self._texture(core)
+        out = np.empty((2, 3, TILE, TILE), np.uint8)
+        for date, flight in enumerate(self.flights):
+            canvas = Canvas(padded, self.gsd, palette, static.ids.copy(), static.height.copy(), static.bumps)
+            for change in self.changes:
+                if (change.kind == "added") == bool(date):
+                    canvas.draw(change.thing)
+            out[date] = self._date(date, flight, canvas, inner, ground, texture, tile)
+        return out
+
+    def _with_shadow_margin(self, core: Window) -> tuple[Window, tuple[slice, slice]]:
+        """Return the core grown towards both suns, and where the core lies in it."""
+        steps = np.array([flight.toward_sun for flight in self.flights]) * (self._reach + 2)
+        up, left = np.ceil(np.maximum(-steps, 0).max(axis=0)).astype(int)
+        down, right = np.ceil(np.maximum(steps, 0).max(axis=0)).astype(int)
+        padded = _grown(core, int(up), int(down), int(left), int(right))
+        return padded, _relative(core, padded).slices
+
+    def _empty_canvas(self, window: Window, palette: Palette) -> Canvas:
+        bumps = noise.smooth(window, max(2, round(0.8 / self.gsd)), self.seed + 11)
+        return Canvas(
+            window, self.gsd, palette, np.full(window.shape, -1, np.int16), np.zeros(window.shape, np.float32), bumps
+        )
+
+    def _things(self, window: Window) -> list[Thing]:
+        """Return what may reach into a window, in an order that does not depend on the window."""
+        x0, x1 = window.col_start * self.gsd - 8, window.col_stop * self.gsd + 8
+        y0, y1 = window.row_start * self.gsd - 8, window.row_stop * self.gsd + 8
+        # Sampled so densely that no block that has a say in the window falls between the samples.
+        x, y = np.meshgrid(np.arange(x0, x1 + _PROBE, _PROBE), np.arange(y0, y1 + _PROBE, _PROBE))
+        p, q = self.plan.to_plan(x, y)
+        blocks = np.unique(np.floor(np.stack([p / self.plan.pitch[0], q / self.plan.pitch[1]])).reshape(2, -1), axis=1)
+        things = [
+            thing
+            for i, j in blocks.T.astype(int)
+            for thing in self.content(int(i), int(j)).things
+            if x0 - thing.reach < thing.x < x1 + thing.reach and y0 - thing.reach < thing.y < y1 + thing.reach
+        ]
+        # Flat things first: a driveway must not be laid over a car.
+        return sorted(things, key=lambda thing: thing.kind != "ground")
+
+    def _texture(self, window: Window) -> tuple[NDArray[np.float32], ...]:
+        """Return blend noise, pixel grain and broad brightness of a window, the same on both dates."""
+        gsd, seed = self.gsd, self.seed
+        fine = noise.smooth(window, max(2, round(0.5 / gsd)), seed + 21)
+        blend = fine + noise.smooth(window, max(3, round(3.2 / gsd)), seed + 22)
+        blend += np.float32(1.2) * noise.smooth(window, max(5, round(13 / gsd)), seed + 23)
+        grain = (
+            noise.uniform(window, seed + 24) + noise.smooth(window, 2, seed + 25) * np.float32(0.35) - np.float32(0.5)
+        )
+        return blend, grain, noise.smooth(window, max(8, round(45 / gsd)), seed + 26)
+
+    def _date(
+        self, date: int, flight: Flight, canvas: Canvas, inner: tuple[slice, slice], ground: NDArray[np.int16],
+        texture: tuple[NDArray[np.float32], ...], tile: Window,
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """Light and photograph the maps of one date: uint8 (3, TILE, TILE)."""
+        height = np.minimum(canvas.height * np.float32(1 / self.gsd), self._ceiling)
+        drawn = canvas.ids[inner]
+        ids = np.where(drawn >= 0, drawn, ground).astype(np.intp)  # what numpy looks up fastest
+        blend, grain, broad = texture
+        relief = canvas.palette.column("relief").take(ids)
+        surface = height[inner] + relief * (canvas.bumps[inner] * np.float32(1.5) + grain * np.float32(2.0))
+        sun = np.ones_like(surface)
+        sun[1:-1, 1:-1] = light.sunlight(surface, flight)
+        shadow = light.shaded(height, inner, self._reach, flight)
+        albedo = self._albedo(canvas.palette, ids, flight.season, (blend, grain, broad), tile)
+        cut = (slice(1, -1), slice(1, -1))
+        return light.photograph(
+            [band[cut] for band in albedo], sun[cut], shadow[cut], flight, tile,
+            self.shift if date else (0.0, 0.0), self.seed + 101 * (date + 1), light.margin(self.shift),
+        )  # fmt: skip
+
+    def _albedo(
+        self,
+        palette: Palette,
+        ids: NDArray[np.int16],
+        season: float,
+        texture: tuple[NDArray[np.float32], ...],
+        tile: Window,
+    ) -> list[NDArray[np.float32]]:
+        """Return linear reflectance of red, green and blue."""
+        blend, grain, broad = texture
+        right, down, phase, strength = palette.row_waves(
+            (tile.col_start + 0.5) * self.gsd, (tile.row_start + 0.5) * self.gsd
+        )
+        first, second = palette.colours(season)
+        mixed = blend * palette.column("mix").take(ids) + np.float32(0.5)
+        rows = np.arange(ids.shape[0], dtype=np.float32)[:, None]
+        cols = np.arange(ids.shape[1], dtype=np.float32)[None, :]
+        if strength.any():
+            wave = right.take(ids) * cols
+            wave += down.take(ids) * rows
+            wave += phase.take(ids)
+            np.sin(wave, out=wave)
+            wave *= strength.take(ids)
+            mixed += wave
+        np.clip(mixed, 0, 1, out=mixed)
+        bright = grain * palette.column("grain").take(ids)
+        bright *= 3
+        bright += np.float32(1)
+        bright += broad * np.float32(0.05)
+        bands = []
+        for low, high in zip(first.T.copy(), second.T.copy(), strict=True):
+            band = (high - low).take(ids)
+            band *= mixed
+            band += low.take(ids)
+            band *= bright
+            bands.append(band)
+        return bands
+
+
+def _grown(window: Window, up: int, down: int, left: int, right: int) -> Window:
+    return Window(window.row_start - up, window.row_stop + down, window.col_start - left, window.col_stop + right)
+
+
+def _relative(window: Window, origin: Window) -> Window:
+    """Return a window in rows and columns counted from another one's corner."""
+    r, c = origin.row_start, origin.col_start
+    return Window(window.row_start - r, window.row_stop - r, window.col_start - c, window.col_stop - c)
