@@ -145,7 +145,7 @@ def outline(thing: Thing) -> NDArray[np.float64]:
 
 def _wobble(phi: NDArray[np.floating], variant: int) -> NDArray[np.floating]:
     """Return the relative radius of an irregular round outline in direction ``phi``, at most 1.1."""
-    f = (variant * 0.7) % 6.283  # noqa: PLR2004 - a phase
+    f = (variant * 0.7) % 6.283
     return 0.94 + 0.1 * np.sin(2 * phi + f) + 0.06 * np.sin(3 * phi + 2.1 * f)
 
 

@@ -12,7 +12,7 @@ from geosiam import __version__
 from geosiam.errors import OptionError, OutputError
 from geosiam.network.weights import ModelCard, save_model
 from geosiam.training.datasets import load_chips
-from geosiam.training.generated import generated_scenes
+from geosiam.training.generated import generated_pairs
 from geosiam.training.loop import TrainingRun
 from geosiam.training.recipes import Recipe, make_recipe
 from geosiam.training.sources import ChipSource, Mixture
@@ -41,7 +41,8 @@ class TrainingOptions:
     name
         Name of the model; by default the weights file's stem.
     generated
-        Number of generated aerial scenes that join the survey recipe's chips and take half of every batch.
+        Number of generated surveys (two dates, known changes) that join the survey recipe's chips; they take half of
+        every batch.
     epochs, steps
         Length of the schedule where it should differ from the recipe's.
     stride
@@ -58,7 +59,7 @@ class TrainingOptions:
     recipe: str = "survey"
     data: tuple[str, ...] = ()
     name: str | None = None
-    generated: int = 32
+    generated: int = 96
     epochs: int | None = None
     steps: int | None = None
     stride: int = 8
@@ -136,17 +137,17 @@ def _recipe(options: TrainingOptions) -> Recipe:
 
 
 def _sources(options: TrainingOptions) -> tuple[ChipSource, ChipSource]:
-    pairs = [load_chips(path) for path in options.data or (None,)]
+    loaded = [load_chips(path) for path in options.data or (None,)]
     if options.recipe == "survey" and options.generated:
-        scenes, held_out = generated_scenes(options.generated, options.seed)
-        share = float(len(pairs))
+        pairs, held_out = generated_pairs(options.generated, options.seed)
+        share = float(len(loaded))
         return (
-            Mixture([*((chips, 1.0) for chips, _ in pairs), (scenes, share)]),
-            Mixture([*((chips, 1.0) for _, chips in pairs), (held_out, share)]),
+            Mixture([*((chips, 1.0) for chips, _ in loaded), (pairs, share)]),
+            Mixture([*((chips, 1.0) for _, chips in loaded), (held_out, share)]),
         )
-    if len(pairs) == 1:
-        return pairs[0]
-    return Mixture([(chips, 1.0) for chips, _ in pairs]), Mixture([(chips, 1.0) for _, chips in pairs])
+    if len(loaded) == 1:
+        return loaded[0]
+    return Mixture([(chips, 1.0) for chips, _ in loaded]), Mixture([(chips, 1.0) for _, chips in loaded])
 
 
 def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
@@ -154,7 +155,7 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     last = run.history[-1]
     data = [Path(path).name for path in options.data] or ["CIFAR-10"]
     if options.recipe == "survey" and options.generated:
-        data.append(f"{options.generated} generated scenes")
+        data.append(f"{options.generated} generated surveys")
     card = ModelCard(
         name=name,
         recipe=run.recipe.name,

@@ -137,8 +137,9 @@ class SurveyRecipe:
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
         """Make a batch; the label of a cell is whether its own ``stride x stride`` pixels are anomalous."""
         n = self.schedule.batch_size
-        first = source.sample(n, self.chip_size, generator)
-        second, cover = insert(first, self.anomalies, generator)
+        first, second, changed = source.pairs(n, self.chip_size, generator)
+        second, cover = insert(second, self.anomalies, generator)
+        cover = torch.maximum(cover, changed)
         first, second = shade(first, self.nuisance, generator), shade(second, self.nuisance, generator)
         second, cover = misregister(second, cover, self.nuisance, generator)
         first = photometric(first, self.nuisance, generator)

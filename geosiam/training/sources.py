@@ -25,13 +25,37 @@ class ChipSource(Protocol):
         """Return ``count`` chips, float32 of shape (count, 3, size, size), values in [0, 1]."""
         ...
 
+    def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``count`` places at two dates and what changed between these.
+
+        Returns
+        -------
+        first, second
+            float32 (count, 3, size, size), values in [0, 1].
+        cover
+            float32 (count, 1, size, size): 1 = changed, 0.5 = undecided, 0 = unchanged.
+        """
+        ...
+
     def __len__(self) -> int:
         """Return the number of images behind it."""
         ...
 
 
+class _SingleDate:
+    """A source that knows one date only: both dates of its pairs are the same."""
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        raise NotImplementedError
+
+    def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return chips twice, with nothing changed."""
+        chips = self.sample(count, size, generator)
+        return chips, chips, torch.zeros_like(chips[:, :1])
+
+
 @dataclass(frozen=True)
-class ChipStack:
+class ChipStack(_SingleDate):
     """Many small images of one size, such as CIFAR-10.
 
     Parameters
@@ -77,7 +101,7 @@ class ChipStack:
 
 
 @dataclass(frozen=True)
-class SceneStack:
+class SceneStack(_SingleDate):
     """Larger images of any sizes, from which chips are cut at random places, scales and orientations.
 
     Parameters
@@ -100,29 +124,35 @@ class SceneStack:
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
         """Return random crops, zoomed by 0.5 to 2, flipped and turned."""
-        groups = []
-        while count > 0:
-            zoom = _ZOOMS[_integer(len(_ZOOMS), generator)]
-            groups.append(self._group(min(count, _GROUP), size, zoom, generator))
-            count -= _GROUP
-        return torch.cat(groups)
+        return _windows(self.scenes, count, size, generator)
 
-    def _group(self, count: int, size: int, zoom: float, generator: Generator) -> Tensor:
-        side = max(1, round(size / zoom))
-        crops = torch.stack([self._crop(side, generator) for _ in range(count)]).to(generator.device).float() / 255
-        if side != size:
-            crops = interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
-        return _flipped(crops, generator)
 
-    def _crop(self, side: int, generator: Generator) -> Tensor:
-        scene = self.scenes[_integer(len(self.scenes), generator)]
-        height, width = scene.shape[1:]
-        if min(height, width) < side:
-            scene = interpolate(scene[None].float(), size=(max(side, height), max(side, width)), mode="bilinear")[0]
-            scene = scene.to(torch.uint8)
-            height, width = scene.shape[1:]
-        top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
-        return scene[:, top : top + side, left : left + side]
+@dataclass(frozen=True)
+class PairStack:
+    """Scenes at two dates with known changes, such as generated surveys.
+
+    Parameters
+    ----------
+    scenes
+        uint8, each of shape (7, height, width): three channels of the first date, three of the second, and 255 where
+        something changed, 128 where it is undecided, 0 elsewhere.
+    """
+
+    scenes: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return random crops of the first date."""
+        return _windows(self.scenes, count, size, generator)[:, :3]
+
+    def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return random crops of both dates, in either order, and what changed between them."""
+        crops = _windows(self.scenes, count, size, generator)
+        share = crops[:, 6:]
+        cover = torch.where(share > 0.8, 1.0, torch.where(share > 0.1, 0.5, 0.0))  # noqa: PLR2004
+        return crops[:, :3], crops[:, 3:6], cover
 
 
 @dataclass(frozen=True)
@@ -142,15 +172,44 @@ class Mixture:
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
         """Return a shuffled batch with each source's share."""
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        return torch.cat([source.sample(n, size, generator) for source, n in self._shares(count)])[order]
+
+    def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a shuffled batch of pairs with each source's share."""
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        parts = [source.pairs(n, size, generator) for source, n in self._shares(count)]
+        first, second, cover = (torch.cat(part)[order] for part in zip(*parts, strict=True))
+        return first, second, cover
+
+    def _shares(self, count: int) -> list[tuple[ChipSource, int]]:
         weights = torch.tensor([weight for _, weight in self.sources], dtype=torch.float64)
         ends = (weights.cumsum(0) / weights.sum() * count).round().to(torch.int64).tolist()
-        parts = [
-            source.sample(end - start, size, generator)
-            for (source, _), start, end in zip(self.sources, [0, *ends], ends, strict=False)
-            if end > start
-        ]
-        order = torch.randperm(count, generator=generator, device=generator.device)
-        return torch.cat(parts)[order]
+        shares = zip(self.sources, [0, *ends], ends, strict=False)
+        return [(source, end - start) for (source, _), start, end in shares if end > start]
+
+
+def _windows(scenes: Sequence[Tensor], count: int, size: int, generator: Generator) -> Tensor:
+    """Cut random windows out of random scenes, zoomed, flipped and turned: float32 (count, channels, size, size)."""
+    groups = []
+    for start in range(0, count, _GROUP):
+        side = max(1, round(size / _ZOOMS[_integer(len(_ZOOMS), generator)]))
+        group = min(_GROUP, count - start)
+        crops = torch.stack([_window(scenes, side, generator) for _ in range(group)]).to(generator.device).float() / 255
+        if side != size:
+            crops = interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
+        groups.append(crops)
+    return _flipped(torch.cat(groups), generator)
+
+
+def _window(scenes: Sequence[Tensor], side: int, generator: Generator) -> Tensor:
+    scene = scenes[_integer(len(scenes), generator)]
+    height, width = scene.shape[1:]
+    if min(height, width) < side:
+        height, width = max(side, height), max(side, width)
+        scene = interpolate(scene[None].float(), size=(height, width), mode="bilinear")[0].to(torch.uint8)
+    top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+    return scene[:, top : top + side, left : left + side]
 
 
 def _integer(high: int, generator: Generator) -> int:
