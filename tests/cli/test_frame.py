@@ -189,7 +189,6 @@ def test_an_interrupt_is_one_line(fake, capsys: pytest.CaptureFixture[str]) -> N
         ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--workers", "0"],
         ["train", "--recipe", "survey"],
         ["no-such-command"],
-        [],
     ],
 )
 def test_wrong_usage_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
