@@ -1,0 +1,51 @@
+# Everything runs in .venv inside this checkout; the first target that needs it sets it up.
+#   make demo        see the tool find known changes
+#   make test        run the tests
+#   make PYTHON=/path/to/python3.12 test      another Python for a fresh .venv
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check slow bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(INSTALLED)  ## set up .venv (every other target does so by itself)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "geosiam needs Python 3.11 or newer, '$(PYTHON)' is not; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@echo "Setting up $(VENV): the first time this takes a few minutes" >&2
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## make a pair of scenes with known changes and find them
+	$(BIN)/geosiam demo demo-output
+
+test: $(INSTALLED)  ## run the tests, without those that take minutes
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## what a change must pass: lint, format, types, import layers, tests with coverage
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --cov
+
+slow: $(INSTALLED)  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(INSTALLED)  ## run every script in benchmarks/
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove .venv and everything that can be made again
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""``geosiam detect``: the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geosiam_cli import options, output, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@options.command(
+    "detect",
+    examples=(
+        "geosiam detect before.tif after.tif -o anomalies.gpkg",
+        "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.8 --min-area 1.5m2",
+        "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
+        "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
+    ),
+)
+@options.scenes
+@options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
+@options.scores
+@options.library_options("threshold", "min_area", *options.COMPARISON)
+@options.json_output
+def command(*, before: str, after: str, output_path: Path, scores: Path | None, chosen: dict[str, Any]) -> None:
+    """Find what changed between two scenes and outline it.
+
+    BEFORE and AFTER are georeferenced rasters of the same place: files, or URLs that GDAL reads. AFTER is put on the
+    grid of BEFORE, whatever its coordinate system and pixel size. Each cell gets the probability that the two scenes
+    differ there; cells from the threshold up become polygons. The paths of both results are printed.
+    """
+    from geosiam.pipeline import DetectOptions, detect
+
+    with progress.progress_report("scoring") as on_progress:
+        found = detect(
+            before, after, output_path, scores=scores, options=DetectOptions(**chosen), on_progress=on_progress
+        )
+    output.warnings(found.summary)
+    paths = {"polygons": found.polygons_path, "scores": found.scores_path}
+    numbers = {"count": found.count, "threshold": found.threshold, "summary": found.summary}
+    output.result(list(paths.values()), as_json=paths | numbers)
+    output.remark(f"{found.count} polygons with a score of at least {found.threshold:.3g}")

@@ -1,0 +1,109 @@
+"""The entry point ``geosiam``: finds the command, runs it and turns errors into one line and an exit code.
+
+Exit codes: 0 done; 1 unexpected, a bug; 2 usage; 3 input refused; 4 finished, but some windows failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from geosiam.errors import GeosiamError, IncompleteRunError
+from geosiam_cli import logs, options
+from geosiam_cli.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = ("detect", "score", "vectorize", "info", "demo", "train", "models")  # the order of the help
+EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 4, 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for: each lives in a module of its name, as ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, in the order a newcomer needs them."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, or None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = importlib.import_module(f"geosiam_cli.{cmd_name}").command
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n  geosiam demo\n  geosiam detect before.tif after.tif -o anomalies.gpkg",
+)
+@click.version_option(package_name="geosiam", prog_name="geosiam")
+@options.verbosity
+def cli() -> None:
+    """Find what changed or does not belong between two georeferenced scenes of the same place."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    args
+        The arguments after the program's name; those of this process if not given.
+
+    Returns
+    -------
+    the exit code
+    """
+    state = State()
+    logs.configure(state.verbosity)
+    try:
+        # Outside of standalone mode click raises what it would otherwise print; a closed stdout it still ends itself.
+        code = cli.main(args, prog_name="geosiam", standalone_mode=False, obj=state)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except GeosiamError as error:
+        return _report(error, state)
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes it for Ctrl-D; here it is a truncated file
+            return _report_bug(error.__cause__, state)
+        click.echo("geosiam: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, the user learns what to do with it
+        return _report_bug(error, state)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: GeosiamError, state: State) -> int:
+    code = EXIT_INCOMPLETE if isinstance(error, IncompleteRunError) else EXIT_REFUSED
+    click.echo(f"geosiam: error: {error}", err=True)
+    if state.json:
+        _print_error(error, code, subject=error.subject, fact=error.fact, remedy=error.remedy)
+    return code
+
+
+def _report_bug(error: BaseException, state: State) -> int:
+    from importlib.metadata import version  # slow to import, and most runs end well
+
+    traceback.print_exception(error)
+    click.echo(
+        f"geosiam: unexpected error: this is a bug in geosiam {version('geosiam')} (Python {sys.version.split()[0]}, "
+        f"{sys.platform}); please report it with the command and the lines above",
+        err=True,
+    )
+    if state.json:
+        _print_error(error, EXIT_UNEXPECTED)
+    return EXIT_UNEXPECTED
+
+
+def _print_error(error: BaseException, code: int, **parts: str) -> None:
+    kind = type(error).__name__
+    click.echo(json.dumps({"error": {"kind": kind, "message": str(error), **parts, "exit_code": code}}, indent=2))

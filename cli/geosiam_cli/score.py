@@ -1,0 +1,35 @@
+"""``geosiam score``: the score raster alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geosiam_cli import options, output, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@options.command(
+    "score",
+    examples=(
+        "geosiam score before.tif after.tif -o scores.tif",
+        "geosiam score before.tif after.tif -o scores.tif --model my-weights.safetensors --device cuda",
+    ),
+)
+@options.scenes
+@options.output("Score raster to write (GeoTIFF).")
+@options.library_options(*options.COMPARISON)
+@options.json_output
+def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any]) -> None:
+    """Score how much two scenes differ, without making polygons.
+
+    Writes a one-band GeoTIFF of anomaly probabilities on the grid of BEFORE, one cell for every block of pixels that
+    the network sees at a time. 'geosiam vectorize' makes polygons of it, as often as wanted and without the network.
+    """
+    from geosiam.pipeline import DetectOptions, score_to_raster
+
+    with progress.progress_report("scoring") as on_progress:
+        scored = score_to_raster(before, after, output_path, options=DetectOptions(**chosen), on_progress=on_progress)
+    output.warnings(scored.summary)
+    output.result(scored.scores_path, as_json={"scores": scored.scores_path, "summary": scored.summary})

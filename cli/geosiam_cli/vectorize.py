@@ -1,0 +1,38 @@
+"""``geosiam vectorize``: polygons from a score raster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geosiam_cli import options, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@options.command(
+    "vectorize",
+    examples=(
+        "geosiam vectorize scores.tif -o anomalies.gpkg",
+        "geosiam vectorize scores.tif -o certain.gpkg --threshold 0.9",
+        "geosiam vectorize scores.tif -o large.geojson --threshold 0.5 --min-area 20m2",
+    ),
+)
+@click.argument("scores", metavar="SCORES")
+@options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
+@options.library_options("threshold", "min_area")
+@options.json_output
+def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
+    """Make polygons of a score raster, at any threshold.
+
+    SCORES is a raster that 'geosiam detect' or 'geosiam score' wrote. Nothing is scored again, so trying thresholds
+    takes seconds.
+    """
+    from geosiam.pipeline import vectorize_raster
+
+    made = vectorize_raster(scores, output_path, **chosen)
+    numbers = {"count": made.count, "threshold": made.threshold}
+    output.result(made.polygons_path, as_json={"polygons": made.polygons_path, **numbers})
+    output.remark(f"{made.count} polygons with a score of at least {made.threshold:.3g}")

@@ -1,0 +1,284 @@
+"""The frame of the command line: help, options, exit codes and the entry in the documents of every command."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from geosiam.errors import IncompleteRunError, OutputError, SceneNotFoundError
+from geosiam_cli import main, options, output
+from geosiam_cli.main import COMMANDS, cli
+from geosiam_cli.train import TRAINING_OPTIONS
+
+ROOT = Path(__file__).parent.parent.parent
+REFUSED = SceneNotFoundError("after.tif", "there is no such file", "check the path")
+
+
+def load(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    code = main.main(args)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch):
+    """Add a command ``fake`` that does what the test says."""
+
+    def add(action) -> None:
+        def body() -> None:
+            """Do what the test says."""
+            action()
+
+        command = options.command("fake", examples=["geosiam fake"])(options.json_output(body))
+        monkeypatch.setitem(cli.commands, "fake", command)
+
+    return add
+
+
+def raising(error: BaseException):
+    def action() -> None:
+        raise error
+
+    return action
+
+
+# --- help and documents ---------------------------------------------------------------------------------------------
+
+
+def test_the_group_lists_every_command_with_its_whole_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    listed = out[out.index("Commands:") : out.index("Examples:")].splitlines()[1:]
+    assert code == 0
+    assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
+    assert "..." not in "".join(listed)  # click cuts what does not fit into 80 columns
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_explanation_and_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert f"geosiam {name}" in out[out.index("Examples:") :]
+    assert "\n\n" in load(name).help  # a summary and something after it
+    assert all(option.help for option in load(name).params if isinstance(option, click.Option))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_the_help_parse(name: str) -> None:
+    examples = [line.strip() for line in load(name).epilog.splitlines() if line.strip().startswith("geosiam ")]
+    assert examples
+    for example in examples:
+        _, command, *args = shlex.split(example)
+        assert command == name
+        load(name).make_context(name, args)  # raises a usage error where the example is wrong
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_stands_in_the_reference_with_all_its_options(name: str) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = text.split(f"## `geosiam {name}")[1].split("\n## ")[0]
+    common = {"--verbose", "--quiet", "--json"}
+    names = {o.opts[-1] for o in load(name).params if isinstance(o, click.Option)} - common
+    assert [option for option in sorted(names) if option not in section] == []
+    assert f"geosiam {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def documented_commands() -> list[str]:
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/cli.md")]
+    shell = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    lines = {line.split("#")[0].strip() for block in shell for line in block.splitlines()}
+    return sorted(line for line in lines if line.startswith("geosiam "))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_commands_in_the_documents_parse(line: str) -> None:
+    _, name, *args = shlex.split(line)
+    load(name).make_context(name, args)
+
+
+@pytest.mark.parametrize(
+    ("command", "names", "module", "library"),
+    [
+        ("detect", options.LIBRARY_OPTIONS, "geosiam.pipeline", "DetectOptions()"),
+        ("train", TRAINING_OPTIONS, "geosiam.training.api", "TrainingOptions(out=None)"),
+    ],
+)
+def test_stated_defaults_are_those_of_the_library(command: str, names: dict, module: str, library: str) -> None:
+    defaults = eval(library, vars(pytest.importorskip(module)))
+    switches = {"register": ("no-register", "register"), "restart": ("resume", "restart")}
+    stated = {p.name: p.show_default for p in load(command).params if isinstance(p, click.Option)}
+    for name in names:
+        default = getattr(defaults, name)
+        if name in switches:
+            assert stated[name] == switches[name][default]
+        elif default not in (None, ()):
+            assert stated[name] == str(default)
+
+
+# --- exit codes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (REFUSED, 3),
+        (OutputError("out.gpkg", "the folder is not writable", "choose another"), 3),
+        (IncompleteRunError("out.tif", "2 of 90 windows failed", "run it again"), 4),
+    ],
+)
+def test_errors_on_purpose_are_one_line_on_stderr(
+    error: Exception, code: int, fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(raising(error))
+    assert run(capsys, "fake") == (code, "", f"geosiam: error: {error}\n")
+
+
+def test_errors_are_an_object_on_stdout_with_json(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(REFUSED))
+    code, out, err = run(capsys, "fake", "--json")
+    assert err == f"geosiam: error: {REFUSED}\n"
+    assert json.loads(out)["error"] == {
+        "kind": "SceneNotFoundError",
+        "message": str(REFUSED),
+        "subject": "after.tif",
+        "fact": "there is no such file",
+        "remedy": "check the path",
+        "exit_code": code,
+    }
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), EOFError("boom"), OSError("boom")])
+def test_anything_unexpected_is_a_bug_to_report(error: Exception, fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(error))
+    code, out, err = run(capsys, "fake", "--json")
+    assert code == 1
+    assert "Traceback" in err
+    assert "please report it" in err.splitlines()[-1]
+    assert json.loads(out)["error"]["message"] == "boom"
+
+
+def test_an_interrupt_is_one_line(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(KeyboardInterrupt()))
+    code, out, err = run(capsys, "fake")
+    assert (code, out, err.strip()) == (130, "", "geosiam: interrupted")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--no-such-option"],
+        ["detect", "a.tif", "-o", "x.gpkg"],
+        ["detect", "a.tif", "b.tif"],
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--bands", "1,z"],
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--bands", "0,1"],
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "0"],
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "much"],
+        ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--workers", "0"],
+        ["train", "--recipe", "survey"],
+        ["no-such-command"],
+    ],
+)
+def test_wrong_usage_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *args)
+    assert (code, out) == (2, "")
+    assert "Usage: geosiam" in err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("geosiam, version ")
+
+
+def test_a_reader_that_leaves_gets_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "geosiam_cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    error = process.stderr.read().decode()
+    process.stderr.close()
+    process.wait()
+    assert "Traceback" not in error
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_only_given_options_reach_the_library() -> None:
+    seen = {}
+
+    @options.command("probe", examples=[])
+    @options.library_options("threshold", "min_area", *options.COMPARISON)
+    def probe(chosen: dict) -> None:
+        """Remember."""
+        seen.update(chosen)
+
+    probe.main(["--bands", "4,3,2", "--threshold", "0.25", "--no-register"], standalone_mode=False)
+    assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": False}
+    seen.clear()
+    probe.main(["--threshold", "auto"], standalone_mode=False)
+    assert seen == {"threshold": "auto"}
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_lines_or_json(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    value = {
+        "path": Path("a.tif"),
+        "numbers": (1, 2.5),
+        "share": float("nan"),
+        "fits": True,
+        "scenes": {"before": [{"bands": 3}]},
+    }
+    fake(lambda: output.result(value))
+    _, out, _ = run(capsys, "fake")
+    assert out.splitlines() == [
+        "path     a.tif",
+        "numbers  1, 2.5",
+        "share    -",
+        "fits     yes",
+        "scenes",
+        "  before",
+        "    bands  3",
+    ]
+    _, out, _ = run(capsys, "fake", "--json")
+    assert json.loads(out) == value | {"path": "a.tif", "numbers": [1, 2.5], "share": None}
+
+
+def test_results_with_names_are_paragraphs(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda: output.result([{"name": "survey"}, {"name": "paper"}]))
+    assert run(capsys, "fake") == (0, "name  survey\n\nname  paper\n", "")
+
+
+def test_warnings_of_the_library_are_said(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda: output.warnings({"warnings": ["after.tif was warped"]}))
+    assert run(capsys, "fake") == (0, "", "geosiam: warning: after.tif was warped\n")
+
+
+def test_results_of_numpy_are_plain(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    np = pytest.importorskip("numpy")
+    fake(lambda: output.result("a.tif", as_json={"mean": np.float32(0.5), "shift": np.arange(2)}))
+    assert run(capsys, "fake") == (0, "a.tif\n", "")
+    assert json.loads(run(capsys, "fake", "--json")[1]) == {"mean": 0.5, "shift": [0, 1]}
+
+
+@pytest.mark.parametrize(("args", "said"), [(["fake"], "3 polygons\n"), (["fake", "-q"], ""), (["-q", "fake"], "")])
+def test_remarks_go_to_stderr_unless_quiet(
+    args: list[str], said: str, fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(lambda: output.remark("3 polygons"))
+    assert run(capsys, *args) == (0, "", said)
