@@ -120,8 +120,8 @@ def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike
     try:
         save_file(tensors, partial, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)})
         partial.replace(target)
-    except OSError as error:
-        raise OutputError(target, f"cannot be written ({error.strerror})", "choose a folder that exists") from error
+    except (OSError, SafetensorError) as error:  # safetensors reports the disk's errors as its own
+        raise OutputError(target, f"cannot be written ({error})", "choose a folder that exists") from error
     finally:
         partial.unlink(missing_ok=True)
     return card

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import Generator
+
+from geosiam.errors import OptionError
+from geosiam.network.receptive_field import ReceptiveField
+from geosiam.training.recipes import PaperRecipe, Schedule, SurveyRecipe, dense_labels, make_recipe
+from geosiam.training.sources import ChipStack
+
+CHIPS = ChipStack(torch.randint(200, (40, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
+
+
+def test_paper_pairs_are_similar_exactly_if_both_or_neither_is_anomalous() -> None:
+    batch = PaperRecipe().batch(CHIPS, Generator().manual_seed(3))
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+    states = [(image == blue).all(dim=1).flatten(1).any(dim=1) for image in (batch.before, batch.after)]
+    assert torch.equal(batch.similar.flatten() == 1, states[0] == states[1])
+    assert batch.similar.shape == (256, 1, 1, 1)
+    assert batch.weight.all()
+    for state in states:
+        assert 0.35 < state.float().mean() < 0.65
+
+
+@pytest.mark.parametrize(("stride", "cells"), [(8, 5), (4, 9)])
+def test_survey_batches_label_every_cell(stride: int, cells: int) -> None:
+    recipe = make_recipe("survey", stride=stride)
+    batch = recipe.batch(CHIPS, Generator().manual_seed(0))
+    assert batch.before.shape == batch.after.shape == (64, 3, 64, 64)
+    assert batch.similar.shape == batch.weight.shape == (64, 1, cells, cells)
+    assert 0.03 < (batch.similar == 0).float().mean() < 0.5
+    assert batch.weight.mean() > 0.8
+
+
+def test_survey_objects_appear_at_either_date() -> None:
+    recipe = SurveyRecipe(schedule=Schedule(epochs=1, steps=1, batch_size=64))
+    plain = ChipStack(torch.full((2, 3, 64, 64), 128, dtype=torch.uint8))
+    batch = recipe.batch(plain, Generator().manual_seed(0))
+    rough = [image.flatten(1).std(dim=1) for image in (batch.before, batch.after)]
+    assert (rough[0] > 1.5 * rough[1]).any()
+    assert (rough[1] > 1.5 * rough[0]).any()
+
+
+def test_dense_labels_look_at_a_cells_own_pixels_only() -> None:
+    cover = torch.zeros(1, 1, 48, 48)
+    cover[0, 0, 20:28, 12:20] = 1.0  # exactly the own pixels of cell (1, 0)
+    cover[0, 0, 12, 28] = 1.0  # one pixel of cell (0, 2): too little to be sure
+    cover[0, 0, 30, 30] = 0.5  # undecided, in cell (2, 2)
+    cover[0, 0, :12] = 1.0  # the margin belongs to no cell
+    similar, weight = dense_labels(cover, ReceptiveField(32, 8))
+    assert similar[0, 0].tolist() == [[1, 1, 1], [0, 1, 1], [1, 1, 1]]
+    assert weight[0, 0].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 0]]
+
+
+def test_unknown_recipes_and_strides_are_refused() -> None:
+    with pytest.raises(OptionError, match="use one of paper, survey"):
+        make_recipe("soup")
+    with pytest.raises(OptionError, match="use 8 or 4"):
+        make_recipe("paper", stride=3)
