@@ -12,20 +12,19 @@ cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geosiam.errors import OptionError
+from geosiam.vector.members import ONE, Members, gaps_beside
 from geosiam.vector.runs import grouped, runs_of, touching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-
-ONE = 1 << 30  # a score of 1 in fixed point: sums are exact up to 8 thousand million cells
 
 
 @dataclass(frozen=True)
@@ -183,79 +182,6 @@ def component_batches(
         yield from _batch(stream.finish(), stream, min_cells, peak)
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Statistics of runs or components as columns of shape (n,); rows and columns are inclusive."""
-
-    cells: NDArray[np.int64]
-    total: NDArray[np.int64]  # sum of scores, fixed point
-    peak: NDArray[np.float32]
-    top: NDArray[np.int64]
-    bottom: NDArray[np.int64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    last: NDArray[np.int64]  # raster index of the last cell
-
-    @classmethod
-    def empty(cls) -> _Table:
-        return cls(**{f.name: np.empty(0, np.float32 if f.name == "peak" else np.int64) for f in fields(cls)})
-
-    @classmethod
-    def of_runs(cls, runs: NDArray[np.int64], values: NDArray[np.float32], width: int) -> _Table:
-        """Return the statistics of each run from the scores of all its cells in raster order."""
-        if not len(runs):
-            return cls.empty()
-        row, start, stop = runs.T
-        cells = stop - start
-        first = np.cumsum(cells) - cells
-        fixed = np.rint(values.astype(np.float64) * ONE).astype(np.int64)
-        total, peak = np.add.reduceat(fixed, first), np.maximum.reduceat(values, first)
-        return cls(cells, total, peak, row, row, start, stop - 1, row * width + stop - 1)
-
-    def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> _Table:
-        return _Table(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
-
-    def merged(self, other: _Table, label: NDArray[np.int64], count: int) -> _Table:
-        """Return the statistics of the ``count`` groups that ``label`` makes of both tables' rows."""
-        how = {"cells": np.add, "total": np.add, "top": np.minimum, "left": np.minimum}
-        start = {np.add: 0, np.minimum: np.iinfo(np.int64).max, np.maximum: -1}
-        columns = {}
-        for f in fields(self):
-            values = np.concatenate([getattr(self, f.name), getattr(other, f.name)])
-            ufunc = how.get(f.name, np.maximum)
-            columns[f.name] = np.full(count, start[ufunc], values.dtype)
-            ufunc.at(columns[f.name], label, values)
-        return _Table(**columns)
-
-
-@dataclass(frozen=True)
-class _Members:
-    """Components with what belongs to them: statistics, runs, and the cells without a score around them."""
-
-    table: _Table
-    runs: NDArray[np.int32]  # (k, 3)
-    owner: NDArray[np.int64]  # (k,): the component of each run
-    gaps: NDArray[np.int64]  # (g,): raster index of a cell without a score
-    gap_owner: NDArray[np.int64]  # (g,)
-
-    @classmethod
-    def empty(cls) -> _Members:
-        none = np.empty(0, np.int64)
-        return cls(_Table.empty(), np.empty((0, 3), np.int32), none, none, none)
-
-    def where(self, keep: NDArray[np.bool_]) -> _Members:
-        """Return the components to keep, in the same order, renumbered."""
-        number = np.cumsum(keep) - 1
-        mine, gaps = keep[self.owner], keep[self.gap_owner]
-        return _Members(
-            self.table.where(keep),
-            self.runs[mine],
-            number[self.owner[mine]],
-            self.gaps[gaps],
-            number[self.gap_owner[gaps]],
-        )
-
-
 class _Stream:
     """What is known of the raster after some strips: the frontier and the components that reach it."""
 
@@ -264,109 +190,58 @@ class _Stream:
         self.rows = 0
         self._threshold = threshold
         self._diagonal = diagonal
-        self._open = _Members.empty()
-        self._frontier = np.full(width, -1, np.float32)  # scores of the last row seen; below every threshold at first
+        self._open = Members.empty()
+        self._frontier = np.full(width, -1, np.float32)  # scores of the last row seen; nothing above the first row
         self._frontier_owner = np.empty(0, np.int64)  # the open component of each run of the frontier
 
-    def advance(self, strip: NDArray[np.float32]) -> _Members:
+    def advance(self, strip: NDArray[np.float32]) -> Members:
         """Take the next strip and return the components that end above its last row."""
         scores = np.concatenate([self._frontier[None], strip])
         above = scores >= self._threshold
-        if self.rows == 0:
-            above[0] = False
+        above[0] &= self.rows > 0
         runs = runs_of(above)
         upper, lower = touching(*runs.T, diagonal=self._diagonal)
-        old = len(self._frontier_owner)  # the first runs are those of the frontier
-        nodes = len(runs) + len(self._open.table.cells)
-        a = np.concatenate([upper, np.arange(old)])
-        b = np.concatenate([lower, len(runs) + self._frontier_owner])
-        count, label = grouped(nodes, a, b)
 
-        on_last_row = runs[:, 0] == len(strip)
-        local = runs[old:] + np.array([self.rows - 1, 0, 0])  # row numbers of the raster
-        members = self._joined(local, strip[above[1:]], _gaps(scores, above, runs), label, count, old)
+        # The graph has two kinds of nodes: the open components, in which the runs of the frontier are, and new runs.
+        old, opened = len(self._frontier_owner), len(self._open)
+        node = np.concatenate([self._frontier_owner, opened + np.arange(len(runs) - old)])
+        gap, gap_run = gaps_beside(scores, above, runs)
+        new = Members.of_runs(runs[old:] + np.array([self.rows - 1, 0, 0]), strip[above[1:]], self.width)
+        nodes = self._open.followed_by(new).with_gaps(gap + (self.rows - 1) * self.width, node[gap_run])
+        count, label = grouped(len(nodes), node[upper], node[lower])
+
+        members = nodes.merged(label, count)
+        frontier_owner = label[node[runs[:, 0] == len(strip)]]
         is_open = np.zeros(count, np.bool_)
-        is_open[label[: len(runs)][on_last_row]] = True
+        is_open[frontier_owner] = True
         self.rows += len(strip)
         self._frontier = strip[-1].copy()
         self._open = members.where(is_open)
-        self._frontier_owner = (np.cumsum(is_open) - 1)[label[: len(runs)][on_last_row]]
+        self._frontier_owner = (np.cumsum(is_open) - 1)[frontier_owner]
         return members.where(~is_open)
 
-    def finish(self) -> _Members:
+    def finish(self) -> Members:
         """Return the components that reach the last row of the raster."""
-        last, self._open = self._open, _Members.empty()
+        last, self._open = self._open, Members.empty()
         self._frontier_owner = np.empty(0, np.int64)
         return last
 
-    def _joined(
-        self,
-        runs: NDArray[np.int64],
-        values: NDArray[np.float32],
-        gaps: tuple[NDArray[np.int64], NDArray[np.int64]],
-        label: NDArray[np.int64],
-        count: int,
-        old: int,
-    ) -> _Members:
-        """Return the open components and the new runs as the ``count`` components that ``label`` makes of them."""
-        new, opened = label[old : old + len(runs)], label[old + len(runs) :]
-        table = _Table.of_runs(runs, values, self.width).merged(self._open.table, np.concatenate([new, opened]), count)
-        gap, gap_run = gaps
-        gap = np.concatenate([self._open.gaps, gap + (self.rows - 1) * self.width])
-        gap_owner = np.concatenate([opened[self._open.gap_owner], label[gap_run]])
-        if len(gap):  # a cell touches a component once, however many sides and corners they share
-            gap, gap_owner = np.unique(np.stack([gap, gap_owner]), axis=1)
-        return _Members(
-            table,
-            np.concatenate([self._open.runs, runs.astype(np.int32)]),
-            np.concatenate([opened[self._open.owner], new]),
-            gap,
-            gap_owner,
-        )
 
-
-def _gaps(
-    scores: NDArray[np.float32], above: NDArray[np.bool_], runs: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each cell without a score beside a run, and that run: flat index and number, shape (pairs,) each."""
-    none = np.empty(0, np.int64)
-    missing = np.isnan(scores)
-    if not len(runs) or not missing.any():
-        return none, none
-    rows, cols = scores.shape
-    pitch = cols + 2  # a column of False on either side, a row above and below: neighbours are plain offsets
-    padded = np.zeros((rows + 2, pitch), np.bool_)
-    padded[1:-1, 1:-1] = above
-    near = padded.copy()
-    near[:, 1:] |= padded[:, :-1]
-    near[:, :-1] |= padded[:, 1:]
-    near[1:-1] |= near[:-2] | near[2:]
-    at, col = np.nonzero(missing & near[1:-1, 1:-1])
-    centre = (at + 1) * pitch + col + 1
-    first_cell = (runs[:, 0] + 1) * pitch + runs[:, 1] + 1
-    pairs = []
-    for offset in (-pitch - 1, -pitch, -pitch + 1, -1, 1, pitch - 1, pitch, pitch + 1):
-        hit = padded.ravel()[centre + offset]
-        pairs.append((np.flatnonzero(hit), np.searchsorted(first_cell, centre[hit] + offset, side="right") - 1))
-    which = np.concatenate([cells for cells, _ in pairs])
-    return (at * cols + col)[which], np.concatenate([run for _, run in pairs])
-
-
-def _batch(closed: _Members, stream: _Stream, min_cells: int, peak: float | None) -> Iterator[ComponentBatch]:
+def _batch(closed: Members, stream: _Stream, min_cells: int, peak: float | None) -> Iterator[ComponentBatch]:
     """Yield the components that are large and strong enough, in order, or nothing."""
-    keep = closed.table.cells >= min_cells
+    keep = closed.statistics.cells >= min_cells
     if peak is not None:
-        keep &= closed.table.peak >= peak
+        keep &= closed.statistics.peak >= peak
     if not keep.any():
         return
     members = closed.where(keep)
-    order = np.argsort(members.table.last)
+    order = np.argsort(members.statistics.last)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     owner = rank[members.owner]
     # Runs of one strip are in raster order and strips follow each other, so a stable sort leaves raster order.
     runs = members.runs[np.argsort(owner, kind="stable")]
-    t = members.table.where(order)
+    t = members.statistics.where(order)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(order)))])
     bounds = np.stack([t.top, t.bottom + 1, t.left, t.right + 1], axis=1)
     edge = (t.top == 0) | (t.left == 0) | (t.right == stream.width - 1) | (t.bottom == stream.rows - 1)
@@ -392,7 +267,7 @@ def _dilated_cells(
     line = (np.cumsum(height) - height - bounds[:, 0] + 1)[owner] + runs[:, 0]  # own lines for every component
     pitch = stream.width + 1
     start, stop = np.maximum(runs[:, 1] - 1, 0), np.minimum(runs[:, 2] + 1, stream.width)
-    shifts = [(shift, (0 <= runs[:, 0] + shift) & (runs[:, 0] + shift < stream.rows)) for shift in (-1, 0, 1)]
+    shifts = [(shift, (runs[:, 0] + shift >= 0) & (runs[:, 0] + shift < stream.rows)) for shift in (-1, 0, 1)]
     begin = np.concatenate([((line + shift) * pitch + start)[inside] for shift, inside in shifts])
     end = np.concatenate([((line + shift) * pitch + stop)[inside] for shift, inside in shifts])
     whose = np.concatenate([owner[inside] for _, inside in shifts])

@@ -72,7 +72,8 @@ def _own_lines(group: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.i
     np.minimum.at(top, group, row)
     np.maximum.at(bottom, group, row)
     height = bottom - top + 2
-    return (np.cumsum(height) - height - top)[group] + row
+    shift: NDArray[np.int64] = np.cumsum(height) - height - top
+    return shift[group] + row
 
 
 def _rings(
@@ -126,7 +127,7 @@ def _corners(
     order = np.argsort(key)
     key = key[order]
     same = key[1:] == key[:-1]  # a side that continues from one row into the next
-    keep = order[~(np.append(same, False) | np.append(False, same))]  # noqa: FBT003
+    keep = order[~(np.append(same, False) | np.append(False, same))]
     return whose[keep], y[keep], x[keep], kind[keep], is_top[keep]
 
 
@@ -159,6 +160,6 @@ def _cycles(follower: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
     last[follower] = np.arange(size)
     path = follower.copy()
     path[last[first]] = np.append(first[1:], first[0])
-    graph = csr_array((np.ones(size, np.bool_), path, np.arange(size + 1)), shape=(size, size))
-    order = breadth_first_order(graph, int(first[0]), return_predecessors=False)
+    graph = csr_array((np.ones(size, np.int8), path, np.arange(size + 1)), shape=(size, size))
+    order = breadth_first_order(graph, int(first[0]), return_predecessors=False).astype(np.int64)
     return order, label[order]

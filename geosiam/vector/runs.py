@@ -80,7 +80,7 @@ def grouped(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[int
     """
     if not nodes:
         return 0, np.empty(0, np.int64)
-    graph = csr_array((np.ones(len(a), np.bool_), (a, b)), shape=(nodes, nodes))
+    graph = csr_array((np.ones(len(a), np.int32), (a, b)), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)
     first = np.full(count, nodes, np.int64)
     np.minimum.at(first, label, np.arange(nodes))
