@@ -12,7 +12,7 @@ cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +115,13 @@ class ComponentBatch:
 
     def __iter__(self) -> Iterator[Component]:
         return (self[i] for i in range(len(self)))
+
+    def where(self, keep: NDArray[np.bool_]) -> ComponentBatch:
+        """Return the components that a mask of shape (n,) keeps."""
+        count = np.diff(self.offsets)
+        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in ("runs", "offsets")}
+        offsets = np.concatenate([[0], np.cumsum(count[keep])])
+        return ComponentBatch(**columns, runs=self.runs[np.repeat(keep, count)], offsets=offsets)
 
     @property
     def valid_fraction(self) -> NDArray[np.float64]:
