@@ -20,6 +20,7 @@ import rasterio.shutil
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from geosiam.detection.raster_style import raster_qml
 from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.grid import Window as Cells
@@ -110,6 +111,8 @@ class WorkingRaster:
 class ScoreRasterWriter:
     """Write a score raster block by block; it appears under its name when complete, or not at all.
 
+    A QGIS style of the same stem is put beside it unless there is one.
+
     Parameters
     ----------
     path
@@ -142,6 +145,7 @@ class ScoreRasterWriter:
         unique = uuid.uuid4().hex[:8]
         self._partial = self.path.with_name(f".{self.path.name}.{unique}.partial.tif")
         self._finished = self.path.with_name(f".{self.path.name}.{unique}.cog.tif")
+        self._style = self.path.with_name(f".{self.path.name}.{unique}.qml")
 
     def __enter__(self) -> Self:
         if not self.path.parent.is_dir():
@@ -179,12 +183,20 @@ class ScoreRasterWriter:
                     self._working.close()
                     _to_cog(self._partial, self._finished, self._dtype)
                     self._finished.replace(self.path)
+                    self._write_style()
             else:
                 with contextlib.suppress(RasterioError, OSError):
                     self._working.close()
         finally:
-            for leftover in (self._partial, self._finished):
+            for leftover in (self._partial, self._finished, self._style):
                 leftover.unlink(missing_ok=True)
+
+    def _write_style(self) -> None:
+        """Write the QGIS style beside the raster unless the user has one there."""
+        style = self.path.with_suffix(".qml")
+        if not style.exists():
+            self._style.write_text(raster_qml(), encoding="utf-8")
+            self._style.replace(style)
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
