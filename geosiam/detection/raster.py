@@ -12,15 +12,17 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 import rasterio.windows
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geosiam.detection.raster_style import raster_qml
+from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, ScoreType, WorkingRaster, decode, encode
 from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.grid import Window as Cells
@@ -32,80 +34,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ScoreType = Literal["uint8", "float32"]
-
-SCORE_NODATA = 255
-SCORE_STEPS = 254  # a score of 1 is stored as this
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
-BAND_NAME = "anomaly score"
-TILE = 512
 
-
-def encode(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return scores in [0, 1] (NaN = not scored) as stored: 0 to 254, 255 where not scored."""
-    missing = np.isnan(scores)
-    return np.where(missing, SCORE_NODATA, np.rint(np.where(missing, 0, scores) * SCORE_STEPS)).astype(np.uint8)
-
-
-def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return stored scores as float32 in [0, 1], NaN where not scored."""
-    table = np.append(np.arange(SCORE_STEPS + 1, dtype=np.float32) / np.float32(SCORE_STEPS), np.float32(np.nan))
-    scores: NDArray[np.float32] = table[stored]
-    return scores
-
-
-class WorkingRaster:
-    """The GeoTIFF that blocks are written to, in any order, before it becomes the score raster.
-
-    Parameters
-    ----------
-    path
-        Where it is made; an existing file is replaced.
-    grid
-        The grid of cells.
-    dtype
-        How scores are stored.
-    tags
-        Dataset tags.
-    """
-
-    def __init__(self, path: Path, grid: Grid, dtype: ScoreType, tags: Mapping[str, str]) -> None:
-        self.path = path
-        self._dtype = dtype
-        self._dataset = rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            dtype=dtype,
-            count=1,
-            width=grid.width,
-            height=grid.height,
-            crs=grid.crs,
-            transform=grid.transform,
-            nodata=SCORE_NODATA if dtype == "uint8" else np.nan,
-            tiled=True,
-            blockxsize=TILE,
-            blockysize=TILE,
-            compress="zstd",
-            zstd_level=1,
-            bigtiff="IF_SAFER",
-            sparse_ok=True,  # blocks never written read as nodata
-        )
-        self._dataset.update_tags(**tags)
-        self._dataset.set_band_description(1, BAND_NAME)
-        if dtype == "uint8":
-            self._dataset.scales, self._dataset.offsets = (1 / SCORE_STEPS,), (0.0,)
-
-    def write(self, cells: Cells, scores: NDArray[np.float32]) -> None:
-        """Write one block: float32 of the window's shape in [0, 1], NaN = not scored."""
-        rows, cols = cells.shape
-        window = rasterio.windows.Window(cells.col_start, cells.row_start, cols, rows)
-        stored = encode(scores) if self._dtype == "uint8" else scores.astype(np.float32, copy=False)
-        self._dataset.write(stored, 1, window=window)
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        self._dataset.close()
+__all__ = [
+    "SCORE_NODATA",
+    "SCORE_STEPS",
+    "STRIDE_TAG",
+    "ScoreRaster",
+    "ScoreRasterWriter",
+    "ScoreType",
+    "decode",
+    "encode",
+]
 
 
 class ScoreRasterWriter:
@@ -150,8 +90,12 @@ class ScoreRasterWriter:
     def __enter__(self) -> Self:
         if not self.path.parent.is_dir():
             raise OutputError(self.path, "its folder does not exist", "create the folder or choose another output")
-        with self._reported():
-            self._working = WorkingRaster(self._partial, self._grid, self._dtype, self._tags)
+        try:
+            with self._reported():
+                self._working = WorkingRaster(self._partial, self._grid, self._dtype, self._tags)
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
+            raise
         return self
 
     def write(self, window: Cells, scores: NDArray[np.float32]) -> None:
@@ -185,7 +129,7 @@ class ScoreRasterWriter:
                     self._finished.replace(self.path)
                     self._write_style()
             else:
-                with contextlib.suppress(RasterioError, OSError):
+                with contextlib.suppress(RasterioError, CPLE_BaseError, OSError):
                     self._working.close()
         finally:
             for leftover in (self._partial, self._finished, self._style):
@@ -203,8 +147,8 @@ class ScoreRasterWriter:
         """Turn what GDAL and the system say about the disk into one line."""
         try:
             yield
-        except (RasterioError, OSError) as error:
-            fact = f"cannot be written ({error})"
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            fact = f"cannot be written ({error.__cause__ or error})"  # rasterio's own words often just point to GDAL's
             raise OutputError(self.path, fact, "check the folder's permissions and the free disk space") from error
 
 
@@ -221,6 +165,10 @@ def _to_cog(source: Path, target: Path, dtype: ScoreType) -> None:
         num_threads="ALL_CPUS",
         bigtiff="IF_SAFER",
     )
+    # GDAL says nothing when the disk fills up while it closes the copy.
+    with rasterio.open(source) as made, rasterio.open(target) as copied:
+        if made.checksum(1) != copied.checksum(1):
+            raise OSError("the finished raster does not read back as it was written")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 LAYER = "anomalies"
+PIECE_ROWS = 50_000
 FORMATS = {
     ".gpkg": "GPKG",
     ".geojson": "GeoJSON",
@@ -123,10 +124,30 @@ def _replacing(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _gathered(frames: Iterator[geopandas.GeoDataFrame]) -> Iterator[geopandas.GeoDataFrame]:
+    """Put small pieces together: a transaction costs as much as thousands of rows."""
+    held: list[geopandas.GeoDataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(map(len, held)) >= PIECE_ROWS:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(frames: list[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+    return (
+        frames[0]
+        if len(frames) == 1
+        else geopandas.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
+    )
+
+
 def _append_all(frames: Iterator[geopandas.GeoDataFrame], path: Path) -> int:
     """Write the pieces one after the other into a layer of a new GeoPackage; return the number of rows."""
     count = 0
-    for piece in frames:
+    for piece in _gathered(frames):
         pyogrio.write_dataframe(
             piece,
             path,
@@ -143,8 +164,7 @@ def _append_all(frames: Iterator[geopandas.GeoDataFrame], path: Path) -> int:
 
 def _write_other(frames: Iterator[geopandas.GeoDataFrame], path: Path) -> int:
     """Write all pieces to a format that takes them in one go; return the number of rows."""
-    whole = list(frames)
-    frame = geopandas.GeoDataFrame(pd.concat(whole, ignore_index=True), crs=whole[0].crs)
+    frame = _joined(list(frames))
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         frame.astype({"review": "string"}).to_parquet(path)

@@ -101,8 +101,6 @@ def vectorize(
     source = as_scores(scores)
     options = {"threshold": threshold, "min_area": min_area, "connectivity": connectivity, "peak": peak}
     frames = list(iter_polygons(source, shift_px=shift_px, **options))  # type: ignore[arg-type]
-    if not frames:
-        return empty_frame(source.grid.crs)
     return geopandas.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
 
 
@@ -115,7 +113,7 @@ def iter_polygons(
     peak: float | None = None,
     shift_px: float | None = None,
 ) -> Iterator[geopandas.GeoDataFrame]:
-    """Yield the table of :func:`vectorize` in pieces, one for each strip in which components end.
+    """Yield the table of :func:`vectorize` in pieces, at least one: without polygons it is empty.
 
     Memory is that of one strip, one piece, and the components not yet complete.
     """
@@ -135,6 +133,8 @@ def iter_polygons(
         if len(batch):
             yield _frame(batch, area, scores.grid, first_id, shift_px)
             first_id += len(batch)
+    if first_id == 1:
+        yield empty_frame(scores.grid.crs)
 
 
 def _min_cells(smallest: MinArea | None, areas: CellAreas, stride: int) -> int:
