@@ -1,0 +1,110 @@
+"""How QGIS and other GIS draw the polygons: styles as XML, kept inside the GeoPackage."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+COLOURS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
+FIELD = "score_mean"
+REVIEWS = ("confirmed", "rejected", "unsure")
+
+
+def polygon_qml(threshold: float, comments: dict[str, str]) -> str:
+    """Return the QGIS style of the polygons: outlined, graduated by mean score from the threshold to 1.
+
+    Parameters
+    ----------
+    threshold
+        The least score there can be.
+    comments
+        Column names and what they mean; shown as tool tips. ``review`` becomes a choice.
+    """
+    root = Element("qgis", version="3.22.0", styleCategories="Symbology|Fields|Forms|MapTips")
+    renderer = SubElement(
+        root,
+        "renderer-v2",
+        {"type": "graduatedSymbol", "attr": FIELD, "graduatedMethod": "GraduatedColor", "enableorderby": "0"},
+    )
+    ranges, symbols = SubElement(renderer, "ranges"), SubElement(renderer, "symbols")
+    for i, (lower, upper, colour) in enumerate(_classes(threshold)):
+        label = f"{lower:.2f} - {upper:.2f}"
+        SubElement(
+            ranges,
+            "range",
+            {"symbol": str(i), "lower": f"{lower:.9f}", "upper": f"{upper:.9f}", "label": label, "render": "true"},
+        )
+        symbol = SubElement(symbols, "symbol", {"type": "fill", "name": str(i), "alpha": "1", "force_rhr": "0"})
+        layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+        for key, value in _fill(colour).items():
+            SubElement(layer, "prop", k=key, v=value)
+    _fields(root, comments)
+    SubElement(
+        root, "mapTip"
+    ).text = "<b>[% round(score_mean, 2) %]</b> (max [% round(score_max, 2) %]), [% round(area_m2, 1) %] m²"
+    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + tostring(root, encoding="unicode")
+
+
+def polygon_sld(threshold: float, layer: str) -> str:
+    """Return the same classes and colours as a Styled Layer Descriptor 1.0, for other GIS."""
+    ogc, sld = "http://www.opengis.net/ogc", "http://www.opengis.net/sld"
+    root = Element("StyledLayerDescriptor", {"xmlns": sld, "xmlns:ogc": ogc, "version": "1.0.0"})
+    named = SubElement(root, "NamedLayer")
+    SubElement(named, "Name").text = layer
+    style = SubElement(SubElement(named, "UserStyle"), "FeatureTypeStyle")
+    for lower, upper, colour in _classes(threshold):
+        rule = SubElement(style, "Rule")
+        SubElement(rule, "Title").text = f"{lower:.2f} - {upper:.2f}"
+        between = SubElement(SubElement(rule, "ogc:Filter"), "ogc:PropertyIsBetween")
+        SubElement(between, "ogc:PropertyName").text = FIELD
+        for side, value in (("LowerBoundary", lower), ("UpperBoundary", upper)):
+            SubElement(SubElement(between, f"ogc:{side}"), "ogc:Literal").text = f"{value:.9f}"
+        symbolizer = SubElement(rule, "PolygonSymbolizer")
+        fill, stroke = SubElement(symbolizer, "Fill"), SubElement(symbolizer, "Stroke")
+        SubElement(fill, "CssParameter", name="fill").text = colour
+        SubElement(fill, "CssParameter", name="fill-opacity").text = "0.35"
+        SubElement(stroke, "CssParameter", name="stroke").text = colour
+    return tostring(root, encoding="unicode")
+
+
+def _classes(threshold: float) -> list[tuple[float, float, str]]:
+    """Return lower bound, upper bound and colour of equal classes from the threshold to 1."""
+    count = len(COLOURS)
+    edges = [threshold + (1 - threshold) * i / count for i in range(count + 1)]
+    edges[0] -= 1e-6  # a mean may lie a rounding error below the threshold
+    return [(edges[i], edges[i + 1], COLOURS[i]) for i in range(count)]
+
+
+def _fill(colour: str) -> dict[str, str]:
+    rgb = ",".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+    return {
+        "color": f"{rgb},90",
+        "outline_color": f"{rgb},255",
+        "outline_style": "solid",
+        "outline_width": "0.4",
+        "outline_width_unit": "MM",
+        "joinstyle": "miter",
+        "style": "solid",
+    }
+
+
+def _fields(root: Element, comments: dict[str, str]) -> None:
+    """Describe the columns and make ``review`` a choice in the form."""
+    configuration = SubElement(root, "fieldConfiguration")
+    for name in comments:
+        widget = SubElement(SubElement(configuration, "field", name=name), "editWidget")
+        widget.set("type", "ValueMap" if name == "review" else "TextEdit")
+        if name == "review":
+            options = SubElement(SubElement(widget, "config"), "Option", type="Map")
+            choices = SubElement(options, "Option", name="map", type="List")
+            # The long name is what QGIS stores as NULL.
+            for label, value in (
+                ("unreviewed", "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"),
+                *zip(REVIEWS, REVIEWS, strict=True),
+            ):
+                SubElement(SubElement(choices, "Option", type="Map"), "Option", name=label, value=value, type="QString")
+    aliases = SubElement(root, "aliases")
+    for i, name in enumerate(comments):
+        SubElement(aliases, "alias", index=str(i + 1), field=name, name="")
+    editable = SubElement(root, "editable")
+    for name in comments:
+        SubElement(editable, "field", name=name, editable="1" if name == "review" else "0")
