@@ -1,1 +1,1 @@
-"""TBD."""
+"""Two files in; aligned, masked and normalised blocks out."""

@@ -52,7 +52,7 @@ def test_a_larger_image_gives_what_its_chips_give() -> None:
 @pytest.mark.parametrize("distance", ["elementwise", "euclidean"])
 @pytest.mark.parametrize("head", ["concat", "distance"])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_folding_batch_norm_changes_nothing(distance: str, head: str, batch_norm: bool) -> None:
+def test_folding_batch_norm_changes_nothing(distance: str, head: str, *, batch_norm: bool) -> None:
     network = trained_look(NetworkConfig.of_stride(8, distance=distance, head=head, batch_norm=batch_norm, **SMALL))
     folded = network.for_inference()
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())

@@ -1,0 +1,112 @@
+"""Which bands of a scene become the three channels that the network looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rasterio.enums import ColorInterp
+
+from geosiam.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import rasterio
+    from numpy.typing import NDArray
+
+CHANNELS = 3
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_TABLE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How the three channels are made of a scene's bands.
+
+    Parameters
+    ----------
+    indexes
+        1-based band of each channel.
+    table
+        Colour table of a palette image, float32 (256, 3), to look the one band's values up in; None for others.
+    reason
+        Why these bands, for the report.
+    """
+
+    indexes: tuple[int, int, int]
+    table: NDArray[np.float32] | None
+    reason: str
+
+    @property
+    def distinct(self) -> list[int]:
+        """The bands to read, each once."""
+        return sorted(set(self.indexes))
+
+    def arrange(self, bands: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return the channels, float32 (3, rows, cols), of the distinct bands (n, rows, cols)."""
+        if self.table is not None:
+            return np.ascontiguousarray(self.table[bands[0].astype(np.intp)].transpose(2, 0, 1))
+        values = bands.astype(np.float32)
+        position = {band: i for i, band in enumerate(self.distinct)}
+        order = [position[band] for band in self.indexes]
+        return values if order == list(range(len(values))) else values[order]
+
+
+def choose_channels(
+    name: str, dataset: rasterio.DatasetReader, bands: Sequence[int] | None, *, by_colour: bool
+) -> Channels:
+    """Choose the bands of a scene.
+
+    Parameters
+    ----------
+    name
+        The scene's name, for messages.
+    dataset
+        The open scene.
+    bands
+        One or three 1-based bands the user wants, or None.
+    by_colour
+        Whether bands may be chosen by colour interpretation: only if both scenes name red, green and blue.
+
+    Raises
+    ------
+    OptionError
+        ``bands`` are neither one nor three, or not all there.
+    """
+    if bands is not None:
+        return Channels(_asked(name, dataset.count, bands), None, "as asked for")
+    if dataset.colorinterp[0] == ColorInterp.palette and dataset.count == 1 and dataset.dtypes[0] == "uint8":
+        return Channels((1, 1, 1), _colour_table(dataset), "palette expanded to its colours")
+    if by_colour:
+        red, green, blue = (dataset.colorinterp.index(colour) + 1 for colour in _COLOURS)
+        return Channels((red, green, blue), None, "by colour interpretation")
+    colours = [i + 1 for i, kind in enumerate(dataset.colorinterp) if kind != ColorInterp.alpha]
+    if len(colours) < CHANNELS:
+        first = colours[0] if colours else 1
+        return Channels((first, first, first), None, "one band serves all three channels")
+    return Channels((colours[0], colours[1], colours[2]), None, "the first three bands")
+
+
+def names_its_colours(dataset: rasterio.DatasetReader) -> bool:
+    """Return whether a scene says which of its bands are red, green and blue."""
+    return all(colour in dataset.colorinterp for colour in _COLOURS)
+
+
+def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
+    if len(bands) not in (1, CHANNELS):
+        raise OptionError(f"bands {','.join(map(str, bands))}", "are not one or three", "use such as 4,3,2 or 1")
+    for band in bands:
+        if not 1 <= band <= count:
+            raise OptionError(name, f"has no band {band}", f"choose from 1 to {count}")
+    red, green, blue = bands if len(bands) == CHANNELS else (bands[0],) * 3
+    return red, green, blue
+
+
+def _colour_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
+    table = np.zeros((_TABLE_SIZE, CHANNELS), np.float32)
+    for index, colour in dataset.colormap(1).items():
+        if index < _TABLE_SIZE:
+            table[index] = colour[:CHANNELS]
+    return table

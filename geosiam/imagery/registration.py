@@ -1,0 +1,91 @@
+"""Sub-pixel misregistration of a pair, from patches of both scenes on one grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.filters import window
+from skimage.registration import phase_cross_correlation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_SUBPIXEL = 20  # steps a pixel is divided into
+_AGREE_PX = 1.0  # how far a patch may be from the median and still count as agreeing
+_FEWEST = 3
+_SMALLEST_PX = 48
+_LEAST_CONTRAST = 0.01
+
+
+@dataclass(frozen=True)
+class Shift:
+    """By how much the content of the after-scene lies too far down and to the right, in pixels of the before-scene.
+
+    Parameters
+    ----------
+    rows, cols
+        Downwards and rightwards.
+    confidence
+        Share of the patches that agree within a pixel, 0 to 1.
+    patches
+        Number of patches that had enough contrast to say something.
+    """
+
+    rows: float
+    cols: float
+    confidence: float
+    patches: int
+
+    @property
+    def length(self) -> float:
+        """Length of the shift in pixels."""
+        return float(np.hypot(self.rows, self.cols))
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether enough patches agree to correct the shift."""
+        return self.patches >= _FEWEST and self.confidence >= 0.5  # noqa: PLR2004
+
+
+def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Shift | None:
+    """Estimate one shift for the scene from patches, robust against patches that changed.
+
+    Phase correlation of each patch pair (Guizar-Sicairos, Thurman and Fienup, "Efficient subpixel image registration
+    algorithms", 2008, as in scikit-image), then the mean of those patches that agree with the median.
+
+    Parameters
+    ----------
+    pairs
+        (before, after) patches, float32 (3, rows, cols) each, all pixels valid.
+
+    Returns
+    -------
+    the shift, or None where no patch is large and varied enough
+    """
+    shifts = [_patch_shift(before.mean(axis=0), after.mean(axis=0)) for before, after in pairs]
+    known = np.array([shift for shift in shifts if shift is not None])
+    if not len(known):
+        return None
+    agree = np.abs(known - np.median(known, axis=0)).max(axis=1) <= _AGREE_PX
+    if not agree.any():
+        rows, cols = np.median(known, axis=0)
+        return Shift(float(rows), float(cols), 0.0, len(known))
+    rows, cols = known[agree].mean(axis=0)
+    return Shift(float(rows), float(cols), float(agree.mean()), len(known))
+
+
+def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    if min(before.shape) < _SMALLEST_PX or min(before.std(), after.std()) < _LEAST_CONTRAST:
+        return None
+    taper = window("hann", before.shape)  # without it the patch's own edges correlate best, at shift zero
+    found, _, _ = phase_cross_correlation(
+        (before - before.mean()) * taper,
+        (after - after.mean()) * taper,
+        upsample_factor=_SUBPIXEL,
+        normalization=None if min(before.shape) < 2 * _SMALLEST_PX else "phase",
+    )
+    return -np.asarray(found, np.float64)

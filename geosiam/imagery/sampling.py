@@ -1,0 +1,125 @@
+"""A sample of the pair: patches spread evenly over the overlap, so that its cost does not grow with the scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geosiam.imagery.grid import Window
+from geosiam.imagery.registration import estimate_shift
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.alignment import AlignedReader
+    from geosiam.imagery.registration import Shift
+    from geosiam.imagery.scaling import Scaling
+    from geosiam.imagery.valid_area import ValidArea
+
+PATCH_PX = 192
+_ACROSS = 6
+_MOST_PIXELS = 400_000
+_FULL = 0.999
+_STRIP_PIXELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A window of both scenes in their own values: float32 (3, rows, cols), and what is valid in both."""
+
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Patches of a pair; at least one pixel of them is valid."""
+
+    patches: tuple[Patch, ...]
+
+    @property
+    def before(self) -> NDArray[np.float32]:
+        """Valid pixels of the before-scene, float32 (3, n)."""
+        return self._thinned([patch.before[:, patch.valid] for patch in self.patches])
+
+    @property
+    def after(self) -> NDArray[np.float32]:
+        """The same pixels of the after-scene."""
+        return self._thinned([patch.after[:, patch.valid] for patch in self.patches])
+
+    @property
+    def valid_fraction(self) -> float:
+        """Share of valid pixels."""
+        return float(sum(p.valid.sum() for p in self.patches) / sum(p.valid.size for p in self.patches))
+
+    def pixels(self, scaling: tuple[Scaling, Scaling]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the valid pixels of both scenes, scaled to [0, 1]."""
+        return scaling[0].apply(self.before), scaling[1].apply(self.after)
+
+    def shift(self, scaling: tuple[Scaling, Scaling]) -> Shift | None:
+        """Estimate the misregistration from the patches that are valid throughout."""
+        full = [patch for patch in self.patches if patch.valid.mean() >= _FULL]
+        return estimate_shift([(scaling[0].apply(p.before), scaling[1].apply(p.after)) for p in full])
+
+    @staticmethod
+    def _thinned(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        pixels = np.concatenate(parts, axis=1)
+        return pixels[:, :: max(1, pixels.shape[1] // _MOST_PIXELS)]
+
+
+def sample_overlap(
+    before: AlignedReader, after: AlignedReader, overlap: Window, area: ValidArea | None
+) -> Sample | None:
+    """Sample the overlap; None if no pixel at all is valid in both scenes.
+
+    Where the evenly spread patches meet nodata only, the overlap is searched from top to bottom for the first patch
+    with data, so that scarce data are found and scenes without any are told apart from these.
+    """
+    sample = _sample(before, after, _spread(overlap), area)
+    if sample is None:
+        sample = next((s for w in _strips(overlap) if (s := _sample(before, after, [w], area))), None)
+    return sample
+
+
+def _sample(
+    before: AlignedReader, after: AlignedReader, windows: list[Window], area: ValidArea | None
+) -> Sample | None:
+    patches = []
+    for window in windows:
+        first, valid = before.read(window)
+        second, also = after.read(window)
+        valid &= also
+        if area is not None:
+            valid &= area.mask(window)
+        patches.append(Patch(first, second, valid))
+    return Sample(tuple(patches)) if any(patch.valid.any() for patch in patches) else None
+
+
+def _spread(overlap: Window) -> list[Window]:
+    """Return evenly spread patches that do not overlap each other."""
+    rows = _starts(overlap.row_start, overlap.row_stop)
+    cols = _starts(overlap.col_start, overlap.col_stop)
+    return [
+        Window(row, min(row + PATCH_PX, overlap.row_stop), col, min(col + PATCH_PX, overlap.col_stop))
+        for row in rows
+        for col in cols
+    ]
+
+
+def _starts(start: int, stop: int) -> list[int]:
+    count = max(1, min(_ACROSS, (stop - start) // PATCH_PX))
+    last = max(start, stop - PATCH_PX)
+    if count == 1:
+        return [(start + last) // 2]
+    return [int(value) for value in np.linspace(start, last, count)]
+
+
+def _strips(overlap: Window) -> Iterator[Window]:
+    height = max(1, _STRIP_PIXELS // overlap.shape[1])
+    for row in range(overlap.row_start, overlap.row_stop, height):
+        yield Window(row, min(row + height, overlap.row_stop), overlap.col_start, overlap.col_stop)

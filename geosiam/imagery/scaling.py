@@ -1,0 +1,58 @@
+"""From a scene's own values to [0, 1], decided once per pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.sampling import Sample
+
+_LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A straight line per channel, clipped to [0, 1].
+
+    Parameters
+    ----------
+    low, high
+        The values that become 0 and 1, for each of the three channels.
+    """
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scaled channels, float32 (3, ...) in [0, 1], as a new array."""
+        shape = (3,) + (1,) * (values.ndim - 1)
+        low = np.array(self.low, np.float32).reshape(shape)
+        gain = 1 / (np.array(self.high, np.float32).reshape(shape) - low)
+        scaled = (values - low) * gain
+        return scaled.clip(0, 1, out=scaled)
+
+
+FULL_BYTE = Scaling((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+
+
+def choose_scaling(dtypes: tuple[str, str], sample: Sample) -> tuple[Scaling, Scaling]:
+    """Return the scaling of both scenes: bytes by their full range, other types by percentiles of valid pixels.
+
+    Scenes of the same type share one stretch, so that what differs between them stays visible.
+    """
+    own = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
+    if dtypes[0] == dtypes[1] and own[0] is None:
+        shared = _stretch(np.concatenate([sample.before, sample.after], axis=1))
+        return shared, shared
+    return own[0] or _stretch(sample.before), own[1] or _stretch(sample.after)
+
+
+def _stretch(pixels: NDArray[np.float32]) -> Scaling:
+    low, high = np.percentile(pixels.astype(np.float64), (_LOW, _HIGH), axis=1)
+    high = np.where(high > low, high, low + 1)  # a channel of one value
+    return Scaling((low[0], low[1], low[2]), (high[0], high[1], high[2]))

@@ -1,0 +1,218 @@
+"""One scene: opened by name in any thread, checked once, read in windows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import rioxarray  # noqa: F401 - gives DataArrays their georeference
+import xarray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.io import DatasetReader, MemoryFile
+
+from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.imagery.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Scene = str | os.PathLike[str] | DatasetReader | xarray.DataArray
+"""A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
+
+# GDAL's default cache is 5 % of the machine's memory for every process; blocks are read once, so little is enough.
+ENVIRONMENT = {"GDAL_CACHEMAX": 256, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+
+_DECODING = "the file may be truncated or corrupt: copy or export it again"
+
+
+class Source:
+    """A scene by name, with one rasterio handle a thread (GDAL's handles are not thread-safe).
+
+    Parameters
+    ----------
+    name
+        Path or URL to open, and what messages call the scene.
+    memory
+        The in-memory file behind the name, kept alive with the source; such a source cannot go to another process.
+    """
+
+    def __init__(self, name: str, memory: MemoryFile | None = None) -> None:
+        self.name = name
+        self._memory = memory
+        self._local = threading.local()
+        self._open: list[DatasetReader] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, scene: Scene) -> Source:
+        """Make a source of whatever names or holds a scene."""
+        if isinstance(scene, xarray.DataArray):
+            return cls._of_array(scene)
+        if isinstance(scene, DatasetReader):
+            return cls(scene.name)
+        return cls(os.fspath(scene))
+
+    @classmethod
+    def _of_array(cls, array: xarray.DataArray) -> Source:
+        if array.rio.crs is None:
+            raise SceneRefusedError(
+                array.name or "the DataArray", "has no coordinate reference system", "call .rio.write_crs() on it"
+            )
+        memory = MemoryFile(ext=".tif")
+        array.rio.to_raster(memory.name, driver="GTiff")
+        return cls(memory.name, memory)
+
+    def handle(self) -> DatasetReader:
+        """Return this thread's handle."""
+        if not hasattr(self._local, "dataset"):
+            self._local.dataset = self._opened()
+        return self._local.dataset
+
+    def _opened(self) -> DatasetReader:
+        local = "://" not in self.name and not self.name.startswith("/vsi") and ":" not in self.name[2:]
+        if local and not Path(self.name).exists():
+            raise SceneNotFoundError(self.name, "does not exist", "check the path")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
+                dataset = rasterio.open(self.name)
+        except RasterioError as error:
+            raise SceneUnreadableError(
+                self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
+            ) from error
+        with self._lock:
+            self._open.append(dataset)
+        return dataset
+
+    @contextlib.contextmanager
+    def decoding(self, where: str) -> Iterator[None]:
+        """Turn GDAL's errors while reading into one that names the scene and the place."""
+        try:
+            yield
+        except (RasterioIOError, rasterio.errors.WarpOperationError) as error:
+            cause = error.__cause__ or error
+            raise SceneUnreadableError(self.name, f"cannot be read at {where} ({cause})", _DECODING) from error
+
+    def close(self) -> None:
+        """Close the handles of all threads."""
+        with self._lock:
+            while self._open:
+                self._open.pop().close()
+        self._local = threading.local()
+        if self._memory is not None:
+            self._memory.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._memory is not None:
+            raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
+        return {"name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["name"])  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What a scene says of itself, as JSON can hold it."""
+
+    name: str
+    driver: str
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    crs: str
+    pixel_size: tuple[float, float]
+    nodata: float | None
+    mask: str
+    colours: tuple[str, ...]
+    fingerprint: str
+
+
+def checked_grid(source: Source) -> Grid:
+    """Return the grid of a scene, or refuse the scene.
+
+    Raises
+    ------
+    SceneRefusedError
+        Complex values, no bands, no coordinate reference system, or no affine georeference.
+    """
+    dataset = source.handle()
+    name = source.name
+    if not dataset.count:
+        layers = f"it has subdatasets, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "name a raster"
+        raise SceneRefusedError(name, "holds no bands", layers)
+    if any(dtype.startswith("complex") for dtype in dataset.dtypes):
+        raise SceneRefusedError(
+            name, f"holds complex values ({dataset.dtypes[0]})", "compute amplitude or intensity first"
+        )
+    if dataset.transform.is_identity:
+        _refuse_without_transform(name, dataset)
+    if dataset.crs is None:
+        raise SceneRefusedError(
+            name, "has no coordinate reference system", "assign one: gdal_edit.py -a_srs EPSG:... FILE"
+        )
+    try:
+        return Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+    except ValueError as error:
+        raise SceneRefusedError(name, f"has an impossible georeference ({error})", "export it again") from error
+
+
+def _refuse_without_transform(name: str, dataset: DatasetReader) -> None:
+    if dataset.gcps[0]:
+        raise SceneRefusedError(name, "is georeferenced by control points only", "warp it first: gdalwarp IN OUT")
+    if dataset.rpcs is not None:
+        raise SceneRefusedError(name, "is georeferenced by RPCs only", "orthorectify it first: gdalwarp -rpc IN OUT")
+    raise SceneRefusedError(
+        name, "is not georeferenced", "use a GeoTIFF, or a world file and gdal_edit.py -a_srs EPSG:..."
+    )
+
+
+def facts(source: Source) -> SceneFacts:
+    """Gather what a scene says of itself."""
+    dataset = source.handle()
+    grid = checked_grid(source)
+    nodata = dataset.nodata
+    return SceneFacts(
+        name=source.name,
+        driver=dataset.driver,
+        width=dataset.width,
+        height=dataset.height,
+        bands=dataset.count,
+        dtype=dataset.dtypes[0],
+        crs=_crs_name(grid),
+        pixel_size=grid.pixel_size,
+        nodata=None if nodata is None or not np.isfinite(nodata) else float(nodata),
+        mask=_mask_kind(dataset),
+        colours=tuple(kind.name for kind in dataset.colorinterp),
+        fingerprint=fingerprint(source.name),
+    )
+
+
+def fingerprint(name: str) -> str:
+    """Return what tells a changed file from an unchanged one cheaply: its size and time of change, "" for a URL."""
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _mask_kind(dataset: DatasetReader) -> str:
+    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
+    for kind in ("alpha", "nodata", "per_dataset"):
+        if kind in flags:
+            return {"per_dataset": "mask band"}.get(kind, kind)
+    return "none"
+
+
+def _crs_name(grid: Grid) -> str:
+    authority = grid.crs.to_authority()
+    return ":".join(authority) if authority else str(grid.crs.to_wkt())
