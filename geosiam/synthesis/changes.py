@@ -96,7 +96,8 @@ _KINDS = {
 }  # fmt: skip
 _ON_PAVED = {"car": 5.0, "container": 1.0, "tarp": 1.5, "pile": 1.0, "debris": 1.5, "crate": 1.5, "pit": 0.4}
 _ON_GREEN = {
-    "car": 0.5, "container": 0.7, "tarp": 2.0, "pile": 1.5, "debris": 1.5, "crate": 1.0, "pit": 1.0, "shed": 1.0, "tree": 2.5,
+    "car": 0.5, "container": 0.7, "tarp": 2.0, "pile": 1.5, "debris": 1.5, "crate": 1.0, "pit": 1.0,
+    "shed": 1.0, "tree": 2.5,
 }  # fmt: skip
 
 

@@ -125,7 +125,8 @@ def sunlight(surface: Plane, flight: Flight) -> Plane:
     slope_y += 1
     np.sqrt(slope_y, out=slope_y)
     light /= slope_y
-    return np.clip(light, 0.05, 1.6, out=light)
+    np.clip(light, 0.05, 1.6, out=light)
+    return light
 
 
 def photograph(
@@ -133,6 +134,7 @@ def photograph(
     light: Plane,
     shadow: Plane,
     flight: Flight,
+    *,
     window: Window,
     shift: tuple[float, float],
     seed: int,

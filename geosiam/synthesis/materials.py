@@ -1,6 +1,7 @@
 """What surfaces look like: materials, and the palette of a landscape.
 
-Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is computed.
+Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is
+computed.
 """
 
 from __future__ import annotations
