@@ -82,7 +82,7 @@ def save_panel(
         axis.set_ylim(rows, 0)
     if title:
         figure.text(
-            0.015, 1 - 0.08 / figure.get_figheight(), title, size=9, weight="bold", va="top", color=_INK, **_FONT
+            0.015, 1 - 0.08 / figure.get_figheight(), title, size=9, weight="bold", va="top", color=_INK, family=_FONT
         )
     figure.savefig(path, format="png", metadata={"Software": None})
 

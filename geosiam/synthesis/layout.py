@@ -150,7 +150,7 @@ class Plan:
             across = np.abs(across) - self._river_width * (1 + 0.2 * np.sin(along / 23 + f[2]))
         else:
             across = across + 1.2 * np.sin(along / 4.1 + f[2])
-        return across
+        return np.asarray(across)
 
     def _rng(self, *key: int) -> np.random.Generator:
         """Return a generator that depends on the seed and a position on the plan's lattice only."""

@@ -162,7 +162,7 @@ def _inside_box(thing: Thing, u: Patch, v: Patch) -> NDArray[np.bool_]:
 
 
 def _near(value: Patch, centre: float, half: float) -> NDArray[np.bool_]:
-    return np.abs(value - centre) < half
+    return np.asarray(np.abs(value - centre) < half)
 
 
 def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
