@@ -1,1 +1,1 @@
-"""TBD."""
+"""How good a result is: metrics, and the picture that shows it."""

@@ -57,13 +57,20 @@ class Builder:
     # -- pieces ---------------------------------------------------------------------------------------------------
 
     def place(
-        self, kind: str, p: float, q: float, angle: float, size: tuple[float, float, float], material: m.Material
+        self,
+        kind: str,
+        pose: tuple[float, float, float],
+        size: tuple[float, float, float],
+        material: m.Material,
     ) -> None:
-        """Add a thing at plan coordinates; ``angle`` is measured in the plan, ``size`` is length, width, height."""
-        x, y, heading = self.plan.heading(p, q, angle)
+        """Add a thing; ``pose`` is p, q and direction in the plan, ``size`` is length, width and height in metres."""
+        x, y, heading = self.plan.heading(*map(float, pose))
         if kind in {"house", "hall"} or material.row_strength:
             material = replace(material, row_angle=heading)
-        self.content.things.append(Thing(kind, x, y, heading, *size, material, int(self.rng.integers(1 << 16))))
+        length, width, height = map(float, size)
+        self.content.things.append(
+            Thing(kind, x, y, heading, length, width, height, material, int(self.rng.integers(1 << 16)))
+        )
 
     def trees(self, ps: np.ndarray, qs: np.ndarray, crown: tuple[float, float], density: float = 1.0) -> None:
         """Add trees at plan coordinates with crowns of a range of diameters in metres."""
@@ -108,7 +115,7 @@ class Builder:
         for k in range(pieces):
             t = (k + 0.5) / pieces
             p, q = start[0] + t * (stop[0] - start[0]), start[1] + t * (stop[1] - start[1])
-            self.place("hedge", p, q, angle, (length / pieces + 0.4, width, 1.4), material)
+            self.place("hedge", (p, q, angle), (length / pieces + 0.4, width, 1.4), material)
 
     def car(self, p: float, q: float, angle: float) -> None:
         """Add a parked car, sometimes a van."""
@@ -116,7 +123,7 @@ class Builder:
         van = rng.random() < 0.15  # noqa: PLR2004 - share of vans
         size = (5.4, 2.0, 2.3) if van else (float(rng.uniform(3.9, 4.7)), 1.8, 1.5)
         paint = m.CAR_PAINTS[int(rng.integers(len(m.CAR_PAINTS)))]
-        self.place("car", p, q, angle + np.pi * int(rng.integers(2)), size, m.painted(paint))
+        self.place("car", (p, q, angle + np.pi * int(rng.integers(2))), size, m.painted(paint))
 
     def parked_cars(self) -> None:
         """Park cars along the street on the block's low sides."""
@@ -161,22 +168,22 @@ class Builder:
         drive_p, drive_length = p + side * (width / 2 - 1.9), depth * 0.42
         drive_q = q + toward * (depth / 2 - drive_length / 2)
         pavement = (m.PAVING, m.CONCRETE, m.GRAVEL, m.WORN_ASPHALT)[int(rng.integers(4))]
-        self.place("ground", drive_p, drive_q, np.pi / 2, (drive_length, 3.0, 0), pavement)
-        self.place("ground", house_p, house_q - toward * (broad / 2 + 1.6), angle, (length * 0.6, 3.4, 0), m.PAVING)
+        self.place("ground", (drive_p, drive_q, np.pi / 2), (drive_length, 3.0, 0), pavement)
+        self.place("ground", (house_p, house_q - toward * (broad / 2 + 1.6), angle), (length * 0.6, 3.4, 0), m.PAVING)
         roof = m.ROOFS[int(rng.integers(len(m.ROOFS)))]
         if rng.random() < 0.15:  # noqa: PLR2004 - share of flat roofs
             flat = m.FLAT_ROOFS[int(rng.integers(len(m.FLAT_ROOFS)))]
-            self.place("hall", house_p, house_q, angle, (length, broad, float(rng.uniform(4, 6))), flat)
+            self.place("hall", (house_p, house_q, angle), (length, broad, float(rng.uniform(4, 6))), flat)
         else:
-            self.place("house", house_p, house_q, angle, (length, broad, float(rng.uniform(3, 5))), roof)
+            self.place("house", (house_p, house_q, angle), (length, broad, float(rng.uniform(3, 5))), roof)
         if rng.random() < 0.55:  # noqa: PLR2004 - share of cars at home
             self.car(drive_p, drive_q + toward * rng.uniform(-2, 2), np.pi / 2)
         back_q = q - toward * depth * 0.3
         if rng.random() < 0.5:  # noqa: PLR2004 - share of sheds
-            wood = m.painted((128 + rng.integers(-20, 30), 110, 92), row_spacing=0.25)
-            self.place("shed", p - side * (width / 2 - 2.6), back_q, 0.0, (3.2, 2.4, 2.1), wood)
+            wood = m.painted((float(rng.integers(108, 158)), 110, 92), row_spacing=0.25)
+            self.place("shed", (p - side * (width / 2 - 2.6), back_q, 0.0), (3.2, 2.4, 2.1), wood)
         if rng.random() < 0.15:  # noqa: PLR2004 - share of pools
-            self.place("pool", p, back_q, rng.normal(0, 0.1), (7.0, 4.0, 0), m.POOL)
+            self.place("pool", (p, back_q, rng.normal(0, 0.1)), (7.0, 4.0, 0), m.POOL)
         count = int(rng.integers(1, 5))
         tree_p = p + rng.uniform(-0.42, 0.42, count) * width
         tree_q = q - toward * rng.uniform(0.1, 0.44, count) * depth
@@ -209,10 +216,10 @@ class Builder:
         self.trees(*self.scatter(12), (4, 8), 0.3)
         for p, q in zip(*self.scatter(16), strict=True):
             size = float(self.rng.uniform(0.6, 1.6))
-            self.place("pile", p, q, 0.0, (size, size * 0.8, 0.4 * size), m.painted((150, 144, 134), relief=0.3))
+            self.place("pile", (p, q, 0.0), (size, size * 0.8, 0.4 * size), m.painted((150, 144, 134), relief=0.3))
 
     def forest(self) -> None:
-        """Closed wood."""
+        """Plant a closed wood."""
         self.content.parcels.append(m.UNDERWOOD if self.land.lawn != m.SNOW else m.SNOW)
         self.trees(*self.scatter(4.6), (4.4, 7.8), 0.95 / self.land.trees)
 
@@ -235,16 +242,16 @@ class Builder:
         length, width = (p1 - p0) * rng.uniform(0.5, 0.7), (q1 - q0) * rng.uniform(0.35, 0.5)
         hall_p, hall_q = p0 + length / 2 + 3, q0 + width / 2 + 3
         roof = m.FLAT_ROOFS[int(rng.integers(len(m.FLAT_ROOFS)))]
-        self.place("hall", hall_p, hall_q, 0.0, (length, width, float(rng.uniform(4.5, 8))), roof)
+        self.place("hall", (hall_p, hall_q, 0.0), (length, width, float(rng.uniform(4.5, 8))), roof)
         for p in np.arange(p0 + 4, p1 - 4, 2.7):
-            self.place("ground", p - 1.35, q1 - 4, np.pi / 2, (5.0, max(0.12, 0.8 * self.gsd), 0), m.PAINT)
+            self.place("ground", (p - 1.35, q1 - 4, np.pi / 2), (5.0, max(0.12, 0.8 * self.gsd), 0), m.PAINT)
             if rng.random() < 0.45:  # noqa: PLR2004 - share of taken bays
                 self.car(p, q1 - 4 + rng.normal(0, 0.2), np.pi / 2)
         for k in range(int(rng.integers(0, 5))):
             colour = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
             p = p1 - 3.5 + rng.normal(0, 0.2)
             self.place(
-                "box", p, q0 + 5 + 3.1 * k, rng.normal(0, 0.03), (6.0, 2.45, 2.6), m.painted(colour, row_spacing=0.3)
+                "box", (p, q0 + 5 + 3.1 * k, rng.normal(0, 0.03)), (6.0, 2.45, 2.6), m.painted(colour, row_spacing=0.3)
             )
         self.trees(*self.scatter(12, 0.5), (3, 6), 0.1)
 

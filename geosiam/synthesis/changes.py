@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_PX, _LARGEST_PX = 6.0, 60.0
 _GAP_PX = 12.0  # between changed objects, so that each can be found by itself
-_TRIES = 60  # per object, before the scene counts as full
+_PATIENCE = 120  # places refused in a row before the scene counts as full
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ _KINDS = {
 }  # fmt: skip
 _ON_PAVED = {"car": 5.0, "container": 1.0, "tarp": 1.5, "pile": 1.0, "debris": 1.5, "crate": 1.5, "pit": 0.4}
 _ON_GREEN = {
-    "car": 0.5, "container": 0.7, "tarp": 2.0, "pile": 1.5, "debris": 1.5, "crate": 1.0, "pit": 1.0, "shed": 1.0, "tree": 2.5,
+    "car": 0.5, "container": 0.7, "tarp": 2.0, "pile": 1.5, "debris": 1.5, "crate": 1.0, "pit": 1.0,
+    "shed": 1.0, "tree": 2.5,
 }  # fmt: skip
 
 
@@ -127,9 +128,9 @@ def choose_changes(
     rng = np.random.default_rng([seed, 7])
     chosen: list[Change] = []
     taken = np.zeros((0, 3))
-    for _ in range(count * _TRIES):
-        if len(chosen) == count:
-            break
+    refused = 0
+    while len(chosen) < count and refused < _PATIENCE:
+        refused += 1
         xy = rng.uniform(0, 1, 2) * (shape[1] * gsd, shape[0] * gsd)
         change = _propose(plan, rng, (float(xy[0]), float(xy[1])), gsd, content)
         reach = change.thing.reach
@@ -140,6 +141,7 @@ def choose_changes(
             continue
         if not _stands_free(plan, content, change.thing, gsd):
             continue
+        refused = 0
         chosen.append(change)
         taken = np.vstack([taken, [*xy, reach]])
     return chosen

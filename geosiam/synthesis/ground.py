@@ -28,6 +28,7 @@ _DASH, _DASH_PERIOD = 3.0, 7.5  # metres
 class _Axis:
     """One plan coordinate of every position: which block, where in it, how far from the nearest road line."""
 
+    coordinate: FloatArray
     first: int
     last: int
     index: NDArray[np.int32]
@@ -43,6 +44,7 @@ class _Axis:
         nearer = share > 0.5  # noqa: PLR2004 - half way to the next line
         index = floor.astype(np.int32)
         return cls(
+            coordinate,
             int(index.min()), int(index.max()), index, share,
             np.minimum(share, 1 - share) * coordinate.dtype.type(pitch), index + nearer,
         )  # fmt: skip
@@ -124,7 +126,7 @@ def ground_ids(
     ids = _parcels(plan, content, palette, across, down)
     if plan.water == "river":  # roads cross it; they end at the sea
         _open_water(plan, palette, ids, where.shore)
-    _roads(plan, palette, ids, (across, down), (where.q, where.p), gsd)
+    _roads(plan, palette, ids, (across, down), gsd)
     if plan.water == "sea":
         _open_water(plan, palette, ids, where.shore)
     return ids
@@ -147,7 +149,7 @@ def _parcels(
     in_p, in_q = across.share * columns[which], down.share * rows[which]
     column, row = in_p.astype(np.int32), in_q.astype(np.int32)
     parcel = column + row * columns.astype(np.int32)[which]
-    ids = table.ravel()[which * np.int32(size) + np.minimum(parcel, size - 1)]
+    ids: NDArray[np.int16] = table.ravel()[which * np.int32(size) + np.minimum(parcel, size - 1)]
     if any(b.use == "field" for b in blocks):
         is_field = np.array([b.use == "field" for b in blocks])[which]
         in_p -= column
@@ -166,7 +168,7 @@ def _parcels(
 
 def _roads(
     plan: Plan, palette: m.Palette, ids: NDArray[np.int16], axes: tuple[_Axis, _Axis],
-    along: tuple[FloatArray, FloatArray], gsd: float,
+    gsd: float,
 ) -> None:  # fmt: skip
     """Lay tracks, then pavements, then asphalt, then paint, so that crossings come out right."""
     kinds = [axis.kinds(plan, k) for k, axis in enumerate(axes)]
@@ -182,12 +184,12 @@ def _roads(
     for kind, axis in zip(kinds, axes, strict=True):
         ids[(kind == ROAD) & (axis.away < HALF_WIDTHS[ROAD])] = palette.add(m.WORN_ASPHALT)
         ids[(kind == STREET) & (axis.away < HALF_WIDTHS[STREET])] = palette.add(m.ASPHALT)
-    _paint(palette, ids, axes, kinds, along, gsd)
+    _paint(palette, ids, axes, kinds, gsd)
 
 
 def _paint(
     palette: m.Palette, ids: NDArray[np.int16], axes: tuple[_Axis, _Axis],
-    kinds: list[NDArray[np.uint8]], along: tuple[FloatArray, FloatArray], gsd: float,
+    kinds: list[NDArray[np.uint8]], gsd: float,
 ) -> None:  # fmt: skip
     """Paint dashed centre lines and edge lines, not across crossings."""
     paint = palette.add(m.PAINT)
@@ -198,7 +200,7 @@ def _paint(
             continue
         clear = axes[other].away > np.float32(HALF_WIDTHS[STREET] + 1)
         clear |= kinds[other] < ROAD
-        dash = (axes[k].away < half) & (along[k] % np.float32(_DASH_PERIOD) < _DASH)
+        dash = (axes[k].away < half) & (axes[other].coordinate % np.float32(_DASH_PERIOD) < _DASH)
         edge = (np.abs(axes[k].away - np.float32(HALF_WIDTHS[ROAD] - 0.25)) < half) & (kinds[k] == ROAD)
         ids[paved & clear & (dash | edge)] = paint
 

@@ -100,7 +100,9 @@ class Plan:
         p += a[1] * np.sin(w[1] * u + f[1])
         q = a[2] * np.sin(w[2] * u + f[2])
         q += a[3] * np.sin(w[3] * v + f[3])
-        return p + u + dtype.type(self._origin[0]), q + v + dtype.type(self._origin[1])
+        p += u + dtype.type(self._origin[0])
+        q += v + dtype.type(self._origin[1])
+        return p, q
 
     def to_scene(self, p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Turn plan coordinates into scene metres (fixed point: the bend is a contraction)."""
@@ -145,8 +147,10 @@ class Plan:
         f = self._phase
         across = across + 9 * np.sin(along / 31 + f[0]) + 3.5 * np.sin(along / 11.3 + f[1])
         if self.water == "river":
-            return np.abs(across) - self._river_width * (1 + 0.2 * np.sin(along / 23 + f[2]))
-        return across + 1.2 * np.sin(along / 4.1 + f[2])
+            across = np.abs(across) - self._river_width * (1 + 0.2 * np.sin(along / 23 + f[2]))
+        else:
+            across = across + 1.2 * np.sin(along / 4.1 + f[2])
+        return np.asarray(across)
 
     def _rng(self, *key: int) -> np.random.Generator:
         """Return a generator that depends on the seed and a position on the plan's lattice only."""

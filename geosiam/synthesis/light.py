@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 _AMBIENT = np.array([0.20, 0.24, 0.31], np.float32)  # sky light relative to a flat sunlit white sheet, bluish
+_WIDEST_BLUR = 5  # pixels that the optics' blur reaches at most
 _STEEPEST = 1.3  # slopes are held to this; walls would otherwise flare
 
 
@@ -39,7 +40,7 @@ class Flight:
     noise
         Standard deviation of the sensor's noise in grey values.
     blur_px
-        Standard deviation of the optics' blur in pixels.
+        Standard deviation of the optics' blur in pixels; up to about 1.7.
     jpeg_quality
         Quality (1-100) of the compression the picture went through; None for none.
     """
@@ -124,8 +125,8 @@ def sunlight(surface: Plane, flight: Flight) -> Plane:
     slope_y += slope_x
     slope_y += 1
     np.sqrt(slope_y, out=slope_y)
-    light /= slope_y
-    return np.clip(light, 0.05, 1.6, out=light)
+    level: Plane = np.clip(light / slope_y, 0.05, 1.6)
+    return level
 
 
 def photograph(
@@ -133,6 +134,7 @@ def photograph(
     light: Plane,
     shadow: Plane,
     flight: Flight,
+    *,
     window: Window,
     shift: tuple[float, float],
     seed: int,
@@ -191,7 +193,7 @@ def _add_sensor_noise(value: Plane, window: Window, sigma: float, seed: int) -> 
 
 def margin(shift: tuple[float, float]) -> int:
     """Return how many pixels around a window :func:`resampled` needs."""
-    return int(np.ceil(max(abs(s) for s in shift))) + 3
+    return int(np.ceil(max(abs(s) for s in shift))) + _WIDEST_BLUR
 
 
 def resampled(plane: Plane, shape: tuple[int, int], blur_px: float, shift: tuple[float, float], edge: int) -> Plane:
@@ -211,10 +213,12 @@ def resampled(plane: Plane, shape: tuple[int, int], blur_px: float, shift: tuple
 
 
 def _taps(blur_px: float, fraction: float) -> NDArray[np.float32]:
-    """Return 5 weights of a Gaussian sampled ``fraction`` of a pixel (-0.5 to 0.5) before its centre."""
-    offsets = np.arange(-2, 3) + fraction
+    """Return an odd number of weights of a Gaussian sampled ``fraction`` of a pixel (-0.5 to 0.5) before its centre."""
+    radius = min(max(2, round(2.7 * blur_px + 0.5)), _WIDEST_BLUR)
+    offsets = np.arange(-radius, radius + 1) + fraction
     weights = np.exp(-0.5 * (offsets / max(blur_px, 0.3)) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
+    normed: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return normed
 
 
 _COSINES = np.array(

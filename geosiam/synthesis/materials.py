@@ -1,6 +1,7 @@
 """What surfaces look like: materials, and the palette of a landscape.
 
-Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is computed.
+Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is
+computed.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Palette:
         second = np.array([row.colour2 or row.colour for row in self.rows], np.float32)
         leaves = self.column("vegetation")[:, None] * season
         turned = np.array([1.45, 1.1, 0.95], np.float32)  # what straw has more (or less) of than a leaf
-        return tuple(((c / 255) ** 2 * (1 + leaves * (turned - 1))).astype(np.float32) for c in (first, second))
+        factor = 1 + leaves * (turned - 1)
+        return ((first / 255) ** 2 * factor).astype(np.float32), ((second / 255) ** 2 * factor).astype(np.float32)
 
     def column(self, name: str) -> NDArray[np.float32]:
         """Return one property of all materials, float32 (materials,)."""

@@ -64,6 +64,7 @@ class Scene:
         self.changes: list[Change] = choose_changes(
             self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed
         )
+        self._extents = np.array([(c.thing.x, c.thing.y, c.thing.reach) for c in self.changes]).reshape(-1, 3).T
         lowest = min(np.tan(np.radians(f.sun_elevation)) for f in flights)
         self._reach = min(int(np.ceil(_TALLEST / gsd / lowest)), _LONGEST_SHADOW_PX)
         self._ceiling = np.float32(self._reach * lowest)
@@ -97,13 +98,20 @@ class Scene:
             static.draw(thing)
         texture = self._texture(core)
         out = np.empty((2, 3, TILE, TILE), np.uint8)
-        for date, flight in enumerate(self.flights):
+        for date in range(2):
             canvas = Canvas(padded, self.gsd, palette, static.ids.copy(), static.height.copy(), static.bumps)
-            for change in self.changes:
-                if (change.kind == "added") == bool(date):
-                    canvas.draw(change.thing)
-            out[date] = self._date(date, flight, canvas, inner, ground, texture, tile)
+            for index in self._changes_near(padded):
+                if (self.changes[index].kind == "added") == bool(date):
+                    canvas.draw(self.changes[index].thing)
+            out[date] = self._date(date, canvas, ground, tile=tile, inner=inner, texture=texture)
         return out
+
+    def _changes_near(self, window: Window) -> NDArray[np.intp]:
+        """Return which changes may reach into a window."""
+        x, y, reach = self._extents
+        left, right = window.col_start * self.gsd - reach, window.col_stop * self.gsd + reach
+        top, bottom = window.row_start * self.gsd - reach, window.row_stop * self.gsd + reach
+        return np.flatnonzero((left < x) & (x < right) & (top < y) & (y < bottom))
 
     def _with_shadow_margin(self, core: Window) -> tuple[Window, tuple[slice, slice]]:
         """Return the core grown towards both suns, and where the core lies in it."""
@@ -148,10 +156,17 @@ class Scene:
         return blend, grain, noise.smooth(window, max(8, round(45 / gsd)), seed + 26)
 
     def _date(
-        self, date: int, flight: Flight, canvas: Canvas, inner: tuple[slice, slice], ground: NDArray[np.int16],
-        texture: tuple[NDArray[np.float32], ...], tile: Window,
-    ) -> NDArray[np.uint8]:  # fmt: skip
+        self,
+        date: int,
+        canvas: Canvas,
+        ground: NDArray[np.int16],
+        *,
+        tile: Window,
+        inner: tuple[slice, slice],
+        texture: tuple[NDArray[np.float32], ...],
+    ) -> NDArray[np.uint8]:
         """Light and photograph the maps of one date: uint8 (3, TILE, TILE)."""
+        flight = self.flights[date]
         height = np.minimum(canvas.height * np.float32(1 / self.gsd), self._ceiling)
         drawn = canvas.ids[inner]
         ids = np.where(drawn >= 0, drawn, ground).astype(np.intp)  # what numpy looks up fastest
@@ -164,14 +179,20 @@ class Scene:
         albedo = self._albedo(canvas.palette, ids, flight.season, (blend, grain, broad), tile)
         cut = (slice(1, -1), slice(1, -1))
         return light.photograph(
-            [band[cut] for band in albedo], sun[cut], shadow[cut], flight, tile,
-            self.shift if date else (0.0, 0.0), self.seed + 101 * (date + 1), light.margin(self.shift),
-        )  # fmt: skip
+            [band[cut] for band in albedo],
+            sun[cut],
+            shadow[cut],
+            flight,
+            window=tile,
+            shift=self.shift if date else (0.0, 0.0),
+            seed=self.seed + 101 * (date + 1),
+            edge=light.margin(self.shift),
+        )
 
     def _albedo(
         self,
         palette: Palette,
-        ids: NDArray[np.int16],
+        ids: NDArray[np.intp],
         season: float,
         texture: tuple[NDArray[np.float32], ...],
         tile: Window,

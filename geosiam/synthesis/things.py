@@ -17,10 +17,11 @@ from geosiam.synthesis import noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from numpy.typing import NDArray
 
-    Patch = NDArray[np.float32]
+    Patch = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -146,17 +147,22 @@ def outline(thing: Thing) -> NDArray[np.float64]:
 def _wobble(phi: NDArray[np.floating], variant: int) -> NDArray[np.floating]:
     """Return the relative radius of an irregular round outline in direction ``phi``, at most 1.1."""
     f = (variant * 0.7) % 6.283
-    return 0.94 + 0.1 * np.sin(2 * phi + f) + 0.06 * np.sin(3 * phi + 2.1 * f)
+    return np.asarray(0.94 + 0.1 * np.sin(2 * phi + f) + 0.06 * np.sin(3 * phi + 2.1 * f))
 
 
 def _inside_round(thing: Thing, u: Patch, v: Patch) -> Patch:
     """Return the squared relative distance from the centre: below 1 inside the outline."""
     u, v = 2 * u / np.float32(thing.length), 2 * v / np.float32(thing.width)
-    return ((u * u + v * v) / _wobble(np.arctan2(v, u), thing.variant) ** 2).astype(np.float32)
+    away: Patch = (u * u + v * v) / _wobble(np.arctan2(v, u), thing.variant) ** 2
+    return away.astype(np.float32)
 
 
 def _inside_box(thing: Thing, u: Patch, v: Patch) -> NDArray[np.bool_]:
     return (np.abs(u) < thing.length / 2) & (np.abs(v) < thing.width / 2)
+
+
+def _near(value: Patch, centre: float, half: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(value - centre) < half)
 
 
 def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
@@ -172,12 +178,12 @@ def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v
     canvas.put(where, ridge, m.painted(thing.material.colour2 or thing.material.colour), roof + 0.05)
     side = 1 if thing.variant % 2 else -1
     if thing.variant % 5 in {1, 2}:
-        panel = (np.abs(u + thing.length * 0.08) < thing.length * 0.28) & (np.abs(v - side * half * 0.5) < half * 0.3)
+        panel = _near(u, -thing.length * 0.08, thing.length * 0.28) & _near(v, side * half * 0.5, half * 0.3)
         canvas.put(where, panel & inside, m.SOLAR, roof + 0.12)
     else:
-        window = (np.abs(np.abs(u) - thing.length * 0.2) < 0.4) & (np.abs(v - side * half * 0.5) < 0.55)
+        window = _near(np.abs(u), thing.length * 0.2, 0.4) & _near(v, side * half * 0.5, 0.55)
         canvas.put(where, window & inside, m.GLASS, roof + 0.05)
-    chimney = (np.abs(u - thing.length * 0.22 * side) < 0.4) & (np.abs(v + side * half * 0.3) < 0.4)
+    chimney = _near(u, thing.length * 0.22 * side, 0.4) & _near(v, -side * half * 0.3, 0.4)
     canvas.put(where, chimney & inside, m.painted((120, 84, 72)), eaves + rise + 0.5)
 
 
@@ -191,9 +197,9 @@ def _hall(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
         return
     inner = inside & (np.abs(u) < thing.length / 2 - 2)
     pitch = 4.0 + thing.variant % 3
-    lights = inner & (np.abs((u % pitch) - pitch / 2) < 0.6) & (np.abs(v - thing.width * 0.18) < 1.1)
+    lights = inner & _near(u % pitch, pitch / 2, 0.6) & _near(v, thing.width * 0.18, 1.1)
     canvas.put(where, lights, m.painted((214, 222, 226)), thing.height + 0.3)
-    boxes = inner & (np.abs((u % (2.3 * pitch)) - pitch) < 0.9) & (np.abs(v + thing.width * 0.22) < 0.8)
+    boxes = inner & _near(u % (2.3 * pitch), pitch, 0.9) & _near(v, -thing.width * 0.22, 0.8)
     canvas.put(where, boxes, m.painted((190, 190, 188)), thing.height + 1.1)
 
 
@@ -206,7 +212,7 @@ def _shed(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 
 
 def _car(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Rounded body with bonnet, dark windscreens and a roof."""
+    """Draw a rounded body with bonnet, dark windscreens and a roof."""
     a, b = 2 * u / np.float32(thing.length), 2 * v / np.float32(thing.width)
     body = (np.abs(a) < 1) & (np.abs(b) < 1) & (a**6 + b**6 < 1.25)  # noqa: PLR2004 - a superellipse
     bonnet = thing.height * (0.62 - 0.08 * np.abs(a) - 0.06 * b * b)

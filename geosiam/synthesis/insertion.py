@@ -1,0 +1,239 @@
+"""Anomalies inserted into real scenes, and nuisance that is none: the objects of controlled experiments.
+
+The seed paper's figure 6 counts blue rectangles of 5 to 15 pixels; its protocol is ``insert_anomalies(scene)`` as it
+stands. Other shapes and fills make it harder: a texture of the same scene differs from its place in nothing but
+being elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import shapely
+from scipy import ndimage
+from skimage.draw import polygon2mask
+
+from geosiam.errors import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Shape = Literal["rectangle", "ellipse", "polygon", "mixed"]
+Fill = Literal["blue", "flat", "texture", "self-texture"]
+
+BLUE = (0, 0, 255)
+_SHAPES: tuple[Shape, ...] = ("rectangle", "ellipse", "polygon", "mixed")
+_FILLS: tuple[Fill, ...] = ("blue", "flat", "texture", "self-texture")
+_TRIES = 200  # per object, before the scene counts as full
+_RGB = 3
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One inserted object.
+
+    Parameters
+    ----------
+    id
+        Its value in the mask, from 1.
+    shape, fill
+        How it was made.
+    geometry
+        Outline in pixel coordinates (x to the right, y down, from the outer corner of the first pixel).
+    """
+
+    id: int
+    shape: str
+    fill: str
+    geometry: shapely.Polygon
+
+
+@dataclass(frozen=True)
+class InsertedScene:
+    """A scene with anomalies.
+
+    Parameters
+    ----------
+    image
+        uint8 (3, rows, cols).
+    truth
+        The objects, by id.
+    mask
+        int32 (rows, cols): id of the object that covers the pixel, 0 = none.
+    """
+
+    image: NDArray[np.uint8]
+    truth: list[Insertion]
+    mask: NDArray[np.int32]
+
+
+def insert_anomalies(
+    image: NDArray[np.uint8],
+    *,
+    count: int = 100,
+    size_px: tuple[int, int] = (5, 15),
+    shape: Shape = "rectangle",
+    fill: Fill = "blue",
+    seed: int = 0,
+    min_gap_px: int = 8,
+    donor: NDArray[np.uint8] | None = None,
+) -> InsertedScene:
+    """Return the scene with objects painted over it.
+
+    Parameters
+    ----------
+    image
+        uint8 (3, rows, cols); left untouched.
+    count
+        Objects wanted. A scene without room for them gets as many as fit.
+    size_px
+        Shortest and longest side in pixels, both included.
+    shape
+        Outline; ``"mixed"`` draws one of the other three for each object.
+    fill
+        ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random colour an object; ``"texture"`` a piece of ``donor``, or
+        noise around a random colour where none is given; ``"self-texture"`` a piece of the same scene from elsewhere.
+    seed
+        Chooses everything.
+    min_gap_px
+        Free pixels between the bounding boxes of any two objects.
+    donor
+        uint8 (3, rows, cols), another scene to take textures from.
+    """
+    _check(image, size_px, shape, fill)
+    rng = np.random.default_rng(seed)
+    result = image.copy()
+    mask = np.zeros(image.shape[1:], np.int32)
+    truth: list[Insertion] = []
+    for row, col, rows, cols in _places(mask.shape, rng, count, size_px, min_gap_px):
+        kind = _SHAPES[int(rng.integers(3))] if shape == "mixed" else shape
+        inside, geometry = _outline(kind, rows, cols, rng)
+        where = (slice(row, row + rows), slice(col, col + cols))
+        number = len(truth) + 1
+        mask[where][inside] = number
+        result[(slice(None), *where)][:, inside] = _filling(image, fill, (row, col, rows, cols), rng, donor)[:, inside]
+        truth.append(Insertion(number, kind, fill, shapely.affinity.translate(geometry, col, row)))
+    return InsertedScene(result, truth, mask)
+
+
+def _check(image: NDArray[np.uint8], size_px: tuple[int, int], shape: str, fill: str) -> None:
+    if image.ndim != _RGB or image.shape[0] != _RGB or image.dtype != np.uint8:
+        raise OptionError("insertion", f"scene is {image.dtype} {image.shape}", "give uint8 of shape (3, rows, cols)")
+    if not 1 <= size_px[0] <= size_px[1]:
+        raise OptionError("insertion", f"sizes {size_px} make no range", "give (shortest, longest) side, from 1 pixel")
+    if shape not in _SHAPES:
+        raise OptionError("insertion", f"unknown shape {shape!r}", f"choose from {', '.join(_SHAPES)}")
+    if fill not in _FILLS:
+        raise OptionError("insertion", f"unknown fill {fill!r}", f"choose from {', '.join(_FILLS)}")
+
+
+def _places(
+    shape: tuple[int, ...], rng: np.random.Generator, count: int, size_px: tuple[int, int], gap: int
+) -> list[tuple[int, int, int, int]]:
+    """Return (row, col, rows, cols) of boxes that keep ``gap`` pixels from each other."""
+    taken = np.zeros((0, 4), np.int64)
+    for _ in range(count * _TRIES):
+        if len(taken) == count:
+            break
+        rows, cols = rng.integers(size_px[0], size_px[1] + 1, 2)
+        if rows > shape[0] or cols > shape[1]:
+            continue
+        row, col = rng.integers(0, shape[0] - rows + 1), rng.integers(0, shape[1] - cols + 1)
+        near_rows = (row < taken[:, 0] + taken[:, 2] + gap) & (taken[:, 0] < row + rows + gap)
+        near_cols = (col < taken[:, 1] + taken[:, 3] + gap) & (taken[:, 1] < col + cols + gap)
+        if not (near_rows & near_cols).any():
+            taken = np.vstack([taken, [row, col, rows, cols]])
+    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in taken]
+
+
+def _outline(kind: str, rows: int, cols: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], shapely.Polygon]:
+    """Return the pixels of a shape that fills a box, and its outline in pixels from the box's corner."""
+    if kind == "rectangle":
+        return np.ones((rows, cols), bool), shapely.box(0, 0, cols, rows)
+    if kind == "ellipse":
+        turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        radius = np.ones_like(turn)
+    else:
+        turn = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 9))))
+        # Corners in every third of the circle keep the polygon from shrinking to a sliver.
+        turn = np.sort(np.concatenate([turn, np.arange(3) * 2 * np.pi / 3]))
+        radius = rng.uniform(0.75, 1, len(turn))
+    x, y = cols / 2 * (1 + radius * np.cos(turn)), rows / 2 * (1 + radius * np.sin(turn))
+    # polygon2mask asks for pixel centres at whole numbers.
+    inside: NDArray[np.bool_] = polygon2mask((rows, cols), np.column_stack([y - 0.5, x - 0.5]))  # type: ignore[no-untyped-call]
+    inside[rows // 2, cols // 2] = True
+    return inside, shapely.Polygon(np.column_stack([x, y]))
+
+
+def _filling(
+    image: NDArray[np.uint8],
+    fill: Fill,
+    box: tuple[int, int, int, int],
+    rng: np.random.Generator,
+    donor: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Return what a box is painted with, uint8 (3, rows, cols)."""
+    row, col, rows, cols = box
+    if fill == "blue":
+        return np.broadcast_to(np.array(BLUE, np.uint8)[:, None, None], (3, rows, cols))
+    if fill == "self-texture" or (fill == "texture" and donor is not None):
+        source = image if fill == "self-texture" or donor is None else donor
+        h, w = source.shape[1:]
+        # The piece comes from at least a quarter of the scene away, so that it does not fit its place by chance.
+        top = (row + int(rng.integers(h // 4, max(h // 4 + 1, 3 * h // 4)))) % max(1, h - rows + 1)
+        left = (col + int(rng.integers(w // 4, max(w // 4 + 1, 3 * w // 4)))) % max(1, w - cols + 1)
+        piece = source[:, top : top + rows, left : left + cols]
+        return np.pad(piece, ((0, 0), (0, rows - piece.shape[1]), (0, cols - piece.shape[2])), mode="edge")
+    colour = rng.integers(0, 256, 3).astype(np.float32)[:, None, None]
+    if fill == "flat":
+        return np.broadcast_to(colour.astype(np.uint8), (3, rows, cols))
+    grain = ndimage.gaussian_filter(rng.normal(0, 1, (3, rows, cols)), (0, 0.8, 0.8)) * float(rng.uniform(30, 90))
+    return np.clip(colour + grain, 0, 255).astype(np.uint8)
+
+
+def nuisance(
+    image: NDArray[np.uint8],
+    *,
+    gain: float = 1.15,
+    offset: float = 8.0,
+    gamma: float = 1.0,
+    shift_px: tuple[float, float] = (1.0, 1.0),
+    noise_sigma: float = 4.0,
+    blur_px: float = 0.0,
+    seed: int = 0,
+) -> NDArray[np.uint8]:
+    """Return the scene as another flight might have recorded it: nothing in it is an anomaly.
+
+    Parameters
+    ----------
+    image
+        uint8 (3, rows, cols).
+    gain, offset, gamma
+        Grey values become ``gain * 255 * (value / 255) ** gamma + offset``.
+    shift_px
+        Columns and rows by which the content moves right and down; edges are repeated.
+    noise_sigma
+        Standard deviation of white noise in grey values.
+    blur_px
+        Standard deviation of a Gaussian blur in pixels.
+    seed
+        Of the noise.
+
+    Returns
+    -------
+    uint8 (3, rows, cols)
+    """
+    value: NDArray[np.floating[Any]] = image.astype(np.float32)
+    if shift_px != (0.0, 0.0):
+        # Linear interpolation: a cubic spline would ring around small objects.
+        value = ndimage.shift(value, (0, shift_px[1], shift_px[0]), order=1, mode="nearest")
+    if blur_px > 0:
+        value = ndimage.gaussian_filter(value, (0, blur_px, blur_px), mode="nearest")
+    if gamma != 1:
+        value = 255 * (value / 255) ** np.float32(gamma)
+    value = gain * value + offset
+    if noise_sigma > 0:
+        value = value + np.random.default_rng(seed).normal(0, noise_sigma, value.shape)
+    return np.clip(np.rint(value), 0, 255).astype(np.uint8)
