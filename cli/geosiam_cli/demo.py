@@ -33,7 +33,7 @@ def command(*, folder: Path, size: int | None, seed: int | None) -> None:
     the second one; the truth as polygons; the score raster and the polygons of 'geosiam detect'; and a picture of all
     four. Prints the files, and recall and precision against the truth.
     """
-    from geosiam.evaluation.demo import run_demo
+    from geosiam.demo import run_demo
 
     chosen = options.given(size=size, seed=seed)
     with progress.progress_report("scoring") as on_progress:

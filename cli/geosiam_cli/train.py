@@ -30,8 +30,8 @@ TRAINING_OPTIONS = {
         "--generated",
         type=click.IntRange(min=0),
         metavar="N",
-        show_default="32",
-        help="Generated aerial scenes that join the data (recipe survey).",
+        show_default="96",
+        help="Generated surveys at two dates that join the data and take half of every batch (recipe survey).",
     ),
     "epochs": click.option(
         "--epochs",

@@ -142,7 +142,7 @@ def _outline(axis: Axes, polygons: Iterable[Any], grid: Grid, colour: str, label
     rings = []
     inverse = ~grid.transform
     for geometry in getattr(polygons, "geometry", polygons):
-        for ring in shapely.get_rings(geometry):
+        for ring in shapely.get_rings(shapely.get_parts(geometry)):
             x, y = shapely.get_coordinates(ring).T
             rings.append(np.column_stack(inverse @ (x, y)))
     # A dark line below keeps the colours readable on any ground.

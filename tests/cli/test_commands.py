@@ -98,7 +98,7 @@ def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_demo(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     demo = Library({"panel": Path("demo-output/panel.png"), "recall": 0.5})
-    stand_in("geosiam.evaluation.demo", run_demo=demo)
+    stand_in("geosiam.demo", run_demo=demo)
 
     assert main(["demo", "--seed", "7"]) == 0
     assert (demo.args, demo.keywords) == ((Path("demo-output"),), {"seed": 7})
