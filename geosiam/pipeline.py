@@ -18,17 +18,31 @@ from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import ScoreRaster, ScoreRasterWriter
 from geosiam.detection.scoring import BLOCK_PX, Scorer, default_workers, lazy_scores
 from geosiam.errors import OptionError
+from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.network.weights import DEFAULT_MODEL, Model, load_model
-from geosiam.vector.geopackage import check_polygons_target, write_polygons
-from geosiam.vector.polygons import vectorize
+from geosiam.vector.geopackage import check_target, write_polygons
+from geosiam.vector.polygons import iter_polygons, vectorize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from geosiam.imagery.pair import Scene
 
     Progress = Callable[[int, int], None]
+
+__all__ = [
+    "DetectOptions",
+    "DetectResult",
+    "ScoreResult",
+    "VectorizeResult",
+    "detect",
+    "preflight",
+    "score",
+    "score_to_raster",
+    "vectorize",
+    "vectorize_raster",
+]
 
 _LIBRARIES_BYTES = 450e6
 
@@ -154,7 +168,7 @@ def detect(
     InputError
         Something that was given cannot be used; existing outputs are left as they are.
     """
-    check_polygons_target(output)
+    check_target(output)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     scored = score_to_raster(before, after, raster, options=options, on_progress=on_progress)
     cut = vectorize_raster(
@@ -203,15 +217,16 @@ def vectorize_raster(
     threshold, min_area
         As in :class:`DetectOptions`; ``"auto"`` is what the raster itself records.
     """
-    check_polygons_target(output)
-    with ScoreRaster.open(scores) as raster:
-        tags = raster.tags
-    chosen = _recorded_threshold(scores, tags) if threshold == "auto" else threshold
-    shift = tags.get("GEOSIAM_SHIFT_PX")
-    frame = vectorize(scores, threshold=chosen, min_area=min_area, shift_px=float(shift) if shift else None)
-    provenance = json.loads(tags.get("GEOSIAM_PROVENANCE", "{}"))
-    write_polygons(frame, output, provenance={**provenance, "threshold": chosen, "min_area": min_area})
-    return VectorizeResult(Path(output), len(frame), chosen)
+    check_target(output)
+    raster = ScoreRaster.open(scores)
+    chosen = _recorded_threshold(raster) if threshold == "auto" else threshold
+    shift = raster.tags.get("GEOSIAM_SHIFT_PX")
+    pieces = iter_polygons(
+        raster, threshold=chosen, min_area=min_area, shift_px=float(shift) if shift is not None else None
+    )
+    provenance = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
+    count = write_polygons(pieces, output, provenance={**provenance, "threshold": chosen, "min_area": min_area})
+    return VectorizeResult(Path(output), count, chosen)
 
 
 def score(
@@ -241,8 +256,8 @@ def score(
     )
     transform = cells.transform
     if transform.is_rectilinear:
-        x, _ = transform @ (np.arange(cells.width) + 0.5, np.zeros(cells.width))
-        _, y = transform @ (np.zeros(cells.height), np.arange(cells.height) + 0.5)
+        x, _ = apply_affine(transform, np.arange(0.5, cells.width), np.zeros(cells.width))
+        _, y = apply_affine(transform, np.zeros(cells.height), np.arange(0.5, cells.height))
         scores = scores.assign_coords(x=x, y=y)
     return scores.rio.write_crs(cells.crs).rio.write_transform(transform)  # type: ignore[no-any-return]
 
@@ -310,11 +325,11 @@ def _tags(provenance: dict[str, Any], model: Model) -> dict[str, str]:
     return tags if shift is None else {**tags, "GEOSIAM_SHIFT_PX": str(shift)}
 
 
-def _recorded_threshold(scores: str | Path, tags: Mapping[str, str]) -> float:
+def _recorded_threshold(raster: ScoreRaster) -> float:
     try:
-        return float(tags["GEOSIAM_THRESHOLD"])
+        return float(raster.tags["GEOSIAM_THRESHOLD"])
     except (KeyError, ValueError) as error:
-        raise OptionError(scores, "does not record a threshold", "pass --threshold, such as 0.5") from error
+        raise OptionError(raster.path, "does not record a threshold", "pass --threshold, such as 0.5") from error
 
 
 def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-import dask
+from dask.base import compute
+from dask.delayed import delayed
 
 from geosiam.detection.scoring import default_workers
 from geosiam.errors import OptionError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
+    from dask.delayed import Delayed
     from numpy.typing import NDArray
 
     from geosiam.detection.scoring import Pair, Scorer
@@ -52,11 +54,18 @@ def stream_scores(
     height, width = pair.grid.shape
     with ThreadPoolExecutor(workers, "geosiam") as pool:
         for batch in _batches(iter(lattice), workers * _BLOCKS_PER_WORKER):
-            tasks = [dask.delayed(partial(scorer.block, pair, block), pure=False)() for block in batch]
-            for block, scores in zip(batch, dask.compute(*tasks, scheduler="threads", pool=pool), strict=True):
+            tasks = [delayed(partial(scorer.block, pair, block), pure=False)() for block in batch]
+            for block, scores in zip(batch, _computed(tasks, pool), strict=True):
                 yield block, scores
                 if on_progress:
                     on_progress((block.index + 1) * height * width // len(lattice), height * width)
+
+
+def _computed(tasks: list[Delayed], pool: ThreadPoolExecutor) -> tuple[NDArray[np.float32], ...]:
+    scores: tuple[NDArray[np.float32], ...] = compute(  # type: ignore[no-untyped-call]
+        *tasks, scheduler="threads", pool=pool
+    )
+    return scores
 
 
 def _batches(blocks: Iterator[Block], size: int) -> Iterator[list[Block]]:

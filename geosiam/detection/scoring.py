@@ -136,13 +136,14 @@ def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
     def one(block_id: tuple[int, int]) -> NDArray[np.float32]:
         return scorer.block(pair, lattice[block_id[0] * lattice.shape[1] + block_id[1]])
 
-    return da.map_blocks(
+    scores: da.Array = da.map_blocks(  # type: ignore[no-untyped-call]
         one,
         chunks=lattice.chunks,
         dtype=np.float32,
         meta=np.empty((0, 0), np.float32),
         name=f"geosiam-scores-{uuid4().hex}",  # a name of its own spares dask from hashing the network
     )
+    return scores
 
 
 def choose_device(name: str) -> torch.device:

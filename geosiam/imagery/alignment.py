@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 
 from geosiam.errors import SceneRefusedError
-from geosiam.imagery.grid import Window
+from geosiam.imagery.grid import Window, apply_affine
 from geosiam.imagery.scene import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _SAME_PLACE_PX = 1e-3  # how far two grids' corners may be apart and still be the same
 _FINER = 1.5  # from this ratio of pixel sizes on, pixels are averaged
 _EDGE_POINTS = 21
+# An approximated transform would depend on the window that is read; rasterio takes 0 for "no transformer at all".
+_EXACT_PX = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,11 @@ def footprint(scene: Grid, target: Grid) -> Window | None:
         np.column_stack([along, 0 * along]), np.column_stack([along, 0 * along + 1]),
         np.column_stack([0 * along, along]), np.column_stack([0 * along + 1, along]),
     ]) * (scene.width, scene.height)  # fmt: skip
-    x, y = scene.transform @ (edge[:, 0], edge[:, 1])
-    if scene.crs != target.crs:
-        x, y = (np.array(values) for values in transform_points(scene.crs, target.crs, list(x), list(y)))
-    known = np.isfinite(x) & np.isfinite(y)
+    cols, rows = _on_target(scene, target, edge[:, 0], edge[:, 1])
+    known = np.isfinite(cols) & np.isfinite(rows)
     if not known.any():
         return None
-    cols, rows = ~target.transform @ (x[known], y[known])
+    cols, rows = cols[known], rows[known]
     # Rounded outwards by a pixel: an edge may bulge between two points.
     covered = Window(
         int(np.floor(rows.min())) - 1, int(np.ceil(rows.max())) + 1,
@@ -167,7 +167,7 @@ class AlignedReader:
             height=target.height,
             resampling=Resampling[self.alignment.resampling],
             add_alpha="alpha" not in {kind.name for kind in dataset.colorinterp},
-            tolerance=0,  # an approximated transform would depend on the window that is read
+            tolerance=_EXACT_PX,
             **options,
         )
 
@@ -193,11 +193,21 @@ def check_transformable(name: str, scene: Grid, target: Grid) -> None:
         raise SceneRefusedError(name, f"lies outside of where {_name(target)} is defined", "check both systems")
 
 
+def _on_target(
+    scene: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the target's pixel coordinates (cols, rows) of a scene's; not finite where there are none."""
+    x, y = apply_affine(scene.transform, cols, rows)
+    if scene.crs != target.crs:
+        x, y = (np.array(values) for values in transform_points(scene.crs, target.crs, list(x), list(y)))
+    return apply_affine(~target.transform, x, y)
+
+
 def _whole_pixels(scene: Grid, target: Grid) -> tuple[int, int] | None:
     to_target = ~target.transform @ scene.transform
     cols, rows = round(to_target.c), round(to_target.f)
     ends = np.array([(0, 0), (scene.width, 0), (0, scene.height), (scene.width, scene.height)], float)
-    x, y = to_target @ (ends[:, 0], ends[:, 1])
+    x, y = apply_affine(to_target, ends[:, 0], ends[:, 1])
     off = np.abs(np.concatenate([x - ends[:, 0] - cols, y - ends[:, 1] - rows])).max()
     return (rows, cols) if off < _SAME_PLACE_PX else None
 
@@ -205,10 +215,7 @@ def _whole_pixels(scene: Grid, target: Grid) -> tuple[int, int] | None:
 def _size_ratio(scene: Grid, target: Grid) -> float:
     """Return how many of the scene's pixels lie side by side in one pixel of the target, at the scene's middle."""
     col, row = scene.width / 2, scene.height / 2
-    x, y = scene.transform @ (np.array([col, col + 1, col]), np.array([row, row, row + 1]))
-    if scene.crs != target.crs:
-        x, y = (np.array(values) for values in transform_points(scene.crs, target.crs, list(x), list(y)))
-    cols, rows = ~target.transform @ (x, y)
+    cols, rows = _on_target(scene, target, np.array([col, col + 1, col]), np.array([row, row, row + 1]))
     area = abs((cols[1] - cols[0]) * (rows[2] - rows[0]) - (cols[2] - cols[0]) * (rows[1] - rows[0]))
     return float(1 / np.sqrt(area)) if area > 0 else 1.0
 

@@ -198,6 +198,14 @@ class Lattice:
         return (self[index] for index in range(len(self)))
 
 
+def apply_affine(
+    transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Map arrays of coordinates, which the ``@`` of :class:`affine.Affine` does for single points only."""
+    t = transform
+    return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
+
+
 def _spans(total: int, size: int) -> tuple[int, ...]:
     return tuple(min(size, total - start) for start in range(0, total, size))
 

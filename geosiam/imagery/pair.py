@@ -13,7 +13,7 @@ from geosiam.imagery import radiometry as radiometric
 from geosiam.imagery.alignment import AlignedReader, align, check_transformable, footprint
 from geosiam.imagery.bands import Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
-from geosiam.imagery.sampling import Sample, sample_overlap
+from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scaling import Scaling, choose_scaling
 from geosiam.imagery.scene import ENVIRONMENT, Scene, SceneFacts, Source, checked_grid, facts
 from geosiam.imagery.valid_area import ValidArea
@@ -130,8 +130,8 @@ class ScenePair:
         block = self._inside(inner)
         if inner == window:
             return block
-        where = np.ix_(rows - inner.row_start, cols - inner.col_start)
-        return PairBlock(block.before[(..., *where)], block.after[(..., *where)], block.valid[where])
+        r, c = np.ix_(rows - inner.row_start, cols - inner.col_start)
+        return PairBlock(block.before[:, r, c], block.after[:, r, c], block.valid[r, c])
 
     def _inside(self, window: Window) -> PairBlock:
         before, valid = self.before.read(window)
@@ -235,8 +235,15 @@ class _Preflight:
             before, after = self._readers((shift.rows, shift.cols))
             sample = sample_overlap(before, after, overlap, area) or sample
         radiometry = radiometric.estimate(*sample.pixels(scaling), mode)
-        remaining = sample.shift(scaling) if corrected else shift
-        report = self._report(sample, overlap, scaling, radiometry, shift, remaining, after, corrected=corrected)
+        report = PairReport(
+            **self._scenes(after),
+            **self._extent(overlap),
+            **self._misregistration(shift, sample.shift(scaling) if corrected else shift, corrected=corrected),
+            scaling={"before": asdict(scaling[0]), "after": asdict(scaling[1])},
+            radiometry=radiometry.to_dict(),
+            valid_fraction=round(sample.valid_fraction, 4),
+            warnings=tuple(self.warnings),
+        )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
 
     def _overlap(self, area: ValidArea | None) -> Window:
@@ -271,43 +278,34 @@ class _Preflight:
             return False
         return shift.length > 0.1  # noqa: PLR2004 - resampling would cost more than it mends
 
-    def _report(
-        self,
-        sample: Sample,
-        overlap: Window,
-        scaling: tuple[Scaling, Scaling],
-        radiometry: Radiometry,
-        shift: Shift | None,
-        remaining: Shift | None,
-        after: AlignedReader,
-        *,
-        corrected: bool,
-    ) -> PairReport:
+    def _scenes(self, after: AlignedReader) -> dict[str, Any]:
+        return {
+            "before": facts(self.sources[0]),
+            "after": facts(self.sources[1]),
+            "before_bands": _bands(self.channels[0]),
+            "after_bands": _bands(self.channels[1]),
+            "alignment": after.alignment.reason,
+            "resampling": after.alignment.resampling,
+        }
+
+    def _extent(self, overlap: Window) -> dict[str, Any]:
         rows, cols = overlap.shape
         share = rows * cols / (self.grid.width * self.grid.height)
+        if share < _HALF:
+            self.warnings.append(f"only {share:.0%} of the before-scene can be compared")
+        window = (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop)
+        return {"overlap": window, "overlap_fraction": round(share, 4)}
+
+    def _misregistration(self, shift: Shift | None, remaining: Shift | None, *, corrected: bool) -> dict[str, Any]:
         known = remaining is not None and remaining.trustworthy
         left = remaining.length if remaining is not None and known else None
-        if share < _HALF:
-            self.warnings.append(f"only {share:.0%} of the before-scene are covered by the after-scene")
         if left is not None and left > _NOTICEABLE_PX:
             self.warnings.append(f"the scenes are misregistered by about {left:.1f} px; consider --register")
-        return PairReport(
-            before=facts(self.sources[0]),
-            after=facts(self.sources[1]),
-            before_bands=_bands(self.channels[0]),
-            after_bands=_bands(self.channels[1]),
-            alignment=after.alignment.reason,
-            resampling=after.alignment.resampling,
-            scaling={"before": asdict(scaling[0]), "after": asdict(scaling[1])},
-            radiometry=radiometry.to_dict(),
-            overlap=(overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
-            overlap_fraction=round(share, 4),
-            valid_fraction=round(sample.valid_fraction, 4),
-            shift=asdict(shift) if shift is not None else None,
-            corrected=corrected,
-            shift_px=None if left is None else round(left, 3),
-            warnings=tuple(self.warnings),
-        )
+        return {
+            "shift": None if shift is None else asdict(shift),
+            "corrected": corrected,
+            "shift_px": None if left is None else round(left, 3),
+        }
 
 
 def _bands(channels: Channels) -> dict[str, Any]:

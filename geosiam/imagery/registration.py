@@ -81,8 +81,8 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
 def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64] | None:
     if min(before.shape) < _SMALLEST_PX or min(before.std(), after.std()) < _LEAST_CONTRAST:
         return None
-    taper = window("hann", before.shape)  # without it the patch's own edges correlate best, at shift zero
-    found, _, _ = phase_cross_correlation(
+    taper = window("hann", before.shape)  # type: ignore[no-untyped-call]  # without it the patch's own edges correlate best, at shift zero
+    found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
         (before - before.mean()) * taper,
         (after - after.mean()) * taper,
         upsample_factor=_SUBPIXEL,

@@ -32,9 +32,8 @@ class Scaling:
         """Return the scaled channels, float32 (3, ...) in [0, 1], as a new array."""
         shape = (3,) + (1,) * (values.ndim - 1)
         low = np.array(self.low, np.float32).reshape(shape)
-        gain = 1 / (np.array(self.high, np.float32).reshape(shape) - low)
-        scaled = (values - low) * gain
-        return scaled.clip(0, 1, out=scaled)
+        gain = np.float32(1) / (np.array(self.high, np.float32).reshape(shape) - low)
+        return np.asarray((values - low) * gain, np.float32).clip(0, 1)
 
 
 FULL_BYTE = Scaling((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))

@@ -8,7 +8,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
@@ -23,7 +23,7 @@ from geosiam.imagery.grid import Grid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Scene = str | os.PathLike[str] | DatasetReader | xarray.DataArray
+Scene: TypeAlias = str | os.PathLike[str] | DatasetReader | xarray.DataArray
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
 
 # GDAL's default cache is 5 % of the machine's memory for every process; blocks are read once, so little is enough.
@@ -63,7 +63,9 @@ class Source:
     def _of_array(cls, array: xarray.DataArray) -> Source:
         if array.rio.crs is None:
             raise SceneRefusedError(
-                array.name or "the DataArray", "has no coordinate reference system", "call .rio.write_crs() on it"
+                array.name if array.name is not None else "the DataArray",
+                "has no coordinate reference system",
+                "call .rio.write_crs() on it",
             )
         memory = MemoryFile(ext=".tif")
         array.rio.to_raster(memory.name, driver="GTiff")
