@@ -11,6 +11,7 @@ import numpy as np
 import pyproj
 
 from geosiam.errors import OptionError, SceneRefusedError
+from geosiam.imagery.grid import apply_affine
 
 if TYPE_CHECKING:
     from typing import Self
@@ -108,8 +109,8 @@ class CellAreas:
         if self.uniform is not None:
             return batch.cells.astype(np.float64) * self.uniform
         row, start, stop = batch.runs.astype(np.float64).T
-        x, y = self._transform @ ((start + stop) / 2, row + 0.5)
-        area = (stop - start) * self._plane * self._factor(np.asarray(x), np.asarray(y))
+        x, y = apply_affine(self._transform, (start + stop) / 2, row + 0.5)
+        area = (stop - start) * self._plane * self._factor(x, y)
         total: NDArray[np.float64] = np.add.reduceat(area, batch.offsets[:-1])
         return total
 

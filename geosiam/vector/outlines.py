@@ -23,6 +23,7 @@ import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
+from geosiam.imagery.grid import apply_affine
 from geosiam.vector.runs import grouped, touching
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def multipolygons(batch: ComponentBatch, transform: Affine) -> NDArray[np.object
     _, part = grouped(len(row), upper, lower)
 
     xy, ring, ring_part = _rings(part, row, start, stop)
-    x, y = xy.T
-    points = np.stack(transform @ (x, y), axis=1)
+    points = np.stack(apply_affine(transform, *xy.T.astype(np.float64)), axis=1)
     rings = shapely.linearrings(points, indices=ring)
     polygons = shapely.polygons(rings, indices=ring_part)
     part_owner = np.empty(len(polygons), np.int64)
