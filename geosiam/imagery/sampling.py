@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PATCH_PX = 192
 _ACROSS = 6
 _MOST_PIXELS = 400_000
-_FULL = 0.999
+_HALF = 0.5
 _STRIP_PIXELS = 4_000_000
 
 
@@ -34,6 +34,16 @@ class Patch:
     before: NDArray[np.float32]
     after: NDArray[np.float32]
     valid: NDArray[np.bool_]
+
+    def trimmed(self) -> Patch | None:
+        """Return the patch without margins that are not valid, or None where that leaves gaps or nothing."""
+        rows, cols = (np.flatnonzero(self.valid.mean(axis=axis) > _HALF) for axis in (1, 0))
+        if not len(rows) or not len(cols):
+            return None
+        inner = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        if not self.valid[inner].all():
+            return None
+        return Patch(self.before[:, *inner], self.after[:, *inner], self.valid[inner])
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ class Sample:
         return scaling[0].apply(self.before), scaling[1].apply(self.after)
 
     def shift(self, scaling: tuple[Scaling, Scaling]) -> Shift | None:
-        """Estimate the misregistration from the patches that are valid throughout."""
-        full = [patch for patch in self.patches if patch.valid.mean() >= _FULL]
+        """Estimate the misregistration from the patches that are valid throughout, but for their margins."""
+        full = [trimmed for patch in self.patches if (trimmed := patch.trimmed()) is not None]
         return estimate_shift([(scaling[0].apply(p.before), scaling[1].apply(p.after)) for p in full])
 
     @staticmethod

@@ -91,30 +91,37 @@ def _from_archive(archive: tarfile.TarFile, path: Path) -> tuple[ChipSource, Chi
         held_out = "test" in name.parts or name.name.startswith("test_batch")
         images = test if held_out else train
         if batch:
-            images.extend(cifar_batch(file.read(), binary=name.suffix == ".bin"))
+            images.extend(cifar_batch(file.read(), f"{path}/{name}"))
         else:
             images.append(_image(file, f"{path}/{name}"))
     return _split(train, test, path)
 
 
-def cifar_batch(content: bytes, *, binary: bool) -> NDArray[np.uint8]:
+def cifar_batch(content: bytes, name: str) -> NDArray[np.uint8]:
     """Return the images of one official CIFAR-10 batch file, uint8 of shape (n, 3, 32, 32).
 
     Parameters
     ----------
     content
-        The file: the binary version's records of one label byte and 3072 pixel bytes, or the python version's pickle.
-    binary
-        Which of the two it is.
+        The file: the binary version's records of one label byte and 3072 pixel bytes, or the python version's pickle,
+        whose opcodes are read for the pixels and none of which is executed.
+    name
+        Its name; the binary version's ends with ``.bin``.
     """
     pixels = 3 * CIFAR10_SIDE**2
-    if binary:
-        records = np.frombuffer(content, np.uint8).reshape(-1, pixels + 1)
-        return records[:, 1:].reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
-    strings = (argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str | bytes))
-    longest = max(strings, key=len)
-    raw = longest.encode("latin-1") if isinstance(longest, str) else longest
-    return np.frombuffer(raw, np.uint8).reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+    try:
+        if name.endswith(".bin"):
+            raw = np.frombuffer(content, np.uint8).reshape(-1, pixels + 1)[:, 1:]
+        else:
+            strings = (text for _, text, _ in pickletools.genops(content) if isinstance(text, str | bytes))
+            longest = max(strings, key=len, default=b"")
+            raw = np.frombuffer(longest.encode("latin-1") if isinstance(longest, str) else longest, np.uint8)
+        images = raw.reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+    except ValueError as error:
+        raise TrainingDataError(name, "is no CIFAR-10 batch", _REMEDY) from error
+    if not len(images):
+        raise TrainingDataError(name, "is no CIFAR-10 batch", _REMEDY)
+    return images
 
 
 def _from_folder(folder: Path) -> tuple[ChipSource, ChipSource]:
@@ -127,7 +134,7 @@ def _from_folder(folder: Path) -> tuple[ChipSource, ChipSource]:
     test: list[NDArray[np.uint8]] = []
     for file in batches:
         images = test if file.name.startswith("test_batch") else train
-        images.extend(cifar_batch(file.read_bytes(), binary=file.suffix == ".bin"))
+        images.extend(cifar_batch(file.read_bytes(), str(file)))
     for file in files:
         if file.suffix.lower() in _IMAGES:
             images = test if "test" in file.relative_to(folder).parts else train

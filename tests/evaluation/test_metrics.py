@@ -4,6 +4,11 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn import metrics as reference
+
 from geosiam.evaluation.metrics import (
     auroc,
     average_precision,
@@ -14,10 +19,6 @@ from geosiam.evaluation.metrics import (
     window_auroc,
     window_truth,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from sklearn import metrics as reference
 
 
 @st.composite

@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from geosiam.evaluation.panel import _largest_of, _metres_per_pixel, save_panel
-from geosiam.imagery.grid import Grid
 from PIL import Image
 from rasterio.crs import CRS
+
+from geosiam.evaluation.panel import _largest_of, _metres_per_pixel, save_panel
+from geosiam.imagery.grid import Grid
 
 
 def grid_of(width, height, epsg=32633, size=0.1):

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import shapely
-from geosiam.errors import OptionError
-from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 from scipy import ndimage
+
+from geosiam.errors import OptionError
+from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 GREY = np.random.default_rng(0).integers(60, 190, (3, 320, 400)).astype(np.uint8)
 

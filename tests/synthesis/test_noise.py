@@ -1,8 +1,9 @@
 import numpy as np
-from geosiam.imagery.grid import Window
-from geosiam.synthesis import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from geosiam.imagery.grid import Window
+from geosiam.synthesis import noise
 
 WHOLE = Window(-40, 60, -30, 80)
 

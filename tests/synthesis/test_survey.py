@@ -4,6 +4,11 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+from scipy import ndimage
+
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Window
 from geosiam.synthesis.landscape import LANDSCAPES
@@ -19,10 +24,6 @@ from geosiam.synthesis.survey import (
     write_survey,
     write_survey_tiles,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rasterio.features import rasterize
-from scipy import ndimage
 
 SMALL = SurveyConfig(height=300, width=420, objects=8, seed=2)
 

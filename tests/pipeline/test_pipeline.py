@@ -1,0 +1,236 @@
+"""The main job on generated surveys, against the truth and against independent readers."""
+
+import json
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import xarray
+from rasterio.enums import MaskFlags
+from rasterio.warp import Resampling, calculate_default_transform, reproject
+
+import geosiam
+from geosiam.detection.raster import decode
+from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundError, SceneRefusedError
+from geosiam.evaluation.metrics import object_scores
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
+from geosiam.pipeline import DetectOptions, detect, preflight, score, score_to_raster, vectorize_raster
+from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+
+CONFIG = SurveyConfig(height=531, width=618, seed=3, objects=12)  # no multiples of the stride
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
+    return write_survey_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+
+
+@pytest.fixture(scope="module")
+def found(scenes: SurveyPaths) -> Path:
+    folder = scenes.before.parent / "found"
+    folder.mkdir()
+    detect(scenes.before, scenes.after, folder / "a.gpkg")
+    return folder
+
+
+def test_polygons_lie_on_what_changed(scenes: SurveyPaths, found: Path) -> None:
+    polygons = geopandas.read_file(found / "a.gpkg", layer="anomalies")
+    truth = geopandas.read_file(scenes.truth)
+    assert polygons.crs == truth.crs
+    objects = object_scores(polygons, truth)
+    assert objects.recall >= 0.75
+    assert objects.precision >= 0.75
+
+
+def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, found: Path) -> None:
+    with rasterio.open(scenes.before) as before, rasterio.open(found / "a.tif") as scores:
+        assert scores.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert scores.crs == before.crs
+        assert (scores.height, scores.width) == (67, 78)
+        assert scores.transform == before.transform @ before.transform.scale(8)
+        assert (scores.dtypes, scores.nodata, scores.scales) == (("uint8",), 255, (1 / 254,))
+        assert MaskFlags.nodata in scores.mask_flag_enums[0]
+        provenance = json.loads(scores.tags()["GEOSIAM_PROVENANCE"])
+    assert provenance["model"]["name"] == "survey"
+    assert provenance["pair"]["before"]["name"] == str(scenes.before)
+
+
+def test_lazy_scores_are_what_the_raster_holds(scenes: SurveyPaths, found: Path) -> None:
+    lazy = score(scenes.before, scenes.after)
+    assert isinstance(lazy, xarray.DataArray)
+    assert lazy.dtype == np.float32
+    assert hasattr(lazy.data, "dask")
+    with rasterio.open(found / "a.tif") as raster:
+        stored = decode(raster.read(1))
+        assert lazy.rio.transform().almost_equals(raster.transform)
+        assert lazy.rio.crs == raster.crs
+        x, y = raster.xy(5, 7)
+    np.testing.assert_allclose(lazy.to_numpy(), stored, atol=0.5 / 254 + 1e-6)
+    assert (float(lazy.x[7]), float(lazy.y[5])) == pytest.approx((x, y))
+    np.testing.assert_array_equal(lazy.sel(x=x, y=y, method="nearest").compute(), lazy[5, 7].compute())
+
+
+def test_one_and_two_threads_give_the_same_files(scenes: SurveyPaths, found: Path, tmp_path: Path) -> None:
+    detect(scenes.before, scenes.after, tmp_path / "one.gpkg", options=DetectOptions(workers=1))
+    with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(found / "a.tif") as two:
+        np.testing.assert_array_equal(one.read(), two.read())
+    first, second = (geopandas.read_file(path, layer="anomalies") for path in (tmp_path / "one.gpkg", found / "a.gpkg"))
+    assert first.equals(second)
+
+
+def test_vectorising_again_gives_the_same_polygons(found: Path, tmp_path: Path) -> None:
+    again = vectorize_raster(found / "a.tif", tmp_path / "again.gpkg")
+    first, second = (geopandas.read_file(p, layer="anomalies") for p in (found / "a.gpkg", again.polygons_path))
+    assert first.equals(second)
+    assert again.threshold == geosiam.load_model().card.threshold
+    fewer = vectorize_raster(found / "a.tif", tmp_path / "fewer.geojson", threshold=0.9, min_area="200px")
+    assert 0 < fewer.count < again.count
+
+
+def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Path) -> None:
+    with rasterio.open(found / "a.tif") as source:
+        profile, values = source.profile, source.read()
+    plain = tmp_path / "plain.tif"
+    with rasterio.open(plain, "w", **{**profile, "driver": "GTiff"}) as target:
+        target.write(values)
+        target.scales = (1 / 254,)
+    with pytest.raises(OptionError, match="pass --threshold"):
+        vectorize_raster(plain, tmp_path / "x.gpkg")
+    assert vectorize_raster(plain, tmp_path / "x.gpkg", threshold=0.5).count > 0
+
+
+def test_another_crs_and_resolution_still_find_the_changes(scenes: SurveyPaths, tmp_path: Path) -> None:
+    warped = tmp_path / "after.tif"
+    with rasterio.open(scenes.after) as source:
+        transform, width, height = calculate_default_transform(
+            source.crs, "EPSG:4326", source.width, source.height, *source.bounds
+        )
+        profile = source.profile | {"crs": "EPSG:4326", "transform": transform, "width": width, "height": height}
+        with rasterio.open(warped, "w", **(profile | {"nodata": 0})) as target:
+            for band in (1, 2, 3):
+                reproject(rasterio.band(source, band), rasterio.band(target, band), resampling=Resampling.bilinear)
+    detect(scenes.before, warped, tmp_path / "w.gpkg")
+    objects = object_scores(
+        geopandas.read_file(tmp_path / "w.gpkg", layer="anomalies"), geopandas.read_file(scenes.truth)
+    )
+    assert objects.recall >= 0.65
+    assert objects.precision >= 0.6
+
+
+def test_arrays_and_open_datasets_are_scenes_too(scenes: SurveyPaths) -> None:
+    expected = score(scenes.before, scenes.after).to_numpy()
+    with rasterio.open(scenes.before) as before:
+        np.testing.assert_array_equal(score(before, scenes.after).to_numpy(), expected)
+    array = rioxarray.open_rasterio(scenes.after)
+    assert isinstance(array, xarray.DataArray)
+    np.testing.assert_array_equal(score(scenes.before, array).to_numpy(), expected)
+    array.close()
+
+
+def test_a_scene_against_itself_has_no_anomalies(scenes: SurveyPaths, tmp_path: Path) -> None:
+    assert detect(scenes.before, scenes.before, tmp_path / "none.gpkg").count == 0
+    assert len(geopandas.read_file(tmp_path / "none.gpkg", layer="anomalies")) == 0
+
+
+def test_the_order_of_the_scenes_may_matter_but_both_see_the_changes(scenes: SurveyPaths) -> None:
+    forth = score(scenes.before, scenes.after).to_numpy()
+    back = score(scenes.after, scenes.before).to_numpy()
+    assert np.corrcoef(forth.ravel(), back.ravel())[0, 1] > 0.8
+
+
+def test_refusals_leave_earlier_outputs_alone(scenes: SurveyPaths, tmp_path: Path) -> None:
+    output = tmp_path / "kept.gpkg"
+    output.write_text("earlier polygons")
+    output.with_suffix(".tif").write_text("earlier scores")
+    far = tmp_path / "far.tif"
+    with rasterio.open(scenes.after) as source:
+        profile = source.profile | {"transform": source.transform @ source.transform.translation(50_000, 0)}
+        with rasterio.open(far, "w", **profile) as target:
+            target.write(source.read())
+    with pytest.raises(SceneNotFoundError):
+        detect(scenes.before, tmp_path / "absent.tif", output)
+    with pytest.raises(SceneRefusedError, match="does not overlap"):
+        detect(scenes.before, far, output)
+    with pytest.raises(InputError, match="use one of"):
+        detect(scenes.before, scenes.after, tmp_path / "kept.doc")
+    with pytest.raises(OutputError, match="folder does not exist"):
+        detect(scenes.before, scenes.after, tmp_path / "absent" / "x.gpkg")
+    with pytest.raises(OptionError):
+        DetectOptions(threshold=0.0)
+    assert output.read_text() == "earlier polygons"
+    assert output.with_suffix(".tif").read_text() == "earlier scores"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far.tif", "kept.gpkg", "kept.tif"]
+
+
+def test_an_interruption_leaves_nothing_half_written(scenes: SurveyPaths, tmp_path: Path) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_to_raster(scenes.before, scenes.after, tmp_path / "s.tif", on_progress=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:
+    report = preflight(scenes.before, scenes.after)
+    json.dumps(report, allow_nan=False)
+    assert report["score_grid"] == {"rows": 67, "cols": 78}
+    assert report["alignment"] == "the grids are the same"
+    assert report["estimated_seconds"] >= 0
+    assert 300 < report["estimated_memory_mb"] < 3000
+    assert report["warnings"] == ()
+    assert report["shift_px"] == pytest.approx(np.hypot(*CONFIG.shift_px), abs=0.3)
+
+
+def test_registration_corrects_the_shift(scenes: SurveyPaths) -> None:
+    with open_pair(scenes.before, scenes.after, register=True) as pair:
+        report = pair.report()
+        assert report.corrected
+        assert report.shift_px is not None
+        assert report.shift_px < 0.3
+        assert report.shift is not None
+        assert (report.shift["cols"], report.shift["rows"]) == pytest.approx(CONFIG.shift_px, abs=0.3)
+        pair.read(Window(0, 64, 0, 64))
+
+
+def test_public_names_are_there_and_unknown_ones_are_not() -> None:
+    for name in geosiam.__all__:
+        assert getattr(geosiam, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        geosiam.nonsense  # noqa: B018
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("naip/m_4709963_se_14_1_20090818.tif", "naip/m_4709963_se_14_1_20170827.tif"),
+        ("landsat/1985.tif", "landsat/2015.tif"),
+        ("joplin/pre/tile_337-9136.tif", "joplin/post/tile_31500-5137.tif"),
+        ("planet_float32/A/t1_nov_1_1.tif", "planet_float32/B/t2_nov_1_1.tif"),
+    ],
+)
+def test_real_pairs(data_dir: Path, tmp_path: Path, before: str, after: str) -> None:
+    first, second = data_dir / "scenes" / before, data_dir / "scenes" / after
+    done = detect(first, second, tmp_path / "x.gpkg")
+    with rasterio.open(first) as scene, rasterio.open(done.scores_path) as scores:
+        expected = scene.transform @ scene.transform.scale(8)
+        corners = np.array([[0, 0], [scores.width, 0], [0, scores.height]], float)
+        for corner in corners:
+            there, here = np.array(scores.transform @ tuple(corner)), np.array(expected @ tuple(corner))
+            assert np.abs((there - here) / scene.res).max() < 1e-6
+        assert scores.crs == scene.crs
+        assert scores.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    polygons = geopandas.read_file(done.polygons_path, layer="anomalies")
+    assert len(polygons) == done.count > 0
+    assert polygons.is_valid.all()
+    with open_pair(first, second) as pair:
+        grid, valid = pair.grid, pair.read(Window(0, *pair.grid.shape[:1], 0, pair.grid.width)).valid
+    rows, cols = rasterio.transform.rowcol(
+        grid.transform, *polygons.representative_point().get_coordinates().T.to_numpy()
+    )
+    assert valid[np.clip(rows, 0, grid.height - 1), np.clip(cols, 0, grid.width - 1)].mean() > 0.95

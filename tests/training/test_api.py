@@ -1,0 +1,70 @@
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geosiam.errors import OptionError, OutputError
+from geosiam.network.weights import load_model
+from geosiam.training.api import TrainingOptions, train
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(30):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_training_leaves_usable_weights_whose_card_says_how_they_came_about(pictures: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        out=tmp_path / "runs" / "mine.safetensors", recipe="paper", data=(str(pictures),), epochs=2, steps=2, seed=7
+    )
+    steps = []
+    done = train(options, on_step=lambda *step: steps.append(step))
+    assert len(steps) == 4
+    card = load_model(done.weights).card
+    assert card == done.card
+    assert (card.name, card.recipe, card.seed, card.epochs, card.data) == ("mine", "paper", 7, 2, "pictures")
+    assert card.metrics["held-out accuracy"] == done.history[-1].accuracy
+    words = shlex.split(card.command)
+    assert words[:4] == ["geosiam", "train", "--recipe", "paper"]
+    assert words[words.index("--seed") + 1] == "7"
+    assert sorted(path.name for path in done.weights.parent.iterdir()) == [
+        "mine.checkpoint.safetensors", "mine.curves.csv", "mine.curves.png", "mine.safetensors",
+    ]  # fmt: skip
+
+
+def test_calling_again_resumes_and_restart_does_not(pictures: Path, tmp_path: Path) -> None:
+    kinds = {"out": tmp_path / "w.safetensors", "recipe": "paper", "data": (str(pictures),), "epochs": 1, "steps": 2}
+    first = train(TrainingOptions(**kinds))
+    steps: list[tuple] = []
+    again = train(TrainingOptions(**kinds), on_step=lambda *step: steps.append(step))
+    assert not steps
+    assert again.card.checksum == first.card.checksum
+    train(TrainingOptions(**kinds, restart=True), on_step=lambda *step: steps.append(step))
+    assert len(steps) == 2
+
+
+def test_survey_recipe_takes_pictures_and_generated_surveys(pictures: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        out=tmp_path / "s.safetensors", data=(str(pictures), str(pictures)), epochs=1, steps=1, generated=1, stride=4
+    )
+    card = train(options).card
+    assert card.data == "pictures, pictures, 1 generated surveys"
+    assert card.stride == 4
+    assert "--generated 1" in card.command
+
+
+def test_nonsense_is_refused(tmp_path: Path, pictures: Path) -> None:
+    with pytest.raises(OptionError, match="too few"):
+        TrainingOptions(out=tmp_path / "w.safetensors", epochs=0)
+    with pytest.raises(OptionError, match="negative"):
+        TrainingOptions(out=tmp_path / "w.safetensors", generated=-1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        train(TrainingOptions(out=tmp_path / "file" / "w.safetensors", recipe="paper", data=(str(pictures),)))
