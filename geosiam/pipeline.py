@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from geosiam import __version__
 from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import ScoreRaster, ScoreRasterWriter
 from geosiam.detection.scoring import BLOCK_PX, Scorer, default_workers, lazy_scores
-from geosiam.errors import OptionError
+from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.network.weights import DEFAULT_MODEL, Model, load_model
@@ -169,6 +170,7 @@ def detect(
         Something that was given cannot be used; existing outputs are left as they are.
     """
     check_target(output)
+    _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     scored = score_to_raster(before, after, raster, options=options, on_progress=on_progress)
     cut = vectorize_raster(
@@ -189,6 +191,7 @@ def score_to_raster(
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities; see :func:`detect`."""
+    _spare_inputs(output, before, after)
     model = load_model(options.model)
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     with _open(before, after, options) as pair:
@@ -218,6 +221,7 @@ def vectorize_raster(
         As in :class:`DetectOptions`; ``"auto"`` is what the raster itself records.
     """
     check_target(output)
+    _spare_inputs(output, scores)
     raster = ScoreRaster.open(scores)
     chosen = _recorded_threshold(raster) if threshold == "auto" else threshold
     shift = raster.tags.get("GEOSIAM_SHIFT_PX")
@@ -288,6 +292,14 @@ def preflight(
             "estimated_seconds": round(_estimated_seconds(pair, scorer, workers), 1),
             "estimated_memory_mb": round(_estimated_memory(scorer, workers) / 1e6),
         }
+
+
+def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
+    """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies."""
+    for scene in inputs:
+        name = scene if isinstance(scene, str | os.PathLike) else getattr(scene, "name", None)
+        if name is not None and Path(str(name)).exists() and Path(target).exists() and Path(target).samefile(str(name)):
+            raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 
 def _open(before: Scene, after: Scene, options: DetectOptions) -> ScenePair:

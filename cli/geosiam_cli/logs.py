@@ -45,3 +45,5 @@ def configure(verbosity: int) -> None:
     root.setLevel(max(level, logging.WARNING))
     for name in ("geosiam", "geosiam_cli"):
         logging.getLogger(name).setLevel(level)
+    # GDAL repeats its remarks on a file's tags for every thread; what it cannot read comes as an error anyway.
+    logging.getLogger("rasterio").setLevel(logging.WARNING if verbosity > 0 else logging.ERROR)

@@ -1,6 +1,7 @@
 """The main job on generated surveys, against the truth and against independent readers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import geopandas
@@ -164,6 +165,17 @@ def test_refusals_leave_earlier_outputs_alone(scenes: SurveyPaths, tmp_path: Pat
     assert output.read_text() == "earlier polygons"
     assert output.with_suffix(".tif").read_text() == "earlier scores"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["far.tif", "kept.gpkg", "kept.tif"]
+
+
+def test_no_input_is_ever_overwritten(scenes: SurveyPaths, tmp_path: Path) -> None:
+    after = tmp_path / "after.tif"
+    shutil.copy(scenes.after, after)
+    content = after.read_bytes()
+    with pytest.raises(OutputError, match="is an input too"):
+        detect(scenes.before, after, tmp_path / "after.gpkg")  # its scores would be after.tif
+    with pytest.raises(OutputError, match="is an input too"):
+        score_to_raster(str(scenes.before), str(after), after)
+    assert after.read_bytes() == content
 
 
 def test_an_interruption_leaves_nothing_half_written(scenes: SurveyPaths, tmp_path: Path) -> None:
