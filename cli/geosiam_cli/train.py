@@ -57,7 +57,7 @@ TRAINING_OPTIONS = {
     "seed": click.option(
         "--seed", type=int, metavar="N", show_default="0", help="Of everything that is drawn at random."
     ),
-    "device": click.option("--device", metavar="cpu|cuda|cuda:N", show_default="cpu", help="Where to train."),
+    "device": click.option("--device", metavar="auto|cpu|cuda|cuda:N", show_default="auto", help="Where to train."),
     "precision": click.option(
         "--precision", type=click.Choice(["fp32", "bf16"]), show_default="fp32", help="Arithmetic while training."
     ),

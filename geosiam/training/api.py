@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam import __version__
+from geosiam.detection.scoring import choose_device
 from geosiam.errors import OptionError, OutputError
 from geosiam.network.weights import ModelCard, save_model
 from geosiam.training.datasets import load_chips
@@ -47,8 +48,10 @@ class TrainingOptions:
         Length of the schedule where it should differ from the recipe's.
     stride
         8, or 4 for finer outlines.
-    seed, device, precision
+    seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
+    device
+        ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     restart
         Start anew although there is a checkpoint.
     licence
@@ -64,7 +67,7 @@ class TrainingOptions:
     steps: int | None = None
     stride: int = 8
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     precision: str = "fp32"
     restart: bool = False
     licence: str = "Apache-2.0"
@@ -117,9 +120,8 @@ def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] |
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(options.out, f"cannot be made ({error.strerror})", "choose another --output") from error
-    run = TrainingRun(
-        recipe, chips, held_out, options.out.with_suffix(""), options.seed, options.device, options.precision
-    )
+    device = str(choose_device(options.device))
+    run = TrainingRun(recipe, chips, held_out, options.out.with_suffix(""), options.seed, device, options.precision)
     if not options.restart and run.resume():
         log.info("continuing after epoch %d", len(run.history))
     run.run(on_step)
