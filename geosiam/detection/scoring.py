@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from geosiam.errors import OptionError
-from geosiam.imagery.grid import Lattice, centres
+from geosiam.imagery.grid import Halo, Lattice, centres
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BLOCK_PX = 1024
 """Side of a full block in pixels: large enough that the halo costs 5 %, small enough for the processor's cache."""
+
+FORWARD_PX = 512
+"""Side in pixels of what one forward pass of a block covers: its layers then stay in a core's own cache."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -110,10 +113,20 @@ class Scorer:
         """Return 1 - P(similar) for two images (3, h, w) in [0, 1]: float32 (rows, cols) of a valid convolution."""
         # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
         torch.set_num_threads(1)
+        field = self.network.config.receptive_field
+        rows, cols = field.cells(before.shape[1]), field.cells(before.shape[2])
+        side = max(1, FORWARD_PX // self.stride)
+        scores = np.empty((rows, cols), np.float32)
+        for part in Lattice(rows, cols, side, side):
+            pixels = part.pixels(self.stride, Halo(0, field.size - self.stride)).slices
+            scores[part.cells.slices] = self._forward(before[:, *pixels], after[:, *pixels])
+        return scores
+
+    def _forward(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             logits = self.network(self._tensor(before), self._tensor(after))
-            scores = torch.sigmoid(-logits.float())[0, 0]
-        return scores.cpu().numpy()
+            scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].cpu().numpy()
+        return scores
 
     def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device, self.dtype)

@@ -95,6 +95,7 @@ def test_tiled_scores_equal_the_whole_scene(stride: int, height: int, width: int
     pair = random_pair(height, width, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "BLOCK_PX", 64)
+        patch.setattr(scoring, "FORWARD_PX", 24)
         scores = streamed(pair, Scorer.of_model(MODELS[stride], device="cpu"))
     expected = whole_scene(pair, stride)
     assert scores.shape == expected.shape == (-(-height // stride), -(-width // stride))
