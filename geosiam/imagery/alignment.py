@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
@@ -156,9 +156,11 @@ class AlignedReader:
     def _open_warped(self, dataset: DatasetReader) -> WarpedVRT:
         target = self.alignment.target
         rows, cols = self.alignment.shift
-        options: dict[str, Any] = {}
-        if dataset.nodata is None and np.dtype(dataset.dtypes[0]).kind == "f":
-            options["src_nodata"] = float("nan")
+        options: dict[str, Any] = {"add_alpha": "alpha" not in {kind.name for kind in dataset.colorinterp}}
+        unmasked = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+        if unmasked and np.dtype(dataset.dtypes[0]).kind == "f":
+            # With an alpha band GDAL would forget that NaN stands for nodata, and fill it.
+            options = {"src_nodata": float("nan"), "nodata": float("nan")}
         return WarpedVRT(
             dataset,
             crs=target.crs,
@@ -166,7 +168,6 @@ class AlignedReader:
             width=target.width,
             height=target.height,
             resampling=Resampling[self.alignment.resampling],
-            add_alpha="alpha" not in {kind.name for kind in dataset.colorinterp},
             tolerance=_EXACT_PX,
             **options,
         )

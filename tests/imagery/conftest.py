@@ -1,0 +1,46 @@
+"""Small GeoTIFFs for the tests of this room."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from scipy.ndimage import gaussian_filter
+
+UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an array (bands, rows, cols) as a GeoTIFF and returns its path."""
+
+    def _write(name: str, image: np.ndarray, **options: object) -> Path:
+        path = tmp_path / name
+        mask = options.pop("mask", None)
+        colours = options.pop("colours", None)
+        profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": UTM, "dtype": image.dtype} | options
+        count, height, width = image.shape
+        with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
+            file.write(image)
+            if colours is not None:
+                file.colorinterp = colours
+            if mask is not None:
+                file.write_mask(mask)
+        return path
+
+    return _write
+
+
+@pytest.fixture
+def texture() -> Callable[..., np.ndarray]:
+    """Return a function that makes a smooth random image, uint8 (bands, rows, cols)."""
+
+    def _texture(bands: int = 3, height: int = 120, width: int = 150, seed: int = 0) -> np.ndarray:
+        noise = np.random.default_rng(seed).normal(size=(bands, height, width))
+        smooth = gaussian_filter(noise, (0, 1.5, 1.5))
+        smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+        return (10 + 235 * smooth).astype(np.uint8)
+
+    return _texture
