@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -186,7 +187,7 @@ def check_transformable(name: str, scene: Grid, target: Grid) -> None:
     try:
         x, y = scene.transform @ (scene.width / 2, scene.height / 2)
         found = np.array(transform_points(scene.crs, target.crs, [x], [y]))
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise SceneRefusedError(
             name, f"cannot be brought from {_name(scene)} to {_name(target)} ({error})", "use one system for both"
         ) from error

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+from skimage.exposure import match_histograms
+
+from geosiam.errors import OptionError
+from geosiam.imagery.radiometry import Radiometry, estimate, robust_line
+
+RNG = np.random.default_rng(0)
+
+
+def scene(n: int = 20_000) -> np.ndarray:
+    """Return values as scenes have them: several materials with texture."""
+    materials = RNG.choice([0.15, 0.3, 0.45, 0.7], n)
+    return np.clip(materials + RNG.normal(0, 0.05, (3, n)), 0, 1).astype(np.float32)
+
+
+def changed(pixels: np.ndarray, share: float) -> np.ndarray:
+    """Return pixels of which a share became something else."""
+    other = pixels.copy()
+    where = RNG.random(pixels.shape[1]) < share
+    other[:, where] = RNG.uniform(0.6, 1, (3, where.sum()))
+    return other
+
+
+def test_the_same_scene_is_left_alone_exactly() -> None:
+    pixels = scene()
+    found = estimate(pixels, pixels)
+    assert found == Radiometry()
+    assert found.apply(pixels) is pixels
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_gain_and_offset_are_found_although_much_has_changed(share: float) -> None:
+    before = scene()
+    gain, offset = 0.7, 0.1
+    after = changed((before + RNG.normal(0, 0.01, before.shape)) * gain + offset, share).astype(np.float32)
+    found = estimate(before, after, "linear")
+    assert found.mode == "linear"
+    for channel in range(3):
+        low, high = found.target[channel]
+        assert high - low == pytest.approx(1 / gain, rel=0.02)
+        assert low == pytest.approx(-offset / gain, abs=0.01)
+    unchanged = np.abs(found.apply(before * np.float32(gain) + np.float32(offset)) - before)
+    assert np.quantile(unchanged, 0.99) < 0.02
+    assert estimate(before, after).mode == "linear"
+
+
+def test_auto_leaves_scenes_alone_that_do_not_hang_together() -> None:
+    before, after = scene(), scene()
+    assert robust_line(RNG.random(5000).astype(np.float32), RNG.random(5000).astype(np.float32)) is None
+    assert estimate(before, after) == Radiometry()
+    assert estimate(np.zeros_like(before), after) == Radiometry()
+    assert robust_line(before[0], 1 - before[0]) is None
+
+
+def test_small_differences_are_left_to_the_network() -> None:
+    before = scene()
+    assert estimate(before, (before * 1.01).clip(0, 1)) == Radiometry()
+
+
+def test_histograms_are_matched_as_scikit_image_does() -> None:
+    before = scene()
+    after = np.clip(before**1.5 * 0.8, 0, 1).astype(np.float32)
+    found = estimate(before, after, "histogram")
+    for channel in range(3):
+        expected = match_histograms(after[channel], before[channel])
+        assert np.abs(found.apply(after)[channel] - expected).mean() < 0.01
+    json.dumps(found.to_dict())
+
+
+def test_too_few_pixels_and_unknown_modes() -> None:
+    few = scene(100)
+    assert estimate(few, few * 0.5, "linear") == Radiometry()
+    assert estimate(scene(), scene() * np.float32(0.5), "none") == Radiometry()
+    with pytest.raises(OptionError, match="use auto, none, linear, histogram"):
+        estimate(few, few, "magic")
