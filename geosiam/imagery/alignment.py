@@ -116,31 +116,33 @@ class AlignedReader:
         self.alignment = alignment
         self._local = threading.local()
 
-    def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window inside the target grid: values float32 (3, rows, cols), and which are valid (rows, cols)."""
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window inside the target grid: (3, rows, cols) in the scene's own values, and what is valid."""
         with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)):
             if self.alignment.offset is not None:
                 return self._direct(window, self.alignment.offset)
             return self._decode(self._warped(), window)
 
-    def _direct(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _direct(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         dataset = self.source.handle()
         rows, cols = offset
         own = Window(window.row_start - rows, window.row_stop - rows, window.col_start - cols, window.col_stop - cols)
         inside = own.intersection(Window(0, dataset.height, 0, dataset.width))
         if inside == own:
             return self._decode(dataset, own)
-        values = np.zeros((len(self.channels.indexes), *window.shape), np.float32)
         valid = np.zeros(window.shape, bool)
-        if inside is not None:
-            part = (
-                slice(inside.row_start - own.row_start, inside.row_stop - own.row_start),
-                slice(inside.col_start - own.col_start, inside.col_stop - own.col_start),
-            )
-            values[(..., *part)], valid[part] = self._decode(dataset, inside)
+        if inside is None:
+            return np.zeros((len(self.channels.indexes), *window.shape), np.uint8), valid
+        part = (
+            slice(inside.row_start - own.row_start, inside.row_stop - own.row_start),
+            slice(inside.col_start - own.col_start, inside.col_stop - own.col_start),
+        )
+        known, valid[part] = self._decode(dataset, inside)
+        values = np.zeros((len(known), *window.shape), known.dtype)
+        values[:, *part] = known
         return values, valid
 
-    def _decode(self, dataset: DatasetReader, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _decode(self, dataset: DatasetReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         place = rasterio.windows.Window.from_slices(*window.slices)
         bands = dataset.read(self.channels.distinct, window=place)
         valid = dataset.dataset_mask(window=place) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import ColorInterp
@@ -44,14 +44,13 @@ class Channels:
         """The bands to read, each once."""
         return sorted(set(self.indexes))
 
-    def arrange(self, bands: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Return the channels, float32 (3, rows, cols), of the distinct bands (n, rows, cols)."""
+    def arrange(self, bands: NDArray[Any]) -> NDArray[Any]:
+        """Return the channels (3, rows, cols), in the scene's own type, of the distinct bands (n, rows, cols)."""
         if self.table is not None:
             return np.ascontiguousarray(self.table[bands[0].astype(np.intp)].transpose(2, 0, 1))
-        values = bands.astype(np.float32)
         position = {band: i for i, band in enumerate(self.distinct)}
         order = [position[band] for band in self.indexes]
-        return values if order == list(range(len(values))) else values[order]
+        return bands if order == list(range(len(bands))) else bands[order]
 
 
 def choose_channels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,10 +29,10 @@ _STRIP_PIXELS = 4_000_000
 
 @dataclass(frozen=True)
 class Patch:
-    """A window of both scenes in their own values: float32 (3, rows, cols), and what is valid in both."""
+    """A window of both scenes in their own values: (3, rows, cols), and what is valid in both."""
 
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
+    before: NDArray[Any]
+    after: NDArray[Any]
     valid: NDArray[np.bool_]
 
     def trimmed(self) -> Patch | None:
@@ -53,12 +53,12 @@ class Sample:
     patches: tuple[Patch, ...]
 
     @property
-    def before(self) -> NDArray[np.float32]:
-        """Valid pixels of the before-scene, float32 (3, n)."""
+    def before(self) -> NDArray[Any]:
+        """Valid pixels of the before-scene, (3, n) in its own values."""
         return self._thinned([patch.before[:, patch.valid] for patch in self.patches])
 
     @property
-    def after(self) -> NDArray[np.float32]:
+    def after(self) -> NDArray[Any]:
         """The same pixels of the after-scene."""
         return self._thinned([patch.after[:, patch.valid] for patch in self.patches])
 
@@ -67,7 +67,7 @@ class Sample:
         """Share of valid pixels."""
         return float(sum(p.valid.sum() for p in self.patches) / sum(p.valid.size for p in self.patches))
 
-    def pixels(self, scaling: tuple[Scaling, Scaling]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def pixels(self, scaling: tuple[Scaling, Scaling]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the valid pixels of both scenes, scaled to [0, 1]."""
         return scaling[0].apply(self.before), scaling[1].apply(self.after)
 
@@ -77,7 +77,7 @@ class Sample:
         return estimate_shift([(scaling[0].apply(p.before), scaling[1].apply(p.after)) for p in full])
 
     @staticmethod
-    def _thinned(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _thinned(parts: list[NDArray[Any]]) -> NDArray[Any]:
         pixels = np.concatenate(parts, axis=1)
         return pixels[:, :: max(1, pixels.shape[1] // _MOST_PIXELS)]
 

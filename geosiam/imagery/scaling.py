@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.sampling import Sample
 
+_BYTE = 255.0
 _LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
 
 
@@ -28,15 +29,17 @@ class Scaling:
     low: tuple[float, float, float]
     high: tuple[float, float, float]
 
-    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the scaled channels, float32 (3, ...) in [0, 1], as a new array."""
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the scaled channels (3, ...) of any type as a new array, float32 in [0, 1]."""
+        if self == FULL_BYTE and values.dtype == np.uint8:  # the common case, in a single pass
+            return np.asarray(np.multiply(values, np.float32(1 / _BYTE), dtype=np.float32))
         shape = (3,) + (1,) * (values.ndim - 1)
         low = np.array(self.low, np.float32).reshape(shape)
         gain = np.float32(1) / (np.array(self.high, np.float32).reshape(shape) - low)
         return np.asarray((values - low) * gain, np.float32).clip(0, 1)
 
 
-FULL_BYTE = Scaling((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+FULL_BYTE = Scaling((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
 
 
 def choose_scaling(dtypes: tuple[str, str], sample: Sample) -> tuple[Scaling, Scaling]:
@@ -51,7 +54,7 @@ def choose_scaling(dtypes: tuple[str, str], sample: Sample) -> tuple[Scaling, Sc
     return own[0] or _stretch(sample.before), own[1] or _stretch(sample.after)
 
 
-def _stretch(pixels: NDArray[np.float32]) -> Scaling:
+def _stretch(pixels: NDArray[Any]) -> Scaling:
     low, high = np.percentile(pixels.astype(np.float64), (_LOW, _HIGH), axis=1)
     high = np.where(high > low, high, low + 1)  # a channel of one value
     return Scaling((low[0], low[1], low[2]), (high[0], high[1], high[2]))
