@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
@@ -118,9 +118,9 @@ def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)})
+        partial.write_bytes(save(tensors, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)}))
         partial.replace(target)
-    except (OSError, SafetensorError) as error:  # safetensors reports the disk's errors as its own
+    except OSError as error:
         raise OutputError(target, f"cannot be written ({error})", "choose a folder that exists") from error
     finally:
         partial.unlink(missing_ok=True)
