@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 Scene: TypeAlias = str | os.PathLike[str] | DatasetReader | xarray.DataArray
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
 
-# GDAL's default cache is 5 % of the machine's memory for every process; blocks are read once, so little is enough.
-ENVIRONMENT = {"GDAL_CACHEMAX": 256, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+# GDAL's default cache is 5 % of the machine's memory for every process. Blocks are read once, so less is enough, but
+# without any each tile is decoded again for each band, and warped again for each strip. Unlike GDAL's own option,
+# where small numbers are megabytes, rasterio takes bytes.
+ENVIRONMENT = {"GDAL_CACHEMAX": 256_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
 
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
