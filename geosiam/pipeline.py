@@ -16,7 +16,7 @@ import xarray
 
 from geosiam import __version__
 from geosiam.detection.execution import stream_scores
-from geosiam.detection.raster import ScoreRaster, ScoreRasterWriter
+from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG, ScoreRaster, ScoreRasterWriter
 from geosiam.detection.scoring import BLOCK_PX, Scorer, default_workers, lazy_scores
 from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import apply_affine
@@ -196,7 +196,7 @@ def score_to_raster(
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     with _open(before, after, options) as pair:
         summary = _provenance(pair, model, options)
-        with ScoreRasterWriter(output, pair.grid.coarsened(scorer.stride), tags=_tags(summary, model)) as raster:
+        with ScoreRasterWriter(output, pair.grid.coarsened(scorer.stride), tags=_tags(pair, summary, model)) as raster:
             for block, scores in stream_scores(pair, scorer, workers=options.workers, on_progress=on_progress):
                 raster.write(block.cells, scores)
     return ScoreResult(Path(output), summary)
@@ -252,11 +252,17 @@ def score(
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     pair = _open(before, after, options)  # its handles close when the array is garbage
     cells = pair.grid.coarsened(scorer.stride)
+    scene_px = f"{pair.grid.height} {pair.grid.width}"
     scores = xarray.DataArray(
         lazy_scores(pair, scorer),
         dims=("y", "x"),
         name="anomaly_score",
-        attrs={"long_name": "anomaly probability", "stride": scorer.stride, "model": model.card.name},
+        attrs={
+            "long_name": "anomaly probability",
+            "stride": scorer.stride,
+            "scene_px": scene_px,
+            "model": model.card.name,
+        },
     )
     transform = cells.transform
     if transform.is_rectilinear:
@@ -325,11 +331,12 @@ def _provenance(pair: ScenePair, model: Model, options: DetectOptions) -> dict[s
     }
 
 
-def _tags(provenance: dict[str, Any], model: Model) -> dict[str, str]:
+def _tags(pair: ScenePair, provenance: dict[str, Any], model: Model) -> dict[str, str]:
     shift = provenance["pair"].get("shift_px")
     tags = {
         "GEOSIAM_VERSION": __version__,
-        "GEOSIAM_STRIDE": str(model.card.stride),
+        STRIDE_TAG: str(model.card.stride),
+        SCENE_TAG: f"{pair.grid.height} {pair.grid.width}",
         "GEOSIAM_MODEL": model.card.name,
         "GEOSIAM_THRESHOLD": str(model.card.threshold),
         "GEOSIAM_PROVENANCE": json.dumps(provenance, sort_keys=True),
