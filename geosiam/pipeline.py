@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import rioxarray  # noqa: F401 - gives DataArrays their georeference
-import xarray
 
 from geosiam import __version__
 from geosiam.detection.execution import stream_scores
@@ -27,6 +25,8 @@ from geosiam.vector.polygons import iter_polygons, vectorize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import xarray
 
     from geosiam.imagery.pair import Scene
 
@@ -248,6 +248,9 @@ def score(
         block is read and scored when it is computed. Coordinates are the centres of the cells; ``scores.rio`` knows
         CRS and geotransform.
     """
+    import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
+    import xarray  # noqa: PLC0415 - likewise
+
     model = load_model(options.model)
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     pair = _open(before, after, options)  # its handles close when the array is garbage
