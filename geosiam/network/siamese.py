@@ -190,6 +190,9 @@ class SiameseNetwork(nn.Module):
     """Encoder and discriminator; the logit is of "similar", so the anomaly score is ``sigmoid(-logit)``.
 
     Inputs have shape (n, channels, height, width) with values in [0, 1]; a 32x32 chip gives exactly one logit.
+
+    With the head ``"concat"`` the answer depends on the order of the scenes, as the paper's does: the discriminator
+    sees which feature came first. Training shows it both orders alike. With ``"distance"`` it cannot tell.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
