@@ -102,6 +102,13 @@ class Window:
             return None
         return Window(*rows, *cols)
 
+    def union(self, other: Window) -> Window:
+        """Return the smallest window around both."""
+        return Window(
+            min(self.row_start, other.row_start), max(self.row_stop, other.row_stop),
+            min(self.col_start, other.col_start), max(self.col_stop, other.col_stop),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Halo:

@@ -10,9 +10,10 @@ import rasterio
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import radiometry as radiometric
-from geosiam.imagery.alignment import AlignedReader, align, check_transformable, footprint
+from geosiam.imagery.alignment import align, check_transformable, footprint
 from geosiam.imagery.bands import Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
+from geosiam.imagery.reader import AlignedReader
 from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scaling import Scaling, choose_scaling
 from geosiam.imagery.scene import ENVIRONMENT, Scene, SceneFacts, Source, checked_grid, facts
