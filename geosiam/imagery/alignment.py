@@ -77,22 +77,25 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
 def footprint(scene: Grid, target: Grid) -> Window | None:
     """Return the window of target pixels that the scene can cover, or None where it covers none.
 
-    Looked at from both sides, because either may fail: a scene of the whole earth has edges that lie nowhere on the
-    target, one around a pole has its edge far from what it covers, and a small scene falls between samples of the
+    Looked at from both sides, because either may fail: a scene of the whole earth has points that lie nowhere on the
+    target, one around a pole covers more than lies between its points, and a small scene falls between points of the
     target. What is returned may be too large, never too small.
     """
     along = np.linspace(0, 1, _SAMPLES)
     across, down = (side.ravel() for side in np.meshgrid(along, along))
-    cols, rows = _between(scene, target, across * scene.width, down * scene.height)
-    there = _around(cols, rows, 1.0, 1.0, target)
+    there = _between(scene, target, across * scene.width, down * scene.height)
+    window = _around(*there, 1, 1, target)
 
     cols, rows = across * target.width, down * target.height
     own_cols, own_rows = _between(target, scene, cols, rows)
     inside = (own_cols >= 0) & (own_cols <= scene.width) & (own_rows >= 0) & (own_rows <= scene.height)
-    # What is covered may end anywhere before the next sample.
-    margin = target.width / (_SAMPLES - 1), target.height / (_SAMPLES - 1)
-    back = _around(cols[inside], rows[inside], *margin, target)
-    return there.union(back) if there and back else there or back
+    found = _around(cols[inside], rows[inside], 0, 0, target)
+    if window is None or (found is not None and window.union(found) != window) or not np.isfinite(there).all():
+        # The scene's points do not tell all; what the target's tell may end anywhere before the next one.
+        step = 1 / (_SAMPLES - 1)
+        found = _around(cols[inside], rows[inside], step * target.width, step * target.height, target)
+        return window.union(found) if window and found else window or found
+    return window
 
 
 def _around(
