@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import rioxarray  # noqa: F401 - gives DataArrays their georeference
-import xarray
 
 from geosiam import __version__
 from geosiam.detection.execution import stream_scores
-from geosiam.detection.raster import ScoreRaster, ScoreRasterWriter
+from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG, ScoreRaster, ScoreRasterWriter
 from geosiam.detection.scoring import BLOCK_PX, Scorer, default_workers, lazy_scores
 from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import apply_affine
@@ -27,6 +25,8 @@ from geosiam.vector.polygons import iter_polygons, vectorize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import xarray
 
     from geosiam.imagery.pair import Scene
 
@@ -196,7 +196,7 @@ def score_to_raster(
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     with _open(before, after, options) as pair:
         summary = _provenance(pair, model, options)
-        with ScoreRasterWriter(output, pair.grid.coarsened(scorer.stride), tags=_tags(summary, model)) as raster:
+        with ScoreRasterWriter(output, pair.grid.coarsened(scorer.stride), tags=_tags(pair, summary, model)) as raster:
             for block, scores in stream_scores(pair, scorer, workers=options.workers, on_progress=on_progress):
                 raster.write(block.cells, scores)
     return ScoreResult(Path(output), summary)
@@ -248,15 +248,24 @@ def score(
         block is read and scored when it is computed. Coordinates are the centres of the cells; ``scores.rio`` knows
         CRS and geotransform.
     """
+    import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
+    import xarray  # noqa: PLC0415 - likewise
+
     model = load_model(options.model)
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
     pair = _open(before, after, options)  # its handles close when the array is garbage
     cells = pair.grid.coarsened(scorer.stride)
+    scene_px = f"{pair.grid.height} {pair.grid.width}"
     scores = xarray.DataArray(
         lazy_scores(pair, scorer),
         dims=("y", "x"),
         name="anomaly_score",
-        attrs={"long_name": "anomaly probability", "stride": scorer.stride, "model": model.card.name},
+        attrs={
+            "long_name": "anomaly probability",
+            "stride": scorer.stride,
+            "scene_px": scene_px,
+            "model": model.card.name,
+        },
     )
     transform = cells.transform
     if transform.is_rectilinear:
@@ -325,11 +334,12 @@ def _provenance(pair: ScenePair, model: Model, options: DetectOptions) -> dict[s
     }
 
 
-def _tags(provenance: dict[str, Any], model: Model) -> dict[str, str]:
+def _tags(pair: ScenePair, provenance: dict[str, Any], model: Model) -> dict[str, str]:
     shift = provenance["pair"].get("shift_px")
     tags = {
         "GEOSIAM_VERSION": __version__,
-        "GEOSIAM_STRIDE": str(model.card.stride),
+        STRIDE_TAG: str(model.card.stride),
+        SCENE_TAG: f"{pair.grid.height} {pair.grid.width}",
         "GEOSIAM_MODEL": model.card.name,
         "GEOSIAM_THRESHOLD": str(model.card.threshold),
         "GEOSIAM_PROVENANCE": json.dumps(provenance, sort_keys=True),

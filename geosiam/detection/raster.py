@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
+SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
 
 __all__ = [
+    "SCENE_TAG",
     "SCORE_NODATA",
     "SCORE_STEPS",
     "STRIDE_TAG",
@@ -171,6 +173,22 @@ def _to_cog(source: Path, target: Path, dtype: ScoreType) -> None:
             raise OSError("the finished raster does not read back as it was written")
 
 
+def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, float]:
+    """Return where a scene of "rows cols" pixels ends on its grid of cells, in cells (rows, cols).
+
+    Raises
+    ------
+    ValueError
+        These are not two numbers, or a scene of this size has another number of cells.
+    """
+    if scene_px is None:
+        return float(grid.height), float(grid.width)
+    rows, cols = (int(part) / stride for part in scene_px.split())
+    if not (grid.height - 1 < rows <= grid.height and grid.width - 1 < cols <= grid.width):
+        raise ValueError(f"a scene of {scene_px} pixels does not have {grid.height} x {grid.width} cells")
+    return rows, cols
+
+
 @dataclass(frozen=True)
 class ScoreRaster:
     """A score raster on disk, read in strips.
@@ -230,6 +248,15 @@ class ScoreRaster:
             return max(1, int(self.tags.get(STRIDE_TAG, "1")))
         except ValueError as error:
             fact = f"has the tag {STRIDE_TAG}={self.tags[STRIDE_TAG]!r}, not a whole number"
+            raise SceneRefusedError(self.path, fact, "correct or remove the tag") from error
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where the scene ends, in cells (rows, cols): the last ones may reach beyond it."""
+        try:
+            return scene_extent(self.grid, self.stride, self.tags.get(SCENE_TAG))
+        except ValueError as error:
+            fact = f"has the tag {SCENE_TAG}={self.tags[SCENE_TAG]!r}, which does not fit its size"
             raise SceneRefusedError(self.path, fact, "correct or remove the tag") from error
 
     def strips(self, rows: int = TILE) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 import torch
 
@@ -15,6 +14,7 @@ from geosiam.errors import OptionError
 from geosiam.imagery.grid import Halo, Lattice, centres
 
 if TYPE_CHECKING:
+    import dask.array as da
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Block, Grid, Window
@@ -144,6 +144,8 @@ class Scorer:
 
 def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
     """Return the scores of a whole scene as a lazy dask array, one chunk a block: float32 (rows, cols), NaN = none."""
+    import dask.array as da  # noqa: PLC0415 - slow to import, and `detect` does without
+
     lattice = scorer.lattice(pair.grid)
 
     def one(block_id: tuple[int, int]) -> NDArray[np.float32]:

@@ -20,7 +20,8 @@ MODES = ("auto", "none", "linear", "histogram")
 _KNOTS = 33
 _FEWEST = 500  # valid pixels below which no estimate is worth its name
 _SAME_GAIN, _SAME_OFFSET = 0.04, 0.012  # differences below these are left to the network, which learnt to ignore them
-_WILDEST_GAIN = 5.0
+_WILDEST_GAIN = 10.0
+_LARGEST_RATIO = 3.0
 _LEAST_CORRELATION = 0.5
 
 
@@ -78,7 +79,7 @@ def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str 
     if mode == "histogram":
         return _histogram(before, after)
     lines = [robust_line(x, y) for x, y in zip(after, before, strict=True)]
-    if mode == "auto" and (any(line is None for line in lines) or all(_same(line) for line in lines if line)):
+    if mode == "auto" and not _worth_applying(lines):
         return Radiometry()
     gains = [line or (1.0, 0.0) for line in lines]
     return Radiometry(
@@ -86,9 +87,16 @@ def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str 
     )
 
 
-def _same(line: tuple[float, float]) -> bool:
-    gain, offset = line
-    return abs(gain - 1) < _SAME_GAIN and abs(offset) < _SAME_OFFSET
+def _worth_applying(lines: list[tuple[float, float] | None]) -> bool:
+    """Return whether all channels have a line, these agree roughly, and one of them differs from doing nothing."""
+    known = [line for line in lines if line is not None]
+    if len(known) < len(lines):
+        return False
+    gains = [gain for gain, _ in known]
+    # Light and camera change the channels together; a line of its own was fitted to what changed.
+    if max(gains) > _LARGEST_RATIO * min(gains):
+        return False
+    return any(abs(gain - 1) >= _SAME_GAIN or abs(offset) >= _SAME_OFFSET for gain, offset in known)
 
 
 def _histogram(before: NDArray[np.float32], after: NDArray[np.float32]) -> Radiometry:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.filters import window
 from skimage.registration import phase_cross_correlation
 
 if TYPE_CHECKING:
@@ -81,7 +80,9 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
 def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64] | None:
     if min(before.shape) < _SMALLEST_PX or min(before.std(), after.std()) < _LEAST_CONTRAST:
         return None
-    taper = window("hann", before.shape)  # type: ignore[no-untyped-call]  # without it the patch's own edges correlate best, at shift zero
+    taper = np.outer(
+        *(np.hanning(side) for side in before.shape)
+    )  # without it the patch's own edges correlate best, at shift zero
     found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
         (before - before.mean()) * taper,
         (after - after.mean()) * taper,

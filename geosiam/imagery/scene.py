@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
-import rioxarray  # noqa: F401 - gives DataArrays their georeference
-import xarray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -23,7 +21,9 @@ from geosiam.imagery.grid import Grid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Scene: TypeAlias = str | os.PathLike[str] | DatasetReader | xarray.DataArray
+    import xarray
+
+Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
 
 # GDAL's default cache is 5 % of the machine's memory for every process. Blocks are read once, so less is enough, but
@@ -55,14 +55,14 @@ class Source:
     @classmethod
     def of(cls, scene: Scene) -> Source:
         """Make a source of whatever names or holds a scene."""
-        if isinstance(scene, xarray.DataArray):
-            return cls._of_array(scene)
-        if isinstance(scene, DatasetReader):
-            return cls(scene.name)
-        return cls(os.fspath(scene))
+        if isinstance(scene, str | os.PathLike):
+            return cls(os.fspath(scene))
+        return cls(scene.name) if isinstance(scene, DatasetReader) else cls._of_array(scene)
 
     @classmethod
     def _of_array(cls, array: xarray.DataArray) -> Source:
+        import rioxarray  # noqa: F401, PLC0415 - slow to import, and a file does not need it
+
         if array.rio.crs is None:
             raise SceneRefusedError(
                 array.name if array.name is not None else "the DataArray",

@@ -71,6 +71,8 @@ class CellAreas:
     ----------
     grid
         The grid of cells.
+    extent
+        Where the scene ends, in cells (rows, cols): what the last row and column have beyond does not count.
 
     Raises
     ------
@@ -78,11 +80,13 @@ class CellAreas:
         The grid has no coordinate reference system.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, extent: tuple[float, float] = (np.inf, np.inf)) -> None:
         if not grid.crs:
             remedy = "assign one, for example with gdal_edit.py -a_srs"
             raise SceneRefusedError("scores", "have no coordinate reference system", remedy)
         self._transform = grid.transform
+        self._rows, self._cols = min(extent[0], grid.height), min(extent[1], grid.width)
+        self._whole = (self._rows, self._cols) == grid.shape
         crs = pyproj.CRS.from_user_input(grid.crs.to_wkt())
         plane = abs(grid.transform.determinant)  # in units of the CRS, squared
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0  # metres, or radians
@@ -101,16 +105,18 @@ class CellAreas:
 
     @property
     def uniform(self) -> float | None:
-        """The area of every cell where all are alike, else None."""
+        """The area of every cell where all whole ones are alike, else None."""
         return self._plane if self._ellipsoid is None and self._projection is None else None
 
     def of(self, batch: ComponentBatch) -> NDArray[np.float64]:
         """Return the area of each component in square metres, shape (n,)."""
-        if self.uniform is not None:
+        if self.uniform is not None and self._whole:
             return batch.cells.astype(np.float64) * self.uniform
         row, start, stop = batch.runs.astype(np.float64).T
-        x, y = apply_affine(self._transform, (start + stop) / 2, row + 0.5)
-        area = (stop - start) * self._plane * self._factor(x, y)
+        bottom, stop = np.minimum(row + 1, self._rows), np.minimum(stop, self._cols)
+        area = (stop - start) * (bottom - row) * self._plane
+        if self.uniform is None:
+            area *= self._factor(*apply_affine(self._transform, (start + stop) / 2, (row + bottom) / 2))
         total: NDArray[np.float64] = np.add.reduceat(area, batch.offsets[:-1])
         return total
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from geosiam.vector.components import ComponentBatch
 
 
-def multipolygons(batch: ComponentBatch, transform: Affine) -> NDArray[np.object_]:
+def multipolygons(
+    batch: ComponentBatch, transform: Affine, extent: tuple[float, float] = (np.inf, np.inf)
+) -> NDArray[np.object_]:
     """Return the outline of each component.
 
     Parameters
@@ -42,6 +44,9 @@ def multipolygons(batch: ComponentBatch, transform: Affine) -> NDArray[np.object
         Components; not empty.
     transform
         Maps (column, row) of a cell's corner to (x, y).
+    extent
+        Where the scene ends, in cells (rows, cols): the last row and column of cells are cut off there, and nowhere
+        before, so that outlines keep their topology.
 
     Returns
     -------
@@ -53,7 +58,8 @@ def multipolygons(batch: ComponentBatch, transform: Affine) -> NDArray[np.object
     _, part = grouped(len(row), upper, lower)
 
     xy, ring, ring_part = _rings(part, row, start, stop)
-    points = np.stack(apply_affine(transform, *xy.T.astype(np.float64)), axis=1)
+    corners = np.minimum(xy, (extent[1], extent[0]))
+    points = np.stack(apply_affine(transform, *corners.T), axis=1)
     rings = shapely.linearrings(points, indices=ring)
     polygons = shapely.polygons(rings, indices=ring_part)
     part_owner = np.empty(len(polygons), np.int64)

@@ -12,7 +12,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 
-from geosiam.detection.raster import STRIDE_TAG, ScoreRaster
+from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG, ScoreRaster, scene_extent
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery.grid import Grid
 from geosiam.vector.areas import CellAreas, MinArea
@@ -41,6 +41,9 @@ COLUMNS = {
 }
 
 
+_ROUNDING = 1e-9  # 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever floats say
+
+
 class Scores(Protocol):
     """Anything that gives scores strip by strip; :class:`~geosiam.detection.raster.ScoreRaster` does."""
 
@@ -52,6 +55,11 @@ class Scores(Protocol):
     @property
     def stride(self) -> int:
         """Pixels of the before-scene along a cell's side."""
+        ...
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where the scene ends, in cells (rows, cols)."""
         ...
 
     def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -121,17 +129,17 @@ def iter_polygons(
         if not 0 < value <= 1:
             raise OptionError(name, f"is {value:g}", "give a probability above 0, up to 1")
     smallest = MinArea.parse(min_area) if isinstance(min_area, str) else min_area
-    areas = CellAreas(scores.grid)
+    areas = CellAreas(scores.grid, scores.extent)
     strips = (strip for _, strip in scores.strips(STRIP_ROWS))
     min_cells = _min_cells(smallest, areas, scores.stride)
     first_id = 1
     for batch in component_batches(strips, threshold, connectivity=connectivity, min_cells=min_cells, peak=peak):
         area = areas.of(batch)
-        if smallest is not None and smallest.unit == "m2" and areas.uniform is None:
-            large = area >= smallest.value
+        if smallest is not None and smallest.unit == "m2":
+            large = area >= smallest.value * (1 - _ROUNDING)
             batch, area = batch.where(large), area[large]  # noqa: PLW2901
         if len(batch):
-            yield _frame(batch, area, scores.grid, first_id, shift_px)
+            yield _frame(batch, area, scores, first_id, shift_px)
             first_id += len(batch)
     if first_id == 1:
         yield empty_frame(scores.grid.crs)
@@ -147,11 +155,11 @@ def _min_cells(smallest: MinArea | None, areas: CellAreas, stride: int) -> int:
         cells = smallest.value / areas.uniform
     else:
         return 1  # depends on where it lies
-    return max(1, math.ceil(cells * (1 - 1e-9)))  # 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever floats say
+    return max(1, math.ceil(cells * (1 - _ROUNDING)))
 
 
 def _frame(
-    batch: ComponentBatch, area: NDArray[np.float64], grid: Grid, first_id: int, shift_px: float | None
+    batch: ComponentBatch, area: NDArray[np.float64], scores: Scores, first_id: int, shift_px: float | None
 ) -> geopandas.GeoDataFrame:
     columns = {
         "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
@@ -167,7 +175,8 @@ def _frame(
     }
     assert list(columns) == list(COLUMNS)
     frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
-    return geopandas.GeoDataFrame(frame, geometry=multipolygons(batch, grid.transform), crs=grid.crs)
+    outlines = multipolygons(batch, scores.grid.transform, scores.extent)
+    return geopandas.GeoDataFrame(frame, geometry=outlines, crs=scores.grid.crs)
 
 
 def empty_frame(crs: CRS) -> geopandas.GeoDataFrame:
@@ -200,11 +209,14 @@ class ArrayScores:
         Its grid of cells.
     stride
         Pixels of the before-scene along a cell's side.
+    extent
+        Where the scene ends, in cells (rows, cols).
     """
 
     array: xr.DataArray
     grid: Grid
     stride: int
+    extent: tuple[float, float]
 
     @classmethod
     def of(cls, array: xr.DataArray) -> ArrayScores:
@@ -229,7 +241,13 @@ class ArrayScores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray multiplies the old way of affine 2
             grid = Grid(flat.rio.crs, flat.rio.transform(), flat.shape[1], flat.shape[0])
-        return cls(flat, grid, int(array.attrs.get("stride", array.attrs.get(STRIDE_TAG, 1))))
+        stride = int(array.attrs.get("stride", array.attrs.get(STRIDE_TAG, 1)))
+        try:
+            # A part of the scores of a scene keeps the attributes of the whole, but ends where it ends.
+            extent = scene_extent(grid, stride, array.attrs.get("scene_px", array.attrs.get(SCENE_TAG)))
+        except ValueError:
+            extent = float(grid.height), float(grid.width)
+        return cls(flat, grid, stride, extent)
 
     def strips(self, rows: int = STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield first row and scores; a lazy array is computed by whole chunks."""

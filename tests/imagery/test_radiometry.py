@@ -55,6 +55,13 @@ def test_auto_leaves_scenes_alone_that_do_not_hang_together() -> None:
     assert robust_line(before[0], 1 - before[0]) is None
 
 
+def test_auto_leaves_scenes_alone_whose_channels_disagree() -> None:
+    before = scene()
+    after = before * np.float32([[0.2], [0.9], [0.9]])
+    assert estimate(before, after) == Radiometry()
+    assert estimate(before, after, "linear").mode == "linear"
+
+
 def test_small_differences_are_left_to_the_network() -> None:
     before = scene()
     assert estimate(before, (before * 1.01).clip(0, 1)) == Radiometry()

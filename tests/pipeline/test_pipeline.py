@@ -47,6 +47,22 @@ def test_polygons_lie_on_what_changed(scenes: SurveyPaths, found: Path) -> None:
     assert objects.precision >= 0.75
 
 
+def test_polygons_end_where_the_scene_ends(scenes: SurveyPaths, found: Path) -> None:
+    everywhere = vectorize_raster(found / "a.tif", found / "all.gpkg", threshold=0.004)
+    with rasterio.open(scenes.before) as before:
+        bounds = before.bounds
+    for path in (found / "a.gpkg", everywhere.polygons_path):
+        polygons = geopandas.read_file(path, layer="anomalies")
+        left, bottom, right, top = polygons.total_bounds
+        assert left >= bounds.left - 1e-6
+        assert right <= bounds.right + 1e-6
+        assert bottom >= bounds.bottom - 1e-6
+        assert top <= bounds.top + 1e-6
+        assert polygons.is_valid.all()
+        np.testing.assert_allclose(polygons.area_m2, polygons.area, rtol=1e-6)
+    assert (right, bottom) == pytest.approx((bounds.right, bounds.bottom))
+
+
 def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, found: Path) -> None:
     with rasterio.open(scenes.before) as before, rasterio.open(found / "a.tif") as scores:
         assert scores.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"

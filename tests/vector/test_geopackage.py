@@ -33,6 +33,7 @@ class Strips:
 
     grid = Grid(UTM, Affine(4, 0, 500_000, 0, -4, 5_800_000), 80, 200)
     stride = 8
+    extent = 200.0, 80.0
 
     def strips(self, rows=50):  # noqa: ARG002
         scores = np.random.default_rng(0).random((200, 80)).astype(np.float32)
