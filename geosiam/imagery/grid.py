@@ -109,6 +109,10 @@ class Window:
             min(self.col_start, other.col_start), max(self.col_stop, other.col_stop),
         )  # fmt: skip
 
+    def grown(self, margin: int) -> Window:
+        """Return the window with a margin on every side."""
+        return Window(self.row_start - margin, self.row_stop + margin, self.col_start - margin, self.col_stop + margin)
+
 
 @dataclass(frozen=True)
 class Halo:

@@ -52,6 +52,22 @@ class AlignedReader:
                 return self._moved(window, self.alignment.offset)
             return self._warped(window)
 
+    def valid(self, window: Window) -> NDArray[np.bool_]:
+        """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
+        dataset = self.source.handle()
+        maskless = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+        if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
+            return self.read(window)[1]
+        rows, cols = self.alignment.offset
+        valid = np.zeros(window.shape, bool)
+        scene = Window(rows, rows + dataset.height, cols, cols + dataset.width).intersection(window)
+        if scene is not None:
+            valid[
+                scene.row_start - window.row_start : scene.row_stop - window.row_start,
+                scene.col_start - window.col_start : scene.col_stop - window.col_start,
+            ] = True
+        return valid
+
     def _moved(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         dataset = self.source.handle()
         rows, cols = offset

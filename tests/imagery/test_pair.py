@@ -232,6 +232,34 @@ def test_a_dark_pixel_of_one_band_is_no_hole(write, texture) -> None:
     assert valid.sum() == valid.size - 1
 
 
+@pytest.mark.parametrize("kind", ["none", "nodata", "alpha", "NaN", "internal mask"])
+@pytest.mark.parametrize("offset", [(0, 0), (30, -20), (-40.5, 60.3)])
+def test_validity_alone_is_that_of_the_block(kind: str, offset, write, texture, tmp_path) -> None:
+    image = texture()
+    place = UTM @ Affine.translation(*offset)
+    second = (
+        write("b.tif", image, transform=place) if kind == "none" else with_hole(kind, write, image, transform=place)
+    )
+    area = shapely.Polygon([(400_005, 4_999_995), (400_070, 4_999_980), (400_030, 4_999_945)])
+    geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
+    for options in ({}, {"valid_area": tmp_path / "area.gpkg"}):
+        with open_pair(write("a.tif", texture()), second, **options) as pair:
+            for window in (whole(pair), Window(-9, 140, -3, 20), Window(100, 130, 10, 40), Window(0, 9, 0, 9)):
+                np.testing.assert_array_equal(pair.valid(window), pair.read(window).valid)
+
+
+def test_windows_beyond_the_overlap_are_not_read(write, texture, monkeypatch) -> None:
+    second = write("b.tif", texture(), transform=UTM @ Affine.translation(100.5, 50.5))
+    with open_pair(write("a.tif", texture()), second) as pair:
+        monkeypatch.setattr(type(pair.before), "read", lambda *_: pytest.fail("read"))
+        block = pair.read(Window(-5, 30, -5, 60))
+        assert not pair.valid(Window(-5, 30, -5, 60)).any()
+    assert block.before.shape == block.after.shape == (3, 35, 65)
+    assert (block.before == NEUTRAL).all()
+    assert (block.after == NEUTRAL).all()
+    assert not block.valid.any()
+
+
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
 @pytest.mark.parametrize("shift", [0.0, 0.4])
 def test_a_measurement_missing_in_one_band_is_a_hole(dtype: str, shift: float, write, texture) -> None:
@@ -308,11 +336,13 @@ def test_palettes_are_expanded(write) -> None:
         file.write_colormap(1, table)
     with open_pair(path, path) as pair:
         block = pair.read(whole(pair))
+    with open_pair(path, path, bands=(1,)) as pair:
+        same(pair.read(whole(pair)), block)
     expected = np.array([table[i][:3] for i in index.ravel()]).T.reshape(3, 60, 70)
     np.testing.assert_allclose(block.before, expected / 255, atol=1e-6)
 
 
-@pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 9)])
+@pytest.mark.parametrize("bands", [(), (1, 2), (0, 1, 2), (1, 2, 9), (1.5,)])
 def test_impossible_bands_are_refused(bands, write, texture) -> None:
     path = write("a.tif", texture())
     with pytest.raises(OptionError):
