@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANNELS = 3
+FIRST_BANDS = "the first three bands"
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _TABLE_SIZE = 256
 
@@ -43,6 +44,11 @@ class Channels:
     def distinct(self) -> list[int]:
         """The bands to read, each once."""
         return sorted(set(self.indexes))
+
+    @property
+    def colours(self) -> int:
+        """Number of channels that differ."""
+        return len(self.distinct) if self.table is None else CHANNELS
 
     def arrange(self, bands: NDArray[Any]) -> NDArray[Any]:
         """Return the channels (3, rows, cols), in the scene's own type, of the distinct bands (n, rows, cols)."""
@@ -74,10 +80,11 @@ def choose_channels(
     OptionError
         ``bands`` are neither one nor three, or not all there.
     """
-    if bands is not None:
-        return Channels(_asked(name, dataset.count, bands), None, "as asked for")
-    if dataset.colorinterp[0] == ColorInterp.palette and dataset.count == 1 and dataset.dtypes[0] == "uint8":
+    asked = None if bands is None else _asked(name, dataset.count, bands)
+    if dataset.colorinterp[0] == ColorInterp.palette and asked in (None, (1, 1, 1)) and dataset.dtypes[0] == "uint8":
         return Channels((1, 1, 1), _colour_table(dataset), "palette expanded to its colours")
+    if asked is not None:
+        return Channels(asked, None, "as asked for")
     if by_colour:
         red, green, blue = (dataset.colorinterp.index(colour) + 1 for colour in _COLOURS)
         return Channels((red, green, blue), None, "by colour interpretation")
@@ -85,7 +92,7 @@ def choose_channels(
     if len(colours) < CHANNELS:
         first = colours[0] if colours else 1
         return Channels((first, first, first), None, "one band serves all three channels")
-    return Channels((colours[0], colours[1], colours[2]), None, "the first three bands")
+    return Channels((colours[0], colours[1], colours[2]), None, FIRST_BANDS)
 
 
 def names_its_colours(dataset: rasterio.DatasetReader) -> bool:
@@ -97,7 +104,7 @@ def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
     if len(bands) not in (1, CHANNELS):
         raise OptionError(f"bands {','.join(map(str, bands))}", "are not one or three", "use such as 4,3,2 or 1")
     for band in bands:
-        if not 1 <= band <= count:
+        if band not in range(1, count + 1):
             raise OptionError(name, f"has no band {band}", f"choose from 1 to {count}")
     red, green, blue = bands if len(bands) == CHANNELS else (bands[0],) * 3
     return red, green, blue

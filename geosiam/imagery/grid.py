@@ -102,6 +102,17 @@ class Window:
             return None
         return Window(*rows, *cols)
 
+    def union(self, other: Window) -> Window:
+        """Return the smallest window around both."""
+        return Window(
+            min(self.row_start, other.row_start), max(self.row_stop, other.row_stop),
+            min(self.col_start, other.col_start), max(self.col_stop, other.col_stop),
+        )  # fmt: skip
+
+    def grown(self, margin: int) -> Window:
+        """Return the window with a margin on every side."""
+        return Window(self.row_start - margin, self.row_stop + margin, self.col_start - margin, self.col_stop + margin)
+
 
 @dataclass(frozen=True)
 class Halo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,12 +11,21 @@ import rasterio
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import radiometry as radiometric
-from geosiam.imagery.alignment import AlignedReader, align, check_transformable, footprint
-from geosiam.imagery.bands import Channels, choose_channels, names_its_colours
+from geosiam.imagery.alignment import align, check_transformable, footprint
+from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
+from geosiam.imagery.reader import AlignedReader
+from geosiam.imagery.report import (
+    PairReport,
+    remarks_on_bands,
+    remarks_on_extent,
+    remarks_on_radiometry,
+    remarks_on_resolution,
+    remarks_on_shift,
+)
 from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scaling import Scaling, choose_scaling
-from geosiam.imagery.scene import ENVIRONMENT, Scene, SceneFacts, Source, checked_grid, facts
+from geosiam.imagery.scene import ENVIRONMENT, Scene, Source, checked_grid, facts
 from geosiam.imagery.valid_area import ValidArea
 
 if TYPE_CHECKING:
@@ -34,8 +44,6 @@ NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
 
 _FARTHEST_PX = 100.0
-_NOTICEABLE_PX = 2.0
-_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,57 +64,6 @@ class PairBlock:
 
 
 @dataclass(frozen=True)
-class PairReport:
-    """What was found about a pair and what is done with it.
-
-    Parameters
-    ----------
-    before, after
-        What the scenes say of themselves.
-    before_bands, after_bands
-        1-based bands that serve as red, green and blue, and why.
-    alignment, resampling
-        How the after-scene comes onto the before-scene's grid.
-    scaling
-        (lowest, highest) value of each channel that becomes 0 and 1, per scene.
-    radiometry
-        See :meth:`geosiam.imagery.radiometry.Radiometry.to_dict`.
-    overlap
-        Pixels (row_start, row_stop, col_start, col_stop) outside of which nothing is valid.
-    overlap_fraction, valid_fraction
-        Share of the before-scene inside that window, and estimated share of valid pixels in the window.
-    shift
-        Estimated misregistration (rows, cols) in pixels and the share of patches that agree, before any correction.
-    corrected
-        Whether it is corrected.
-    shift_px
-        Estimated misregistration in pixels that remains; None where it cannot be told.
-    warnings
-        What the user should know.
-    """
-
-    before: SceneFacts
-    after: SceneFacts
-    before_bands: dict[str, Any]
-    after_bands: dict[str, Any]
-    alignment: str
-    resampling: str
-    scaling: dict[str, Any]
-    radiometry: dict[str, Any]
-    overlap: tuple[int, int, int, int]
-    overlap_fraction: float
-    valid_fraction: float
-    shift: dict[str, float] | None
-    corrected: bool
-    shift_px: float | None
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class ScenePair:
     """Two scenes on one grid, with everything about their reading decided.
 
@@ -124,14 +81,29 @@ class ScenePair:
 
     def read(self, window: Window) -> PairBlock:
         """Read a window of the before-scene's grid; beyond the scene's outer margin both scenes are reflected."""
+        inner, inverse = self._mirrored(window)
+        block = self._inside(inner) if inner.intersection(self.overlap) is not None else _nothing(inner)
+        if inner == window:
+            return block
+        return PairBlock(block.before[:, *inverse], block.after[:, *inverse], block.valid[inverse])
+
+    def valid(self, window: Window) -> NDArray[np.bool_]:
+        """Return just the validity of :meth:`read`; nothing is read of scenes without masks that are not warped."""
+        inner, inverse = self._mirrored(window)
+        if inner.intersection(self.overlap) is None:
+            return np.zeros(window.shape, bool)
+        valid = self.before.valid(inner) & self.after.valid(inner)
+        if self.valid_area is not None:
+            valid &= self.valid_area.mask(inner)
+        return valid[inverse]
+
+    def _mirrored(self, window: Window) -> tuple[Window, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Return the pixels of the scene that a window shows, and where in these to look for each of its pixels."""
         rows = reflected(window.row_start, window.row_stop, self.grid.height)
         cols = reflected(window.col_start, window.col_stop, self.grid.width)
         inner = Window(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
-        block = self._inside(inner)
-        if inner == window:
-            return block
-        r, c = np.ix_(rows - inner.row_start, cols - inner.col_start)
-        return PairBlock(block.before[:, r, c], block.after[:, r, c], block.valid[r, c])
+        down, across = np.ix_(rows - inner.row_start, cols - inner.col_start)
+        return inner, (down, across)
 
     def _inside(self, window: Window) -> PairBlock:
         before, valid = self.before.read(window)
@@ -159,6 +131,11 @@ class ScenePair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _nothing(window: Window) -> PairBlock:
+    neutral = np.full((CHANNELS, *window.shape), NEUTRAL, np.float32)
+    return PairBlock(neutral, neutral.copy(), np.zeros(window.shape, bool))
 
 
 def open_pair(
@@ -211,9 +188,9 @@ class _Preflight:
         check_transformable(after.name, self.after_grid, self.grid)
         handles = before.handle(), after.handle()
         by_colour = all(names_its_colours(handle) for handle in handles)
-        self.channels = tuple(
-            choose_channels(source.name, handle, bands, by_colour=by_colour)
-            for source, handle in zip(self.sources, handles, strict=True)
+        self.channels = (
+            choose_channels(before.name, handles[0], bands, by_colour=by_colour),
+            choose_channels(after.name, handles[1], bands, by_colour=by_colour),
         )
         self.warnings: list[str] = []
 
@@ -233,21 +210,26 @@ class _Preflight:
         corrected = register and self._correctable(shift)
         if corrected and shift is not None:
             before, after = self._readers((shift.rows, shift.cols))
+            overlap = self._overlap(area, margin=math.ceil(shift.length))
             sample = sample_overlap(before, after, overlap, area) or sample
         radiometry = radiometric.estimate(*sample.pixels(scaling), mode)
+        remaining = sample.shift(scaling) if corrected else shift
         report = PairReport(
-            **self._scenes(after),
-            **self._extent(overlap),
-            **self._misregistration(shift, sample.shift(scaling) if corrected else shift, corrected=corrected),
+            **self._found(after, overlap),
             scaling={"before": asdict(scaling[0]), "after": asdict(scaling[1])},
             radiometry=radiometry.to_dict(),
             valid_fraction=round(sample.valid_fraction, 4),
-            warnings=tuple(self.warnings),
+            shift=None if shift is None else asdict(shift),
+            corrected=corrected,
+            shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
+            warnings=(*self.warnings, *remarks_on_radiometry(radiometry), *remarks_on_shift(remaining)),
         )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
 
-    def _overlap(self, area: ValidArea | None) -> Window:
+    def _overlap(self, area: ValidArea | None, margin: int = 0) -> Window:
         overlap = footprint(self.after_grid, self.grid)
+        if overlap is not None and margin:  # where a correction may move the scene to
+            overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
         if overlap is not None and area is not None:
             overlap = overlap.intersection(area.bounds(self.grid))
         if overlap is None:
@@ -278,33 +260,22 @@ class _Preflight:
             return False
         return shift.length > 0.1  # noqa: PLR2004 - resampling would cost more than it mends
 
-    def _scenes(self, after: AlignedReader) -> dict[str, Any]:
+    def _found(self, after: AlignedReader, overlap: Window) -> dict[str, Any]:
+        scenes = facts(self.sources[0]), facts(self.sources[1])
+        rows, cols = overlap.shape
+        share = rows * cols / (self.grid.width * self.grid.height)
+        self.warnings += remarks_on_bands(scenes, self.channels)
+        self.warnings += remarks_on_resolution(after.alignment)
+        self.warnings += remarks_on_extent(share)
         return {
-            "before": facts(self.sources[0]),
-            "after": facts(self.sources[1]),
+            "before": scenes[0],
+            "after": scenes[1],
             "before_bands": _bands(self.channels[0]),
             "after_bands": _bands(self.channels[1]),
             "alignment": after.alignment.reason,
             "resampling": after.alignment.resampling,
-        }
-
-    def _extent(self, overlap: Window) -> dict[str, Any]:
-        rows, cols = overlap.shape
-        share = rows * cols / (self.grid.width * self.grid.height)
-        if share < _HALF:
-            self.warnings.append(f"only {share:.0%} of the before-scene can be compared")
-        window = (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop)
-        return {"overlap": window, "overlap_fraction": round(share, 4)}
-
-    def _misregistration(self, shift: Shift | None, remaining: Shift | None, *, corrected: bool) -> dict[str, Any]:
-        known = remaining is not None and remaining.trustworthy
-        left = remaining.length if remaining is not None and known else None
-        if left is not None and left > _NOTICEABLE_PX:
-            self.warnings.append(f"the scenes are misregistered by about {left:.1f} px; consider --register")
-        return {
-            "shift": None if shift is None else asdict(shift),
-            "corrected": corrected,
-            "shift_px": None if left is None else round(left, 3),
+            "overlap": (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
+            "overlap_fraction": round(share, 4),
         }
 
 

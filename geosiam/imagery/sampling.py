@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.imagery.alignment import AlignedReader
+    from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.scaling import Scaling
     from geosiam.imagery.valid_area import ValidArea

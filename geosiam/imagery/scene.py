@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import warnings
@@ -31,6 +32,7 @@ Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 # where small numbers are megabytes, rasterio takes bytes.
 ENVIRONMENT = {"GDAL_CACHEMAX": 256_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
 
+_HEADER_BYTES = 2**20
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
 
@@ -39,15 +41,18 @@ class Source:
 
     Parameters
     ----------
+    path
+        Path or URL to open.
     name
-        Path or URL to open, and what messages call the scene.
+        What messages and reports call the scene; None: its path.
     memory
-        The in-memory file behind the name, kept alive with the source; such a source cannot go to another process.
+        The in-memory file behind the path, kept alive with the source; such a source cannot go to another process.
     """
 
-    def __init__(self, name: str, memory: MemoryFile | None = None) -> None:
-        self.name = name
-        self._memory = memory
+    def __init__(self, path: str, name: str | None = None, memory: MemoryFile | None = None) -> None:
+        self.path = path
+        self.name = path if name is None else name
+        self.memory = memory
         self._local = threading.local()
         self._open: list[DatasetReader] = []
         self._lock = threading.Lock()
@@ -61,17 +66,24 @@ class Source:
 
     @classmethod
     def _of_array(cls, array: xarray.DataArray) -> Source:
-        import rioxarray  # noqa: F401, PLC0415 - slow to import, and a file does not need it
+        from rioxarray.exceptions import RioXarrayError  # noqa: PLC0415 - slow to import, and a file does not need it
 
+        name = str(array.name if array.name is not None else "the DataArray")
         if array.rio.crs is None:
-            raise SceneRefusedError(
-                array.name if array.name is not None else "the DataArray",
-                "has no coordinate reference system",
-                "call .rio.write_crs() on it",
-            )
+            raise SceneRefusedError(name, "has no coordinate reference system", "call .rio.write_crs() on it")
         memory = MemoryFile(ext=".tif")
-        array.rio.to_raster(memory.name, driver="GTiff")
-        return cls(memory.name, memory)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
+                array.rio.to_raster(memory.name, driver="GTiff")
+        except (RioXarrayError, TypeError, ValueError) as error:
+            memory.close()
+            raise SceneRefusedError(
+                name,
+                f"cannot be taken for a raster ({error})",
+                "give it dimensions (band, y, x) and a type such as uint8",
+            ) from error
+        return cls(memory.name, name, memory)
 
     def handle(self) -> DatasetReader:
         """Return this thread's handle."""
@@ -80,13 +92,13 @@ class Source:
         return self._local.dataset
 
     def _opened(self) -> DatasetReader:
-        local = "://" not in self.name and not self.name.startswith("/vsi") and ":" not in self.name[2:]
-        if local and not Path(self.name).exists():
+        local = "://" not in self.path and not self.path.startswith("/vsi") and ":" not in self.path[2:]
+        if local and not Path(self.path).exists():
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
-                dataset = rasterio.open(self.name)
+                dataset = rasterio.open(self.path)
         except RasterioError as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
@@ -110,16 +122,16 @@ class Source:
             while self._open:
                 self._open.pop().close()
         self._local = threading.local()
-        if self._memory is not None:
-            self._memory.close()
+        if self.memory is not None:
+            self.memory.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._memory is not None:
+        if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        return {"name": self.name}
+        return {"path": self.path, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["name"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -196,17 +208,38 @@ def facts(source: Source) -> SceneFacts:
         nodata=None if nodata is None or not np.isfinite(nodata) else float(nodata),
         mask=_mask_kind(dataset),
         colours=tuple(kind.name for kind in dataset.colorinterp),
-        fingerprint=fingerprint(source.name),
+        fingerprint=_fingerprint(source),
     )
 
 
-def fingerprint(name: str) -> str:
-    """Return what tells a changed file from an unchanged one cheaply: its size and time of change, "" for a URL."""
+def fingerprint(scene: Scene) -> str:
+    """Return what tells a changed scene from an unchanged one, without reading all of it.
+
+    Size in bytes, time of change in nanoseconds, and the start of the SHA-256 of the first mebibyte, where a GeoTIFF
+    has its header. An array has no time of change. A URL has no fingerprint: "".
+    """
+    source = Source.of(scene)
     try:
-        status = Path(name).stat()
+        return _fingerprint(source)
+    finally:
+        source.close()
+
+
+def _fingerprint(source: Source) -> str:
+    if source.memory is not None:
+        content = bytes(source.memory.getbuffer())
+        return f"{len(content)}-{_digest(content[:_HEADER_BYTES])}"
+    try:
+        status = Path(source.path).stat()
+        with Path(source.path).open("rb") as file:
+            head = file.read(_HEADER_BYTES)
     except OSError:
         return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}-{_digest(head)}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _mask_kind(dataset: DatasetReader) -> str:

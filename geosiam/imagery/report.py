@@ -1,0 +1,120 @@
+"""What was found about a pair, what is done with it, and what of that the user should know."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from geosiam.imagery.bands import FIRST_BANDS
+
+if TYPE_CHECKING:
+    from geosiam.imagery.alignment import Alignment
+    from geosiam.imagery.bands import Channels
+    from geosiam.imagery.radiometry import Radiometry
+    from geosiam.imagery.registration import Shift
+    from geosiam.imagery.scene import SceneFacts
+
+_COLOURS = ["red", "green", "blue"]
+_OTHER_SIZE = 1.5
+_NOTICEABLE_PX = 2.0
+_HALF = 0.5
+_STRONG_GAIN, _STRONG_OFFSET = 2.0, 0.25
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What was found about a pair and what is done with it.
+
+    Parameters
+    ----------
+    before, after
+        What the scenes say of themselves.
+    before_bands, after_bands
+        1-based bands that serve as red, green and blue, and why.
+    alignment, resampling
+        How the after-scene comes onto the before-scene's grid.
+    scaling
+        (lowest, highest) value of each channel that becomes 0 and 1, per scene.
+    radiometry
+        See :meth:`geosiam.imagery.radiometry.Radiometry.to_dict`.
+    overlap
+        Pixels (row_start, row_stop, col_start, col_stop) outside of which nothing is valid.
+    overlap_fraction, valid_fraction
+        Share of the before-scene inside that window, and estimated share of valid pixels in the window.
+    shift
+        Estimated misregistration (rows, cols) in pixels and the share of patches that agree, before any correction.
+    corrected
+        Whether it is corrected.
+    shift_px
+        Estimated misregistration in pixels that remains; None where it cannot be told.
+    warnings
+        What the user should know.
+    """
+
+    before: SceneFacts
+    after: SceneFacts
+    before_bands: dict[str, Any]
+    after_bands: dict[str, Any]
+    alignment: str
+    resampling: str
+    scaling: dict[str, Any]
+    radiometry: dict[str, Any]
+    overlap: tuple[int, int, int, int]
+    overlap_fraction: float
+    valid_fraction: float
+    shift: dict[str, float] | None
+    corrected: bool
+    shift_px: float | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+
+def remarks_on_bands(scenes: tuple[SceneFacts, SceneFacts], channels: tuple[Channels, Channels]) -> list[str]:
+    """Say where bands of different kinds meet."""
+    found = []
+    before, after = (chosen.colours for chosen in channels)
+    if before != after:
+        found.append(f"{before} band(s) of the before-scene are compared with {after} of the after-scene")
+    for which, scene, chosen in zip(("before", "after"), scenes, channels, strict=True):
+        named = [scene.colours[index - 1] for index in chosen.indexes]
+        if chosen.reason == FIRST_BANDS and set(named) == set(_COLOURS) and named != _COLOURS:
+            found.append(f"bands 1 to 3 of the {which}-scene are {', '.join(named)}; name what fits both with --bands")
+    if scenes[0].dtype != scenes[1].dtype:
+        found.append(f"values of different types ({scenes[0].dtype}, {scenes[1].dtype}) are scaled by themselves")
+    return found
+
+
+def remarks_on_resolution(alignment: Alignment) -> list[str]:
+    """Say where the pixels of the scenes differ much in size."""
+    ratio = alignment.ratio
+    if ratio > _OTHER_SIZE:
+        return [f"the after-scene's pixels are {ratio:.3g} times as small and are averaged"]
+    if ratio < 1 / _OTHER_SIZE:
+        return [f"the after-scene's pixels are {1 / ratio:.3g} times as large: it does not show small things"]
+    return []
+
+
+def remarks_on_extent(share: float) -> list[str]:
+    """Say that much of the before-scene has no counterpart."""
+    return [f"only {share:.0%} of the before-scene can be compared"] if share < _HALF else []
+
+
+def remarks_on_radiometry(radiometry: Radiometry) -> list[str]:
+    """Say that the scenes look very different before they are matched."""
+    if radiometry.mode != "linear":
+        return []
+    for low, high in radiometry.target:
+        gain = high - low
+        if not 1 / _STRONG_GAIN < gain < _STRONG_GAIN or abs(low) > _STRONG_OFFSET:
+            return ["the scenes differ much in brightness or contrast; expect false alarms where matching fails"]
+    return []
+
+
+def remarks_on_shift(remaining: Shift | None) -> list[str]:
+    """Say that the scenes are misregistered."""
+    if remaining is None or not remaining.trustworthy or remaining.length <= _NOTICEABLE_PX:
+        return []
+    return [f"the scenes are misregistered by about {remaining.length:.1f} px; consider --register"]

@@ -1,0 +1,73 @@
+"""What the user is told about a pair."""
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.enums import ColorInterp
+from scipy.ndimage import gaussian_filter, shift
+
+from geosiam.imagery.pair import open_pair
+
+UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+
+
+def warnings_of(*scenes, **options) -> str:
+    with open_pair(*scenes, **options) as pair:
+        return "; ".join(pair.report().warnings)
+
+
+def test_an_ordinary_pair_needs_no_words(write, texture) -> None:
+    assert (
+        warnings_of(write("a.tif", texture(height=300, width=300)), write("b.tif", texture(height=300, width=300)))
+        == ""
+    )
+
+
+@pytest.mark.parametrize(("scale", "words"), [(0.5, "2 times as small"), (3, "3 times as large"), (1.2, "")])
+def test_other_pixel_sizes(scale: float, words: str, write, texture) -> None:
+    other = write("b.tif", texture(height=400, width=400), transform=UTM @ Affine.scale(scale))
+    found = warnings_of(write("a.tif", texture()), other, radiometry="none")
+    assert words in found
+    assert ("times" in found) == bool(words)
+
+
+def test_other_numbers_of_bands(write, texture) -> None:
+    found = warnings_of(write("a.tif", texture(bands=1)), write("b.tif", texture()))
+    assert "1 band(s) of the before-scene are compared with 3 of the after-scene" in found
+
+
+def test_colours_in_another_order_in_one_scene_only(write, texture) -> None:
+    bgr = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    plain = [ColorInterp.gray, ColorInterp.undefined, ColorInterp.undefined]
+    options = {"photometric": "minisblack"}
+    first, second = (
+        write("a.tif", texture(), colours=bgr, **options),
+        write("b.tif", texture(), colours=plain, **options),
+    )
+    assert "bands 1 to 3 of the before-scene are blue, green, red" in warnings_of(first, second)
+    assert "--bands" not in warnings_of(first, first)
+    assert "--bands" not in warnings_of(first, second, bands=(3, 2, 1))
+
+
+def test_values_of_different_types(write, texture) -> None:
+    other = write("b.tif", texture().astype(np.uint16) * 100)
+    assert "values of different types (uint8, uint16)" in warnings_of(write("a.tif", texture()), other)
+
+
+def test_scenes_that_look_very_different(write, texture) -> None:
+    image = texture(height=300, width=300)
+    found = warnings_of(write("a.tif", image), write("b.tif", (image * 0.3).astype(np.uint8)))
+    assert "differ much in brightness or contrast" in found
+
+
+def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
+    ground = gaussian_filter(np.random.default_rng(3).normal(size=(900, 900)), 1.5)
+    ground = (127 + 400 * ground).clip(1, 255)
+    image = np.repeat(ground[None], 3, axis=0).astype(np.uint8)
+    moved = np.repeat(shift(ground, (8, 5), mode="nearest")[None], 3, axis=0).astype(np.uint8)
+    second = write("b.tif", moved[:, 300:, 300:], transform=UTM @ Affine.translation(300, 300))
+    with open_pair(write("a.tif", image), second, register=True) as pair:
+        assert pair.report().corrected
+        rows, cols = np.nonzero(pair.read(pair.overlap.grown(50)).valid)
+        assert rows.min() + pair.overlap.row_start - 50 == 292
+        assert cols.min() + pair.overlap.col_start - 50 == 295
