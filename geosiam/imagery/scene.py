@@ -32,6 +32,8 @@ Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 # where small numbers are megabytes, rasterio takes bytes.
 ENVIRONMENT = {"GDAL_CACHEMAX": 256_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
 
+_OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
+
 _HEADER_BYTES = 2**20
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
@@ -68,6 +70,8 @@ class Source:
     def _of_array(cls, array: xarray.DataArray) -> Source:
         from rioxarray.exceptions import RioXarrayError  # noqa: PLC0415 - slow to import, and a file does not need it
 
+        if not hasattr(array, "rio"):
+            raise TypeError(f"a scene is a path, an open dataset or a DataArray, not a {type(array).__name__}")
         name = str(array.name if array.name is not None else "the DataArray")
         if array.rio.crs is None:
             raise SceneRefusedError(name, "has no coordinate reference system", "call .rio.write_crs() on it")
@@ -96,7 +100,7 @@ class Source:
         if local and not Path(self.path).exists():
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
-            with warnings.catch_warnings():
+            with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
                 dataset = rasterio.open(self.path)
         except RasterioError as error:

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,6 +67,21 @@ def test_reports_and_messages_call_an_array_by_its_name(write, texture) -> None:
 def test_arrays_that_are_no_rasters(change, write, texture) -> None:
     with pytest.raises(SceneRefusedError, match=r"survey: cannot be taken for a raster .*; give it dimensions"):
         open_pair(write("a.tif", texture()), change(array(texture())).rename("survey"))
+
+
+@pytest.mark.parametrize("scene", [None, 5, np.zeros((3, 9, 9))])
+def test_what_is_no_scene_at_all(scene: object) -> None:
+    with pytest.raises(TypeError, match=f"not a {type(scene).__name__}"):
+        Source.of(scene)
+
+
+def test_opening_in_many_threads_leaves_the_warnings_alone(write, texture) -> None:
+    source = Source(str(write("a.tif", texture())))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda _: source._opened().close(), range(40)))
+    assert warnings.filters == before
 
 
 def test_a_source_keeps_its_names_on_the_way_to_another_process() -> None:
