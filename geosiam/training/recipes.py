@@ -16,10 +16,12 @@ from torch.nn.functional import avg_pool2d
 from geosiam.errors import OptionError
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
+from geosiam.training.losses import CrossEntropy
 from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade
 
 if TYPE_CHECKING:
     from geosiam.network.receptive_field import ReceptiveField
+    from geosiam.training.losses import Objective
     from geosiam.training.sources import ChipSource
 
 _LEAST_COVER = 0.125  # share of a cell's own pixels from which on it counts as anomalous
@@ -93,6 +95,11 @@ class Recipe(Protocol):
         """How long and how fast."""
         ...
 
+    @property
+    def objective(self) -> Objective:
+        """What it is trained for."""
+        ...
+
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
         """Make a batch of labelled pairs."""
         ...
@@ -104,6 +111,7 @@ class PaperRecipe:
 
     network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
     schedule: Schedule = field(default_factory=lambda: Schedule(epochs=20, steps=None, batch_size=256))
+    objective: Objective = field(default_factory=CrossEntropy)
     chip_size: int = 32
     name: str = "paper"
     summary: str = "Blue rectangles of 1-99 % area on random pairs of chips; similar = same state (Hirokawa, VI)"
@@ -128,6 +136,7 @@ class SurveyRecipe:
 
     network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
     schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=64))
+    objective: Objective = field(default_factory=CrossEntropy)
     chip_size: int = 64
     anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)
     nuisance: NuisanceConfig = field(default_factory=NuisanceConfig)
