@@ -233,7 +233,7 @@ def _compare(
 
 
 def _draw(drawn: dict[str, NDArray[np.float32]], labels: NDArray[np.uint8], path: Path) -> None:
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 2.9), layout="constrained")
     by_name: dict[str, Variant] = {variant.name: variant for variant in VARIANTS}
     for place, (name, points) in enumerate(drawn.items(), start=1):
         axes = figure.add_subplot(1, len(drawn), place, projection="3d")

@@ -106,14 +106,14 @@ def _draw_mosaics(trained: TrainingRun, test: DigitStack, path: Path) -> dict[st
     axes = figure.subplots(1, 4)
     for axis, picture, title in zip(axes[:2], (first, second), ("first", "second"), strict=True):
         axis.imshow(picture[0], cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, size=9)
+        axis.set_title(title, size=8)
     axes[2].imshow(cells, cmap="viridis", vmin=0, vmax=1)
-    axes[2].set_title("P(similar), pair by pair", size=9)
+    axes[2].set_title("P(similar), pair by pair", size=8)
     for row, col in np.argwhere(wrong):
         axes[2].plot([col - 0.5, col + 0.5, col + 0.5, col - 0.5, col - 0.5],
                      [row - 0.5, row - 0.5, row + 0.5, row + 0.5, row - 0.5], color="red")  # fmt: skip
     image = axes[3].imshow(similarity, cmap="viridis", vmin=0, vmax=1)
-    axes[3].set_title("P(similar), every cell of the pass", size=9)
+    axes[3].set_title("P(similar), every cell of the pass", size=8)
     figure.colorbar(image, ax=axes, shrink=0.8)
     for axis in axes:
         axis.set_xticks([])

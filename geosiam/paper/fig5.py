@@ -106,12 +106,12 @@ def _draw(before: Tensor, after: Tensor, scores: NDArray[np.float32], truth: NDA
     axes: list[Any] = list(figure.subplots(1, 4))
     for axis, picture, title in zip(axes[:2], (before, after), ("first", "second"), strict=True):
         axis.imshow(picture.permute(1, 2, 0))
-        axis.set_title(title, size=9)
+        axis.set_title(title, size=8)
     axes[2].imshow(scores, cmap="inferno", vmin=0, vmax=1)
-    axes[2].set_title("anomaly score, every cell of the pass", size=9)
+    axes[2].set_title("anomaly score, every cell of the pass", size=8)
     chips = chip_scores(scores)
     image = axes[3].imshow(chips, cmap="inferno", vmin=0, vmax=1)
-    axes[3].set_title("anomaly score, chip by chip", size=9)
+    axes[3].set_title("anomaly score, chip by chip", size=8)
     for row, col in np.argwhere((chips > 0.5) != truth):  # noqa: PLR2004 - even odds
         axes[3].add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="cyan", linewidth=1.5))
     figure.colorbar(image, ax=axes, shrink=0.8)

@@ -187,7 +187,7 @@ def _picture(bench: Workbench, template: Template, model: str, fill: str) -> Pic
             grid=Grid(template.crs, template.transform, template.image.shape[2], template.image.shape[1]),
             predicted=geopandas.read_file(folder / "found.gpkg", layer=LAYER),
             truth=_true_polygons(template, inserted),
-            width_px=1200,
+            width_px=1100,
         )  # fmt: skip
     shrink(path)
     colours = "blue" if fill == "blue" else "random colours"
