@@ -78,6 +78,8 @@ class TrainingRun:
         Where to compute.
     precision
         ``"fp32"`` or ``"bf16"`` (automatic mixed precision).
+    init
+        Checksum of the weights it began with; empty where these were random.
     save_every_s
         Least time between two checkpoints in seconds; 0 keeps every epoch, the last one is always kept.
     """
@@ -89,6 +91,7 @@ class TrainingRun:
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    init: str = ""
     save_every_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -243,6 +246,7 @@ class TrainingRun:
             "steps": self.steps,
             "chips": len(self.source),
             "precision": self.precision,
+            **({"init": self.init} if self.init else {}),
         }
 
     def _history_json(self) -> str:
