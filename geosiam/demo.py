@@ -67,7 +67,7 @@ def run_demo(
     *,
     size: int = 1024,
     seed: int = 0,
-    options: DetectOptions = DetectOptions(),  # noqa: B008 - frozen
+    options: DetectOptions = DetectOptions(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DemoResult:
     """Generate a pair, find what changed, and compare with the truth.

@@ -13,7 +13,8 @@ from rasterio.crs import CRS
 
 from geosiam.detection import scoring
 from geosiam.detection.execution import stream_scores
-from geosiam.detection.scoring import Scorer, choose_device, choose_precision, lazy_scores
+from geosiam.detection.hardware import choose_device, choose_precision
+from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.pair import PairBlock

