@@ -78,4 +78,5 @@ class DetectOptions:
 
     def of_pair(self) -> dict[str, Any]:
         """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""
-        return {name: getattr(self, name) for name in ("bands", "valid_area", "register", "radiometry")}
+        shared = {name: getattr(self, name) for name in ("bands", "valid_area", "register", "radiometry")}
+        return shared | {"skip_unreadable": self.on_error == "skip"}

@@ -23,7 +23,7 @@ from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.preflight import preflight
 from geosiam.provenance import identity, provenance, raster_tags
-from geosiam.vector.geopackage import check_target, write_polygons
+from geosiam.vector.geopackage import check_target, remove_leftovers, write_polygons
 from geosiam.vector.polygons import iter_polygons, vectorize
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def detect(
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     with _scored(before, after, raster, options, on_progress) as scored:
+        remove_leftovers(output)
         cut = vectorize_raster(raster, output, threshold=options.threshold, min_area=options.min_area)
     return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes)
 

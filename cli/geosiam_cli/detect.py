@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.8 --min-area 1.5m2",
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
-        "geosiam detect s3://bucket/before.tif s3://bucket/after.tif -o changes.gpkg --scheduler tcp://host:8786",
+        "geosiam detect https://host/before.tif https://host/after.tif -o x.gpkg --scheduler tcp://host:8786",
     ),
 )
 @options.scenes

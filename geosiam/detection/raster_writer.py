@@ -245,9 +245,9 @@ class ScoreRasterWriter:
         """Close everything; keep what the next run needs to go on, or nothing."""
         try:
             if resumable:
-                self._clean_up(self._partial, self._journal.path)
                 with contextlib.suppress(OSError, ValueError):  # a full disk; a closed file, of which all is saved
                     self._save()
+                self._clean_up(self._partial, self._journal.path)
                 _log.warning("%s: %s and kept; the same command goes on", self.path, _progress(self._journal))
             self._working.close()
             if not resumable:
