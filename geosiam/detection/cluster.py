@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import itertools
+import pickle
 import time
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,13 @@ def stream_on_cluster(
     """
     from distributed import as_completed  # noqa: PLC0415 - an extra, and slow to import
 
+    _check_sendable(job.pair)
     crew = _Crew(client)
     running: dict[Future, Block] = {}
     try:
         # A result that workers hold and can make again, not data that would be gone with the last one who had it.
         held = client.submit(_unpacked, job.pair, job.scorer, pure=False)
-        finished = as_completed()
+        finished = as_completed(loop=client.loop)
         while True:
             for block in itertools.islice(blocks, max(0, crew.room() - len(running))):
                 future = client.submit(_scored, held, block, pure=False)
@@ -96,6 +98,13 @@ def stream_on_cluster(
     finally:
         for future in running:
             future.release()
+
+
+def _check_sendable(pair: Pair) -> None:
+    try:
+        pickle.dumps(pair)
+    except TypeError as error:
+        raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
 
 
 def _unpacked(pair: Pair, scorer: Scorer) -> Job:

@@ -46,17 +46,19 @@ class Journal:
             The file is no journal of this version.
         """
         try:
-            stored = json.loads(path.read_bytes())
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            if stored["geosiam_journal"] != _FORMAT:
-                raise ValueError(f"a journal of version {stored['geosiam_journal']}")
+            stored = json.loads(text)
+            version = stored["geosiam_journal"]
             bits = np.frombuffer(base64.b64decode(stored["done"]), np.uint8)
-            done = np.unpackbits(bits, count=stored["blocks"]).astype(bool)
-            return cls(path, stored["identity"], done)
-        except (KeyError, TypeError) as error:
+            journal = cls(path, stored["identity"], np.unpackbits(bits, count=stored["blocks"]).astype(bool))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError("no journal") from error
+        if version != _FORMAT:
+            raise ValueError(f"no journal of version {_FORMAT}")
+        return journal
 
     def differing(self, identity: Mapping[str, str]) -> list[str]:
         """Return the names of what is not the same in another run."""
