@@ -51,9 +51,10 @@ def multiplies_bf16() -> bool:
     """Return whether this CPU has instructions for products of bf16 (AVX512-BF16 or AMX) and PyTorch uses them.
 
     A CPU without them computes bf16 as well, but slower than fp32. ``ATEN_CPU_CAPABILITY`` and ``ONEDNN_MAX_CPU_ISA``
-    can keep PyTorch from using them; both are respected as far as PyTorch tells.
+    can keep PyTorch from using AVX512 at all; then the answer is no.
     """
-    if not torch.backends.mkldnn.is_available() or "AVX512" not in torch.backends.cpu.get_cpu_capability():
+    used = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not used or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch itself asks so
         return False
     # The public torch.cpu.get_capabilities() is younger than the oldest PyTorch that will do.
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

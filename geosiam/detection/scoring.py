@@ -12,6 +12,7 @@ import torch
 from geosiam.detection.hardware import choose_device, choose_precision, named_device
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
+from geosiam.network.siamese import normalised
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -155,12 +156,13 @@ class Scorer:
 
     def _forward(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self.network(self._tensor(before), self._tensor(after))
+            logits = self.network.compare(self._tensor(before), self._tensor(after))
             scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].cpu().numpy()
         return scores
 
     def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device, self.dtype)
+        # Normalised before it is rounded: numbers around 0 keep more of the difference between two dates.
+        tensor = normalised(torch.from_numpy(np.ascontiguousarray(image))[None]).to(self.device, self.dtype)
         return tensor.contiguous(memory_format=torch.channels_last)
 
     def _surely_empty(self, pair: Pair, block: Block) -> bool:
