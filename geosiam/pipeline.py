@@ -189,7 +189,7 @@ def _scored(
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
     with connected(options.scheduler) as client, open_pair(before, after, **options.of_pair()) as pair:
-        record = provenance(pair, model, options)
+        record = provenance(pair, model, scorer, options)
         raster = ScoreRasterWriter(
             output,
             pair.grid.coarsened(scorer.stride),

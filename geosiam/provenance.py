@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geosiam import __version__
+from geosiam.detection.hardware import precision_name
 from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG
 from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX
 
@@ -26,7 +27,7 @@ _DECISIONS = (
 )  # fmt: skip
 
 
-def provenance(pair: ScenePair, model: Model, options: DetectOptions) -> dict[str, Any]:
+def provenance(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, Any]:
     """Return everything that says how a result came about, as JSON can hold it."""
     return {
         "geosiam_version": __version__,
@@ -34,6 +35,7 @@ def provenance(pair: ScenePair, model: Model, options: DetectOptions) -> dict[st
         "pair": pair.report().to_dict(),
         "model": {"source": model.source, "name": model.card.name, "checksum": model.card.checksum},
         "options": options.to_dict(),
+        "computed": {"device": scorer.device.type, "precision": precision_name(scorer.dtype)},
         "warnings": list(pair.report().warnings),
     }
 
@@ -67,7 +69,7 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
         "valid area": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
         "choice of bands, registration or radiometry": _digest([options.bands, options.register, options.radiometry]),
         "reading of the scenes": _digest([report[decision] for decision in _DECISIONS]),
-        "device or precision": f"{scorer.device.type} {scorer.dtype}",
+        "device or precision": f"{scorer.device.type} {precision_name(scorer.dtype)}",
         "version of geosiam or torch": f"{__version__} {torch.__version__} {BLOCK_PX} {FORWARD_PX}",
     }
 

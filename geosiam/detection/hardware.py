@@ -35,7 +35,7 @@ def named_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number type of the forward pass.
 
-    ``auto`` is bf16 on a CPU that multiplies it in hardware, where it is about three times as fast and scores stay
+    ``auto`` is bf16 on a CPU that multiplies it in hardware, where it is two to three times as fast and scores stay
     close to fp32 (docs/models.md says how close), and fp32, the reference, everywhere else.
     """
     if name == "auto":
@@ -45,6 +45,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
     return _PRECISIONS[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return what a number type is called here: ``fp32``, ``bf16`` or ``fp16``."""
+    return next(name for name, known in _PRECISIONS.items() if known == dtype)
 
 
 def multiplies_bf16() -> bool:

@@ -162,8 +162,8 @@ class Scorer:
 
     def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
         # Normalised before it is rounded: numbers around 0 keep more of the difference between two dates.
-        tensor = normalised(torch.from_numpy(np.ascontiguousarray(image))[None]).to(self.device, self.dtype)
-        return tensor.contiguous(memory_format=torch.channels_last)
+        tensor = normalised(torch.from_numpy(image)[None])
+        return tensor.to(self.device, self.dtype, memory_format=torch.channels_last)
 
     def _surely_empty(self, pair: Pair, block: Block) -> bool:
         c, o, s = block.cells, pair.overlap, self.stride

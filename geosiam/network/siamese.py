@@ -188,7 +188,7 @@ class Discriminator(nn.Module):
 
 def normalised(images: Tensor) -> Tensor:
     """Return images in [0, 1] as the encoder takes them: around 0."""
-    return (images - INPUT_CENTRE) / INPUT_SPREAD
+    return (images - INPUT_CENTRE).div_(INPUT_SPREAD)
 
 
 class SiameseNetwork(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -216,7 +217,8 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(part)
 
     def log_request(self, code="-", size="-"):
-        print(self.command, int(code), self.path, self.headers.get("Range"), flush=True)
+        sys.stdout.write(f"{self.command} {int(code)} {self.path}\\n")  # one line at once: requests are threads
+        sys.stdout.flush()
 
 handler = lambda *args: RangeHandler(*args, directory=sys.argv[1])
 with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -243,7 +245,7 @@ def test_workers_read_urls_by_ranges(client, scenes: SurveyPaths, here: Path, tm
         detect(f"{url}/before.tif", f"{url}/after.tif", tmp_path / "a.gpkg", options=DetectOptions(scheduler=client))
     requests = [line.split() for line in (tmp_path / "log").read_text().splitlines()[1:]]
     for name in ("/before.tif", "/after.tif"):
-        codes = [code for method, code, path, *_ in requests if (method, path) == ("GET", name)]
+        codes = [code for method, code, path in requests if (method, path) == ("GET", name)]
         assert set(codes) == {"206"}
         assert len(codes) >= 3  # this process and both workers
     assert_same(tmp_path / "a.gpkg", here)
@@ -334,6 +336,22 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(OptionError, match=r"pip install 'geosiam\[cluster\]'"), connected("tcp://127.0.0.1:1"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (distributed.KilledWorker("block", None, 3), "give the workers more memory or fewer threads"),
+        (ModuleNotFoundError("No module named 'geosiam'"), "install the same geosiam on them"),
+        (asyncio.CancelledError(), "start it again, and then the same command"),
+    ],
+)
+def test_what_goes_wrong_on_a_cluster_is_one_line(client, error: BaseException, says: str) -> None:
+    reported = cluster._reported(client, error)
+    assert isinstance(reported, ClusterError)
+    assert reported.subject == f"scheduler {client.scheduler.address}"
+    assert reported.remedy == says
+    assert cluster._reported(client, ZeroDivisionError()) is None
 
 
 def test_a_scheduler_that_goes_away_is_one_line_and_the_run_is_kept(

@@ -73,6 +73,9 @@ def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, 
         assert MaskFlags.nodata in scores.mask_flag_enums[0]
         provenance = json.loads(scores.tags()["GEOSIAM_PROVENANCE"])
     assert provenance["model"]["name"] == "survey"
+    assert provenance["computed"]["device"] in {"cpu", "cuda"}
+    assert provenance["computed"]["precision"] in {"fp32", "bf16"}
+    assert provenance["holes"] == []
     assert provenance["pair"]["before"]["name"] == str(scenes.before)
 
 
