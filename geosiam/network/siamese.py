@@ -160,6 +160,14 @@ class Encoder(nn.Sequential):
         return nn.Sequential(*layers)
 
 
+def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
+    """Return the norm of the difference of two features (n, features, rows, cols): (n, 1, rows, cols) (equation 3).
+
+    Its gradient is finite, namely zero, where both agree.
+    """
+    return ((before - after).square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+
+
 class Discriminator(nn.Module):
     """Two 1x1 convolutions over both features and their distance: the logit of "similar" (equations 3 and 4)."""
 
@@ -176,11 +184,7 @@ class Discriminator(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols)."""
-        difference = before - after
-        if self.distance == "elementwise":
-            distance = difference.abs()
-        else:
-            distance = (difference.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
         seen = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
         logits: Tensor = self.layers(seen)
         return logits
