@@ -132,7 +132,8 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        return {"path": self.path, "name": self.name}
+        path = str(Path(self.path).absolute()) if Path(self.path).exists() else self.path  # others work elsewhere
+        return {"path": path, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

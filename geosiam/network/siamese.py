@@ -190,6 +190,11 @@ class Discriminator(nn.Module):
         return logits
 
 
+def normalised(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as the encoder takes them: around 0."""
+    return (images - INPUT_CENTRE).div_(INPUT_SPREAD)
+
+
 class SiameseNetwork(nn.Module):
     """Encoder and discriminator; the logit is of "similar", so the anomaly score is ``sigmoid(-logit)``.
 
@@ -207,12 +212,16 @@ class SiameseNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
-        features: Tensor = self.encoder((images - INPUT_CENTRE) / INPUT_SPREAD)
+        features: Tensor = self.encoder(normalised(images))
         return features
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
-        both = self.encode(torch.cat([before, after]))
+        return self.compare(normalised(before), normalised(after))
+
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return what :meth:`forward` does for images that are :func:`normalised` already."""
+        both = self.encoder(torch.cat([before, after]))
         return self.discriminator(*both.chunk(2))  # type: ignore[no-any-return]
 
     def for_inference(self) -> SiameseNetwork:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam import __version__
-from geosiam.detection.scoring import choose_device
+from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.datasets import load_chips
