@@ -17,6 +17,7 @@ from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG, ScoreRaster, ScoreRasterWriter
 from geosiam.detection.scoring import BLOCK_PX, Scorer, default_workers, lazy_scores
 from geosiam.errors import OptionError, OutputError
+from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.network.weights import DEFAULT_MODEL, Model, load_model
@@ -172,6 +173,7 @@ def detect(
     check_target(output)
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
+    check_place(raster)
     scored = score_to_raster(before, after, raster, options=options, on_progress=on_progress)
     cut = vectorize_raster(
         raster,
@@ -307,7 +309,7 @@ def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
     """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies."""
     for scene in inputs:
         name = scene if isinstance(scene, str | os.PathLike) else getattr(scene, "name", None)
-        if name is not None and Path(str(name)).exists() and Path(target).exists() and Path(target).samefile(str(name)):
+        if name is not None and is_there(str(name)) and is_there(target) and Path(target).samefile(str(name)):
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 

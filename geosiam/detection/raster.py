@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geosiam.detection.raster_style import raster_qml
 from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, ScoreType, WorkingRaster, decode, encode
 from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.grid import Window as Cells
 
@@ -90,8 +91,7 @@ class ScoreRasterWriter:
         self._style = self.path.with_name(f".{self.path.name}.{unique}.qml")
 
     def __enter__(self) -> Self:
-        if not self.path.parent.is_dir():
-            raise OutputError(self.path, "its folder does not exist", "create the folder or choose another output")
+        check_place(self.path)
         try:
             with self._reported():
                 self._working = WorkingRaster(self._partial, self._grid, self._dtype, self._tags)
@@ -311,7 +311,7 @@ def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the caller refuses it in its own words
             dataset = rasterio.open(path)
     except RasterioError as error:
-        if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        if "://" not in path and not path.startswith("/vsi") and not is_there(path):
             raise SceneNotFoundError(path, "does not exist", "check the path") from error
         raise SceneUnreadableError(path, f"is no raster GDAL can open ({error})", "check the file") from error
     with dataset:

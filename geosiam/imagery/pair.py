@@ -222,7 +222,7 @@ class _Preflight:
             shift=None if shift is None else asdict(shift),
             corrected=corrected,
             shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
-            warnings=(*self.warnings, *remarks_on_radiometry(radiometry), *remarks_on_shift(remaining)),
+            warnings=(*self.warnings, *remarks_on_radiometry(radiometry, mode), *remarks_on_shift(remaining)),
         )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
 
@@ -231,7 +231,7 @@ class _Preflight:
         if overlap is not None and margin:  # where a correction may move the scene to
             overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
         if overlap is not None and area is not None:
-            overlap = overlap.intersection(area.bounds(self.grid))
+            overlap = overlap.intersection(area.bounds())
         if overlap is None:
             raise SceneRefusedError(
                 self.sources[1].name, f"does not overlap {self.sources[0].name}", "choose two scenes of the same place"

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _BYTE = 255.0
 _LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
 _LEAST_SHARE = 0.5  # of a shared range that each scene has to use
+_LARGE = 1e30  # float32 ends at 3e38
+_FINE = 1e-3  # of the largest value: float32 knows seven digits of it
+_LARGEST = 1e300  # differences of larger values are infinite
+_LEAST_WIDTH = 1e-6  # of the values of a channel that has but one
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,18 @@ class Scaling:
         if self == FULL_BYTE and values.dtype == np.uint8:  # the common case, in a single pass
             return np.asarray(np.multiply(values, np.float32(1 / _BYTE), dtype=np.float32))
         shape = (3,) + (1,) * (values.ndim - 1)
-        low = np.array(self.low, np.float32).reshape(shape)
-        gain = np.float32(1) / (np.array(self.high, np.float32).reshape(shape) - low)
-        return np.asarray((values - low) * gain, np.float32).clip(0, 1)
+        precision: type[np.floating[Any]] = np.float32 if self._plain else np.float64
+        low, high = (np.array(ends, np.float64).reshape(shape).astype(precision) for ends in (self.low, self.high))
+        gain = 1 / (high - low)
+        with np.errstate(over="ignore"):  # far outside is 0 or 1 all the same
+            return np.asarray(((values - low) * gain).clip(0, 1), np.float32)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether float32 tells the ends apart and holds what is computed with them."""
+        largest = np.abs([self.low, self.high]).max()
+        width = np.abs(np.subtract(self.high, self.low)).min()
+        return bool(largest < _LARGE and width > max(1 / _LARGE, _FINE * largest))
 
 
 FULL_BYTE = Scaling((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
@@ -67,8 +80,10 @@ def _share(own: Scaling, shared: Scaling) -> float:
 
 
 def _stretch(pixels: NDArray[Any]) -> Scaling:
-    low, high = np.percentile(pixels.astype(np.float64), (_LOW, _HIGH), axis=1)
-    high = np.where(high > low, high, low + 1)  # a channel of one value
+    values = pixels.astype(np.float64).clip(-_LARGEST, _LARGEST)
+    low, high = np.percentile(values, (_LOW, _HIGH), axis=1)
+    flat = high - low < 1 / _LARGEST  # a channel of one value
+    high = np.where(flat, low + np.maximum(1, np.abs(low) * _LEAST_WIDTH), high)
     return Scaling(_triple(low), _triple(high))
 
 

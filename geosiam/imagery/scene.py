@@ -17,7 +17,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
+from geosiam.imagery.validity import has_alpha, has_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,20 +91,23 @@ class Source:
             ) from error
         return cls(memory.name, name, memory)
 
-    def handle(self) -> DatasetReader:
-        """Return this thread's handle."""
-        if not hasattr(self._local, "dataset"):
-            self._local.dataset = self._opened()
-        return self._local.dataset
+    def handle(self, view: str | None = None) -> DatasetReader:
+        """Return this thread's handle of the scene, or of a virtual raster that shows the scene in another way."""
+        if not hasattr(self._local, "datasets"):
+            self._local.datasets = {}
+        datasets: dict[str | None, DatasetReader] = self._local.datasets
+        if view not in datasets:
+            datasets[view] = self._opened(view)
+        return datasets[view]
 
-    def _opened(self) -> DatasetReader:
+    def _opened(self, view: str | None = None) -> DatasetReader:
         local = "://" not in self.path and not self.path.startswith("/vsi") and ":" not in self.path[2:]
-        if local and not Path(self.path).exists():
+        if local and not is_there(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
-                dataset = rasterio.open(self.path)
+                dataset = rasterio.open(view or self.path)
         except RasterioError as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
@@ -247,11 +252,9 @@ def _digest(content: bytes) -> str:
 
 
 def _mask_kind(dataset: DatasetReader) -> str:
-    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
-    for kind in ("alpha", "nodata", "per_dataset"):
-        if kind in flags:
-            return {"per_dataset": "mask band"}.get(kind, kind)
-    return "none"
+    named = any(value is not None for value in dataset.nodatavals)
+    kinds = {"alpha": has_alpha(dataset), "nodata": named, "mask band": has_mask(dataset)}
+    return " and ".join(kind for kind, there in kinds.items() if there) or "none"
 
 
 def _crs_name(grid: Grid) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
 from geosiam.imagery.sampling import Patch, Sample
 from geosiam.imagery.scaling import FULL_BYTE, Scaling, choose_scaling
 
@@ -49,3 +51,45 @@ def test_other_types_have_their_own_stretch() -> None:
     first, second = choose_scaling(("uint8", "uint16"), sample(before, after))
     assert first == FULL_BYTE
     same(second, own(after))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint16"])
+@pytest.mark.parametrize("value", [0.0, 7.0, 6e4, 1.27e30, -1.27e30, 3e38, 1.7e308, -1.7e308])
+def test_a_single_value_of_any_size_becomes_a_finite_one(value: float, dtype: str) -> None:
+    if np.dtype(dtype).kind != "f" and not 0 <= value <= 65535:
+        pytest.skip("no such value of this type")
+    if dtype == "float32" and abs(value) > 3.4e38:
+        pytest.skip("no such value of this type")
+    image = np.full((3, 20, 20), value, dtype)
+    first, second = choose_scaling((dtype, dtype), sample(image, image))
+    for scaling in (first, second):
+        scaled = scaling.apply(image)
+        assert np.isfinite(scaled).all()
+        assert np.ptp(scaled) == 0
+
+
+@pytest.mark.parametrize("middle", [0.0, 1e8, -1.3e15, 1.27e30, 1e299])
+@pytest.mark.parametrize("width", [1e-290, 1e-30, 1.0, 1e12, 3e38, 1e299])
+def test_values_of_any_size_become_shares_of_their_range(middle: float, width: float) -> None:
+    if width < 1e6 * np.spacing(abs(middle)):
+        pytest.skip("no such values")
+    image = middle + width * RNG.uniform(-0.5, 0.5, (3, 40, 40))
+    scaling, _ = choose_scaling(("float64", "float64"), sample(image, image))
+    low, high = np.percentile(image.reshape(3, -1) / 2, (0.5, 99.5), axis=1)
+    expected = ((image / 2 - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1)
+    np.testing.assert_allclose(scaling.apply(image), expected, atol=1e-4)
+
+
+def test_large_numbers_of_few_steps_are_told_apart() -> None:
+    image = np.float32(1e8) + 8 * RNG.integers(0, 5, (3, 40, 40)).astype(np.float32)
+    scaling, _ = choose_scaling(("float32", "float32"), sample(image, image))
+    np.testing.assert_allclose(scaling.apply(image), (image - np.float32(1e8)) / 32, atol=1e-5)
+
+
+@pytest.mark.data
+def test_a_real_scene_of_huge_values(data_dir) -> None:
+    path = data_dir / "odd" / "riotiler_fixtures__cog_fullearth.tif"
+    with open_pair(path, path) as pair:
+        block = pair.read(Window(0, 216, 0, 432))
+    assert np.isfinite(block.before).all()
+    assert block.before[:, block.valid].std() > 0.1
