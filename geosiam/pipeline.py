@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.imagery.scene import files_of
 from geosiam.network.weights import DEFAULT_MODEL, Model, load_model
 from geosiam.vector.geopackage import check_target, write_polygons
 from geosiam.vector.polygons import iter_polygons, vectorize
@@ -307,9 +307,10 @@ def preflight(
 
 def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
     """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies."""
-    for scene in inputs:
-        name = scene if isinstance(scene, str | os.PathLike) else getattr(scene, "name", None)
-        if name is not None and is_there(str(name)) and is_there(target) and Path(target).samefile(str(name)):
+    if not is_there(target):
+        return
+    for name in (name for scene in inputs for name in files_of(scene)):
+        if is_there(name) and Path(target).samefile(name):
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 

@@ -109,6 +109,11 @@ class Window:
             min(self.col_start, other.col_start), max(self.col_stop, other.col_stop),
         )  # fmt: skip
 
+    def relative_to(self, other: Window) -> Window:
+        """Return the window counted from the first pixel of another one."""
+        row, col = other.row_start, other.col_start
+        return Window(self.row_start - row, self.row_stop - row, self.col_start - col, self.col_stop - col)
+
     def grown(self, margin: int) -> Window:
         """Return the window with a margin on every side."""
         return Window(self.row_start - margin, self.row_stop + margin, self.col_start - margin, self.col_stop + margin)

@@ -24,7 +24,7 @@ from geosiam.imagery.report import (
     remarks_on_shift,
 )
 from geosiam.imagery.sampling import sample_overlap
-from geosiam.imagery.scaling import Scaling, choose_scaling
+from geosiam.imagery.scaling import PLAIN, Scaling, Unit, choose_scaling
 from geosiam.imagery.scene import ENVIRONMENT, Scene, Source, checked_grid, facts
 from geosiam.imagery.valid_area import ValidArea
 
@@ -205,7 +205,7 @@ class _Preflight:
                 f"has no valid pixel in common with {self.sources[0].name}",
                 "check nodata values, masks and the valid area",
             )
-        scaling = choose_scaling(self._dtypes(), sample)
+        scaling = choose_scaling(self._dtypes(), sample, self._units())
         shift = sample.shift(scaling)
         corrected = register and self._correctable(shift)
         if corrected and shift is not None:
@@ -250,6 +250,16 @@ class _Preflight:
         for source, channels in zip(self.sources, self.channels, strict=True):
             kinds.append("uint8" if channels.table is not None else source.handle().dtypes[channels.indexes[0] - 1])
         return kinds[0], kinds[1]
+
+    def _units(self) -> tuple[Unit, Unit]:
+        units = []
+        for source, channels in zip(self.sources, self.channels, strict=True):
+            dataset, bands = source.handle(), [index - 1 for index in channels.indexes]
+            told = [dataset.scales[band] for band in bands], [dataset.offsets[band] for band in bands]
+            units.append(PLAIN if channels.table is not None else Unit.of(*told))
+        if units[0] != units[1]:
+            self.warnings.append("the scenes store values in different units; their scale and offset are applied")
+        return units[0], units[1]
 
     def _correctable(self, shift: Shift | None) -> bool:
         if shift is None or not shift.trustworthy:

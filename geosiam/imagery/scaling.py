@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
     from numpy.typing import NDArray
 
     from geosiam.imagery.sampling import Sample
@@ -56,19 +59,55 @@ class Scaling:
 FULL_BYTE = Scaling((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
 
 
-def choose_scaling(dtypes: tuple[str, str], sample: Sample) -> tuple[Scaling, Scaling]:
+@dataclass(frozen=True)
+class Unit:
+    """What a stored value measures, for each of the three channels: ``value * scale + offset``."""
+
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self:
+        """Return a unit from what a file says, which may be nonsense."""
+        sound = np.isfinite(scales) & np.isfinite(offsets) & (np.array(scales) != 0)
+        return cls(_triple(np.where(sound, scales, 1.0)), _triple(np.where(sound, offsets, 0.0)))
+
+    def measured(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
+        """Return what stored pixels (3, n) measure."""
+        return np.asarray(pixels * np.array(self.scale)[:, None] + np.array(self.offset)[:, None], np.float64)
+
+    def stored(self, scaling: Scaling) -> Scaling:
+        """Return the scaling of stored values that does to them what this one does to measured values."""
+        low, high = ((np.array(ends) - self.offset) / self.scale for ends in (scaling.low, scaling.high))
+        return Scaling(_triple(low), _triple(high))
+
+
+PLAIN = Unit()
+
+
+def choose_scaling(
+    dtypes: tuple[str, str], sample: Sample, units: tuple[Unit, Unit] = (PLAIN, PLAIN)
+) -> tuple[Scaling, Scaling]:
     """Return the scaling of both scenes: bytes by their full range, other types by percentiles of valid pixels.
 
     Scenes of the same type share one stretch, so that what differs between them stays visible, unless one of them is
-    so much darker or flatter than the other that it would be squeezed into a small part of the range.
+    so much darker or flatter than the other that it would be squeezed into a small part of the range. Scenes that
+    store the same quantity in different units share the stretch of what they measure.
     """
+    if units[0] != units[1]:
+        first, second = _stretches(units[0].measured(sample.before), units[1].measured(sample.after))
+        return units[0].stored(first), units[1].stored(second)
     own = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
     if own[0] is not None and own[1] is not None:
         return own[0], own[1]
-    before, after = own[0] or _stretch(sample.before), own[1] or _stretch(sample.after)
     if dtypes[0] != dtypes[1]:
-        return before, after
-    shared = _stretch(np.concatenate([sample.before, sample.after], axis=1))
+        return own[0] or _stretch(sample.before), own[1] or _stretch(sample.after)
+    return _stretches(sample.before, sample.after)
+
+
+def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Scaling, Scaling]:
+    before, after = _stretch(first), _stretch(second)
+    shared = _stretch(np.concatenate([first, second], axis=1))
     squeezed = min(_share(before, shared), _share(after, shared)) < _LEAST_SHARE
     return (before, after) if squeezed else (shared, shared)
 

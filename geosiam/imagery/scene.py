@@ -51,10 +51,19 @@ class Source:
         What messages and reports call the scene; None: its path.
     memory
         The in-memory file behind the path, kept alive with the source; such a source cannot go to another process.
+    tiles
+        The files that a virtual raster of tiles is made of.
     """
 
-    def __init__(self, path: str, name: str | None = None, memory: MemoryFile | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        memory: MemoryFile | None = None,
+        tiles: tuple[str, ...] = (),
+    ) -> None:
         self.path = path
+        self.tiles = tiles
         self.name = path if name is None else name
         self.memory = memory
         self._local = threading.local()
@@ -65,8 +74,15 @@ class Source:
     def of(cls, scene: Scene) -> Source:
         """Make a source of whatever names or holds a scene."""
         if isinstance(scene, str | os.PathLike):
-            return cls(os.fspath(scene))
+            return cls._of_path(os.fspath(scene))
         return cls(scene.name) if isinstance(scene, DatasetReader) else cls._of_array(scene)
+
+    @classmethod
+    def _of_path(cls, path: str) -> Source:
+        from geosiam.imagery.tiles import find_tiles, mosaic  # noqa: PLC0415 - tiles are sources themselves
+
+        tiles = find_tiles(path)
+        return cls(path) if tiles is None else cls(mosaic(tiles), path, tiles=tuple(tiles))
 
     @classmethod
     def _of_array(cls, array: xarray.DataArray) -> Source:
@@ -101,8 +117,8 @@ class Source:
         return datasets[view]
 
     def _opened(self, view: str | None = None) -> DatasetReader:
-        local = "://" not in self.path and not self.path.startswith("/vsi") and ":" not in self.path[2:]
-        if local and not is_there(self.path):
+        remote = "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
+        if not remote and not is_there(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with _OPENING, warnings.catch_warnings():
@@ -137,7 +153,7 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        return {"path": self.path, "name": self.name}
+        return {"path": self.path, "name": self.name, "tiles": self.tiles}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -145,9 +161,10 @@ class Source:
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """What a scene says of itself, as JSON can hold it."""
+    """What a scene says of itself, as JSON can hold it; a scene of tiles names these."""
 
     name: str
+    tiles: tuple[str, ...]
     driver: str
     width: int
     height: int
@@ -207,6 +224,7 @@ def facts(source: Source) -> SceneFacts:
     nodata = dataset.nodata
     return SceneFacts(
         name=source.name,
+        tiles=tuple(Path(tile).name for tile in source.tiles),
         driver=dataset.driver,
         width=dataset.width,
         height=dataset.height,
@@ -221,11 +239,21 @@ def facts(source: Source) -> SceneFacts:
     )
 
 
+def files_of(scene: Scene) -> list[str]:
+    """Return the names of the files that a scene is read from."""
+    from geosiam.imagery.tiles import find_tiles  # noqa: PLC0415 - tiles are sources themselves
+
+    if isinstance(scene, str | os.PathLike):
+        path = os.fspath(scene)
+        return find_tiles(path) or [path]
+    return [scene.name] if isinstance(scene, DatasetReader) else []
+
+
 def fingerprint(scene: Scene) -> str:
     """Return what tells a changed scene from an unchanged one, without reading all of it.
 
     Size in bytes, time of change in nanoseconds, and the start of the SHA-256 of the first mebibyte, where a GeoTIFF
-    has its header. An array has no time of change. A URL has no fingerprint: "".
+    has its header; of all tiles where a scene has any. An array has no time of change. A URL has no fingerprint: "".
     """
     source = Source.of(scene)
     try:
@@ -238,11 +266,18 @@ def _fingerprint(source: Source) -> str:
     if source.memory is not None:
         content = bytes(source.memory.getbuffer())
         return f"{len(content)}-{_digest(content[:_HEADER_BYTES])}"
+    if source.tiles:
+        marks = [f"{Path(tile).name} {_fingerprint_of_file(Path(tile))}" for tile in source.tiles]
+        return f"{len(marks)}-{_digest(chr(10).join(marks).encode())}"
+    return _fingerprint_of_file(Path(source.path))
+
+
+def _fingerprint_of_file(path: Path) -> str:
     try:
-        status = Path(source.path).stat()
-        with Path(source.path).open("rb") as file:
+        status = path.stat()
+        with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{status.st_size}-{status.st_mtime_ns}-{_digest(head)}"
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import rasterio
 
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.sampling import Patch, Sample
-from geosiam.imagery.scaling import FULL_BYTE, Scaling, choose_scaling
+from geosiam.imagery.scaling import FULL_BYTE, Scaling, Unit, choose_scaling
 
 RNG = np.random.default_rng(2)
 
@@ -93,3 +94,26 @@ def test_a_real_scene_of_huge_values(data_dir) -> None:
         block = pair.read(Window(0, 216, 0, 432))
     assert np.isfinite(block.before).all()
     assert block.before[:, block.valid].std() > 0.1
+
+
+def test_scenes_in_different_units_share_the_stretch_of_what_they_measure() -> None:
+    measured = RNG.uniform(0.1, 0.5, (3, 60, 60))
+    before, after = np.rint(measured * 10_000), np.rint(measured * 10_000) + 1000  # as Sentinel-2 changed in 2022
+    units = Unit.of([1e-4] * 3, [0] * 3), Unit.of([1e-4] * 3, [-0.1] * 3)
+    first, second = choose_scaling(("uint16", "uint16"), sample(before, after), units)
+    np.testing.assert_allclose(first.apply(before), second.apply(after), atol=1e-6)
+    turned = Unit.of([-1e-4] * 3, [0.6] * 3)
+    first, second = choose_scaling(("uint8", "uint16"), sample(before, 6000 - before), (units[0], turned))
+    np.testing.assert_allclose(first.apply(before), second.apply(6000 - before), atol=1e-6)
+    assert Unit.of([0, np.nan, 2], [3, 4, np.inf]) == Unit()
+
+
+def test_units_are_read_from_the_files(write, texture) -> None:
+    image = texture(height=200, width=200).astype(np.int16)
+    before, after = write("a.tif", image), write("b.tif", 2 * image + 100)
+    with rasterio.open(after, "r+") as file:
+        file.scales, file.offsets = (0.5, 0.5, 0.5), (-50, -50, -50)
+    with open_pair(before, after, radiometry="none") as pair:
+        block = pair.read(Window(0, 200, 0, 200))
+        assert any("different units" in warning for warning in pair.report().warnings)
+    np.testing.assert_allclose(block.before, block.after, atol=1e-5)
