@@ -21,7 +21,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import MaskFlags
@@ -152,9 +151,7 @@ def main() -> int:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         rows, wrong = examine(paths, Path(temporary))
-    print(
-        "# Odd rasters\n\nMade by `python benchmarks/odd_rasters.py --data DIR` with the files that the tests read.\n"
-    )
+    print("# Odd rasters\n\nMade by `python benchmarks/odd_rasters.py --data DIR`, with the files the tests read.\n")
     print("| file | exit code | with itself | moved by a part of a pixel, its middle turned | with the other files |")
     print("|---|---|---|---|---|")
     for row in rows:

@@ -11,7 +11,7 @@ import rasterio
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import radiometry as radiometric
-from geosiam.imagery.alignment import align, check_transformable, footprint
+from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, turned
 from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.reader import AlignedReader
@@ -184,7 +184,8 @@ class _Preflight:
 
     def __init__(self, before: Source, after: Source, bands: Sequence[int] | None) -> None:
         self.sources = before, after
-        self.grid, self.after_grid = checked_grid(before), checked_grid(after)
+        self.grid = checked_grid(before)
+        self.after_grid = turned(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
         handles = before.handle(), after.handle()
         by_colour = all(names_its_colours(handle) for handle in handles)
@@ -243,6 +244,7 @@ class _Preflight:
         palette = self.channels[1].table is not None
         own = align(self.grid, self.grid)
         there = align(self.after_grid, self.grid, palette=palette, shift=shift)
+        check_resolution((before.name, after.name), (self.grid, self.after_grid), there)
         return AlignedReader(before, self.channels[0], own), AlignedReader(after, self.channels[1], there)
 
     def _dtypes(self) -> tuple[str, str]:

@@ -145,6 +145,7 @@ class AlignedReader:
             options = {"src_nodata": hole, "nodata": hole, "UNIFIED_SRC_NODATA": "NO"}
         return WarpedVRT(
             dataset,
+            src_transform=self.alignment.scene.transform,
             crs=target.crs,
             transform=target.transform @ Affine.translation(cols, rows),
             width=target.width,

@@ -91,7 +91,8 @@ def remarks_on_resolution(alignment: Alignment) -> list[str]:
     """Say where the pixels of the scenes differ much in size."""
     ratio = alignment.ratio
     if ratio > _OTHER_SIZE:
-        return [f"the after-scene's pixels are {ratio:.3g} times as small and are averaged"]
+        done = "the most frequent of them counts" if alignment.resampling == "mode" else "are averaged"
+        return [f"the after-scene's pixels are {ratio:.3g} times as small and {done}"]
     if ratio < 1 / _OTHER_SIZE:
         return [f"the after-scene's pixels are {1 / ratio:.3g} times as large: it does not show small things"]
     return []
