@@ -84,6 +84,7 @@ def changed(path: Path, folder: Path) -> Path | None:
                 masked = MaskFlags.per_dataset in file.mask_flag_enums[0] and "alpha" not in {c.name for c in colours}
                 mask = file.read_masks(1) if masked else None
                 gcps, rpcs, transform = file.gcps, file.rpcs, file.transform
+                units = file.scales, file.offsets
     except (RasterioError, OSError):
         return None
     rows, cols = (slice(size // 3, max(size // 3 + 1, 2 * size // 3)) for size in image.shape[1:])
@@ -96,6 +97,7 @@ def changed(path: Path, folder: Path) -> Path | None:
         warnings.simplefilter("ignore")
         with rasterio.open(target, "w", **(kept | options | place)) as file:
             file.write(image)
+            file.scales, file.offsets = units
             if table:
                 file.write_colormap(1, table)
             if mask is not None:

@@ -44,6 +44,7 @@ NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
 
 _FARTHEST_PX = 100.0
+_MOST_PIXELS = 10**13  # of the before-scene, which sets the size of the score raster
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,9 @@ class _Preflight:
     def __init__(self, before: Source, after: Source, bands: Sequence[int] | None) -> None:
         self.sources = before, after
         self.grid = checked_grid(before)
+        if self.grid.width * self.grid.height > _MOST_PIXELS:
+            fact = f"has {self.grid.height} x {self.grid.width} pixels, more than {_MOST_PIXELS:.0e}"
+            raise SceneRefusedError(before.name, fact, "cut out a part of it: gdal_translate -projwin ... IN OUT")
         self.after_grid = turned(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
         handles = before.handle(), after.handle()
@@ -204,7 +208,7 @@ class _Preflight:
             raise SceneRefusedError(
                 self.sources[1].name,
                 f"has no valid pixel in common with {self.sources[0].name}",
-                "check nodata values, masks and the valid area",
+                "check nodata values and masks, or name with --valid-area where data are",
             )
         scaling = choose_scaling(self._dtypes(), sample, self._units())
         shift = sample.shift(scaling)

@@ -56,7 +56,8 @@ class AlignedReader:
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
         dataset = self.source.handle()
-        maskless = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums) and self.channels.opaque
+        unmasked = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums) and not has_alpha(dataset)
+        maskless = unmasked and self.channels.opaque
         if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
             return self.read(window)[1]
         rows, cols = self.alignment.offset

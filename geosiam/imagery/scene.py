@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -32,11 +33,20 @@ Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 # GDAL's default cache is 5 % of the machine's memory for every process. Blocks are read once, so less is enough, but
 # without any each tile is decoded again for each band, and warped again for each strip. Unlike GDAL's own option,
 # where small numbers are megabytes, rasterio takes bytes.
-ENVIRONMENT = {"GDAL_CACHEMAX": 256_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+# Nor does GDAL give up on a server that goes silent, unless it is told when.
+ENVIRONMENT = {
+    "GDAL_CACHEMAX": 256_000_000,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 100,  # bytes a second
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
 
 _OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
 
 _HEADER_BYTES = 2**20
+_LARGEST_BLOCK = 2**30
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
 
@@ -124,7 +134,8 @@ class Source:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
                 dataset = rasterio.open(view or self.path)
-        except RasterioError as error:
+                _ = dataset.colorinterp, dataset.nodatavals  # some of what is broken shows only now
+        except (RasterioError, CPLE_BaseError) as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
             ) from error
@@ -137,7 +148,7 @@ class Source:
         """Turn GDAL's errors while reading into one that names the scene and the place."""
         try:
             yield
-        except (RasterioIOError, rasterio.errors.WarpOperationError) as error:
+        except (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError) as error:
             cause = error.__cause__ or error
             raise SceneUnreadableError(self.name, f"cannot be read at {where} ({cause})", _DECODING) from error
 
@@ -201,10 +212,23 @@ def checked_grid(source: Source) -> Grid:
         raise SceneRefusedError(
             name, "has no coordinate reference system", "assign one: gdal_edit.py -a_srs EPSG:... FILE"
         )
+    _refuse_large_blocks(name, dataset)
     try:
         return Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
     except ValueError as error:
         raise SceneRefusedError(name, f"has an impossible georeference ({error})", "export it again") from error
+
+
+def _refuse_large_blocks(name: str, dataset: DatasetReader) -> None:
+    """Refuse a file of which the smallest part that can be decoded does not fit into memory."""
+    rows, cols = dataset.block_shapes[0]
+    together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+    size = rows * cols * together * np.dtype(dataset.dtypes[0]).itemsize
+    if size > _LARGEST_BLOCK:
+        fact = f"is stored in blocks of {rows} x {cols} pixels, {size / 2**30:.3g} GiB each"
+        raise SceneRefusedError(
+            name, fact, "store it in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+        )
 
 
 def _refuse_without_transform(name: str, dataset: DatasetReader) -> None:

@@ -56,12 +56,13 @@ def validity(dataset: DatasetReader, path: str, bands: list[int]) -> Validity:
     """
     colours = [index for index, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind != _ALPHA]
     counted = bands if _measured(dataset) else colours or bands
-    values = {_text(dataset.nodatavals[index - 1]) for index in counted}
+    told = dataset.nodatavals  # asked for once: of 65,535 bands it takes a while
+    values = {_text(told[index - 1]) for index in counted}
     if values == {"None"}:
         return Validity(_nan_of_plain_floats(dataset), None)
     if len(values) > 1 or has_alpha(dataset) or has_mask(dataset):
         return Validity(None, _view(dataset, path, bands, counted))
-    return Validity(dataset.nodatavals[counted[0] - 1] if _measured(dataset) else None, None)
+    return Validity(told[counted[0] - 1] if _measured(dataset) else None, None)
 
 
 def has_alpha(dataset: DatasetReader) -> bool:
@@ -101,8 +102,9 @@ def _add_mask_of_values(mask: VirtualBand, dataset: DatasetReader, path: str, co
     """Add what the nodata values alone say, which GDAL leaves aside where there is a mask."""
     grid = _grid(dataset)
     bare = VirtualRaster(grid, placed=False)
+    dtypes, told = dataset.dtypes, dataset.nodatavals
     for index in counted:
-        bare.band(dataset.dtypes[index - 1], nodata=dataset.nodatavals[index - 1]).add(path, index)
+        bare.band(dtypes[index - 1], nodata=told[index - 1]).add(path, index)
     if _measured(dataset):
         for position in range(1, len(counted) + 1):
             mask.add(bare.xml(), f"mask,{position}")

@@ -19,7 +19,10 @@ RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
 
 def valid_of(first: Path, second: Path) -> np.ndarray:
     with open_pair(first, second, radiometry="none") as pair:
-        return pair.read(Window(0, pair.grid.height, 0, pair.grid.width)).valid
+        whole = Window(0, pair.grid.height, 0, pair.grid.width)
+        valid = pair.read(whole).valid
+        np.testing.assert_array_equal(pair.valid(whole), valid)
+    return valid
 
 
 def assert_holes(valid: np.ndarray, holes: list[tuple[slice, slice]], *, warped: bool) -> None:
