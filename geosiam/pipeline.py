@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +16,10 @@ from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import OptionError, OutputError
+from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
+from geosiam.imagery.scene import files_of
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.preflight import preflight
@@ -156,6 +157,7 @@ def detect(
     check_target(output)
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
+    check_place(raster)
     with _scored(before, after, raster, options, on_progress) as scored:
         remove_leftovers(output)
         cut = vectorize_raster(raster, output, threshold=options.threshold, min_area=options.min_area)
@@ -304,9 +306,10 @@ def score(
 
 def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
     """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies."""
-    for scene in inputs:
-        name = scene if isinstance(scene, str | os.PathLike) else getattr(scene, "name", None)
-        if name is not None and Path(str(name)).exists() and Path(target).exists() and Path(target).samefile(str(name)):
+    if not is_there(target):
+        return
+    for name in (name for scene in inputs for name in files_of(scene)):
+        if is_there(name) and Path(target).samefile(name):
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, decode
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the caller refuses it in its own words
             dataset = rasterio.open(path)
     except RasterioError as error:
-        if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        if "://" not in path and not path.startswith("/vsi") and not is_there(path):
             raise SceneNotFoundError(path, "does not exist", "check the path") from error
         raise SceneUnreadableError(path, f"is no raster GDAL can open ({error})", "check the file") from error
     with dataset:

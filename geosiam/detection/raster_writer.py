@@ -20,6 +20,7 @@ from geosiam.detection.lock import FileLock
 from geosiam.detection.raster_style import raster_qml
 from geosiam.detection.working_raster import TILE, ScoreType, WorkingRaster
 from geosiam.errors import OptionError, OutputError
+from geosiam.files import check_place
 
 if TYPE_CHECKING:
     import os
@@ -101,8 +102,7 @@ class ScoreRasterWriter:
         return self.path.with_name(f".{self.path.name}.partial.{suffix}")
 
     def __enter__(self) -> Self:
-        if not self.path.parent.is_dir():
-            raise OutputError(self.path, "its folder does not exist", "create the folder or choose another output")
+        check_place(self.path)
         with self._reported():
             if not self._lock.acquire():
                 raise OutputError(self.path, "is being written by another run", "wait for it or choose another output")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from affine import Affine
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _SAME_PLACE_PX = 1e-3  # how far two grids' corners may be apart and still be the same
 _FINER = 1.5  # from this ratio of pixel sizes on, pixels are averaged
+_MOST_DIFFERENT = 10.01  # ratio of pixel sizes up to which scenes are compared; 10, as rounded sizes have it
 _SAMPLES = 41  # points along a side of a grid that are brought to another one
 
 
@@ -28,8 +30,8 @@ class Alignment:
 
     Parameters
     ----------
-    target
-        The grid to read on.
+    scene, target
+        The scene's grid, and the one to read on.
     offset
         (rows, cols) from the target's first pixel to the scene's, if whole pixels coincide; None: it is warped.
     resampling
@@ -42,6 +44,7 @@ class Alignment:
         For the report.
     """
 
+    scene: Grid
     target: Grid
     offset: tuple[int, int] | None
     resampling: str
@@ -61,17 +64,18 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
     offset = _whole_pixels(scene, target) if same_crs and shift == (0.0, 0.0) else None
     if offset is not None:
         moved = f"moved by {offset[0]} rows and {offset[1]} columns" if offset != (0, 0) else "the grids are the same"
-        return Alignment(target, offset, "none", (1.0, 1.0), shift, moved)
+        return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, moved)
     scale = _scale(scene, target)
     ratio = float(1 / np.sqrt(scale[0] * scale[1]))
-    resampling = "nearest" if palette else "average" if ratio > _FINER else "bilinear"
+    finer = ratio > _FINER
+    resampling = ("mode" if finer else "nearest") if palette else ("average" if finer else "bilinear")
     if not same_crs:
         reason = f"warped from {_name(scene)} to {_name(target)}"
     elif abs(ratio - 1) > 1e-3:  # noqa: PLR2004 - what one would call another pixel size
         reason = f"resampled: its pixels are {1 / ratio:.3g} times as large"
     else:
         reason = "resampled: its pixels lie between those of the first scene"
-    return Alignment(target, None, resampling, scale, shift, reason)
+    return Alignment(scene, target, None, resampling, scale, shift, reason)
 
 
 def footprint(scene: Grid, target: Grid) -> Window | None:
@@ -123,6 +127,22 @@ def check_transformable(name: str, scene: Grid, target: Grid) -> None:
         ) from error
 
 
+def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment: Alignment) -> None:
+    """Refuse two scenes, named before and after, of which one shows nothing of what the other one shows."""
+    ratio = alignment.ratio
+    if _MOST_DIFFERENT >= ratio >= 1 / _MOST_DIFFERENT:
+        return
+    after_is_finer = ratio > 1
+    fine = 1 if after_is_finer else 0
+    times, kind = (ratio, "small") if after_is_finer else (1 / ratio, "large")
+    size = " ".join(f"{side * times:.6g}" for side in grids[fine].pixel_size)
+    raise SceneRefusedError(
+        names[1],
+        f"has pixels {times:.3g} times as {kind} as those of {names[0]}, more than 10",
+        f"take scenes of similar pixel size, or average {names[fine]} first: gdalwarp -r average -tr {size} IN OUT",
+    )
+
+
 def _between(
     grid: Grid, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -144,6 +164,19 @@ def _whole_pixels(scene: Grid, target: Grid) -> tuple[int, int] | None:
     x, y = apply_affine(to_target, ends[:, 0], ends[:, 1])
     off = np.abs(np.concatenate([x - ends[:, 0] - cols, y - ends[:, 1] - rows])).max()
     return (rows, cols) if off < _SAME_PLACE_PX else None
+
+
+def turned(scene: Grid, target: Grid) -> Grid:
+    """Return a grid in degrees with its longitudes counted such that it lies as near as possible to another one.
+
+    Across the dateline, longitudes may end beyond 180 degrees, or begin before -180.
+    """
+    if scene.crs != target.crs or not scene.crs.is_geographic:
+        return scene
+    turn = 2 * np.pi / scene.crs.units_factor[1]
+    middles = [(grid.transform @ (grid.width / 2, grid.height / 2))[0] for grid in (scene, target)]
+    turns = round((middles[1] - middles[0]) / turn)
+    return replace(scene, transform=Affine.translation(turns * turn, 0) @ scene.transform) if turns else scene
 
 
 def _scale(scene: Grid, target: Grid) -> tuple[float, float]:

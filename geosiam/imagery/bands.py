@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 CHANNELS = 3
 FIRST_BANDS = "the first three bands"
+_BYTE = 255.0
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-_TABLE_SIZE = 256
+_TABLE_SIZES = {"uint8": 2**8, "uint16": 2**16}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Channels:
     indexes
         1-based band of each channel.
     table
-        Colour table of a palette image, float32 (256, 3), to look the one band's values up in; None for others.
+        Colour table of a palette image, float32 (entries, 4), to look the one band's values up in: red, green, blue
+        and alpha, which is 0 for entries that show nothing; None for others.
     reason
         Why these bands, for the report.
     """
@@ -53,10 +55,23 @@ class Channels:
     def arrange(self, bands: NDArray[Any]) -> NDArray[Any]:
         """Return the channels (3, rows, cols), in the scene's own type, of the distinct bands (n, rows, cols)."""
         if self.table is not None:
-            return np.ascontiguousarray(self.table[bands[0].astype(np.intp)].transpose(2, 0, 1))
+            colours = self.table[:, :CHANNELS]
+            return np.ascontiguousarray(colours[bands[0].astype(np.intp)].transpose(2, 0, 1))
         position = {band: i for i, band in enumerate(self.distinct)}
         order = [position[band] for band in self.indexes]
         return bands if order == list(range(len(bands))) else bands[order]
+
+    @property
+    def opaque(self) -> bool:
+        """Whether all that the scene has is shown: no entry of its palette is transparent."""
+        return self.table is None or bool(self.table[:, CHANNELS].all())
+
+    def shown(self, bands: NDArray[Any]) -> NDArray[np.bool_] | np.bool_:
+        """Return which pixels of the distinct bands (n, rows, cols) show anything: bool (rows, cols), or for all."""
+        if self.table is None or self.opaque:
+            return np.True_
+        shown: NDArray[np.bool_] = self.table[:, CHANNELS][bands[0].astype(np.intp)] > 0
+        return shown
 
 
 def choose_channels(
@@ -81,7 +96,11 @@ def choose_channels(
         ``bands`` are neither one nor three, or not all there.
     """
     asked = None if bands is None else _asked(name, dataset.count, bands)
-    if dataset.colorinterp[0] == ColorInterp.palette and asked in (None, (1, 1, 1)) and dataset.dtypes[0] == "uint8":
+    if (
+        dataset.colorinterp[0] == ColorInterp.palette
+        and asked in (None, (1, 1, 1))
+        and dataset.dtypes[0] in _TABLE_SIZES
+    ):
         return Channels((1, 1, 1), _colour_table(dataset), "palette expanded to its colours")
     if asked is not None:
         return Channels(asked, None, "as asked for")
@@ -111,8 +130,9 @@ def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _colour_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
-    table = np.zeros((_TABLE_SIZE, CHANNELS), np.float32)
+    table = np.zeros((_TABLE_SIZES[dataset.dtypes[0]], CHANNELS + 1), np.float32)
+    table[:, CHANNELS] = _BYTE  # a value that the palette does not name is black
     for index, colour in dataset.colormap(1).items():
-        if index < _TABLE_SIZE:
-            table[index] = colour[:CHANNELS]
+        if index < len(table):
+            table[index] = colour
     return table

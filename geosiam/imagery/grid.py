@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 
+_FARTHEST, _SMALLEST = 1e15, 1e-15  # in units of the CRS; what is beyond is no place on any planet
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,10 @@ class Grid:
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"a grid has at least one pixel, not {self.width} x {self.height}")
-        if self.transform.is_degenerate:
+        sizes = np.abs(self.transform[:6])
+        if not np.isfinite(sizes).all() or sizes.max() > _FARTHEST:
+            raise ValueError("the geotransform leads to infinity")
+        if self.transform.is_degenerate or min(self.pixel_size) < _SMALLEST:
             raise ValueError("the geotransform maps all pixels onto a line")
 
     @property
@@ -108,6 +113,11 @@ class Window:
             min(self.row_start, other.row_start), max(self.row_stop, other.row_stop),
             min(self.col_start, other.col_start), max(self.col_stop, other.col_stop),
         )  # fmt: skip
+
+    def relative_to(self, other: Window) -> Window:
+        """Return the window counted from the first pixel of another one."""
+        row, col = other.row_start, other.col_start
+        return Window(self.row_start - row, self.row_stop - row, self.col_start - col, self.col_stop - col)
 
     def grown(self, margin: int) -> Window:
         """Return the window with a margin on every side."""

@@ -11,7 +11,7 @@ import rasterio
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import radiometry as radiometric
-from geosiam.imagery.alignment import align, check_transformable, footprint
+from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, turned
 from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.reader import AlignedReader
@@ -24,7 +24,7 @@ from geosiam.imagery.report import (
     remarks_on_shift,
 )
 from geosiam.imagery.sampling import sample_overlap
-from geosiam.imagery.scaling import Scaling, choose_scaling
+from geosiam.imagery.scaling import PLAIN, Scaling, Unit, choose_scaling
 from geosiam.imagery.scene import ENVIRONMENT, Scene, Source, checked_grid, facts
 from geosiam.imagery.valid_area import ValidArea
 
@@ -45,6 +45,7 @@ NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
 
 _FARTHEST_PX = 100.0
+_MOST_PIXELS = 10**13  # of the before-scene, which sets the size of the score raster
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,11 @@ class _Preflight:
     def __init__(self, before: Source, after: Source, bands: Sequence[int] | None, *, skip_unreadable: bool) -> None:
         self.skip_unreadable = skip_unreadable
         self.sources = before, after
-        self.grid, self.after_grid = checked_grid(before), checked_grid(after)
+        self.grid = checked_grid(before)
+        if self.grid.width * self.grid.height > _MOST_PIXELS:
+            fact = f"has {self.grid.height} x {self.grid.width} pixels, more than {_MOST_PIXELS:.0e}"
+            raise SceneRefusedError(before.name, fact, "cut out a part of it: gdal_translate -projwin ... IN OUT")
+        self.after_grid = turned(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
         handles = before.handle(), after.handle()
         by_colour = all(names_its_colours(handle) for handle in handles)
@@ -209,9 +214,9 @@ class _Preflight:
             raise SceneRefusedError(
                 self.sources[1].name,
                 f"has no valid pixel in common with {self.sources[0].name}",
-                "check nodata values, masks and the valid area",
+                "check nodata values and masks, or name with --valid-area where data are",
             )
-        scaling = choose_scaling(self._dtypes(), sample)
+        scaling = choose_scaling(self._dtypes(), sample, self._units())
         shift = sample.shift(scaling)
         corrected = register and self._correctable(shift)
         if corrected and shift is not None:
@@ -228,7 +233,7 @@ class _Preflight:
             shift=None if shift is None else asdict(shift),
             corrected=corrected,
             shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
-            warnings=(*self.warnings, *remarks_on_radiometry(radiometry), *remarks_on_shift(remaining)),
+            warnings=(*self.warnings, *remarks_on_radiometry(radiometry, mode), *remarks_on_shift(remaining)),
         )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
 
@@ -242,7 +247,7 @@ class _Preflight:
         if overlap is not None and margin:  # where a correction may move the scene to
             overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
         if overlap is not None and area is not None:
-            overlap = overlap.intersection(area.bounds(self.grid))
+            overlap = overlap.intersection(area.bounds())
         if overlap is None:
             raise SceneRefusedError(
                 self.sources[1].name, f"does not overlap {self.sources[0].name}", "choose two scenes of the same place"
@@ -254,6 +259,7 @@ class _Preflight:
         palette = self.channels[1].table is not None
         own = align(self.grid, self.grid)
         there = align(self.after_grid, self.grid, palette=palette, shift=shift)
+        check_resolution((before.name, after.name), (self.grid, self.after_grid), there)
         return AlignedReader(before, self.channels[0], own), AlignedReader(after, self.channels[1], there)
 
     def _dtypes(self) -> tuple[str, str]:
@@ -261,6 +267,16 @@ class _Preflight:
         for source, channels in zip(self.sources, self.channels, strict=True):
             kinds.append("uint8" if channels.table is not None else source.handle().dtypes[channels.indexes[0] - 1])
         return kinds[0], kinds[1]
+
+    def _units(self) -> tuple[Unit, Unit]:
+        units = []
+        for source, channels in zip(self.sources, self.channels, strict=True):
+            dataset, bands = source.handle(), [index - 1 for index in channels.indexes]
+            told = [dataset.scales[band] for band in bands], [dataset.offsets[band] for band in bands]
+            units.append(PLAIN if channels.table is not None else Unit.of(*told))
+        if units[0] != units[1]:
+            self.warnings.append("the scenes store values in different units; their scale and offset are applied")
+        return units[0], units[1]
 
     def _correctable(self, shift: Shift | None) -> bool:
         if shift is None or not shift.trustworthy:

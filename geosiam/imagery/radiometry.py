@@ -36,11 +36,14 @@ class Radiometry:
     source, target
         Knots of the functions, each float tuple (3, knots), increasing; beyond the ends they go on as straight lines
         (linear) or stay constant (histogram).
+    note
+        Why less was done than was asked for; empty otherwise.
     """
 
     mode: Literal["none", "linear", "histogram"] = "none"
     source: tuple[tuple[float, ...], ...] = ()
     target: tuple[tuple[float, ...], ...] = ()
+    note: str = ""
 
     def apply(self, after: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the normalised channels, float32 (3, rows, cols) in [0, 1]; unchanged where nothing is to be done."""
@@ -57,7 +60,7 @@ class Radiometry:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {"mode": self.mode, "source": self.source, "target": self.target}
+        return {"mode": self.mode, "source": self.source, "target": self.target, "note": self.note}
 
 
 def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto") -> Radiometry:
@@ -74,17 +77,22 @@ def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str 
     """
     if mode not in MODES:
         raise OptionError(f"radiometry {mode!r}", "is not known", f"use {', '.join(MODES)}")
-    if mode == "none" or before.shape[1] < _FEWEST:
+    if mode == "none":
         return Radiometry()
+    if before.shape[1] < _FEWEST:
+        return Radiometry(note=f"{before.shape[1]} valid pixels are too few to match brightness by")
     if mode == "histogram":
         return _histogram(before, after)
     lines = [robust_line(x, y) for x, y in zip(after, before, strict=True)]
     if mode == "auto" and not _worth_applying(lines):
         return Radiometry()
+    loose = [str(channel) for channel, line in enumerate(lines, 1) if line is None]
+    note = f"the scenes do not hang together in channel {', '.join(loose)}, which is left as it is" if loose else ""
+    if len(loose) == len(lines):
+        return Radiometry(note="the scenes do not hang together in any channel, or have but one value")
     gains = [line or (1.0, 0.0) for line in lines]
-    return Radiometry(
-        "linear", tuple((0.0, 1.0) for _ in gains), tuple((offset, gain + offset) for gain, offset in gains)
-    )
+    source = tuple((0.0, 1.0) for _ in gains)
+    return Radiometry("linear", source, tuple((offset, gain + offset) for gain, offset in gains), note)
 
 
 def _worth_applying(lines: list[tuple[float, float] | None]) -> bool:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from geosiam.imagery.grid import Window
 from geosiam.imagery.scene import ENVIRONMENT
+from geosiam.imagery.validity import Validity, has_alpha, validity
 
 if TYPE_CHECKING:
     from typing import Any
@@ -55,7 +56,8 @@ class AlignedReader:
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
         dataset = self.source.handle()
-        maskless = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+        unmasked = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums) and not has_alpha(dataset)
+        maskless = unmasked and self.channels.opaque
         if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
             return self.read(window)[1]
         rows, cols = self.alignment.offset
@@ -69,7 +71,7 @@ class AlignedReader:
         return valid
 
     def _moved(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        dataset = self.source.handle()
+        dataset = self._dataset()
         rows, cols = offset
         own = Window(window.row_start - rows, window.row_stop - rows, window.col_start - cols, window.col_stop - cols)
         inside = own.intersection(Window(0, dataset.height, 0, dataset.width))
@@ -104,32 +106,47 @@ class AlignedReader:
 
     def _decode(self, dataset: DatasetReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         place = rasterio.windows.Window.from_slices(*window.slices)
-        bands = dataset.read(self.channels.distinct, window=place)
-        if band_holes(self.source.handle()) is None:
+        known = self._validity()
+        indexes = list(range(1, len(self.channels.distinct) + 1)) if known.view else self.channels.distinct
+        bands = dataset.read(indexes, window=place)
+        if known.hole is None and has_alpha(dataset):
+            # The mask that GDAL makes of an alpha band is one for two types only, and all valid for the others.
+            valid = dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window=place) > 0
+        elif known.hole is None:
             valid = dataset.dataset_mask(window=place) > 0
         else:
-            valid = (dataset.read_masks(self.channels.distinct, window=place) > 0).all(axis=0)
+            valid = (dataset.read_masks(indexes, window=place) > 0).all(axis=0)
         if bands.dtype.kind == "f":
             valid &= np.isfinite(bands).all(axis=0)
             bands = np.where(valid, bands, 0)
-        return self.channels.arrange(bands), valid
+        return self.channels.arrange(bands), valid & self.channels.shown(bands)
+
+    def _validity(self) -> Validity:
+        if not hasattr(self._local, "validity"):
+            self._local.validity = validity(self.source.handle(), self.source.path, self.channels.distinct)
+        found: Validity = self._local.validity
+        return found
+
+    def _dataset(self) -> DatasetReader:
+        return self.source.handle(self._validity().view)
 
     def _vrt(self) -> WarpedVRT:
         if not hasattr(self._local, "vrt"):
-            self._local.vrt = self._open_vrt(self.source.handle())
+            self._local.vrt = self._open_vrt(self._dataset())
         return self._local.vrt
 
     def _open_vrt(self, dataset: DatasetReader) -> WarpedVRT:
         target = self.alignment.target
         rows, cols = self.alignment.shift
         across, down = self.alignment.scale
-        hole = band_holes(dataset)
-        options: dict[str, Any] = {"add_alpha": "alpha" not in {kind.name for kind in dataset.colorinterp}}
+        hole = self._validity().hole
+        options: dict[str, Any] = {"add_alpha": not has_alpha(dataset)}
         if hole is not None:
             # With an alpha band GDAL would forget holes of single bands, and fill them.
             options = {"src_nodata": hole, "nodata": hole, "UNIFIED_SRC_NODATA": "NO"}
         return WarpedVRT(
             dataset,
+            src_transform=self.alignment.scene.transform,
             crs=target.crs,
             transform=target.transform @ Affine.translation(cols, rows),
             width=target.width,
@@ -147,21 +164,6 @@ class AlignedReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-
-def band_holes(dataset: DatasetReader) -> float | None:
-    """Return the value that makes a hole wherever any one band has it, or None if holes concern all bands at once.
-
-    A measured quantity that is -9999 or NaN in one band is not known there, whatever the others say. A colour of
-    unsigned integers is another matter: 0 in one band is a pure colour, and a hole only if all bands are 0.
-    """
-    kind = np.dtype(dataset.dtypes[0]).kind
-    flags = dataset.mask_flag_enums
-    if kind == "f" and all(MaskFlags.all_valid in flag for flag in flags):
-        return float("nan")
-    if kind in "if" and all(flag == [MaskFlags.nodata] for flag in flags) and dataset.nodata is not None:
-        return float(dataset.nodata)
-    return None
 
 
 def _place(window: Window) -> str:

@@ -91,7 +91,8 @@ def remarks_on_resolution(alignment: Alignment) -> list[str]:
     """Say where the pixels of the scenes differ much in size."""
     ratio = alignment.ratio
     if ratio > _OTHER_SIZE:
-        return [f"the after-scene's pixels are {ratio:.3g} times as small and are averaged"]
+        done = "the most frequent of them counts" if alignment.resampling == "mode" else "are averaged"
+        return [f"the after-scene's pixels are {ratio:.3g} times as small and {done}"]
     if ratio < 1 / _OTHER_SIZE:
         return [f"the after-scene's pixels are {1 / ratio:.3g} times as large: it does not show small things"]
     return []
@@ -102,15 +103,19 @@ def remarks_on_extent(share: float) -> list[str]:
     return [f"only {share:.0%} of the before-scene can be compared"] if share < _HALF else []
 
 
-def remarks_on_radiometry(radiometry: Radiometry) -> list[str]:
-    """Say that the scenes look very different before they are matched."""
-    if radiometry.mode != "linear":
-        return []
-    for low, high in radiometry.target:
-        gain = high - low
-        if not 1 / _STRONG_GAIN < gain < _STRONG_GAIN or abs(low) > _STRONG_OFFSET:
-            return ["the scenes differ much in brightness or contrast; expect false alarms where matching fails"]
-    return []
+def remarks_on_radiometry(radiometry: Radiometry, asked: str) -> list[str]:
+    """Say that less was done than asked for, and that the scenes look very different before they are matched."""
+    found = []
+    if radiometry.note and asked != "auto":
+        done = "is applied in part" if radiometry.mode == asked else "is not applied"
+        found.append(f"radiometry {asked} {done}: {radiometry.note}")
+    lines = radiometry.target if radiometry.mode == "linear" else ()
+    gains = [high - low for low, high in lines]
+    if any(not 1 / _STRONG_GAIN < gain < _STRONG_GAIN for gain in gains) or any(
+        abs(low) > _STRONG_OFFSET for low, _ in lines
+    ):
+        found.append("the scenes differ much in brightness or contrast; expect false alarms where matching fails")
+    return found
 
 
 def remarks_on_shift(remaining: Shift | None) -> list[str]:

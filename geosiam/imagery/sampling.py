@@ -26,6 +26,7 @@ _ACROSS = 6
 _MOST_PIXELS = 400_000
 _HALF = 0.5
 _STRIP_PIXELS = 4_000_000
+_MOST_SEARCHED = 2_000_000_000  # pixels, some minutes' work
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def sample_overlap(
     """Sample the overlap; None if no pixel at all is valid in both scenes.
 
     Where the evenly spread patches meet nodata only, the overlap is searched from top to bottom for the first patch
-    with data, so that scarce data are found and scenes without any are told apart from these.
+    with data, so that scarce data are found and scenes without any are told apart from these; but in a gigantic scene
+    not all the way down.
 
     Parameters
     ----------
@@ -154,6 +156,12 @@ def _starts(start: int, stop: int) -> list[int]:
 
 
 def _strips(overlap: Window) -> Iterator[Window]:
-    height = max(1, _STRIP_PIXELS // overlap.shape[1])
+    width = min(overlap.shape[1], _STRIP_PIXELS)
+    height = max(1, _STRIP_PIXELS // width)
+    budget = _MOST_SEARCHED
     for row in range(overlap.row_start, overlap.row_stop, height):
-        yield Window(row, min(row + height, overlap.row_stop), overlap.col_start, overlap.col_stop)
+        for col in range(overlap.col_start, overlap.col_stop, width):
+            yield Window(row, min(row + height, overlap.row_stop), col, min(col + width, overlap.col_stop))
+            budget -= width * height
+            if budget < 0:
+                return

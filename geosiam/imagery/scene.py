@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
+from geosiam.imagery.validity import has_alpha, has_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +33,20 @@ Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 # GDAL's default cache is 5 % of the machine's memory for every process. Blocks are read once, so less is enough, but
 # without any each tile is decoded again for each band, and warped again for each strip. Unlike GDAL's own option,
 # where small numbers are megabytes, rasterio takes bytes.
-ENVIRONMENT = {"GDAL_CACHEMAX": 256_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+# Nor does GDAL give up on a server that goes silent, unless it is told when.
+ENVIRONMENT = {
+    "GDAL_CACHEMAX": 256_000_000,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 100,  # bytes a second
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
 
 _OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
 
 _HEADER_BYTES = 2**20
+_LARGEST_BLOCK = 2**30
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
 
@@ -49,10 +61,19 @@ class Source:
         What messages and reports call the scene; None: its path.
     memory
         The in-memory file behind the path, kept alive with the source; such a source cannot go to another process.
+    tiles
+        The files that a virtual raster of tiles is made of.
     """
 
-    def __init__(self, path: str, name: str | None = None, memory: MemoryFile | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        memory: MemoryFile | None = None,
+        tiles: tuple[str, ...] = (),
+    ) -> None:
         self.path = path
+        self.tiles = tiles
         self.name = path if name is None else name
         self.memory = memory
         self._local = threading.local()
@@ -63,8 +84,15 @@ class Source:
     def of(cls, scene: Scene) -> Source:
         """Make a source of whatever names or holds a scene."""
         if isinstance(scene, str | os.PathLike):
-            return cls(os.fspath(scene))
+            return cls._of_path(os.fspath(scene))
         return cls(scene.name) if isinstance(scene, DatasetReader) else cls._of_array(scene)
+
+    @classmethod
+    def _of_path(cls, path: str) -> Source:
+        from geosiam.imagery.tiles import find_tiles, mosaic  # noqa: PLC0415 - tiles are sources themselves
+
+        tiles = find_tiles(path)
+        return cls(path) if tiles is None else cls(mosaic(tiles), path, tiles=tuple(tiles))
 
     @classmethod
     def _of_array(cls, array: xarray.DataArray) -> Source:
@@ -89,21 +117,25 @@ class Source:
             ) from error
         return cls(memory.name, name, memory)
 
-    def handle(self) -> DatasetReader:
-        """Return this thread's handle."""
-        if not hasattr(self._local, "dataset"):
-            self._local.dataset = self._opened()
-        return self._local.dataset
+    def handle(self, view: str | None = None) -> DatasetReader:
+        """Return this thread's handle of the scene, or of a virtual raster that shows the scene in another way."""
+        if not hasattr(self._local, "datasets"):
+            self._local.datasets = {}
+        datasets: dict[str | None, DatasetReader] = self._local.datasets
+        if view not in datasets:
+            datasets[view] = self._opened(view)
+        return datasets[view]
 
-    def _opened(self) -> DatasetReader:
-        local = "://" not in self.path and not self.path.startswith("/vsi") and ":" not in self.path[2:]
-        if local and not Path(self.path).exists():
+    def _opened(self, view: str | None = None) -> DatasetReader:
+        remote = "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
+        if not remote and not is_there(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
-                dataset = rasterio.open(self.path)
-        except RasterioError as error:
+                dataset = rasterio.open(view or self.path)
+                _ = dataset.colorinterp, dataset.nodatavals  # some of what is broken shows only now
+        except (RasterioError, CPLE_BaseError) as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
             ) from error
@@ -116,7 +148,7 @@ class Source:
         """Turn GDAL's errors while reading into one that names the scene and the place."""
         try:
             yield
-        except (RasterioIOError, rasterio.errors.WarpOperationError) as error:
+        except (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError) as error:
             cause = error.__cause__ or error
             raise SceneUnreadableError(self.name, f"cannot be read at {where} ({cause})", _DECODING) from error
 
@@ -132,8 +164,8 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        path = str(Path(self.path).absolute()) if Path(self.path).exists() else self.path  # others work elsewhere
-        return {"path": path, "name": self.name}
+        path = str(Path(self.path).absolute()) if is_there(self.path) else self.path  # others work elsewhere
+        return {"path": path, "name": self.name, "tiles": self.tiles}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -141,9 +173,10 @@ class Source:
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """What a scene says of itself, as JSON can hold it."""
+    """What a scene says of itself, as JSON can hold it; a scene of tiles names these."""
 
     name: str
+    tiles: tuple[str, ...]
     driver: str
     width: int
     height: int
@@ -180,10 +213,23 @@ def checked_grid(source: Source) -> Grid:
         raise SceneRefusedError(
             name, "has no coordinate reference system", "assign one: gdal_edit.py -a_srs EPSG:... FILE"
         )
+    _refuse_large_blocks(name, dataset)
     try:
         return Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
     except ValueError as error:
         raise SceneRefusedError(name, f"has an impossible georeference ({error})", "export it again") from error
+
+
+def _refuse_large_blocks(name: str, dataset: DatasetReader) -> None:
+    """Refuse a file of which the smallest part that can be decoded does not fit into memory."""
+    rows, cols = dataset.block_shapes[0]
+    together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+    size = rows * cols * together * np.dtype(dataset.dtypes[0]).itemsize
+    if size > _LARGEST_BLOCK:
+        fact = f"is stored in blocks of {rows} x {cols} pixels, {size / 2**30:.3g} GiB each"
+        raise SceneRefusedError(
+            name, fact, "store it in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+        )
 
 
 def _refuse_without_transform(name: str, dataset: DatasetReader) -> None:
@@ -203,6 +249,7 @@ def facts(source: Source) -> SceneFacts:
     nodata = dataset.nodata
     return SceneFacts(
         name=source.name,
+        tiles=tuple(Path(tile).name for tile in source.tiles),
         driver=dataset.driver,
         width=dataset.width,
         height=dataset.height,
@@ -217,11 +264,21 @@ def facts(source: Source) -> SceneFacts:
     )
 
 
+def files_of(scene: Scene) -> list[str]:
+    """Return the names of the files that a scene is read from."""
+    from geosiam.imagery.tiles import find_tiles  # noqa: PLC0415 - tiles are sources themselves
+
+    if isinstance(scene, str | os.PathLike):
+        path = os.fspath(scene)
+        return find_tiles(path) or [path]
+    return [scene.name] if isinstance(scene, DatasetReader) else []
+
+
 def fingerprint(scene: Scene) -> str:
     """Return what tells a changed scene from an unchanged one, without reading all of it.
 
     Size in bytes, time of change in nanoseconds, and the start of the SHA-256 of the first mebibyte, where a GeoTIFF
-    has its header. An array has no time of change. A URL has no fingerprint: "".
+    has its header; of all tiles where a scene has any. An array has no time of change. A URL has no fingerprint: "".
     """
     source = Source.of(scene)
     try:
@@ -234,11 +291,18 @@ def _fingerprint(source: Source) -> str:
     if source.memory is not None:
         content = bytes(source.memory.getbuffer())
         return f"{len(content)}-{_digest(content[:_HEADER_BYTES])}"
+    if source.tiles:
+        marks = [f"{Path(tile).name} {_fingerprint_of_file(Path(tile))}" for tile in source.tiles]
+        return f"{len(marks)}-{_digest(chr(10).join(marks).encode())}"
+    return _fingerprint_of_file(Path(source.path))
+
+
+def _fingerprint_of_file(path: Path) -> str:
     try:
-        status = Path(source.path).stat()
-        with Path(source.path).open("rb") as file:
+        status = path.stat()
+        with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{status.st_size}-{status.st_mtime_ns}-{_digest(head)}"
 
@@ -248,11 +312,9 @@ def _digest(content: bytes) -> str:
 
 
 def _mask_kind(dataset: DatasetReader) -> str:
-    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
-    for kind in ("alpha", "nodata", "per_dataset"):
-        if kind in flags:
-            return {"per_dataset": "mask band"}.get(kind, kind)
-    return "none"
+    named = any(value is not None for value in dataset.nodatavals)
+    kinds = {"alpha": has_alpha(dataset), "nodata": named, "mask band": has_mask(dataset)}
+    return " and ".join(kind for kind, there in kinds.items() if there) or "none"
 
 
 def _crs_name(grid: Grid) -> str:

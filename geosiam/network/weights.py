@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
+from geosiam.files import check_place, is_there
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Model:
 def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> ModelCard:
     """Write weights and card to ``path`` (complete or not at all); return the card with its checksum."""
     target = Path(path)
+    check_place(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -136,11 +138,11 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
         No such name or file; no safetensors; no card; tensors that do not fit the card's architecture or checksum.
     """
     name = os.fspath(name_or_path)
-    bundled = files("geosiam.network") / "bundled" / f"{name}{_SUFFIX}"
-    if os.sep not in name and not name.endswith(_SUFFIX) and bundled.is_file():
-        with as_file(bundled) as path:
-            return _load(path, name)
-    if not Path(name).is_file():
+    for bundled in (files("geosiam.network") / "bundled").iterdir():
+        if bundled.name == f"{name}{_SUFFIX}":
+            with as_file(bundled) as path:
+                return _load(path, name)
+    if not (is_there(name) and Path(name).is_file()):
         raise WeightsError(name, "is neither a bundled model nor a weights file", _REMEDY)
     return _load(Path(name), name)
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pyogrio
 
 from geosiam.errors import GeosiamError, OptionError, OutputError
+from geosiam.files import check_place
 from geosiam.vector.polygons import COLUMNS
 from geosiam.vector.style import polygon_qml, polygon_sld
 
@@ -93,7 +94,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     OptionError
         The suffix names no format known here, or one that this installation cannot write.
     OutputError
-        The folder does not exist.
+        The folder does not exist, or the name is too long.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -101,8 +102,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise OptionError(target, f"has the suffix {suffix!r}", f"use one of {', '.join(FORMATS)}")
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise OptionError(target, "needs pyarrow, which is not installed", "pip install pyarrow, or use .gpkg")
-    if not target.parent.is_dir():
-        raise OutputError(target, "its folder does not exist", "create the folder or choose another output")
+    check_place(target)
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:

@@ -79,7 +79,24 @@ def test_histograms_are_matched_as_scikit_image_does() -> None:
 
 def test_too_few_pixels_and_unknown_modes() -> None:
     few = scene(100)
-    assert estimate(few, few * 0.5, "linear") == Radiometry()
+    for mode in ("auto", "linear", "histogram"):
+        found = estimate(few, few * 0.5, mode)
+        assert (found.mode, found.note) == ("none", "100 valid pixels are too few to match brightness by")
     assert estimate(scene(), scene() * np.float32(0.5), "none") == Radiometry()
     with pytest.raises(OptionError, match="use auto, none, linear, histogram"):
         estimate(few, few, "magic")
+
+
+def test_what_could_not_be_fitted_is_said() -> None:
+    before = scene()
+    after = before * np.float32(0.5)
+    noise = np.random.default_rng(5).uniform(0, 1, before.shape).astype(np.float32)
+    assert "do not hang together in any channel" in estimate(before, noise, "linear").note
+    after[1] = noise[1]
+    found = estimate(before, after, "linear")
+    assert (found.mode, found.note) == (
+        "linear",
+        "the scenes do not hang together in channel 2, which is left as it is",
+    )
+    np.testing.assert_array_equal(found.apply(after)[1], after[1])
+    assert estimate(before, before * np.float32(0.5), "linear").note == ""

@@ -48,10 +48,6 @@ def test_files_that_are_no_rasters(content: bytes, good, tmp_path) -> None:
     assert str(path) in refused(good, path, SceneUnreadableError, "cannot be opened")
 
 
-def test_folders_are_no_rasters(good, tmp_path) -> None:
-    refused(good, tmp_path, SceneUnreadableError, "cannot be opened")
-
-
 def test_truncated_files(good, write, texture) -> None:
     whole = write("whole.tif", texture(height=900, width=900), tiled=True, blockxsize=128, blockysize=128)
     part = whole.with_name("part.tif")

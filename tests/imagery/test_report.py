@@ -71,3 +71,19 @@ def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
         rows, cols = np.nonzero(pair.read(pair.overlap.grown(50)).valid)
         assert rows.min() + pair.overlap.row_start - 50 == 292
         assert cols.min() + pair.overlap.col_start - 50 == 295
+
+
+def test_radiometry_that_was_asked_for_and_is_not_applied(write, texture) -> None:
+    few, other = write("a.tif", texture(height=12, width=15)), write("b.tif", texture(height=12, width=15, seed=4))
+    assert "radiometry linear is not applied: 180 valid pixels are too few" in warnings_of(
+        few, other, radiometry="linear"
+    )
+    assert "radiometry" not in warnings_of(few, other)
+    first, second = write("a.tif", texture(seed=1)), write("b.tif", texture(seed=2))
+    assert "radiometry linear is not applied: the scenes do not hang together" in warnings_of(
+        first, second, radiometry="linear"
+    )
+    mixed = write("b.tif", np.concatenate([texture(seed=1)[:2] // 2, texture(seed=2)[2:]]))
+    assert "radiometry linear is applied in part: the scenes do not hang together in channel 3" in warnings_of(
+        first, mixed, radiometry="linear"
+    )

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import rasterio
 
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
 from geosiam.imagery.sampling import Patch, Sample
-from geosiam.imagery.scaling import FULL_BYTE, Scaling, choose_scaling
+from geosiam.imagery.scaling import FULL_BYTE, Scaling, Unit, choose_scaling
 
 RNG = np.random.default_rng(2)
 
@@ -49,3 +52,71 @@ def test_other_types_have_their_own_stretch() -> None:
     first, second = choose_scaling(("uint8", "uint16"), sample(before, after))
     assert first == FULL_BYTE
     same(second, own(after))
+
+
+SIZES = {
+    "float32": (0.0, 7.0, 6e4, 1.27e30, -1.27e30, 3e38),
+    "float64": (0.0, 7.0, 1.27e30, -1.27e30, 1.7e308, -1.7e308),
+    "int32": (0, 7, 2_000_000_000, -2_000_000_000),
+    "uint16": (0, 60_000),
+}
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(dtype, value) for dtype, values in SIZES.items() for value in values])
+def test_a_single_value_of_any_size_becomes_a_finite_one(dtype: str, value: float) -> None:
+    image = np.full((3, 20, 20), value, dtype)
+    first, second = choose_scaling((dtype, dtype), sample(image, image))
+    for scaling in (first, second):
+        scaled = scaling.apply(image)
+        assert np.isfinite(scaled).all()
+        assert np.ptp(scaled) == 0
+
+
+MIDDLES, WIDTHS = (0.0, 1e8, -1.3e15, 1.27e30, 1e299), (1e-290, 1e-30, 1.0, 1e12, 3e38, 1e299)
+
+
+@pytest.mark.parametrize(("middle", "width"), [(m, w) for m in MIDDLES for w in WIDTHS if w > 1e6 * np.spacing(abs(m))])
+def test_values_of_any_size_become_shares_of_their_range(middle: float, width: float) -> None:
+    image = middle + width * RNG.uniform(-0.5, 0.5, (3, 40, 40))
+    scaling, _ = choose_scaling(("float64", "float64"), sample(image, image))
+    low, high = np.percentile(image.reshape(3, -1) / 2, (0.5, 99.5), axis=1)
+    expected = ((image / 2 - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1)
+    np.testing.assert_allclose(scaling.apply(image), expected, atol=1e-4)
+
+
+def test_large_numbers_of_few_steps_are_told_apart() -> None:
+    image = np.float32(1e8) + 8 * RNG.integers(0, 5, (3, 40, 40)).astype(np.float32)
+    scaling, _ = choose_scaling(("float32", "float32"), sample(image, image))
+    np.testing.assert_allclose(scaling.apply(image), (image - np.float32(1e8)) / 32, atol=1e-5)
+
+
+@pytest.mark.data
+def test_a_real_scene_of_huge_values(data_dir) -> None:
+    path = data_dir / "odd" / "riotiler_fixtures__cog_fullearth.tif"
+    with open_pair(path, path) as pair:
+        block = pair.read(Window(0, 216, 0, 432))
+    assert np.isfinite(block.before).all()
+    assert block.before[:, block.valid].std() > 0.1
+
+
+def test_scenes_in_different_units_share_the_stretch_of_what_they_measure() -> None:
+    measured = RNG.uniform(0.1, 0.5, (3, 60, 60))
+    before, after = np.rint(measured * 10_000), np.rint(measured * 10_000) + 1000  # as Sentinel-2 changed in 2022
+    units = Unit.of([1e-4] * 3, [0] * 3), Unit.of([1e-4] * 3, [-0.1] * 3)
+    first, second = choose_scaling(("uint16", "uint16"), sample(before, after), units)
+    np.testing.assert_allclose(first.apply(before), second.apply(after), atol=1e-6)
+    turned = Unit.of([-1e-4] * 3, [0.6] * 3)
+    first, second = choose_scaling(("uint8", "uint16"), sample(before, 6000 - before), (units[0], turned))
+    np.testing.assert_allclose(first.apply(before), second.apply(6000 - before), atol=1e-6)
+    assert Unit.of([0, np.nan, 2], [3, 4, np.inf]) == Unit()
+
+
+def test_units_are_read_from_the_files(write, texture) -> None:
+    image = texture(height=200, width=200).astype(np.int16)
+    before, after = write("a.tif", image), write("b.tif", 2 * image + 100)
+    with rasterio.open(after, "r+") as file:
+        file.scales, file.offsets = (0.5, 0.5, 0.5), (-50, -50, -50)
+    with open_pair(before, after, radiometry="none") as pair:
+        block = pair.read(Window(0, 200, 0, 200))
+        assert any("different units" in warning for warning in pair.report().warnings)
+    np.testing.assert_allclose(block.before, block.after, atol=1e-5)

@@ -81,7 +81,7 @@ def test_tensors_must_fit_card_and_checksum(weights: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="folder does not exist"):
         save_model(SiameseNetwork(CONFIG), CARD, tmp_path / "absent" / "w.safetensors")
 
 

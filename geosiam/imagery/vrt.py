@@ -1,0 +1,167 @@
+"""GDAL's virtual rasters as XML: other rasters' bands, put together without copying a pixel."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET  # XML is written here, never parsed
+
+from rasterio._path import _parse_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from geosiam.imagery.grid import Grid, Window
+
+_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+class VirtualRaster:
+    """A virtual raster while it is put together.
+
+    Parameters
+    ----------
+    grid
+        Its size and place.
+    placed
+        Whether it says where it lies, which what is only a part of another one need not.
+    """
+
+    def __init__(self, grid: Grid, *, placed: bool = True) -> None:
+        self._root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+        if placed:
+            ET.SubElement(self._root, "SRS").text = grid.crs.to_wkt()
+            ET.SubElement(self._root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
+
+    def band(
+        self, dtype: str, *, nodata: float | None = None, colour: str | None = None, function: str | None = None
+    ) -> VirtualBand:
+        """Add a band.
+
+        Parameters
+        ----------
+        dtype
+            NumPy's name of its type.
+        nodata
+            The value of pixels that are not known.
+        colour
+            Its colour interpretation, in rasterio's words.
+        function
+            What is done with several sources of the same pixel, ``min`` or ``max``; None: the last one counts.
+        """
+        return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, colour)
+
+    def mask(self, function: str | None = None) -> VirtualBand:
+        """Add the mask of all bands: 0 where a pixel is not known, 255 where it is."""
+        return VirtualBand(
+            ET.SubElement(ET.SubElement(self._root, "MaskBand"), "VRTRasterBand", dataType="Byte"), function
+        )
+
+    def xml(self) -> str:
+        """Return the virtual raster as GDAL opens it in place of a file's name."""
+        return ET.tostring(self._root, encoding="unicode")
+
+
+class VirtualBand:
+    """A band of a virtual raster, to which sources are added."""
+
+    def __init__(
+        self,
+        element: ET.Element,
+        function: str | None,
+        nodata: float | None = None,
+        colour: str | None = None,
+    ) -> None:
+        self._element = element
+        self._function = function
+        self._sources = 0
+        if nodata is not None:
+            ET.SubElement(element, "NoDataValue").text = _number(nodata)
+        if colour is not None:
+            ET.SubElement(element, "ColorInterp").text = colour.capitalize()
+
+    def scaled(self, scale: float, offset: float) -> None:
+        """Say what the stored values measure."""
+        if (scale, offset) != (1.0, 0.0):
+            ET.SubElement(self._element, "Offset").text = repr(offset)
+            ET.SubElement(self._element, "Scale").text = repr(scale)
+
+    def coloured(self, palette: Mapping[int, tuple[int, ...]]) -> None:
+        """Give the band a palette, unless it is empty."""
+        if palette:
+            table = ET.SubElement(self._element, "ColorTable")
+            for index in range(max(palette) + 1):
+                colour = palette.get(index, (0, 0, 0, 255))
+                ET.SubElement(table, "Entry", {f"c{i}": str(part) for i, part in enumerate(colour, 1)})
+
+    def add(
+        self,
+        path: str,
+        band: int | str,
+        place: Window | None = None,
+        *,
+        nodata: float | None = None,
+        use_mask: bool = False,
+        block: tuple[int, int] | None = None,
+    ) -> None:
+        """Add a source of pixels.
+
+        Parameters
+        ----------
+        path
+            Whatever rasterio opens, the XML of another virtual raster included.
+        band
+            Number of its band, or ``mask,N`` for the mask of one.
+        place
+            Where it lies in the virtual raster, which it covers if None.
+        nodata
+            The value of its pixels that do not count.
+        use_mask
+            Whether its mask says which pixels count.
+        block
+            Rows and columns of its own blocks: where these are known, it is opened when it is read and not before.
+        """
+        self._combine()
+        chosen = nodata is not None or use_mask
+        source = ET.SubElement(self._element, "ComplexSource" if chosen else "SimpleSource")
+        name = path if path.startswith("<") else _parse_path(path).as_vsi()
+        ET.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0").text = name
+        ET.SubElement(source, "SourceBand").text = str(band)
+        if place is not None:
+            _placed(source, place, block, self._element.get("dataType", "Byte"))
+        if nodata is not None:
+            ET.SubElement(source, "NODATA").text = _number(nodata)
+        if use_mask:
+            ET.SubElement(source, "UseMaskBand").text = "true"
+
+    def _combine(self) -> None:
+        self._sources += 1
+        if self._function is not None and self._sources == 2:  # noqa: PLR2004 - GDAL refuses the minimum of one
+            self._element.set("subClass", "VRTDerivedRasterBand")
+            ET.SubElement(self._element, "PixelFunctionType").text = self._function
+
+
+def _placed(source: ET.Element, place: Window, block: tuple[int, int] | None, kind: str) -> None:
+    rows, cols = place.shape
+    if block is not None:
+        sides = {"RasterXSize": str(cols), "RasterYSize": str(rows)}
+        blocks = {"BlockXSize": str(block[1]), "BlockYSize": str(block[0])}
+        ET.SubElement(source, "SourceProperties", sides | {"DataType": kind} | blocks)
+    size = {"xSize": str(cols), "ySize": str(rows)}
+    ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+    ET.SubElement(source, "DstRect", {"xOff": str(place.col_start), "yOff": str(place.row_start)} | size)
+
+
+def _number(value: float) -> str:
+    return "nan" if math.isnan(value) else repr(value)
