@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def run_demo(
     *,
     size: int = 1024,
     seed: int = 0,
-    options: DetectOptions = DetectOptions(),  # noqa: B008 - frozen
+    options: DetectOptions = DetectOptions(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DemoResult:
     """Generate a pair, find what changed, and compare with the truth.
@@ -91,6 +91,7 @@ def run_demo(
         scenes = write_survey_tiles(config, folder)
     except OSError as error:
         raise OutputError(folder, f"cannot be written to ({error})", "choose another folder") from error
+    options = replace(options, restart=True)  # the scenes are new: there is nothing to go on from
     done = detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=options, on_progress=on_progress)
     truth = geopandas.read_file(scenes.truth)
     found = geopandas.read_file(done.polygons_path, layer=LAYER)

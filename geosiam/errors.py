@@ -9,6 +9,7 @@
     |   +-- WeightsError              weights missing, foreign or corrupt        (also ValueError)
     |   +-- TrainingDataError         no usable chips where --data points        (also ValueError)
     |   +-- OutputError               the target cannot be written               (also OSError)
+    |   +-- ClusterError              the Dask cluster is not there, or fails    (also ConnectionError)
     +-- IncompleteRunError            finished, but some windows failed; the command line exits with 4
 
 Each message is one line of three parts: what it is about (a file), the fact, and the remedy.
@@ -35,6 +36,10 @@ class GeosiamError(Exception):
         self.fact = fact
         self.remedy = remedy
         super().__init__(" ".join(f"{self.subject}: {fact}; {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type[GeosiamError], tuple[str, str, str]]:
+        # What goes wrong on a worker of a cluster is sent to the client.
+        return type(self), (self.subject, self.fact, self.remedy)
 
     def __str__(self) -> str:
         # Errors that also inherit OSError would otherwise print their arguments in its own format.
@@ -71,6 +76,10 @@ class TrainingDataError(InputError, ValueError):
 
 class OutputError(InputError, OSError):
     """The output cannot be written where it was asked for."""
+
+
+class ClusterError(InputError, ConnectionError):
+    """The Dask cluster cannot be reached, goes away, or lacks what the work needs."""
 
 
 class IncompleteRunError(GeosiamError):

@@ -21,7 +21,9 @@ def test_every_module_has_its_line_in_the_architecture(room: Path) -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/cli.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/cli.md", "docs/cluster.md"]
+)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))

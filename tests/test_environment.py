@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-# conda-forge splits some projects and names others differently; extras do not exist there.
+# conda-forge splits some projects and names others differently; extras do not exist there, so theirs are included.
 CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base"}
 
 
@@ -31,14 +31,16 @@ def project() -> dict:
 
 def test_environment_has_the_dependencies_of_pyproject(project: dict) -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    expected = {CONDA_NAMES.get(name, name): bound for name, bound in lower_bounds(project["dependencies"]).items()}
+    wanted = lower_bounds(project["dependencies"]) | lower_bounds(project["optional-dependencies"]["cluster"])
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
     expected["python"] = project["requires-python"].removeprefix(">=")
 
     assert lower_bounds([entry for entry in environment["dependencies"] if entry != "pip"]) == expected
 
 
 def test_constraints_pin_every_direct_and_development_dependency(project: dict) -> None:
-    wanted = lower_bounds(project["dependencies"]) | lower_bounds(project["optional-dependencies"]["dev"])
+    extras = project["optional-dependencies"]
+    wanted = lower_bounds(project["dependencies"]) | lower_bounds(extras["cluster"]) | lower_bounds(extras["dev"])
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {}
     for line in lines:

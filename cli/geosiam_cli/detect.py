@@ -17,12 +17,13 @@ if TYPE_CHECKING:
         "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.8 --min-area 1.5m2",
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
+        "geosiam detect https://host/before.tif https://host/after.tif -o x.gpkg --scheduler tcp://host:8786",
     ),
 )
 @options.scenes
 @options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
 @options.scores
-@options.library_options("threshold", "min_area", *options.COMPARISON)
+@options.library_options("threshold", "min_area", *options.COMPARISON, *options.EXECUTION)
 @options.json_output
 def command(*, before: str, after: str, output_path: Path, scores: Path | None, chosen: dict[str, Any]) -> None:
     """Find what changed between two scenes and outline it.
@@ -31,6 +32,8 @@ def command(*, before: str, after: str, output_path: Path, scores: Path | None, 
     GDAL reads. AFTER is put on the grid of BEFORE, whatever its coordinate system; its pixels may be up to ten times
     smaller or larger. Each cell gets the probability that the two scenes
     differ there; cells from the threshold up become polygons. The paths of both results are printed.
+
+    A run that is interrupted, by Ctrl-C or a power cut, keeps what it has scored: the same command goes on from there.
     """
     from geosiam.pipeline import DetectOptions, detect
 
@@ -40,6 +43,7 @@ def command(*, before: str, after: str, output_path: Path, scores: Path | None, 
         )
     output.warnings(found.summary)
     paths = {"polygons": found.polygons_path, "scores": found.scores_path}
-    numbers = {"count": found.count, "threshold": found.threshold, "summary": found.summary}
+    numbers = {"count": found.count, "threshold": found.threshold, "summary": found.summary, "holes": found.holes}
     output.result(list(paths.values()), as_json=paths | numbers)
     output.remark(f"{found.count} polygons with a score of at least {found.threshold:.3g}")
+    output.end_incomplete(found.scores_path, found.holes)

@@ -20,7 +20,7 @@ from geosiam_cli.state import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("detect", "score", "vectorize", "info", "demo", "train", "models")  # the order of the help
+COMMANDS = ("detect", "score", "vectorize", "info", "demo", "train", "paper", "models")  # the order of the help
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 
@@ -85,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _report(error: GeosiamError, state: State) -> int:
     code = EXIT_INCOMPLETE if isinstance(error, IncompleteRunError) else EXIT_REFUSED
     click.echo(f"geosiam: error: {error}", err=True)
-    if state.json:
+    if state.json and not state.answered:
         _print_error(error, code, subject=error.subject, fact=error.fact, remedy=error.remedy)
     return code
 
@@ -99,7 +99,7 @@ def _report_bug(error: BaseException, state: State) -> int:
         f"{sys.platform}); please report it with the command and the lines above",
         err=True,
     )
-    if state.json:
+    if state.json and not state.answered:
         _print_error(error, EXIT_UNEXPECTED)
     return EXIT_UNEXPECTED
 

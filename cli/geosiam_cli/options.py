@@ -168,7 +168,26 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         show_default="one a core",
         help="Threads that read and score; the result does not depend on it.",
     ),
+    "scheduler": click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        show_default="none, this machine does the work",
+        help="Dask scheduler whose workers read and score, such as tcp://host:8786; they must find both scenes.",
+    ),
+    "restart": click.option(
+        "--restart/--resume",
+        default=None,
+        show_default="resume",
+        help="Begin again, or go on where an interrupted run of the same output stopped.",
+    ),
+    "on_error": click.option(
+        "--on-error",
+        type=click.Choice(["stop", "skip"]),
+        show_default="stop",
+        help="What to do where a scene cannot be decoded; skip leaves nodata there, and the exit code is 4.",
+    ),
 }
+EXECUTION = ("scheduler", "restart", "on_error")
 COMPARISON = ("model", "bands", "valid_area", "register", "radiometry", "device", "precision", "workers")
 
 

@@ -7,11 +7,16 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from geosiam.errors import IncompleteRunError
 from geosiam_cli import state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ def result(value: object, *, as_json: object = None) -> None:
         What ``--json`` prints, where that is more than ``value``.
     """
     if state.current().json:
+        state.current().answered = True
         click.echo(json.dumps(plain(value if as_json is None else as_json), indent=2, allow_nan=False))
     else:
         for line in _lines(plain(value)):
@@ -44,6 +50,16 @@ def warnings(summary: Mapping[str, Any]) -> None:
     """Log what the library found remarkable about a pair; nothing it did with the input stays silent."""
     for warning in summary.get("warnings", ()):
         _log.warning("%s", warning)
+
+
+def end_incomplete(path: Path, holes: Sequence[Any]) -> None:
+    """End with exit code 4 if a result, which was printed, has holes; they are listed on stderr."""
+    if not holes:
+        return
+    for hole in holes:
+        _log.warning("no scores for rows %d-%d, columns %d-%d: %s", *hole.rows, *hole.cols, hole.reason)
+    fact = f"has {len(holes)} block(s) of nodata where a scene cannot be read"
+    raise IncompleteRunError(path, fact, "repair the scene and run again")
 
 
 def plain(value: object) -> object:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 )
 @options.scenes
 @options.output("Score raster to write (GeoTIFF).")
-@options.library_options(*options.COMPARISON)
+@options.library_options(*options.COMPARISON, *options.EXECUTION)
 @options.json_output
 def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any]) -> None:
     """Score how much two scenes differ, without making polygons.
@@ -32,4 +32,7 @@ def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any
     with progress.progress_report("scoring") as on_progress:
         scored = score_to_raster(before, after, output_path, options=DetectOptions(**chosen), on_progress=on_progress)
     output.warnings(scored.summary)
-    output.result(scored.scores_path, as_json={"scores": scored.scores_path, "summary": scored.summary})
+    output.result(
+        scored.scores_path, as_json={"scores": scored.scores_path, "summary": scored.summary, "holes": scored.holes}
+    )
+    output.end_incomplete(scored.scores_path, scored.holes)

@@ -17,10 +17,13 @@ class State:
         Results, and errors too, are printed as one JSON object on stdout.
     verbosity
         How often ``-v`` was given, minus how often ``-q`` was.
+    answered
+        The one JSON object is on stdout: what comes after goes to stderr only.
     """
 
     json: bool = False
     verbosity: int = 0
+    answered: bool = False
 
     @property
     def quiet(self) -> bool:

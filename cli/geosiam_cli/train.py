@@ -54,6 +54,20 @@ TRAINING_OPTIONS = {
         show_default="8",
         help="Pixels a score stands for; 4 outlines finer and takes longer.",
     ),
+    "least_cover": click.option(
+        "--least-cover",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        show_default="0.125",
+        help="Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): larger for tighter "
+        "outlines with --stride 4.",
+    ),
+    "init": click.option(
+        "--init",
+        metavar="NAME|FILE",
+        show_default="random weights",
+        help="Weights to begin with, of the same stride: go on learning instead of beginning anew.",
+    ),
     "seed": click.option(
         "--seed", type=int, metavar="N", show_default="0", help="Of everything that is drawn at random."
     ),

@@ -1,29 +1,37 @@
-"""Run the blocks of a scene and hand back one stream of (block, scores)."""
+"""Run the blocks of a scene, here or on a cluster, and hand back one stream of (block, scores)."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dask.base import compute
 from dask.delayed import delayed
 
-from geosiam.detection.scoring import default_workers
-from geosiam.errors import OptionError
+from geosiam.detection.cluster import stream_on_cluster
+from geosiam.detection.hardware import default_workers
+from geosiam.detection.scoring import Job
+from geosiam.errors import OptionError, SceneUnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from concurrent.futures import Future
 
     import numpy as np
-    from dask.delayed import Delayed
+    from distributed import Client
     from numpy.typing import NDArray
 
-    from geosiam.detection.scoring import Pair, Scorer
+    from geosiam.detection.scoring import Outcome, Pair, Scorer
     from geosiam.imagery.grid import Block
 
-_BLOCKS_PER_WORKER = 8
+    Stream = Generator[tuple[Block, Outcome], None, None]
+
+_GRAPHS = 4
+"""Graphs in flight: enough that no thread waits while the scores of one are written."""
 
 
 def stream_scores(
@@ -31,43 +39,90 @@ def stream_scores(
     scorer: Scorer,
     *,
     workers: int | None = None,
+    client: Client | None = None,
+    finished: NDArray[np.bool_] | None = None,
+    on_unreadable: Callable[[Block, SceneUnreadableError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Block, NDArray[np.float32]]]:
-    """Score all blocks with Dask's threaded scheduler and yield them in raster order.
+) -> Generator[tuple[Block, NDArray[np.float32]], None, None]:
+    """Score the blocks of a scene and yield them: in raster order here, as they are finished on a cluster.
 
-    The graph of only a few blocks a worker exists at a time, so memory depends on the block size and the number of
-    workers, not on the scene.
+    A bounded number of blocks is in flight at a time, so memory depends on the block size and the number of workers,
+    not on the scene. The scores do not depend on where and in what order the blocks are run.
 
     Parameters
     ----------
     pair, scorer
         What to score, and with what.
     workers
-        Number of threads; None: as many as there are processors. The scores do not depend on it.
+        Number of threads of this process; None: as many as there are processors.
+    client
+        Of the cluster whose workers do it instead.
+    finished
+        bool (blocks of the lattice,), True = scored before, to be left out.
+    on_unreadable
+        Called with a block that a scene cannot be read for, and why; it is left out. None: that ends the run.
     on_progress
         Called with (pixels done, pixels in all) after each block, in the caller's thread.
+
+    Raises
+    ------
+    SceneUnreadableError
+        A scene cannot be read somewhere and `on_unreadable` is None; blocks before were yielded.
+    ClusterError
+        The cluster fails.
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:
         raise OptionError(f"{workers} workers", "cannot do any work", "use 1 or more")
     lattice = scorer.lattice(pair.grid)
+    todo = (block for block in lattice if finished is None or not finished[block.index])
+    done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
-    with ThreadPoolExecutor(workers, "geosiam") as pool:
-        for batch in _batches(iter(lattice), workers * _BLOCKS_PER_WORKER):
-            tasks = [delayed(partial(scorer.block, pair, block), pure=False)() for block in batch]
-            for block, scores in zip(batch, _computed(tasks, pool), strict=True):
-                yield block, scores
-                if on_progress:
-                    on_progress((block.index + 1) * height * width // len(lattice), height * width)
-
-
-def _computed(tasks: list[Delayed], pool: ThreadPoolExecutor) -> tuple[NDArray[np.float32], ...]:
-    scores: tuple[NDArray[np.float32], ...] = compute(  # type: ignore[no-untyped-call]
-        *tasks, scheduler="threads", pool=pool
+    running = (
+        _on_threads(Job(pair, scorer), todo, workers)
+        if client is None
+        else stream_on_cluster(client, Job(pair, scorer), todo)
     )
-    return scores
+    with contextlib.closing(running):
+        for block, outcome in running:
+            if not isinstance(outcome, SceneUnreadableError):
+                yield block, outcome
+            elif on_unreadable is None:
+                raise outcome
+            else:
+                on_unreadable(block, outcome)
+            done += 1
+            if on_progress:
+                on_progress(done * height * width // len(lattice), height * width)
 
 
-def _batches(blocks: Iterator[Block], size: int) -> Iterator[list[Block]]:
-    while batch := list(itertools.islice(blocks, size)):
-        yield batch
+def _on_threads(job: Job, blocks: Iterator[Block], workers: int) -> Stream:
+    """Run small graphs with Dask's threaded scheduler, several at a time on the same threads.
+
+    A thread that finds no more work in one graph takes the next one's, and those after are made while the caller
+    writes: nothing ever waits for the slowest block.
+    """
+    stopped = threading.Event()
+
+    def unless_stopped(block: Block) -> Outcome | None:
+        return None if stopped.is_set() else job(block)
+
+    graphs: deque[Future[list[tuple[Block, Outcome]]]] = deque()
+    with ThreadPoolExecutor(workers, "geosiam") as pool, ThreadPoolExecutor(_GRAPHS, "geosiam-graph") as schedulers:
+        try:
+            while batch := list(itertools.islice(blocks, workers)):
+                graphs.append(schedulers.submit(_computed, unless_stopped, batch, pool))
+                if len(graphs) == _GRAPHS:
+                    yield from graphs.popleft().result()
+            while graphs:
+                yield from graphs.popleft().result()
+        finally:
+            stopped.set()
+
+
+def _computed(
+    function: Callable[[Block], Outcome | None], blocks: list[Block], pool: ThreadPoolExecutor
+) -> list[tuple[Block, Outcome]]:
+    tasks = [delayed(function, pure=False)(block) for block in blocks]
+    outcomes = compute(*tasks, scheduler="threads", pool=pool)  # type: ignore[no-untyped-call]
+    return list(zip(blocks, outcomes, strict=True))

@@ -1,4 +1,4 @@
-"""The score raster: a tiled working file while a run writes it, a cloud optimised GeoTIFF when it is done.
+"""The score raster on disk, read in strips.
 
 One band, one value per cell: the probability that something differs there. Stored as ``uint8`` with scale 1/254 and
 nodata 255 (a quarter of the space, and finer than the network is sure of) or as ``float32`` with NaN for nodata.
@@ -8,169 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 import rasterio.windows
-from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geosiam.detection.raster_style import raster_qml
-from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, ScoreType, WorkingRaster, decode, encode
-from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import check_place, is_there
+from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, decode
+from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
-from geosiam.imagery.grid import Window as Cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
     from typing import Self
 
     from numpy.typing import NDArray
 
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
 SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
-
-__all__ = [
-    "SCENE_TAG",
-    "SCORE_NODATA",
-    "SCORE_STEPS",
-    "STRIDE_TAG",
-    "ScoreRaster",
-    "ScoreRasterWriter",
-    "ScoreType",
-    "decode",
-    "encode",
-]
-
-
-class ScoreRasterWriter:
-    """Write a score raster block by block; it appears under its name when complete, or not at all.
-
-    A QGIS style of the same stem is put beside it unless there is one.
-
-    Parameters
-    ----------
-    path
-        The GeoTIFF to make. An existing one is replaced on success only.
-    grid
-        The grid of cells.
-    dtype
-        ``uint8`` or ``float32``.
-    tags
-        Provenance, written as dataset tags; names start with ``GEOSIAM_``. :data:`STRIDE_TAG` lets areas be given
-        in pixels later.
-
-    Raises
-    ------
-    OptionError
-        Another dtype.
-    OutputError
-        The folder is missing, not writable or full.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], grid: Grid, *, dtype: ScoreType = "uint8", tags: Mapping[str, str]
-    ) -> None:
-        if dtype not in ("uint8", "float32"):
-            raise OptionError("score dtype", f"is {dtype!r}", "use uint8 or float32")
-        self.path = Path(path)
-        self._grid = grid
-        self._dtype: ScoreType = dtype
-        self._tags = dict(tags)
-        unique = uuid.uuid4().hex[:8]
-        self._partial = self.path.with_name(f".{self.path.name}.{unique}.partial.tif")
-        self._finished = self.path.with_name(f".{self.path.name}.{unique}.cog.tif")
-        self._style = self.path.with_name(f".{self.path.name}.{unique}.qml")
-
-    def __enter__(self) -> Self:
-        check_place(self.path)
-        try:
-            with self._reported():
-                self._working = WorkingRaster(self._partial, self._grid, self._dtype, self._tags)
-        except BaseException:
-            self._partial.unlink(missing_ok=True)
-            raise
-        return self
-
-    def write(self, window: Cells, scores: NDArray[np.float32]) -> None:
-        """Write one block of cells.
-
-        Parameters
-        ----------
-        window
-            The cells, inside the grid.
-        scores
-            float32 of the window's shape in [0, 1], NaN = not scored.
-
-        Raises
-        ------
-        OutputError
-            The disk is full or gone.
-        """
-        if scores.shape != window.shape:
-            raise ValueError(f"scores of shape {scores.shape} do not fill a window of shape {window.shape}")
-        with self._reported():
-            self._working.write(window, scores)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                with self._reported():
-                    self._working.close()
-                    _to_cog(self._partial, self._finished, self._dtype)
-                    self._finished.replace(self.path)
-                    self._write_style()
-            else:
-                with contextlib.suppress(RasterioError, CPLE_BaseError, OSError):
-                    self._working.close()
-        finally:
-            for leftover in (self._partial, self._finished, self._style):
-                leftover.unlink(missing_ok=True)
-
-    def _write_style(self) -> None:
-        """Write the QGIS style beside the raster unless the user has one there."""
-        style = self.path.with_suffix(".qml")
-        if not style.exists():
-            self._style.write_text(raster_qml(), encoding="utf-8")
-            self._style.replace(style)
-
-    @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Turn what GDAL and the system say about the disk into one line."""
-        try:
-            yield
-        except (RasterioError, CPLE_BaseError, OSError) as error:
-            fact = f"cannot be written ({error.__cause__ or error})"  # rasterio's own words often just point to GDAL's
-            raise OutputError(self.path, fact, "check the folder's permissions and the free disk space") from error
-
-
-def _to_cog(source: Path, target: Path, dtype: ScoreType) -> None:
-    """Copy a finished working raster into a cloud optimised GeoTIFF."""
-    rasterio.shutil.copy(
-        source,
-        target,
-        driver="COG",
-        compress="DEFLATE",  # read by every GIS; ZSTD is not
-        predictor="YES" if dtype == "float32" else "NO",
-        blocksize=TILE,
-        overview_resampling="average",
-        num_threads="ALL_CPUS",
-        bigtiff="IF_SAFER",
-    )
-    # GDAL says nothing when the disk fills up while it closes the copy.
-    with rasterio.open(source) as made, rasterio.open(target) as copied:
-        if made.checksum(1) != copied.checksum(1):
-            raise OSError("the finished raster does not read back as it was written")
 
 
 def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, float]:

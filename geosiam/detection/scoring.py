@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import uuid4
 
 import numpy as np
 import torch
 
-from geosiam.errors import OptionError
+from geosiam.detection.hardware import choose_device, choose_precision, named_device
+from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
+from geosiam.network.siamese import normalised
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -27,8 +28,6 @@ BLOCK_PX = 1024
 
 FORWARD_PX = 512
 """Side in pixels of what one forward pass of a block covers: its layers then stay in a core's own cache."""
-
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Pair(Protocol):
@@ -68,19 +67,36 @@ class Scorer:
     dtype: torch.dtype
 
     @classmethod
-    def of_model(cls, model: Model, *, device: str = "auto", precision: str = "auto") -> Scorer:
+    def of_model(
+        cls, model: Model, *, device: str = "auto", precision: str = "auto", elsewhere: bool = False
+    ) -> Scorer:
         """Prepare a model: batch norm folded, channels last, on the device.
+
+        Parameters
+        ----------
+        model
+            The weights.
+        device, precision
+            Names; ``"auto"`` chooses.
+        elsewhere
+            The device is another machine's: this scorer must first arrive there, see :meth:`arrived`.
 
         Raises
         ------
         OptionError
             The device is not there, or the precision is unknown or unfit for it.
         """
-        where = choose_device(device)
+        where = named_device(device) if elsewhere else choose_device(device)
         dtype = choose_precision(precision, where)
-        network = model.network.for_inference().to(where, dtype)
+        network = model.network.for_inference().to(dtype)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        return cls(network, where, dtype)
+        scorer = cls(network, where, dtype)
+        return scorer if elsewhere else scorer.arrived()
+
+    def arrived(self) -> Scorer:
+        """Return the scorer with its network on its device, on the machine that has this device."""
+        device = choose_device(str(self.device))
+        return replace(self, network=self.network.to(device))
 
     @property
     def stride(self) -> int:
@@ -107,30 +123,47 @@ class Scorer:
         valid = pixels.valid[np.ix_(centre_rows, centre_cols)]
         if not valid.any():
             return np.full(block.cells.shape, np.nan, np.float32)
-        return np.where(valid, self.probabilities(pixels.before, pixels.after), np.float32(np.nan))
+        return np.where(valid, self.probabilities(pixels.before, pixels.after, valid), np.float32(np.nan))
 
-    def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return 1 - P(similar) for two images (3, h, w) in [0, 1]: float32 (rows, cols) of a valid convolution."""
+    def probabilities(
+        self, before: NDArray[np.float32], after: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """Return 1 - P(similar) for two images.
+
+        Parameters
+        ----------
+        before, after
+            float32 (3, h, w) in [0, 1].
+        wanted
+            bool (rows, cols), False = the cell's score may be left out, as NaN; None: all are wanted.
+
+        Returns
+        -------
+        float32 (rows, cols) of a valid convolution
+        """
         # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
         torch.set_num_threads(1)
         field = self.network.config.receptive_field
         rows, cols = field.cells(before.shape[1]), field.cells(before.shape[2])
         side = max(1, FORWARD_PX // self.stride)
-        scores = np.empty((rows, cols), np.float32)
+        scores = np.full((rows, cols), np.nan, np.float32)
         for part in Lattice(rows, cols, side, side):
+            if wanted is not None and not wanted[part.cells.slices].any():
+                continue
             pixels = part.pixels(self.stride, Halo(0, field.size - self.stride)).slices
             scores[part.cells.slices] = self._forward(before[:, *pixels], after[:, *pixels])
         return scores
 
     def _forward(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self.network(self._tensor(before), self._tensor(after))
+            logits = self.network.compare(self._tensor(before), self._tensor(after))
             scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].cpu().numpy()
         return scores
 
     def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device, self.dtype)
-        return tensor.contiguous(memory_format=torch.channels_last)
+        # Normalised before it is rounded: numbers around 0 keep more of the difference between two dates.
+        tensor = normalised(torch.from_numpy(image)[None])
+        return tensor.to(self.device, self.dtype, memory_format=torch.channels_last)
 
     def _surely_empty(self, pair: Pair, block: Block) -> bool:
         c, o, s = block.cells, pair.overlap, self.stride
@@ -140,6 +173,25 @@ class Scorer:
             or c.col_stop * s <= o.col_start
             or c.col_start * s >= o.col_stop
         )
+
+
+Outcome: TypeAlias = "NDArray[np.float32] | SceneUnreadableError"
+"""The scores of a block, or why a scene could not be read there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The function that every block goes through, wherever that happens."""
+
+    pair: Pair
+    scorer: Scorer
+
+    def __call__(self, block: Block) -> Outcome:
+        """Score a block; what cannot be decoded is an outcome, so that the blocks around it are not lost."""
+        try:
+            return self.scorer.block(self.pair, block)
+        except SceneUnreadableError as error:
+            return error
 
 
 def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
@@ -159,34 +211,3 @@ def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
         name=f"geosiam-scores-{uuid4().hex}",  # a name of its own spares dask from hashing the network
     )
     return scores
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called ``auto`` (a CUDA device if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"device {name!r}", "is not known", "use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device {name!r}", f"{torch.cuda.device_count()} CUDA devices were found", "use cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device {name!r}", "is not supported", "use auto, cpu, cuda or cuda:N")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the number type of the forward pass; ``auto`` is fp32, the reference that every machine has."""
-    if name == "auto":
-        return torch.float32
-    if name not in _PRECISIONS:
-        raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
-    if name == "fp16" and device.type == "cpu":
-        raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
-    return _PRECISIONS[name]
-
-
-def default_workers() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,15 +1,15 @@
-"""The working file of a score raster: a tiled GeoTIFF whose blocks are written in any order."""
+"""The working file of a score raster: a GeoTIFF whose blocks are written in place, in any order."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import errno
+import os
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import rasterio
-import rasterio.windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,22 +41,36 @@ def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
 class WorkingRaster:
     """The GeoTIFF that blocks are written to, in any order, before it becomes the score raster.
 
+    Its values are not compressed and all have their place from the beginning. So a block is written in place, nothing
+    but its own cells changes, and a process that is killed leaves a file that can be read; and a disk that is too
+    small is found at once.
+
     Parameters
     ----------
     path
-        Where it is made; an existing file is replaced.
+        A file that :meth:`create` made.
     grid
         The grid of cells.
     dtype
         How scores are stored.
-    tags
-        Dataset tags.
+
+    Raises
+    ------
+    OSError
+        The file is not there, not whole, or not laid out as :meth:`create` does it.
     """
 
-    def __init__(self, path: Path, grid: Grid, dtype: ScoreType, tags: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, grid: Grid, dtype: ScoreType) -> None:
         self.path = path
-        self._dtype = dtype
-        self._dataset = rasterio.open(
+        self._grid = grid
+        self._dtype = np.dtype(dtype)
+        self._start = self._first_value()
+        self._file = path.open("r+b", buffering=0)
+
+    @classmethod
+    def create(cls, path: Path, grid: Grid, dtype: ScoreType) -> Self:
+        """Make the file, all nodata; an existing one is replaced."""
+        with rasterio.open(
             path,
             "w",
             driver="GTiff",
@@ -67,26 +81,42 @@ class WorkingRaster:
             crs=grid.crs,
             transform=grid.transform,
             nodata=SCORE_NODATA if dtype == "uint8" else np.nan,
-            tiled=True,
-            blockxsize=TILE,
-            blockysize=TILE,
-            compress="zstd",
-            zstd_level=1,
-            bigtiff="IF_SAFER",
-            sparse_ok=True,  # blocks never written read as nodata
-        )
-        self._dataset.update_tags(**tags)
-        self._dataset.set_band_description(1, BAND_NAME)
-        if dtype == "uint8":
-            self._dataset.scales, self._dataset.offsets = (1 / SCORE_STEPS,), (0.0,)
+            blockysize=min(TILE, grid.height),
+            bigtiff="IF_NEEDED",
+            sparse_ok=False,
+        ) as dataset:
+            dataset.set_band_description(1, BAND_NAME)
+            if dtype == "uint8":
+                dataset.scales, dataset.offsets = (1 / SCORE_STEPS,), (0.0,)
+        return cls(path, grid, dtype)
 
     def write(self, cells: Cells, scores: NDArray[np.float32]) -> None:
         """Write one block: float32 of the window's shape in [0, 1], NaN = not scored."""
-        rows, cols = cells.shape
-        window = rasterio.windows.Window(cells.col_start, cells.row_start, cols, rows)
-        stored = encode(scores) if self._dtype == "uint8" else scores.astype(np.float32, copy=False)
-        self._dataset.write(stored, 1, window=window)
+        stored = encode(scores) if self._dtype == np.uint8 else scores.astype(np.float32)
+        for row, values in enumerate(stored, cells.row_start):
+            self._file.seek(self._start + (row * self._grid.width + cells.col_start) * self._dtype.itemsize)
+            written = self._file.write(values.tobytes())
+            if written != values.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sync(self) -> None:
+        """Return when everything written is on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self._dataset.close()
+        """Close the file."""
+        self._file.close()
+
+    def _first_value(self) -> int:
+        """Return the position of the first value in the file; all others follow row by row."""
+        rows, row_bytes = self._grid.height, self._grid.width * self._dtype.itemsize
+        with rasterio.open(self.path) as dataset:
+            strip_rows = dataset.block_shapes[0][0]
+            last_strip = -(-rows // strip_rows) - 1
+            first, last = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{i}", "TIFF", 1) for i in (0, last_strip))
+            fits = dataset.shape == self._grid.shape and dataset.dtypes[0] == self._dtype
+        # GDAL may say nothing of a disk that fills up while it closes a file.
+        whole = first and last and int(first) + rows * row_bytes <= self.path.stat().st_size
+        if not (fits and whole and int(last) - int(first) == last_strip * strip_rows * row_bytes):
+            raise OSError("the working file is not complete")
+        return int(first)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid
     from geosiam.imagery.radiometry import Radiometry
     from geosiam.imagery.registration import Shift
+    from geosiam.imagery.sampling import Sample
 
 __all__ = ["NEUTRAL", "PairBlock", "PairReport", "Scene", "ScenePair", "open_pair"]
 
@@ -147,13 +148,15 @@ def open_pair(
     radiometry: str = "auto",
     register: bool = False,
     valid_area: str | os.PathLike[str] | None = None,
+    skip_unreadable: bool = False,
 ) -> ScenePair:
     """Check two scenes and decide how they are read; no result is written before this has passed.
 
     Parameters
     ----------
     before, after
-        Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced DataArrays.
+        Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced
+        DataArrays.
     bands
         One or three 1-based bands for both scenes; None: by colour interpretation, else the first three.
     radiometry
@@ -162,6 +165,8 @@ def open_pair(
         Correct the misregistration where it can be estimated reliably.
     valid_area
         Vector file outside of whose polygons nothing is valid.
+    skip_unreadable
+        Decide without those parts of the scenes that cannot be decoded.
 
     Raises
     ------
@@ -173,7 +178,8 @@ def open_pair(
     sources = Source.of(before), Source.of(after)
     try:
         with rasterio.Env(**ENVIRONMENT):
-            return _Preflight(*sources, bands).pair(radiometry, valid_area, register=register)
+            preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable)
+            return preflight.pair(radiometry, valid_area, register=register)
     except BaseException:
         for source in sources:
             source.close()
@@ -183,7 +189,8 @@ def open_pair(
 class _Preflight:
     """The checks and decisions of :func:`open_pair`, in their order."""
 
-    def __init__(self, before: Source, after: Source, bands: Sequence[int] | None) -> None:
+    def __init__(self, before: Source, after: Source, bands: Sequence[int] | None, *, skip_unreadable: bool) -> None:
+        self.skip_unreadable = skip_unreadable
         self.sources = before, after
         self.grid = checked_grid(before)
         if self.grid.width * self.grid.height > _MOST_PIXELS:
@@ -203,7 +210,7 @@ class _Preflight:
         area = ValidArea.read(valid_area, self.grid) if valid_area is not None else None
         overlap = self._overlap(area)
         before, after = self._readers((0.0, 0.0))
-        sample = sample_overlap(before, after, overlap, area)
+        sample = self._sample(before, after, overlap, area)
         if sample is None:
             raise SceneRefusedError(
                 self.sources[1].name,
@@ -216,7 +223,7 @@ class _Preflight:
         if corrected and shift is not None:
             before, after = self._readers((shift.rows, shift.cols))
             overlap = self._overlap(area, margin=math.ceil(shift.length))
-            sample = sample_overlap(before, after, overlap, area) or sample
+            sample = self._sample(before, after, overlap, area) or sample
         radiometry = radiometric.estimate(*sample.pixels(scaling), mode)
         remaining = sample.shift(scaling) if corrected else shift
         report = PairReport(
@@ -230,6 +237,11 @@ class _Preflight:
             warnings=(*self.warnings, *remarks_on_radiometry(radiometry, mode), *remarks_on_shift(remaining)),
         )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
+
+    def _sample(
+        self, before: AlignedReader, after: AlignedReader, overlap: Window, area: ValidArea | None
+    ) -> Sample | None:
+        return sample_overlap(before, after, overlap, area, skip_unreadable=self.skip_unreadable)
 
     def _overlap(self, area: ValidArea | None, margin: int = 0) -> Window:
         overlap = footprint(self.after_grid, self.grid)

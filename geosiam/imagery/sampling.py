@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.registration import estimate_shift
 
@@ -84,27 +85,50 @@ class Sample:
 
 
 def sample_overlap(
-    before: AlignedReader, after: AlignedReader, overlap: Window, area: ValidArea | None
+    before: AlignedReader,
+    after: AlignedReader,
+    overlap: Window,
+    area: ValidArea | None,
+    *,
+    skip_unreadable: bool = False,
 ) -> Sample | None:
     """Sample the overlap; None if no pixel at all is valid in both scenes.
 
     Where the evenly spread patches meet nodata only, the overlap is searched from top to bottom for the first patch
     with data, so that scarce data are found and scenes without any are told apart from these; but in a gigantic scene
     not all the way down.
+
+    Parameters
+    ----------
+    before, after, overlap, area
+        The scenes on one grid, and where to look at them.
+    skip_unreadable
+        Do without patches that cannot be decoded.
     """
-    sample = _sample(before, after, _spread(overlap), area)
+    sample = _sample(before, after, _spread(overlap), area, skip_unreadable=skip_unreadable)
     if sample is None:
-        sample = next((s for w in _strips(overlap) if (s := _sample(before, after, [w], area))), None)
+        strips = (_sample(before, after, [w], area, skip_unreadable=skip_unreadable) for w in _strips(overlap))
+        sample = next((found for found in strips if found), None)
     return sample
 
 
 def _sample(
-    before: AlignedReader, after: AlignedReader, windows: list[Window], area: ValidArea | None
+    before: AlignedReader,
+    after: AlignedReader,
+    windows: list[Window],
+    area: ValidArea | None,
+    *,
+    skip_unreadable: bool,
 ) -> Sample | None:
     patches = []
     for window in windows:
-        first, valid = before.read(window)
-        second, also = after.read(window)
+        try:
+            first, valid = before.read(window)
+            second, also = after.read(window)
+        except SceneUnreadableError:
+            if not skip_unreadable:
+                raise
+            continue
         valid &= also
         if area is not None:
             valid &= area.mask(window)

@@ -164,7 +164,8 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        return {"path": self.path, "name": self.name, "tiles": self.tiles}
+        path = str(Path(self.path).absolute()) if is_there(self.path) else self.path  # others work elsewhere
+        return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

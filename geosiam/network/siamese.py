@@ -160,6 +160,14 @@ class Encoder(nn.Sequential):
         return nn.Sequential(*layers)
 
 
+def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
+    """Return the norm of the difference of two features (n, features, rows, cols): (n, 1, rows, cols) (equation 3).
+
+    Its gradient is finite, namely zero, where both agree.
+    """
+    return ((before - after).square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+
+
 class Discriminator(nn.Module):
     """Two 1x1 convolutions over both features and their distance: the logit of "similar" (equations 3 and 4)."""
 
@@ -176,14 +184,15 @@ class Discriminator(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols)."""
-        difference = before - after
-        if self.distance == "elementwise":
-            distance = difference.abs()
-        else:
-            distance = (difference.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
         seen = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
         logits: Tensor = self.layers(seen)
         return logits
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as the encoder takes them: around 0."""
+    return (images - INPUT_CENTRE).div_(INPUT_SPREAD)
 
 
 class SiameseNetwork(nn.Module):
@@ -203,12 +212,16 @@ class SiameseNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
-        features: Tensor = self.encoder((images - INPUT_CENTRE) / INPUT_SPREAD)
+        features: Tensor = self.encoder(normalised(images))
         return features
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
-        both = self.encode(torch.cat([before, after]))
+        return self.compare(normalised(before), normalised(after))
+
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return what :meth:`forward` does for images that are :func:`normalised` already."""
+        both = self.encoder(torch.cat([before, after]))
         return self.discriminator(*both.chunk(2))  # type: ignore[no-any-return]
 
     def for_inference(self) -> SiameseNetwork:

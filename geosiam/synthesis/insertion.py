@@ -28,6 +28,7 @@ _SHAPES: tuple[Shape, ...] = ("rectangle", "ellipse", "polygon", "mixed")
 _FILLS: tuple[Fill, ...] = ("blue", "flat", "texture", "self-texture")
 _TRIES = 200  # per object, before the scene counts as full
 _RGB = 3
+_UNSEEN = 4  # grey levels that make no difference
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ def insert_anomalies(
 ) -> InsertedScene:
     """Return the scene with objects painted over it.
 
+    An object that nobody could see, such as pure blue on pure blue, is no anomaly and is left out.
+
     Parameters
     ----------
     image
         uint8 (3, rows, cols); left untouched.
     count
-        Objects wanted. A scene without room for them gets as many as fit.
+        Objects wanted. A scene without room for them gets as many as fit, less those that nobody could see.
     size_px
         Shortest and longest side in pixels, both included.
     shape
@@ -111,9 +114,12 @@ def insert_anomalies(
         kind = _SHAPES[int(rng.integers(3))] if shape == "mixed" else shape
         inside, geometry = _outline(kind, rows, cols, rng)
         where = (slice(row, row + rows), slice(col, col + cols))
+        painted = _filling(image, fill, (row, col, rows, cols), rng, donor)[:, inside]
+        if not _visible(image[(slice(None), *where)][:, inside], painted):
+            continue
         number = len(truth) + 1
         mask[where][inside] = number
-        result[(slice(None), *where)][:, inside] = _filling(image, fill, (row, col, rows, cols), rng, donor)[:, inside]
+        result[(slice(None), *where)][:, inside] = painted
         truth.append(Insertion(number, kind, fill, shapely.affinity.translate(geometry, col, row)))
     return InsertedScene(result, truth, mask)
 
@@ -146,6 +152,12 @@ def _places(
         if not (near_rows & near_cols).any():
             taken = np.vstack([taken, [row, col, rows, cols]])
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in taken]
+
+
+def _visible(ground: NDArray[np.uint8], painted: NDArray[np.uint8]) -> bool:
+    """Return whether half of the pixels, (3, n) each, change by more than a few grey levels in some channel."""
+    change = np.abs(ground.astype(np.int16) - painted).max(axis=0)
+    return bool((change > _UNSEEN).mean() > 0.5)  # noqa: PLR2004 - half
 
 
 def _outline(kind: str, rows: int, cols: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], shapely.Polygon]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam import __version__
-from geosiam.detection.scoring import choose_device
+from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
-from geosiam.network.weights import ModelCard, save_model
+from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.datasets import load_chips
 from geosiam.training.generated import generated_pairs
 from geosiam.training.loop import TrainingRun
-from geosiam.training.recipes import Recipe, make_recipe
+from geosiam.training.recipes import LEAST_COVER, Recipe, SurveyRecipe, make_recipe
 from geosiam.training.sources import ChipSource, Mixture
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class TrainingOptions:
         Length of the schedule where it should differ from the recipe's.
     stride
         8, or 4 for finer outlines.
+    least_cover
+        Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): the larger, the tighter
+        the outlines, and the larger the smallest object that has any cell.
+    init
+        Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's.
     seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
     device
@@ -66,6 +71,8 @@ class TrainingOptions:
     epochs: int | None = None
     steps: int | None = None
     stride: int = 8
+    least_cover: float = LEAST_COVER
+    init: str | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"
@@ -77,6 +84,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} {value}", "is too few", "use 1 or more")
+        if not 0 < self.least_cover <= 1:
+            raise OptionError(f"least cover {self.least_cover}", "is no share", "use more than 0 and at most 1")
         if self.generated < 0:
             raise OptionError(f"generated {self.generated}", "is negative", "use 0 for none")
 
@@ -89,6 +98,8 @@ class TrainingOptions:
         words += ["--seed", str(self.seed), "--stride", str(self.stride), "--precision", self.precision]
         if self.recipe == "survey":
             words += ["--generated", str(self.generated)]
+            words += ["--least-cover", str(self.least_cover)] if self.least_cover != LEAST_COVER else []
+        words += ["--init", Path(self.init).name] if self.init else []
         for option in ("epochs", "steps"):
             if getattr(self, option) is not None:
                 words += [f"--{option}", str(getattr(self, option))]
@@ -122,14 +133,30 @@ def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] |
         raise OutputError(options.out, f"cannot be made ({error.strerror})", "choose another --output") from error
     device = str(choose_device(options.device))
     run = TrainingRun(recipe, chips, held_out, options.out.with_suffix(""), options.seed, device, options.precision)
+    if options.init:
+        _begin_with(run, options.init)
     if not options.restart and run.resume():
         log.info("continuing after epoch %d", len(run.history))
     run.run(on_step)
     return _finish(run, options)
 
 
+def _begin_with(run: TrainingRun, name: str) -> None:
+    model = load_model(name)
+    if model.card.network != run.recipe.network:
+        raise OptionError(
+            f"init {name}",
+            f"has another network, of stride {model.card.stride}",
+            "choose its --stride, or other weights",
+        )
+    run.network.load_state_dict(model.network.state_dict())
+    run.init = model.card.checksum
+
+
 def _recipe(options: TrainingOptions) -> Recipe:
     recipe = make_recipe(options.recipe, stride=options.stride)
+    if isinstance(recipe, SurveyRecipe):
+        recipe = replace(recipe, least_cover=options.least_cover)
     schedule = replace(
         recipe.schedule,
         epochs=options.epochs or recipe.schedule.epochs,

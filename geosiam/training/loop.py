@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from geosiam.errors import OptionError, WeightsError
 from geosiam.network.siamese import SiameseNetwork
@@ -43,7 +42,7 @@ class Epoch:
     epoch
         Counted from 1.
     loss, validation_loss
-        Binary cross-entropy.
+        Of the recipe's objective.
     accuracy
         Share of cells judged right at probability 1/2.
     recall, precision
@@ -79,6 +78,10 @@ class TrainingRun:
         Where to compute.
     precision
         ``"fp32"`` or ``"bf16"`` (automatic mixed precision).
+    init
+        Checksum of the weights it began with; empty where these were random.
+    save_every_s
+        Least time between two checkpoints in seconds; 0 keeps every epoch, the last one is always kept.
     """
 
     recipe: Recipe
@@ -88,6 +91,8 @@ class TrainingRun:
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    init: str = ""
+    save_every_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -113,13 +118,16 @@ class TrainingRun:
     def run(self, on_step: Callable[[int, int, float], None] | None = None) -> None:
         """Train the epochs that are missing; call ``on_step(steps done, steps in all, loss)`` after each step."""
         epochs = self.recipe.schedule.epochs
+        saved = time.perf_counter()
         for epoch in range(len(self.history), epochs):
             start = time.perf_counter()
             loss = self._epoch(epoch, on_step)
             figures = self.validate()
             self.history.append(Epoch(epoch + 1, loss, *figures, time.perf_counter() - start))
             log.info("epoch %d/%d: %s", epoch + 1, epochs, self.history[-1])
-            self.save()
+            if epoch + 1 == epochs or time.perf_counter() - saved >= self.save_every_s:
+                self.save()
+                saved = time.perf_counter()
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int, float], None] | None) -> float:
         generator = Generator(self.device).manual_seed(self.seed * 1_000_000 + epoch)
@@ -139,11 +147,12 @@ class TrainingRun:
         return losses / self.steps
 
     def _loss(self, batch: Batch) -> Tensor:
-        return weighted_loss(self._logits(batch), batch)
+        return self.recipe.objective.loss(self._logits(batch), batch)
 
     def _logits(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = self.network(
+            logits = self.recipe.objective.logits(
+                self.network,
                 batch.before.contiguous(memory_format=torch.channels_last),
                 batch.after.contiguous(memory_format=torch.channels_last),
             )
@@ -159,7 +168,7 @@ class TrainingRun:
         for _ in range(VALIDATION_BATCHES):
             batch = self.recipe.batch(self.held_out, generator)
             logits = self._logits(batch)
-            losses += weighted_loss(logits, batch).item()
+            losses += self.recipe.objective.loss(logits, batch).item()
             called, anomalous, counts = logits < 0, batch.similar == 0, batch.weight > 0
             hits += (called & anomalous & counts).sum().item()
             found += (called & counts).sum().item()
@@ -237,16 +246,11 @@ class TrainingRun:
             "steps": self.steps,
             "chips": len(self.source),
             "precision": self.precision,
+            **({"init": self.init} if self.init else {}),
         }
 
     def _history_json(self) -> str:
         return json.dumps([vars(epoch) for epoch in self.history])
-
-
-def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Binary cross-entropy of the logit of "similar" (the paper's equation 5), mean over the cells that count."""
-    losses = binary_cross_entropy_with_logits(logits, batch.similar, weight=batch.weight, reduction="sum")
-    return losses / batch.weight.sum().clamp(min=1)
 
 
 def one_cycle(progress: float, warmup: float = 0.25, floor: float = 1e-3) -> float:

@@ -16,13 +16,19 @@ from torch.nn.functional import avg_pool2d
 from geosiam.errors import OptionError
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
+from geosiam.training.losses import CrossEntropy
 from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade
 
 if TYPE_CHECKING:
     from geosiam.network.receptive_field import ReceptiveField
+    from geosiam.training.losses import Objective
     from geosiam.training.sources import ChipSource
 
-_LEAST_COVER = 0.125  # share of a cell's own pixels from which on it counts as anomalous
+LEAST_COVER = 0.125
+"""Share of a cell's own pixels from which on it is labelled anomalous. An object of 5 px may lie on four cells of 8 px
+and cover no more than 9 of the 64 pixels of any; with a stride of 4 px it covers at least 9 of the 16 of some cell."""
+
+_UNDECIDED = 0.25  # width of the band of cover below that, in which a label would be a matter of taste
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,11 @@ class Recipe(Protocol):
         """How long and how fast."""
         ...
 
+    @property
+    def objective(self) -> Objective:
+        """What it is trained for."""
+        ...
+
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
         """Make a batch of labelled pairs."""
         ...
@@ -104,6 +115,7 @@ class PaperRecipe:
 
     network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
     schedule: Schedule = field(default_factory=lambda: Schedule(epochs=20, steps=None, batch_size=256))
+    objective: Objective = field(default_factory=CrossEntropy)
     chip_size: int = 32
     name: str = "paper"
     summary: str = "Blue rectangles of 1-99 % area on random pairs of chips; similar = same state (Hirokawa, VI)"
@@ -128,7 +140,9 @@ class SurveyRecipe:
 
     network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
     schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=64))
+    objective: Objective = field(default_factory=CrossEntropy)
     chip_size: int = 64
+    least_cover: float = LEAST_COVER
     anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)
     nuisance: NuisanceConfig = field(default_factory=NuisanceConfig)
     name: str = "survey"
@@ -145,11 +159,11 @@ class SurveyRecipe:
         first = photometric(first, self.nuisance, generator)
         second = photometric(second, self.nuisance, generator)
         swapped = chance(n, 0.5, generator)
-        similar, weight = dense_labels(cover, self.network.receptive_field)
+        similar, weight = dense_labels(cover, self.network.receptive_field, self.least_cover)
         return Batch(torch.where(swapped, second, first), torch.where(swapped, first, second), similar, weight)
 
 
-def dense_labels(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]:
+def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float = LEAST_COVER) -> tuple[Tensor, Tensor]:
     """Label every cell by the pixels it stands for, not by its whole receptive field.
 
     Parameters
@@ -158,6 +172,9 @@ def dense_labels(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]
         float32 (n, 1, h, w): 1 = anomalous, 0.5 = undecided, 0 = normal.
     field_
         Receptive field of the network.
+    least_cover
+        Share of a cell's own pixels from which on it is anomalous. What is touched less than that by a
+        quarter or more, or not at all, is not; what lies between does not count.
 
     Returns
     -------
@@ -167,8 +184,8 @@ def dense_labels(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]
     cells = field_.cells(cover.shape[-1])
     own = slice(field_.offset, field_.offset + cells * field_.stride)
     centre = cover[:, :, own, own]
-    anomalous = avg_pool2d((centre == 1).float(), field_.stride) >= _LEAST_COVER
-    touched = avg_pool2d((centre > 0).float(), field_.stride) > 0
+    anomalous = avg_pool2d((centre == 1).float(), field_.stride) >= least_cover
+    touched = avg_pool2d((centre > 0).float(), field_.stride) > max(0.0, least_cover - _UNDECIDED)
     return (~anomalous).float(), (anomalous | ~touched).float()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -102,6 +103,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise OptionError(target, "needs pyarrow, which is not installed", "pip install pyarrow, or use .gpkg")
     check_place(target)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed process left of writing this target; only for who is sure that nobody is at it."""
+    target = Path(path)
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

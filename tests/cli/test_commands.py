@@ -49,7 +49,7 @@ SUMMARY = {"warnings": ["after.tif was warped"], "seconds": 1.5}
 
 def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     paths = {"polygons_path": Path("x.gpkg"), "scores_path": Path("x.tif")}
-    detect = Library(SimpleNamespace(**paths, count=3, threshold=0.5, summary=SUMMARY))
+    detect = Library(SimpleNamespace(**paths, count=3, threshold=0.5, summary=SUMMARY, holes=()))
     stand_in("geosiam.pipeline", DetectOptions=dict, detect=detect)
 
     args = ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "0.5", "--bands", "3,2,1", "--register"]
@@ -61,17 +61,37 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"
 
     assert main([*args, "--json"]) == 0
-    expected = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "threshold": 0.5, "summary": SUMMARY}
+    expected = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "threshold": 0.5, "summary": SUMMARY, "holes": []}
     assert json.loads(capsys.readouterr().out) == expected
 
 
 def test_score(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    score = Library(SimpleNamespace(scores_path=Path("s.tif"), summary=SUMMARY))
+    score = Library(SimpleNamespace(scores_path=Path("s.tif"), summary=SUMMARY, holes=()))
     stand_in("geosiam.pipeline", DetectOptions=dict, score_to_raster=score)
 
     assert main(["score", "a.tif", "b.tif", "-o", "s.tif", "--precision", "bf16", "--workers", "2"]) == 0
     assert score.args == ("a.tif", "b.tif", Path("s.tif"))
     assert score.keywords == {"options": {"precision": "bf16", "workers": 2}}
+    assert capsys.readouterr().out == "s.tif\n"
+
+
+def test_holes_of_a_result_are_part_of_the_one_json_object(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
+    hole = {"rows": [0, 8], "cols": [8, 16], "reason": "b.tif: cannot be read"}
+    holes = (SimpleNamespace(**hole),)
+    result = SimpleNamespace(scores_path=Path("s.tif"), summary={}, holes=holes)
+    score = Library(result)
+    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_raster=score)
+
+    args = ["score", "a.tif", "b.tif", "-o", "s.tif", "--on-error", "skip", "--restart", "--scheduler", "tcp://h:1"]
+    assert main([*args, "--json"]) == 4
+    assert score.keywords == {"options": {"on_error": "skip", "restart": True, "scheduler": "tcp://h:1"}}
+    out, err = capsys.readouterr()
+    assert json.loads(out)["scores"] == "s.tif"
+    assert err.splitlines() == [
+        "geosiam: warning: no scores for rows 0-8, columns 8-16: b.tif: cannot be read",
+        "geosiam: error: s.tif: has 1 block(s) of nodata where a scene cannot be read; repair the scene and run again",
+    ]
+    assert main(args) == 4
     assert capsys.readouterr().out == "s.tif\n"
 
 

@@ -11,16 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geosiam.detection.raster import (
-    SCORE_NODATA,
-    STRIDE_TAG,
-    ScoreRaster,
-    ScoreRasterWriter,
-    decode,
-    encode,
-)
+from geosiam.detection.raster import STRIDE_TAG, ScoreRaster
+from geosiam.detection.raster_writer import ScoreRasterWriter
+from geosiam.detection.working_raster import SCORE_NODATA, decode, encode
 from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.imagery.grid import Grid, Lattice, Window
+from geosiam.imagery.grid import Block, Grid, Lattice, Window
 
 UTM = CRS.from_epsg(32633)
 
@@ -43,7 +38,7 @@ def write(path, scores, *, dtype="uint8", tags=None, block=512):
     rows, cols = scores.shape
     with ScoreRasterWriter(path, grid_of(rows, cols), dtype=dtype, tags=tags or {}) as writer:
         for b in Lattice(rows, cols, block, block):
-            writer.write(b.cells, scores[b.cells.slices])
+            writer.write(b, scores[b.cells.slices])
 
 
 def read(path, rows=512):
@@ -107,7 +102,7 @@ def test_overviews_average_without_nodata(tmp_path):
 
 def test_blocks_never_written_are_nodata(tmp_path):
     with ScoreRasterWriter(tmp_path / "s.tif", grid_of(600, 600), tags={}) as writer:
-        writer.write(Window(0, 10, 0, 10), np.zeros((10, 10), np.float32))
+        writer.write(Block(0, Window(0, 10, 0, 10)), np.zeros((10, 10), np.float32))
     back = read(tmp_path / "s.tif")
     assert (back[:10, :10] == 0).all()
     assert np.isnan(back).sum() == 600 * 600 - 100
@@ -134,7 +129,7 @@ def test_an_exception_leaves_nothing_new_and_what_was_there(tmp_path):
 
     def interrupted():
         with ScoreRasterWriter(tmp_path / "s.tif", grid_of(600, 600), tags={}) as writer:
-            writer.write(Window(0, 600, 0, 600), random_scores(600, 600))
+            writer.write(Block(0, Window(0, 600, 0, 600)), random_scores(600, 600))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -165,7 +160,7 @@ def test_scores_must_fill_their_window(tmp_path):
         pytest.raises(ValueError, match="do not fill"),
         ScoreRasterWriter(tmp_path / "s.tif", grid_of(10, 10), tags={}) as writer,
     ):
-        writer.write(Window(0, 5, 0, 5), np.zeros((5, 4), np.float32))
+        writer.write(Block(0, Window(0, 5, 0, 5)), np.zeros((5, 4), np.float32))
 
 
 FULL_DISK = """
@@ -173,9 +168,9 @@ import resource, signal, sys
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
-from geosiam.detection.raster import ScoreRasterWriter
+from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.errors import OutputError
-from geosiam.imagery.grid import Grid, Window
+from geosiam.imagery.grid import Block, Grid, Window
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 scores = np.random.default_rng(0).random((700, 700)).astype(np.float32)
@@ -184,7 +179,7 @@ for room in (200, 2_000, 200_000, 505_000, 560_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
         with ScoreRasterWriter(sys.argv[1], grid, tags={}) as writer:
-            writer.write(Window(0, 700, 0, 700), scores)
+            writer.write(Block(0, Window(0, 700, 0, 700)), scores)
     except OutputError as error:
         print(str(error).startswith(f"{sys.argv[1]}: cannot be written ("))
 """

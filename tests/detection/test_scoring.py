@@ -1,6 +1,10 @@
 """Tiled scoring against one forward pass over the whole scene, padded by numpy."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -11,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geosiam.detection import scoring
+from geosiam.detection import hardware, scoring
 from geosiam.detection.execution import stream_scores
-from geosiam.detection.scoring import Scorer, choose_device, choose_precision, lazy_scores
+from geosiam.detection.hardware import choose_device, choose_precision
+from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.pair import PairBlock
@@ -96,7 +101,7 @@ def test_tiled_scores_equal_the_whole_scene(stride: int, height: int, width: int
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "BLOCK_PX", 64)
         patch.setattr(scoring, "FORWARD_PX", 24)
-        scores = streamed(pair, Scorer.of_model(MODELS[stride], device="cpu"))
+        scores = streamed(pair, Scorer.of_model(MODELS[stride], device="cpu", precision="fp32"))
     expected = whole_scene(pair, stride)
     assert scores.shape == expected.shape == (-(-height // stride), -(-width // stride))
     np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
@@ -144,11 +149,40 @@ def test_progress_ends_with_all_pixels() -> None:
     assert seen[-1] == (130 * 70, 130 * 70)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_precision_gives_the_same_bits_for_every_number_of_threads(precision: str) -> None:
+    pair = random_pair(300, 210)
+    scorer = Scorer.of_model(MODELS[8], device="cpu", precision=precision)
+    np.testing.assert_array_equal(streamed(pair, scorer, workers=3), streamed(pair, scorer, workers=1))
+
+
 def test_bfloat16_stays_near_fp32() -> None:
     pair = random_pair(100, 100)
     exact = streamed(pair, Scorer.of_model(MODELS[8], device="cpu", precision="fp32"))
     rough = streamed(pair, Scorer.of_model(MODELS[8], device="cpu", precision="bf16"))
     assert 0 < np.abs(exact - rough).max() < 0.02
+
+
+def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for there, chosen in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(hardware, "multiplies_bf16", lambda there=there: there)
+        assert choose_precision("auto", cpu) == chosen
+        assert choose_precision("auto", torch.device("cuda")) == torch.float32
+        assert choose_precision("fp32", cpu) == torch.float32
+
+
+@pytest.mark.parametrize("setting", ["ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "nothing=0"])
+def test_what_keeps_torch_from_bf16_is_respected(setting: str) -> None:
+    name, value = setting.split("=")
+    script = "from geosiam.detection.hardware import multiplies_bf16; print(multiplies_bf16())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, name: value}, capture_output=True, text=True, check=True
+    )
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    expected = name == "nothing" and bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert done.stdout.strip() == str(expected)
 
 
 def test_devices_and_precisions_that_are_not_there_are_refused() -> None:
@@ -169,5 +203,5 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     pair = random_pair(200, 200)
-    cpu = streamed(pair, Scorer.of_model(MODELS[8], device="cpu"))
+    cpu = streamed(pair, Scorer.of_model(MODELS[8], device="cpu", precision="fp32"))
     np.testing.assert_allclose(streamed(pair, Scorer.of_model(MODELS[8], device="cuda")), cpu, atol=1e-3)

@@ -34,9 +34,9 @@ def test_weights_and_card_come_back(weights: Path) -> None:
     assert [path.name for path in weights.parent.iterdir()] == ["tiny.safetensors"]
 
 
-def test_both_recipes_ship_and_the_default_comes_first() -> None:
+def test_all_recipes_ship_and_the_default_comes_first() -> None:
     cards = available_models()
-    assert [card.name for card in cards] == ["survey", "paper"]
+    assert [card.name for card in cards] == ["survey", "paper", "survey-fine"]
     for card in cards:
         model = load_model(card.name)
         assert model.card == card

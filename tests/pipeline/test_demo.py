@@ -36,6 +36,15 @@ def test_the_command_prints_how_well_it_did(folder: Path, capsys: pytest.Capture
     assert Path(printed["panel"]).is_file()
 
 
+def test_an_interrupted_demo_is_no_hindrance_to_another(tmp_path: Path) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path, size=256, seed=1, on_progress=interrupt)
+    assert run_demo(tmp_path, size=256, seed=2).scores.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written to"):

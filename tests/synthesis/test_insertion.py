@@ -70,7 +70,17 @@ def test_textures_come_from_where_they_should():
 def test_a_full_or_tiny_scene_gets_what_fits():
     assert 0 < len(insert_anomalies(GREY[:, :40, :40], count=100).truth) < 10
     assert insert_anomalies(GREY[:, :4, :4], count=3).truth == []
-    assert insert_anomalies(GREY[:, :16, :16], count=1, fill="self-texture", size_px=(16, 16)).mask.all()
+    assert insert_anomalies(GREY[:, :16, :16], count=1, fill="flat", size_px=(16, 16)).mask.all()
+
+
+def test_what_nobody_could_see_is_no_anomaly():
+    assert insert_anomalies(GREY[:, :16, :16], count=1, fill="self-texture", size_px=(16, 16)).truth == []
+    ground = GREY.copy()
+    ground[:, :, 40:] = np.array((2, 0, 253), np.uint8)[:, None, None]
+    inserted = insert_anomalies(ground, count=30, size_px=(5, 8), fill="blue")
+    assert 0 < len(inserted.truth) < 30
+    assert not inserted.mask[:, 48:].any()
+    assert [item.id for item in inserted.truth] == sorted(set(inserted.mask.ravel()) - {0})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geosiam.errors import OptionError, OutputError
+from geosiam.errors import OptionError, OutputError, WeightsError
 from geosiam.network.weights import load_model
 from geosiam.training.api import TrainingOptions, train
 
@@ -60,11 +60,39 @@ def test_survey_recipe_takes_pictures_and_generated_surveys(pictures: Path, tmp_
     assert "--generated 1" in card.command
 
 
+def test_training_goes_on_from_given_weights(pictures: Path, tmp_path: Path) -> None:
+    kinds = {"recipe": "paper", "data": (str(pictures),), "epochs": 1, "steps": 1}
+    first = train(TrainingOptions(out=tmp_path / "a.safetensors", **kinds, seed=1))
+    init = str(first.weights)
+    second = train(TrainingOptions(out=tmp_path / "b.safetensors", **kinds, seed=2, init=init))
+    alone = train(TrainingOptions(out=tmp_path / "c.safetensors", **kinds, seed=2))
+    assert "--init a.safetensors" in second.card.command
+
+    def distance(one: Path, other: Path) -> float:
+        a, b = (load_model(path).network.state_dict()["encoder.0.weight"] for path in (one, other))
+        return float((a - b).abs().max())
+
+    assert 0 < distance(first.weights, second.weights) < 0.1 * distance(first.weights, alone.weights)
+    with pytest.raises(WeightsError, match="other settings"):  # its checkpoint began with random weights
+        train(TrainingOptions(out=tmp_path / "c.safetensors", **kinds, seed=2, init=init))
+    with pytest.raises(OptionError, match="another network"):
+        train(TrainingOptions(out=tmp_path / "d.safetensors", **(kinds | {"stride": 4}), init=init))
+
+
+def test_tighter_labels_stand_in_the_card(pictures: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        out=tmp_path / "s.safetensors", data=(str(pictures),), epochs=1, steps=1, generated=0, stride=4, least_cover=0.5
+    )
+    assert "--least-cover 0.5" in train(options).card.command
+
+
 def test_nonsense_is_refused(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(OptionError, match="too few"):
         TrainingOptions(out=tmp_path / "w.safetensors", epochs=0)
     with pytest.raises(OptionError, match="negative"):
         TrainingOptions(out=tmp_path / "w.safetensors", generated=-1)
+    with pytest.raises(OptionError, match="no share"):
+        TrainingOptions(out=tmp_path / "w.safetensors", least_cover=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         train(TrainingOptions(out=tmp_path / "file" / "w.safetensors", recipe="paper", data=(str(pictures),)))

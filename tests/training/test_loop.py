@@ -9,8 +9,8 @@ from torch import Generator
 
 from geosiam.errors import OptionError, WeightsError
 from geosiam.network.siamese import NetworkConfig
-from geosiam.training.loop import TrainingRun, _best_f1, one_cycle, weighted_loss
-from geosiam.training.recipes import Batch, PaperRecipe, Schedule
+from geosiam.training.loop import TrainingRun, _best_f1, one_cycle
+from geosiam.training.recipes import PaperRecipe, Schedule
 from geosiam.training.sources import ChipStack
 
 CHIPS = ChipStack(torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
@@ -78,13 +78,6 @@ def test_mixed_precision_trains_and_unknown_ones_are_refused(tmp_path: Path) -> 
     assert all(math.isfinite(epoch.loss) for epoch in run.history)
     with pytest.raises(OptionError, match="fp32 and bf16"):
         TrainingRun(RECIPE, CHIPS, CHIPS, tmp_path / "w", precision="int4")
-
-
-def test_cells_without_weight_do_not_count() -> None:
-    image = torch.zeros(1, 3, 32, 32)
-    logits = torch.tensor([0.0, 100.0]).view(1, 1, 1, 2)
-    similar, weight = torch.zeros(1, 1, 1, 2), torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    assert weighted_loss(logits, Batch(image, image, similar, weight)).item() == pytest.approx(math.log(2))
 
 
 def test_one_cycle_rises_to_one_and_falls_to_the_floor() -> None:

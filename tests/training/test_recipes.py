@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch import Generator
 
 from geosiam.errors import OptionError
 from geosiam.network.receptive_field import ReceptiveField
-from geosiam.training.recipes import PaperRecipe, Schedule, SurveyRecipe, dense_labels, make_recipe
+from geosiam.network.siamese import NetworkConfig
+from geosiam.training.recipes import LEAST_COVER, PaperRecipe, Schedule, SurveyRecipe, dense_labels, make_recipe
 from geosiam.training.sources import ChipStack
 
 CHIPS = ChipStack(torch.randint(200, (40, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
@@ -49,6 +51,28 @@ def test_dense_labels_look_at_a_cells_own_pixels_only() -> None:
     similar, weight = dense_labels(cover, ReceptiveField(32, 8))
     assert similar[0, 0].tolist() == [[1, 1, 1], [0, 1, 1], [1, 1, 1]]
     assert weight[0, 0].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 0]]
+
+
+def test_dense_labels_leave_out_what_is_a_matter_of_taste() -> None:
+    field = NetworkConfig.of_stride(4).receptive_field
+    cover = torch.zeros(1, 1, 32, 32)
+    start = field.offset
+    covered = (0, 3, 4, 5, 7, 8, 16)  # of the 16 pixels of the only cell
+    judged = []
+    for pixels in covered:
+        cover[:] = 0
+        cover[..., start : start + 4, start : start + 4] = (torch.arange(16) < pixels).float().view(4, 4)
+        similar, weight = dense_labels(cover, field, 0.5)
+        judged.append("left out" if weight.item() == 0 else "similar" if similar.item() else "anomalous")
+    assert judged == ["similar"] * 3 + ["left out"] * 2 + ["anomalous"] * 2
+
+
+def test_an_object_of_5_px_covers_half_of_some_cell_of_4_px_and_an_eighth_of_some_of_8_px() -> None:
+    for stride, least in ((4, 0.5), (8, LEAST_COVER)):
+        for row, col in np.ndindex(stride, stride):
+            mask = np.zeros((3 * stride, 3 * stride))
+            mask[row + stride // 2 : row + stride // 2 + 5, col + stride // 2 : col + stride // 2 + 5] = 1
+            assert mask.reshape(3, stride, 3, stride).mean(axis=(1, 3)).max() >= least
 
 
 def test_unknown_recipes_and_strides_are_refused() -> None:

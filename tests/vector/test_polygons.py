@@ -7,9 +7,10 @@ import xarray as xr
 from affine import Affine
 from rasterio.crs import CRS
 
-from geosiam.detection.raster import STRIDE_TAG, ScoreRaster, ScoreRasterWriter
+from geosiam.detection.raster import STRIDE_TAG, ScoreRaster
+from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError
-from geosiam.imagery.grid import Grid, Window
+from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.vector.polygons import COLUMNS, iter_polygons, vectorize
 
 TRANSFORM = Affine(4, 0, 500_000, 0, -4, 5_800_000)
@@ -31,7 +32,7 @@ def scores():
 def raster(scores, tmp_path):
     grid = Grid(CRS.from_epsg(32633), TRANSFORM, 40, 30)
     with ScoreRasterWriter(tmp_path / "s.tif", grid, dtype="float32", tags={STRIDE_TAG: "8"}) as writer:
-        writer.write(Window(0, 30, 0, 40), scores)
+        writer.write(Block(0, Window(0, 30, 0, 40)), scores)
     return tmp_path / "s.tif"
 
 

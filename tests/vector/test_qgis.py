@@ -10,8 +10,8 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from geosiam.detection.raster import ScoreRasterWriter
-from geosiam.imagery.grid import Grid, Window
+from geosiam.detection.raster_writer import ScoreRasterWriter
+from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.vector.geopackage import write_polygons
 from geosiam.vector.polygons import empty_frame, vectorize
 
@@ -48,7 +48,7 @@ def made(tmp_path_factory):
     scores[48:50, 70:80] = 0.8
     grid = Grid(CRS.from_epsg(32633), Affine(4, 0, 500_000, 0, -4, 5_800_000), 90, 60)
     with ScoreRasterWriter(folder / "a.tif", grid, tags={}) as writer:
-        writer.write(Window(0, 60, 0, 90), scores)
+        writer.write(Block(0, Window(0, 60, 0, 90)), scores)
     write_polygons(vectorize(folder / "a.tif"), folder / "a.gpkg", provenance={"threshold": 0.5})
     write_polygons(empty_frame(grid.crs), folder / "none.gpkg")
     return folder

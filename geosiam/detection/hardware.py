@@ -1,0 +1,71 @@
+"""What this machine computes with: device, precision, processors."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from geosiam.errors import OptionError
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``auto`` (a CUDA device if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {name!r}", f"{torch.cuda.device_count()} CUDA devices were found", "use cpu")
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """Return the device of a name, which another machine may have and this one not; ``auto`` is the CPU."""
+    try:
+        device = torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:
+        raise OptionError(f"device {name!r}", "is not known", "use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {name!r}", "is not supported", "use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number type of the forward pass.
+
+    ``auto`` is bf16 on a CPU that multiplies it in hardware, where it is two to three times as fast and scores stay
+    close to fp32 (docs/models.md says how close), and fp32, the reference, everywhere else.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cpu" and multiplies_bf16() else torch.float32
+    if name not in _PRECISIONS:
+        raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
+    return _PRECISIONS[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return what a number type is called here: ``fp32``, ``bf16`` or ``fp16``."""
+    return next(name for name, known in _PRECISIONS.items() if known == dtype)
+
+
+def multiplies_bf16() -> bool:
+    """Return whether this CPU has instructions for products of bf16 (AVX512-BF16 or AMX) and PyTorch uses them.
+
+    A CPU without them computes bf16 as well, but slower than fp32. ``ATEN_CPU_CAPABILITY`` and ``ONEDNN_MAX_CPU_ISA``
+    can keep PyTorch from using AVX512 at all; then the answer is no.
+    """
+    used = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not used or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch itself asks so
+        return False
+    # The public torch.cpu.get_capabilities() is younger than the oldest PyTorch that will do.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,82 @@
+"""How a pair is compared: the options of the main job, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from geosiam.errors import OptionError
+from geosiam.network.weights import DEFAULT_MODEL
+from geosiam.vector.areas import MinArea
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How a pair is compared; every default serves most pairs.
+
+    Parameters
+    ----------
+    model
+        Name of bundled weights or path of a weights file.
+    threshold
+        Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: what the model's card suggests.
+    min_area
+        Smallest polygon, such as ``"1.5m2"`` or ``"20px"``; None keeps all.
+    bands
+        One or three 1-based band numbers for both scenes; None chooses by colour interpretation.
+    valid_area
+        Vector file outside of whose polygons nothing is looked at.
+    register
+        Correct the misregistration of the after-scene where it can be estimated reliably.
+    radiometry
+        Relative normalisation: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    workers
+        Threads; None: one a processor. The result does not depend on it.
+    scheduler
+        Address of a Dask scheduler whose workers do the work, or a ``distributed.Client``; None: this machine does.
+        The result does not depend on it. ``device`` is then a device of the workers, and ``"auto"`` their CPU.
+    restart
+        Begin again where an interrupted run left something to go on from.
+    on_error
+        What to do where a scene cannot be decoded: ``"stop"``, or ``"skip"``: leave the block without scores.
+    """
+
+    model: str = DEFAULT_MODEL
+    threshold: float | Literal["auto"] = "auto"
+    min_area: str | None = None
+    bands: tuple[int, ...] | None = None
+    valid_area: str | None = None
+    register: bool = False
+    radiometry: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    scheduler: str | Client | None = None
+    restart: bool = False
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        if self.threshold != "auto" and not 0 < self.threshold <= 1:
+            raise OptionError(f"threshold {self.threshold}", "is no probability", "use auto or a number in (0, 1]")
+        if self.min_area is not None:
+            MinArea.parse(self.min_area)  # raises now what would otherwise come after the scoring
+        if self.on_error not in ("stop", "skip"):
+            raise OptionError(f"on_error {self.on_error!r}", "is not known", "use stop or skip")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        values = {name: value for name, value in vars(self).items() if name != "scheduler"}
+        known = self.scheduler is None or isinstance(self.scheduler, str)
+        return values | {"scheduler": self.scheduler if known else "a client"}
+
+    def of_pair(self) -> dict[str, Any]:
+        """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""
+        shared = {name: getattr(self, name) for name in ("bands", "valid_area", "register", "radiometry")}
+        return shared | {"skip_unreadable": self.on_error == "skip"}

@@ -1,0 +1,118 @@
+"""`reproduce`: run the experiments that are missing, write their numbers, pictures and the report."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import logging
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosiam import __version__
+from geosiam.errors import InputError, OptionError
+from geosiam.network.weights import available_models
+from geosiam.paper.report import REPORT, write_report
+from geosiam.paper.result import Record
+from geosiam.paper.workbench import PaperOptions, Workbench, file_checksum, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geosiam.paper.result import Result
+
+log = logging.getLogger(__name__)
+
+EXPERIMENTS = ("fig2", "fig3", "fig4", "fig5", "fig6", "position", "transfer", "resolution")
+"""In the order of the report; each is a module of this package with a function ``run``."""
+
+
+def reproduce(
+    names: list[str] | tuple[str, ...],
+    options: PaperOptions,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> Path:
+    """Run experiments and write the report of all that lie in the folder.
+
+    What is there already, made from the same data, weights, settings and code, is left as it is.
+
+    Parameters
+    ----------
+    names
+        Of :data:`EXPERIMENTS`; ``"all"`` stands for all.
+    options
+        Data, folder, seeds.
+    on_progress
+        Called with (done, of how many, what).
+
+    Returns
+    -------
+    the report
+    """
+    wanted = EXPERIMENTS if "all" in names else tuple(dict.fromkeys(names))
+    for name in wanted:
+        if name not in EXPERIMENTS:
+            raise OptionError(f"experiment {name!r}", "is not known", f"use one of all, {', '.join(EXPERIMENTS)}")
+    if not options.data.is_dir():
+        raise InputError(options.data, "is no folder", "pass the folder that holds the data as --data")
+    bench = Workbench(options, on_progress)
+    for name in wanted:
+        _experiment(bench, name)
+    report = bench.path(REPORT)
+    made = [bench.path(f"{name}.json") for name in EXPERIMENTS]
+    write_report([Record.load(path) for path in made if path.exists()], report)
+    return report
+
+
+def _experiment(bench: Workbench, name: str) -> None:
+    path = bench.path(f"{name}.json")
+    key = _key(bench, name)
+    if _is_current(path, key):
+        log.info("%s: is there already", name)
+        return
+    bench.used.clear()
+    bench.spent.clear()
+    started = time.perf_counter()
+    result: Result = importlib.import_module(f"geosiam.paper.{name}").run(bench)
+    seconds = time.perf_counter() - started
+    record = Record(
+        result=result,
+        command=_command(name, bench.options),
+        quick=bench.quick,
+        key=key,
+        seconds=seconds - sum(bench.spent),
+        training_seconds=sum(bench.used.values()),
+        machine=machine(),
+    )
+    record.save(path)
+    log.info("%s: done in %.0f s", name, seconds)
+
+
+def _is_current(path: Path, key: str) -> bool:
+    try:
+        record = Record.load(path)
+    except InputError:
+        return False
+    return record.key == key and all((path.parent / picture.file).exists() for picture in record.result.pictures)
+
+
+def _key(bench: Workbench, name: str) -> str:
+    """Return a checksum of what a result depends on: options, data, weights, the experiment's code, the version."""
+    module = importlib.import_module(f"geosiam.paper.{name}")
+    data = [file_checksum(path) for path in module.inputs(bench)]
+    weights = {card.name: card.checksum for card in available_models()} if module.USES_WEIGHTS else {}
+    settings = repr(replace(bench.options, out=Path(), data=Path()))
+    code = inspect.getsource(module)
+    return hashlib.sha256(json.dumps([settings, data, weights, code, __version__]).encode()).hexdigest()
+
+
+def _command(name: str, options: PaperOptions) -> str:
+    words = ["geosiam", "paper", name, "--data", "DIR", "--out", "OUT", "--seeds", str(options.seeds)]
+    words += ["--precision", options.precision]
+    for scene in options.scenes:
+        words += ["--scene", Path(scene).name]
+    return shlex.join(words + (["--quick"] if options.quick else []))

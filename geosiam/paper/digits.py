@@ -1,0 +1,160 @@
+"""MNIST: its idx files, random pairs of digits, and the recipes of the paper's figures 2 and 3."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from geosiam.errors import TrainingDataError
+from geosiam.network.siamese import Convolution, NetworkConfig
+from geosiam.training.losses import CrossEntropy
+from geosiam.training.recipes import Batch, Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.training.losses import Objective
+    from geosiam.training.sources import ChipSource
+
+SIDE = 28
+CLASSES = 10
+FEATURES = 3  # so that features can be drawn as points in space
+PAIRS = 50_000
+BATCH = 250
+_IDX_UINT8 = 0x08
+_REMEDY = "get the four idx files of MNIST, plain or with .gz, into one folder and pass it as --data"
+
+
+def read_idx(path: str | Path) -> NDArray[np.uint8]:
+    """Read an idx file of unsigned bytes, plain or gzip-compressed.
+
+    The format is that of LeCun, Cortes and Burges, "The MNIST database": two zero bytes, the type, the number of axes,
+    each length as a big-endian 32-bit integer, then the values.
+
+    Raises
+    ------
+    TrainingDataError
+        No such file, not an idx file of bytes, or cut short.
+    """
+    path = Path(path)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise TrainingDataError(path, f"cannot be read ({error})", _REMEDY) from error
+    if len(content) < 4 or content[:3] != bytes([0, 0, _IDX_UINT8]):  # noqa: PLR2004 - the magic number's length
+        raise TrainingDataError(path, "is no idx file of unsigned bytes", _REMEDY)
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise TrainingDataError(path, "ends within its header", _REMEDY)
+    shape = tuple(int(length) for length in np.frombuffer(content[4:start], ">u4"))
+    values = np.frombuffer(content, np.uint8, offset=start)
+    if values.size != np.prod(shape, dtype=np.int64):
+        raise TrainingDataError(path, f"holds {values.size} values, not the {shape} it announces", _REMEDY)
+    return values.reshape(shape)
+
+
+@dataclass(frozen=True)
+class DigitStack:
+    """Digits with their labels: a source of random pairs, half of which show the same digit.
+
+    Parameters
+    ----------
+    images
+        uint8 (n, 28, 28).
+    labels
+        uint8 (n,), 0 to 9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.shape != (len(self.labels), SIDE, SIDE):
+            raise ValueError(f"{len(self.labels)} labels do not go with images of shape {tuple(self.images.shape)}")
+
+    @classmethod
+    def load(cls, folder: str | Path, part: str) -> Self:
+        """Read the ``"train"`` or ``"t10k"`` part of MNIST out of a folder."""
+        names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
+        images, labels = (read_idx(_present(Path(folder), name)) for name in names)
+        if images.shape != (len(labels), SIDE, SIDE):
+            raise TrainingDataError(folder, f"{part} images {images.shape} and {len(labels)} labels differ", _REMEDY)
+        return cls(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices sorted by label, and where each label's run starts and how long it is."""
+        counts = torch.bincount(self.labels.long(), minlength=CLASSES)
+        return self.labels.argsort(stable=True), counts.cumsum(0) - counts, counts
+
+    def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return two digits' indices for each of ``count`` pairs; both show the same digit at even odds."""
+        order, starts, counts = self._by_class
+        first = torch.randint(len(self), (count,), generator=generator)
+        digit = self.labels[first].long()
+        other = (digit + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
+        wanted = torch.where(torch.rand(count, generator=generator) < 0.5, digit, other)  # noqa: PLR2004 - even odds
+        place = (torch.rand(count, generator=generator, dtype=torch.float64) * counts[wanted]).long()
+        return first, order[starts[wanted] + place]
+
+    def chips(self, index: Tensor) -> Tensor:
+        """Return the digits at ``index`` as float32 (n, 1, 28, 28) in [0, 1]."""
+        return (self.images[index].float() / 255).unsqueeze(1)
+
+    def sample(self, count: int, size: int, generator: Generator) -> Tensor:
+        """Return random digits, float32 (count, 1, 28, 28) in [0, 1]."""
+        return self.chips(torch.randint(len(self), (count,), generator=generator))[..., :size, :size]
+
+    def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return random pairs; the whole chip counts as changed where the digits differ."""
+        a, b = self.draw(count, generator)
+        first, second = self.chips(a)[..., :size, :size], self.chips(b)[..., :size, :size]
+        changed = (self.labels[a] != self.labels[b]).float().view(-1, 1, 1, 1)
+        return first, second, changed.expand(-1, 1, size, size)
+
+
+def _present(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.exists():
+            return path
+    raise TrainingDataError(folder / name, "does not exist", _REMEDY)
+
+
+def digit_network(**options: object) -> NetworkConfig:
+    """Return the encoder of figures 2 and 3: valid convolutions whose receptive field is exactly a digit's 28 px.
+
+    4 + 2 (3 - 1) + 4 (6 - 1) = 28 px, so a digit gives one cell of three features, with no fully connected layer.
+    """
+    stack = ((4, 2, 16), (3, 2, 32), (6, 1, 64), (1, 1, FEATURES))
+    layers = tuple(Convolution(*layer) for layer in stack)
+    return NetworkConfig(layers, channels=1, batch_norm=False, **options)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class DigitRecipe:
+    """Pairs of digits, similar = the same digit: 50,000 pairs an epoch, drawn anew in every one, 100 epochs."""
+
+    network: NetworkConfig = field(default_factory=digit_network)
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(epochs=100, steps=PAIRS // BATCH, batch_size=BATCH, learning_rate=2e-3)
+    )
+    objective: Objective = field(default_factory=CrossEntropy)
+    name: str = "digits"
+    summary: str = "Pairs of MNIST digits; similar = the same digit (Hirokawa, VI, figures 2 and 3)"
+
+    def batch(self, source: ChipSource, generator: Generator) -> Batch:
+        """Make a batch of pairs with one label each."""
+        first, second, changed = source.pairs(self.schedule.batch_size, SIDE, generator)
+        similar = 1 - changed.amax(dim=(1, 2, 3), keepdim=True)
+        return Batch(first, second, similar, torch.ones_like(similar))

@@ -1,0 +1,126 @@
+"""Real scenes as templates: pieces of them that no training has seen."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from affine import Affine
+
+from geosiam.errors import InputError, TrainingDataError
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+    from geosiam.paper.workbench import Workbench
+
+HEIGHT, WIDTH = 720, 1260  # of the paper's templates
+_LEAST = 600  # a smaller scene has no room for 100 objects
+_FIGURE_FOLDERS = ("aerial", "naip", "drone")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One piece of a scene.
+
+    Parameters
+    ----------
+    name
+        Folder and file it comes from.
+    image
+        uint8 (3, rows, cols).
+    crs, transform
+        Where it lies.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    crs: CRS
+    transform: Affine
+
+    def write(self, path: Path, image: NDArray[np.uint8] | None = None) -> Path:
+        """Write it, or another image in its place, as a GeoTIFF."""
+        pixels = self.image if image is None else image
+        profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "photometric": "rgb"}
+        size = {"height": pixels.shape[1], "width": pixels.shape[2]}
+        with rasterio.open(path, "w", crs=self.crs, transform=self.transform, **profile, **size) as file:
+            file.write(pixels)
+        return path
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of the pixels."""
+        return hashlib.sha256(self.image.tobytes()).hexdigest()
+
+
+def figure_files(bench: Workbench) -> list[Path]:
+    """Return the scenes that the user names, or those in the folders aerial, naip and drone."""
+    return [Path(scene) for scene in bench.options.scenes] or scene_files(bench, *_FIGURE_FOLDERS)
+
+
+def figure_templates(bench: Workbench) -> list[Template]:
+    """Return the middle 1260 x 720 px, or what a smaller scene has of it, of the scenes that figure 6 uses.
+
+    Raises
+    ------
+    TrainingDataError
+        There are none.
+    """
+    templates = [made for file in figure_files(bench) if (made := middle(file)) is not None]
+    if not templates:
+        where = f"holds no scenes of {_LEAST} px or more in folders {', '.join(_FIGURE_FOLDERS)}"
+        raise TrainingDataError(bench.options.data, where, "name some with --scene")
+    return templates
+
+
+def scene_files(bench: Workbench, *folders: str) -> list[Path]:
+    """Return the GeoTIFFs in folders of these names anywhere under the data."""
+    return [
+        file
+        for name in folders
+        for folder in sorted(bench.options.data.rglob(name))
+        if folder.is_dir()
+        for file in sorted(folder.rglob("*.tif"))
+    ]
+
+
+def middle(path: Path) -> Template | None:
+    """Return the middle of a scene; None if it is too small for 100 objects."""
+    with rasterio.open(path) as scene:
+        height, width = scene.shape
+    rows, cols = min(HEIGHT, height), min(WIDTH, width)
+    if min(rows, cols) < _LEAST:
+        return None
+    return cut(path, _window((height - rows) // 2, (width - cols) // 2, rows, cols))
+
+
+def squares(path: Path, side: int, most: int) -> list[Template]:
+    """Cut squares out of a scene, at most so many, spread over it; none if it is too small or refused."""
+    with rasterio.open(path) as scene:
+        height, width = scene.shape
+    places = [(row, col) for row in range(0, height - side + 1, side) for col in range(0, width - side + 1, side)]
+    chosen = places[:: max(1, -(-len(places) // most))]
+    try:
+        templates = [cut(path, _window(row, col, side, side)) for row, col in chosen]
+    except InputError:
+        return []
+    return [template for template in templates if (template.image.max(axis=0) > 0).mean() > 0.99]  # noqa: PLR2004 - nodata
+
+
+def cut(path: Path, window: Window) -> Template:
+    """Return a window of a scene as the network sees it: bands chosen, range stretched."""
+    with open_pair(path, path, radiometry="none") as pair:
+        image = (pair.read(window).before * 255).round().astype(np.uint8)
+        transform = pair.grid.transform * Affine.translation(window.col_start, window.row_start)
+        return Template(f"{path.parent.name}/{path.stem}", image, pair.grid.crs, transform)
+
+
+def _window(row: int, col: int, rows: int, cols: int) -> Window:
+    return Window(row, row + rows, col, col + cols)

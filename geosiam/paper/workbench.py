@@ -1,0 +1,219 @@
+"""What all experiments share: where data and results lie, and what is kept so that a second call need not repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geosiam.detection.scoring import Scorer
+from geosiam.errors import OptionError, OutputError, TrainingDataError
+from geosiam.training.loop import TrainingRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geosiam.network.siamese import SiameseNetwork
+    from geosiam.training.recipes import Recipe
+    from geosiam.training.sources import ChipSource
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT_S = 30.0  # what an interrupted training may lose
+
+
+@dataclass(frozen=True)
+class PaperOptions:
+    """What `geosiam paper` can be told.
+
+    Parameters
+    ----------
+    data
+        Folder with MNIST's idx files, CIFAR-10 and scenes, searched below it.
+    out
+        Where pictures, numbers, the report and the trained networks go.
+    quick
+        A smoke run of minutes: few epochs, seeds and pairs. Its numbers prove nothing.
+    seeds
+        Repetitions of whatever is drawn at random.
+    precision
+        Arithmetic while training: ``"fp32"``, or ``"bf16"`` where the processor is fast at it.
+    scenes
+        Templates for figure 6 beside those found under ``data``.
+    """
+
+    data: Path
+    out: Path
+    quick: bool = False
+    seeds: int = 5
+    precision: str = "fp32"
+    scenes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise OptionError(f"seeds {self.seeds}", "is too few", "use 1 or more")
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One reproduction at work.
+
+    Parameters
+    ----------
+    options
+        What was asked for.
+    on_progress
+        Called with (done, of how many, what) while something takes long.
+    """
+
+    options: PaperOptions
+    on_progress: Callable[[int, int, str], None] | None = None
+    used: dict[str, float] = field(default_factory=dict)
+    """Seconds that each network took to train which the current experiment has asked for, whenever that was."""
+    spent: list[float] = field(default_factory=list)
+    """Seconds that the current experiment itself spent on training."""
+
+    @property
+    def quick(self) -> bool:
+        """Return whether this is a smoke run."""
+        return self.options.quick
+
+    @property
+    def seeds(self) -> range:
+        """Return the seeds to repeat with."""
+        return range(min(self.options.seeds, 2) if self.quick else self.options.seeds)
+
+    def data(self, *names: str) -> Path:
+        """Return the first of these files or folders that is there, in the folder of data or anywhere below it.
+
+        Raises
+        ------
+        TrainingDataError
+            None is.
+        """
+        for name in names:
+            found = sorted(self.options.data.rglob(name)) if self.options.data.is_dir() else []
+            if found:
+                return found[0]
+        raise TrainingDataError(self.options.data, f"holds no {' or '.join(names)}", "put it there, or choose --data")
+
+    def path(self, name: str) -> Path:
+        """Return a path in the folder of results, which is made if it is absent."""
+        path = self.options.out / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(path.parent, f"cannot be made ({error.strerror})", "choose another --out") from error
+        return path
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """Report progress."""
+        if self.on_progress:
+            self.on_progress(done, total, what)
+
+    def trained(
+        self, label: str, recipe: Recipe, source: ChipSource, held_out: ChipSource, *, seed: int, fingerprint: str
+    ) -> TrainingRun:
+        """Train a recipe, or take up the same training where an earlier call left it.
+
+        Parameters
+        ----------
+        label
+            First part of the names of its files.
+        fingerprint
+            Of the data, see :func:`fingerprint`.
+        """
+        key = _digest(json.dumps([repr(recipe), seed, self.options.precision, fingerprint]))
+        stem = self.path(f"trained/{label}-seed{seed}-{key[:10]}")
+        run = TrainingRun(
+            recipe, source, held_out, stem, seed, precision=self.options.precision, save_every_s=_CHECKPOINT_S
+        )
+        if run.resume():
+            log.info("%s: continuing after epoch %d", stem.name, len(run.history))
+        started = time.perf_counter()
+        run.run(lambda done, total, _loss: self.tell(done, total, f"training {label}, seed {seed}"))
+        self.spent.append(time.perf_counter() - started)
+        run.network.eval()
+        self.used[stem.name] = sum(epoch.seconds for epoch in run.history)
+        return run
+
+
+def score(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.float32]:
+    """Score a pair the way `geosiam detect` does: float32 (rows, cols), 1 - P(similar), of a valid convolution.
+
+    Parameters
+    ----------
+    before, after
+        float32 (channels, height, width) in [0, 1].
+    """
+    scorer = Scorer(network.for_inference(), torch.device("cpu"), torch.float32)
+    return scorer.probabilities(before.numpy(), after.numpy())
+
+
+@torch.inference_mode()
+def log_odds(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.float32]:
+    """Return the log-odds of an anomaly, float32 (rows, cols), which tell apart what a score of almost 1 does not.
+
+    Parameters
+    ----------
+    before, after
+        float32 (channels, height, width) in [0, 1].
+    """
+    logits: Tensor = network.for_inference()(before[None], after[None])
+    return -logits[0, 0].numpy()
+
+
+def fingerprint(*arrays: Tensor) -> str:
+    """Return a checksum of the contents of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str((tuple(array.shape), array.dtype)).encode())
+        digest.update(array.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """Return a checksum of a file's contents, or of all files in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to know of the machine that made the numbers."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,384 @@
+"""A real Dask cluster on this machine: a scheduler and worker processes, reached over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tracemalloc
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import shapely
+from affine import Affine
+
+from geosiam.detection import cluster, scoring
+from geosiam.detection.cluster import connected, stream_on_cluster
+from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
+from geosiam.imagery.pair import open_pair
+from geosiam.network.weights import load_model
+from geosiam.pipeline import DetectOptions, detect, score_to_raster
+from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+
+distributed = pytest.importorskip("distributed")
+
+CONFIG = SurveyConfig(height=811, width=930, seed=5, objects=15)
+BLOCK_PX = 64
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Cluster:
+    """A scheduler and its workers, each a process of its own."""
+
+    folder: Path
+    processes: list[subprocess.Popen] = field(default_factory=list)
+
+    def start(self, *command: object, cwd: Path = ROOT) -> subprocess.Popen:
+        search = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
+        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *map(str, command)],
+                cwd=cwd,
+                env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def scheduler(self) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show")
+        return f"tcp://127.0.0.1:{port}"
+
+    def worker(self, scheduler: str) -> subprocess.Popen:
+        # Started elsewhere: scenes named by a path relative to the client's folder must be found all the same.
+        options = ("--nthreads", 1, "--no-nanny", "--no-dashboard", "--memory-limit", 0)
+        return self.start("worker", scheduler, *options, "--local-directory", self.folder, cwd=self.folder)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory: pytest.TempPathFactory):
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def scheduler(crew: Cluster) -> str:
+    address = crew.scheduler()
+    crew.worker(address)
+    crew.worker(address)
+    return address
+
+
+@pytest.fixture(scope="module")
+def client(scheduler: str):
+    with distributed.Client(scheduler, timeout=60, set_as_default=False) as made:
+        made.wait_for_workers(2, timeout=120)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
+    return write_survey_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
+
+
+@pytest.fixture(scope="module")
+def here(scenes: SurveyPaths) -> Path:
+    folder = scenes.before.parent / "here"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
+        detect(scenes.before, scenes.after, folder / "a.gpkg")
+    return folder / "a.gpkg"
+
+
+def assert_same(polygons: Path, expected: Path) -> None:
+    with rasterio.open(polygons.with_suffix(".tif")) as one, rasterio.open(expected.with_suffix(".tif")) as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+    first, second = (geopandas.read_file(path, layer="anomalies") for path in (polygons, expected))
+    assert len(second) > 0
+    assert first.equals(second)
+
+
+def test_the_cluster_gives_the_same_bits(
+    client, scenes: SurveyPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = cluster_calls(client)
+    detect(scenes.before, scenes.after, tmp_path / "client.gpkg", options=DetectOptions(scheduler=client))
+    assert_same(tmp_path / "client.gpkg", here)
+    assert len(ran()) == 2
+    monkeypatch.chdir(scenes.before.parent)
+    options = DetectOptions(scheduler=client.scheduler.address)
+    detect(scenes.before.name, scenes.after.name, tmp_path / "address.gpkg", options=options)
+    assert_same(tmp_path / "address.gpkg", here)
+
+
+def cluster_calls(client):
+    """Return a function that says on which workers torch was used."""
+
+    def used() -> bool:
+        return "torch" in sys.modules
+
+    return lambda: [address for address, loaded in client.run(used).items() if loaded]
+
+
+def test_a_worker_killed_midway_loses_nothing(
+    client, crew: Cluster, scenes: SurveyPaths, here: Path, tmp_path: Path
+) -> None:
+    third = crew.worker(client.scheduler.address)
+    client.wait_for_workers(3, timeout=120)
+    seen = []
+
+    def kill(done: int, total: int) -> None:
+        seen.append(done)
+        if done > total / 4 and third.poll() is None:
+            third.send_signal(signal.SIGKILL)
+            third.wait()
+
+    detect(scenes.before, scenes.after, tmp_path / "a.gpkg", options=DetectOptions(scheduler=client), on_progress=kill)
+    assert third.returncode == -signal.SIGKILL
+    assert seen == sorted(seen)
+    assert_same(tmp_path / "a.gpkg", here)
+
+
+def test_a_run_here_goes_on_on_the_cluster(client, scenes: SurveyPaths, here: Path, tmp_path: Path) -> None:
+    left = iter(range(50))
+
+    def stop(_done: int, _total: int) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=stop)
+    seen = []
+    detect(
+        scenes.before,
+        scenes.after,
+        tmp_path / "a.gpkg",
+        options=DetectOptions(scheduler=client),
+        on_progress=lambda done, _total: seen.append(done),
+    )
+    assert len(seen) == 195 - 51
+    assert_same(tmp_path / "a.gpkg", here)
+
+
+# --- scenes by URL --------------------------------------------------------------------------------------------------
+
+
+# A process of its own: rasterio opens files without letting other threads of this one run.
+RANGE_SERVER = """
+import http.server, re, sys
+from pathlib import Path
+
+class RangeHandler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        wanted = re.fullmatch(r"bytes=(\\d+)-(\\d*)", self.headers.get("Range", ""))
+        if not path.is_file() or wanted is None:
+            return super().do_GET()
+        size = path.stat().st_size
+        start, stop = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1) + 1
+        with path.open("rb") as file:
+            file.seek(start)
+            part = file.read(stop - start)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_request(self, code="-", size="-"):
+        sys.stdout.write(f"{self.command} {int(code)} {self.path}\\n")  # one line at once: requests are threads
+        sys.stdout.flush()
+
+handler = lambda *args: RangeHandler(*args, directory=sys.argv[1])
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+
+
+@contextlib.contextmanager
+def served(folder: Path, log: Path):
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, "-c", RANGE_SERVER, folder], stdout=out, stderr=subprocess.DEVNULL)
+    try:
+        while not log.read_text().endswith("\n"):
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{int(log.read_text())}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_workers_read_urls_by_ranges(client, scenes: SurveyPaths, here: Path, tmp_path: Path) -> None:
+    with served(scenes.before.parent, tmp_path / "log") as url:
+        detect(f"{url}/before.tif", f"{url}/after.tif", tmp_path / "a.gpkg", options=DetectOptions(scheduler=client))
+    requests = [line.split() for line in (tmp_path / "log").read_text().splitlines()[1:]]
+    for name in ("/before.tif", "/after.tif"):
+        codes = [code for method, code, path in requests if (method, path) == ("GET", name)]
+        assert set(codes) == {"206"}
+        assert len(codes) >= 3  # this process and both workers
+    assert_same(tmp_path / "a.gpkg", here)
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a virtual scene of 100,000 x 100,000 px, all but the last ones empty: their number counts."""
+    monkeypatch.setattr(scoring, "BLOCK_PX", 1024)
+    side, transform = 100_000, Affine(0.1, 0, 500_000, 0, -0.1, 5_800_000)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": transform}
+    tiles = {"tiled": True, "sparse_ok": True, "bigtiff": "YES"}
+    with rasterio.open(tmp_path / "b.tif", "w", width=side, height=side, **tiles, **profile):
+        pass
+    x, y = transform @ (side, side)
+    geopandas.GeoSeries([shapely.box(x - 5, y, x, y + 5)], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
+    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    counting = Counting(client)
+    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", valid_area=tmp_path / "area.gpkg") as pair:
+        tracemalloc.start()
+        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
+        most = 0
+        for done in range(1000):
+            block, scores = next(stream)
+            assert scores.shape == block.cells.shape
+            most = max(most, counting.submitted - 1 - done)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        stream.close()
+    assert most <= cluster._LEAST_BLOCKS
+    assert held < 10e6  # the scores of these blocks take 66 MB
+
+
+class Counting:
+    """Stands before a client and counts what is given to it."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+        self.submitted = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.client, name)
+
+    def submit(self, *args: object, **options: object):
+        self.submitted += 1
+        return self.client.submit(*args, **options)
+
+
+def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    moved = tmp_path / "moved.tif"
+    moved.write_bytes(scenes.before.read_bytes())
+    with open_pair(moved, scenes.after) as pair:
+        moved.unlink()
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
+        with pytest.raises(SceneNotFoundError, match="does not exist on a worker of the cluster; name the scene by"):
+            list(stream)
+
+
+def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(scenes.before.read_bytes())
+    with open_pair(cut, scenes.after) as pair:
+        os.truncate(cut, cut.stat().st_size // 2)
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
+        outcomes = {block.index: outcome for block, outcome in stream}
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, SceneUnreadableError)]
+    assert 0 < len(failed) < len(outcomes) == 195
+    assert str(failed[0]).startswith(f"{cut}: cannot be read at rows")
+
+
+def test_an_array_in_memory_cannot_go_to_a_cluster(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+    array = rioxarray.open_rasterio(scenes.before)
+    with pytest.raises(OptionError, match="lives in this process's memory"):
+        score_to_raster(array, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
+    array.close()
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
+    with pytest.raises(ClusterError, match="cannot be reached"), connected("tcp://127.0.0.1:1"):
+        pass
+    with pytest.raises(ClusterError, match="cannot be reached"), connected("nonsense://host"):
+        pass
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(OptionError, match=r"pip install 'geosiam\[cluster\]'"), connected("tcp://127.0.0.1:1"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (distributed.KilledWorker("block", None, 3), "give the workers more memory or fewer threads"),
+        (ModuleNotFoundError("No module named 'geosiam'"), "install the same geosiam on them"),
+        (asyncio.CancelledError(), "start it again, and then the same command"),
+    ],
+)
+def test_what_goes_wrong_on_a_cluster_is_one_line(client, error: BaseException, says: str) -> None:
+    reported = cluster._reported(client, error)
+    assert isinstance(reported, ClusterError)
+    assert reported.subject == f"scheduler {client.scheduler.address}"
+    assert reported.remedy == says
+    assert cluster._reported(client, ZeroDivisionError()) is None
+
+
+def test_a_scheduler_that_goes_away_is_one_line_and_the_run_is_kept(
+    scenes: SurveyPaths, here: Path, tmp_path: Path
+) -> None:
+    crew = Cluster(tmp_path)
+    try:
+        address = crew.scheduler()
+        crew.worker(address)
+
+        def kill(done: int, total: int) -> None:
+            if done > total / 4:
+                crew.processes[0].kill()
+
+        out = tmp_path / "out"
+        out.mkdir()
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match="went away"):
+            detect(
+                scenes.before,
+                scenes.after,
+                out / "a.gpkg",
+                options=DetectOptions(scheduler=address),
+                on_progress=kill,
+            )
+        assert time.monotonic() - start < 90
+    finally:
+        crew.stop()
+    detect(scenes.before, scenes.after, out / "a.gpkg")
+    assert_same(out / "a.gpkg", here)

@@ -1,0 +1,27 @@
+"""What docs/models.md says of bf16 against fp32, on pairs that fit into a test."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geosiam.network.weights import load_model
+from geosiam.pipeline import DetectOptions, score
+from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+@pytest.mark.parametrize("model", ["survey", "paper"])
+def test_bf16_stays_within_the_documented_tolerance(model: str, tmp_path: Path) -> None:
+    said = re.search(r"score of a cell differs by at\s+most ([0-9.]+)", DOCUMENT.read_text(encoding="utf-8"))
+    tolerance = float(said[1])
+    paths = write_survey_tiles(SurveyConfig(height=512, width=512, seed=100), tmp_path)
+    exact, rough = (
+        score(paths.before, paths.after, options=DetectOptions(model=model, precision=name, device="cpu")).to_numpy()
+        for name in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(exact - rough).max() <= tolerance
+    threshold = load_model(model).card.threshold
+    assert ((exact >= threshold) != (rough >= threshold)).mean() <= 0.003
