@@ -139,7 +139,8 @@ def detect(
     Parameters
     ----------
     before, after
-        Paths, URLs that GDAL reads, open rasterio datasets or georeferenced DataArrays.
+        Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets or georeferenced
+        DataArrays.
     output
         Target of the polygons; the suffix chooses the format.
     scores

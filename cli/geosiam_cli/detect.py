@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def command(*, before: str, after: str, output_path: Path, scores: Path | None, chosen: dict[str, Any]) -> None:
     """Find what changed between two scenes and outline it.
 
-    BEFORE and AFTER are georeferenced rasters of the same place: files, or URLs that GDAL reads. AFTER is put on the
-    grid of BEFORE, whatever its coordinate system and pixel size. Each cell gets the probability that the two scenes
+    BEFORE and AFTER are georeferenced rasters of the same place: files, folders or "patterns" of tiles, or URLs that
+    GDAL reads. AFTER is put on the grid of BEFORE, whatever its coordinate system; its pixels may be up to ten times
+    smaller or larger. Each cell gets the probability that the two scenes
     differ there; cells from the threshold up become polygons. The paths of both results are printed.
 
     A run that is interrupted, by Ctrl-C or a power cut, keeps what it has scored: the same command goes on from there.

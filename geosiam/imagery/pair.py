@@ -155,7 +155,8 @@ def open_pair(
     Parameters
     ----------
     before, after
-        Paths, URLs that GDAL reads, open rasterio datasets, or georeferenced DataArrays.
+        Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced
+        DataArrays.
     bands
         One or three 1-based bands for both scenes; None: by colour interpretation, else the first three.
     radiometry

@@ -165,7 +165,7 @@ class Source:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
         path = str(Path(self.path).absolute()) if is_there(self.path) else self.path  # others work elsewhere
-        return {"path": path, "name": self.name, "tiles": self.tiles}
+        return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
