@@ -140,7 +140,7 @@ def _draw(histories: dict[int, list[tuple[Epoch, ...]]], path: Path) -> None:
             accuracy.plot(x, [epoch.accuracy for epoch in history], color=colour, linewidth=1, **label)
     losses.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     accuracy.axhline(SETTLED, color="gray", linewidth=0.8, linestyle=":")
-    accuracy.set(xlabel="epoch", ylabel="unseen pairs right", ylim=(0.9, 1.002))
+    accuracy.set(xlabel="epoch", ylabel="unseen pairs right", ylim=(0.98, 1.001))
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)

@@ -18,7 +18,7 @@ Hirokawa, "Anomaly Detections using Deep Learning (VI)", proposes a fully convol
 convolutions, a discriminator of two 1x1 convolutions over both features and their distance. The paper shows pictures;
 this page shows numbers. Every section names the command that makes it again; `DIR` holds MNIST's idx files, CIFAR-10
 and the scenes. All numbers, run by run, lie beside this page as JSON. "(ours)" marks claims of this project, not the
-paper's.
+paper's. Wall times include whatever else the machine did meanwhile.
 """
 
 
