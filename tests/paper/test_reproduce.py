@@ -12,6 +12,8 @@ from torch import Generator
 
 from geosiam.errors import InputError, OptionError, OutputError, TrainingDataError
 from geosiam.network.siamese import NetworkConfig
+from geosiam.network.weights import load_model
+from geosiam.paper import fig6
 from geosiam.paper.api import EXPERIMENTS, reproduce
 from geosiam.paper.report import write_report
 from geosiam.paper.result import Finding, Picture, Record, Result, Table
@@ -80,7 +82,8 @@ def test_an_experiment_is_made_once_and_again_when_its_data_change(data: Path, t
     assert all(row["moved_by_strides"] < 1e-4 for row in found)
 
 
-def test_figure_6_runs_on_a_scene_the_user_names(tmp_path: Path) -> None:
+def test_figure_6_runs_on_a_scene_the_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fig6, "available_models", lambda: [load_model("paper").card])
     (tmp_path / "data").mkdir()
     scene = write_scene(tmp_path / "mine.tif")
     options = PaperOptions(tmp_path / "data", tmp_path / "out", quick=True, seeds=1, scenes=(str(scene),))

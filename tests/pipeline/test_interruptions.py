@@ -145,23 +145,27 @@ def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(
 # --- Ctrl-C ---------------------------------------------------------------------------------------------------------
 
 COMMAND_LINE = """
-import sys
+import sys, time
 from geosiam.detection import raster_writer, scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
+block, pause = scoring.Scorer.block, float(sys.argv[2])
+scoring.Scorer.block = lambda *args: time.sleep(pause) or block(*args)
 from geosiam_cli.main import main
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
-def command_line(*args: object) -> list[str]:
-    return [sys.executable, "-c", COMMAND_LINE, str(BLOCK_PX), *map(str, args)]
+def command_line(*args: object, pause_s: float = 0.0) -> list[str]:
+    """Return a command line that takes a rest before each block, so that a busy machine cannot miss it at work."""
+    return [sys.executable, "-c", COMMAND_LINE, str(BLOCK_PX), str(pause_s), *map(str, args)]
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
-    command = command_line("detect", scenes.before, scenes.after, "-o", tmp_path / "a.gpkg", "--workers", 1)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    arguments = ("detect", scenes.before, scenes.after, "-o", tmp_path / "a.gpkg", "--workers", 1)
+    slowly = command_line(*arguments, pause_s=0.2)
+    with subprocess.Popen(slowly, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while (journal := Journal.load(tmp_path / ".a.tif.partial.json")) is None or not journal.done.any():
             assert process.poll() is None
             time.sleep(0.01)
@@ -173,7 +177,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     assert interrupted == "geosiam: interrupted"
     assert names(tmp_path) == [".a.tif.partial.json", ".a.tif.partial.tif"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command_line(*arguments), capture_output=True, text=True, check=True)
     assert "going on where a run was interrupted" in done.stderr
     assert_same(tmp_path / "a.gpkg", undisturbed)
 
