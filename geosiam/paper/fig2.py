@@ -197,13 +197,18 @@ def _table(found: dict[str, list[Clustering]]) -> Table:
 
 
 def _findings(found: dict[str, list[Clustering]]) -> tuple[Finding, ...]:
+    clusters, pairs = ("silhouette", "davies_bouldin", "knn_accuracy"), ("accuracy",)
     return (
         _compare(found, "Concatenating features and distance clusters better than the distance alone (b against c)",
-                 "concatenation", "distance", ("silhouette", "davies_bouldin", "knn_accuracy", "accuracy")),
+                 "concatenation", "distance", clusters),
+        _compare(found, "Concatenating tells unseen pairs apart better than the distance alone (b against c)",
+                 "concatenation", "distance", pairs),
         _compare(found, "With the distance alone the clusters differ more in size (c)",
                  "concatenation", "distance", ("size_spread", "size_ratio")),
         _compare(found, "The discriminator clusters better than the contrastive loss (b against a)",
-                 "concatenation", "contrastive", ("silhouette", "davies_bouldin", "knn_accuracy", "accuracy")),
+                 "concatenation", "contrastive", clusters),
+        _compare(found, "The discriminator tells unseen pairs apart better than the contrastive loss (b against a)",
+                 "concatenation", "contrastive", pairs),
     )  # fmt: skip
 
 
