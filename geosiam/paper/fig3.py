@@ -105,7 +105,7 @@ def _draw_mosaics(trained: TrainingRun, test: DigitStack, path: Path) -> dict[st
     figure = Figure(figsize=(11, 3), layout="constrained")
     axes = figure.subplots(1, 4)
     for axis, picture, title in zip(axes[:2], (first, second), ("first", "second"), strict=True):
-        axis.imshow(picture[0], cmap="gray", vmin=0, vmax=1)
+        axis.imshow(picture[0].numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, size=8)
     axes[2].imshow(cells, cmap="viridis", vmin=0, vmax=1)
     axes[2].set_title("P(similar), pair by pair", size=8)

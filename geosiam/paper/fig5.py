@@ -105,7 +105,7 @@ def _draw(before: Tensor, after: Tensor, scores: NDArray[np.float32], truth: NDA
     figure = Figure(figsize=(11, 3), layout="constrained")
     axes: list[Any] = list(figure.subplots(1, 4))
     for axis, picture, title in zip(axes[:2], (before, after), ("first", "second"), strict=True):
-        axis.imshow(picture.permute(1, 2, 0))
+        axis.imshow(picture.permute(1, 2, 0).numpy())
         axis.set_title(title, size=8)
     axes[2].imshow(scores, cmap="inferno", vmin=0, vmax=1)
     axes[2].set_title("anomaly score, every cell of the pass", size=8)
