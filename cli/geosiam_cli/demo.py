@@ -13,7 +13,7 @@ from geosiam_cli import options, output, progress
     "demo",
     examples=(
         "geosiam demo",
-        "geosiam demo /tmp/survey --size 2048 --seed 7",
+        "geosiam demo survey --size 2048 --seed 7",
     ),
 )
 @click.argument("folder", metavar="[DIR]", type=options.PATH, default=Path("demo-output"))

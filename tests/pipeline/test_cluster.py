@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import geopandas
-import numpy as np
 import pytest
 import rasterio
 import rioxarray
 import shapely
 from affine import Affine
+from same_result import assert_same
 
 from geosiam.detection import cluster, scoring
 from geosiam.detection.cluster import connected, stream_on_cluster
@@ -117,14 +117,6 @@ def here(scenes: SurveyPaths) -> Path:
         patch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
         detect(scenes.before, scenes.after, folder / "a.gpkg")
     return folder / "a.gpkg"
-
-
-def assert_same(polygons: Path, expected: Path) -> None:
-    with rasterio.open(polygons.with_suffix(".tif")) as one, rasterio.open(expected.with_suffix(".tif")) as other:
-        np.testing.assert_array_equal(one.read(), other.read())
-    first, second = (geopandas.read_file(path, layer="anomalies") for path in (polygons, expected))
-    assert len(second) > 0
-    assert first.equals(second)
 
 
 def test_the_cluster_gives_the_same_bits(

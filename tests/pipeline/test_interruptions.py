@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import geopandas
 import numpy as np
 import pytest
 import rasterio
+from same_result import assert_same
 
 from geosiam.detection import raster_writer, scoring
 from geosiam.detection.journal import Journal
@@ -49,20 +49,6 @@ def undisturbed(scenes: SurveyPaths) -> Path:
         patch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
         detect(scenes.before, scenes.after, folder / "a.gpkg")
     return folder / "a.gpkg"
-
-
-def assert_same(polygons: Path, expected: Path) -> None:
-    with rasterio.open(polygons.with_suffix(".tif")) as one, rasterio.open(expected.with_suffix(".tif")) as other:
-        np.testing.assert_array_equal(one.read(), other.read())
-        for level in range(len(other.overviews(1))):
-            with (
-                rasterio.open(one.name, overview_level=level) as a,
-                rasterio.open(other.name, overview_level=level) as b,
-            ):
-                np.testing.assert_array_equal(a.read(), b.read())
-    first, second = (geopandas.read_file(path, layer="anomalies") for path in (polygons, expected))
-    assert len(second) > 0
-    assert first.equals(second)
 
 
 def names(folder: Path) -> list[str]:
