@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.detection.scoring import Outcome, Pair, Scorer
-    from geosiam.imagery.grid import Block
+    from geosiam.imagery.grid import Block, Lattice
 
     Stream = Generator[tuple[Block, Outcome], None, None]
 
@@ -44,7 +44,7 @@ def stream_scores(
     on_unreadable: Callable[[Block, SceneUnreadableError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generator[tuple[Block, NDArray[np.float32]], None, None]:
-    """Score the blocks of a scene and yield them: in raster order here, as they are finished on a cluster.
+    """Score the blocks of a scene and yield them: in the order they are read here, as they are finished on a cluster.
 
     A bounded number of blocks is in flight at a time, so memory depends on the block size and the number of workers,
     not on the scene. The scores do not depend on where and in what order the blocks are run.
@@ -75,7 +75,7 @@ def stream_scores(
     if workers < 1:
         raise OptionError(f"{workers} workers", "cannot do any work", "use 1 or more")
     lattice = scorer.lattice(pair.grid)
-    todo = (block for block in lattice if finished is None or not finished[block.index])
+    todo = (block for block in _in_reading_order(pair, lattice) if finished is None or not finished[block.index])
     done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
     running = (
@@ -94,6 +94,14 @@ def stream_scores(
             done += 1
             if on_progress:
                 on_progress(done * height * width // len(lattice), height * width)
+
+
+def _in_reading_order(pair: Pair, lattice: Lattice) -> Iterator[Block]:
+    """Go through a lattice such that what is decoded for one row of blocks is still there for the next one."""
+    columns, width = pair.columns_at_once, lattice.shape[1]
+    if columns is None:
+        return lattice.in_stripes(width)
+    return lattice.in_stripes(max(1, columns * width // pair.grid.width))
 
 
 def _on_threads(job: Job, blocks: Iterator[Block], workers: int) -> Stream:

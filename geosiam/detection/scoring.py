@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -10,16 +11,17 @@ import numpy as np
 import torch
 
 from geosiam.detection.hardware import choose_device, choose_precision, named_device
+from geosiam.detection.intake import Intake
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
-from geosiam.network.siamese import normalised
+from geosiam.imagery.pair import StoredBlock
+from geosiam.imagery.transfer import IDENTITY
 
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Block, Grid, Window
-    from geosiam.imagery.pair import PairBlock
     from geosiam.network.siamese import SiameseNetwork
     from geosiam.network.weights import Model
 
@@ -43,8 +45,13 @@ class Pair(Protocol):
         """Pixels outside of which nothing is valid."""
         ...
 
-    def read(self, window: Window) -> PairBlock:
-        """Read both scenes, aligned and normalised."""
+    @property
+    def columns_at_once(self) -> int | None:
+        """How many pixel columns a row of blocks can have without anything being decoded twice; None: all."""
+        ...
+
+    def stored(self, window: Window) -> StoredBlock:
+        """Read both scenes, aligned, in their own values."""
         ...
 
 
@@ -115,7 +122,7 @@ class Scorer:
         if self._surely_empty(pair, block):
             return np.full(block.cells.shape, np.nan, np.float32)
         window = block.pixels(self.stride, config.halo)
-        pixels = pair.read(window)
+        pixels = pair.stored(window)
         height, width = pair.grid.shape
         rows, cols = block.cells.slices
         centre_rows = centres(rows, self.stride, height) - window.row_start
@@ -123,47 +130,48 @@ class Scorer:
         valid = pixels.valid[np.ix_(centre_rows, centre_cols)]
         if not valid.any():
             return np.full(block.cells.shape, np.nan, np.float32)
-        return np.where(valid, self.probabilities(pixels.before, pixels.after, valid), np.float32(np.nan))
+        return np.where(valid, self._scored(pixels, valid), np.float32(np.nan))
 
-    def probabilities(
-        self, before: NDArray[np.float32], after: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float32]:
+    def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return 1 - P(similar) for two images.
 
         Parameters
         ----------
         before, after
             float32 (3, h, w) in [0, 1].
-        wanted
-            bool (rows, cols), False = the cell's score may be left out, as NaN; None: all are wanted.
 
         Returns
         -------
         float32 (rows, cols) of a valid convolution
         """
+        field = self.network.config.receptive_field
+        cells = field.cells(before.shape[1]), field.cells(before.shape[2])
+        whole = StoredBlock(before, after, np.ones(before.shape[1:], bool), (IDENTITY, IDENTITY))
+        return self._scored(whole, np.ones(cells, bool))
+
+    def _scored(self, pixels: StoredBlock, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Score the parts of a block that hold a wanted cell, NaN elsewhere."""
         # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
         torch.set_num_threads(1)
         field = self.network.config.receptive_field
-        rows, cols = field.cells(before.shape[1]), field.cells(before.shape[2])
         side = max(1, FORWARD_PX // self.stride)
-        scores = np.full((rows, cols), np.nan, np.float32)
-        for part in Lattice(rows, cols, side, side):
-            if wanted is not None and not wanted[part.cells.slices].any():
+        scores = np.full(wanted.shape, np.nan, np.float32)
+        for part in Lattice(wanted.shape[0], wanted.shape[1], side, side):
+            if not wanted[part.cells.slices].any():
                 continue
-            pixels = part.pixels(self.stride, Halo(0, field.size - self.stride)).slices
-            scores[part.cells.slices] = self._forward(before[:, *pixels], after[:, *pixels])
+            window = part.pixels(self.stride, Halo(0, field.size - self.stride))
+            scores[part.cells.slices] = self._forward(self._intake(pixels, *window.slices))
         return scores
 
-    def _forward(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _forward(self, both: torch.Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self.network.compare(self._tensor(before), self._tensor(after))
+            logits = self.network.compare(both.to(self.device))
             scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].cpu().numpy()
         return scores
 
-    def _tensor(self, image: NDArray[np.float32]) -> torch.Tensor:
-        # Normalised before it is rounded: numbers around 0 keep more of the difference between two dates.
-        tensor = normalised(torch.from_numpy(image)[None])
-        return tensor.to(self.device, self.dtype, memory_format=torch.channels_last)
+    @property
+    def _intake(self) -> Intake:
+        return _intake(self.dtype)
 
     def _surely_empty(self, pair: Pair, block: Block) -> bool:
         c, o, s = block.cells, pair.overlap, self.stride
@@ -173,6 +181,11 @@ class Scorer:
             or c.col_stop * s <= o.col_start
             or c.col_start * s >= o.col_stop
         )
+
+
+@lru_cache(maxsize=4)
+def _intake(dtype: torch.dtype) -> Intake:
+    return Intake(dtype)
 
 
 Outcome: TypeAlias = "NDArray[np.float32] | SceneUnreadableError"

@@ -218,6 +218,14 @@ class Lattice:
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in range(len(self)))
 
+    def in_stripes(self, across: int) -> Iterator[Block]:
+        """Go through all blocks in stripes from top to bottom, each so many blocks wide: a row of them is short."""
+        down, width = self.shape
+        for left in range(0, width, across):
+            for row in range(down):
+                for col in range(left, min(left + across, width)):
+                    yield self[row * width + col]
+
 
 def apply_affine(
     transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]

@@ -22,10 +22,12 @@ from geosiam.imagery.report import (
     remarks_on_radiometry,
     remarks_on_resolution,
     remarks_on_shift,
+    remarks_on_storage,
 )
 from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scaling import PLAIN, Scaling, Unit, choose_scaling
 from geosiam.imagery.scene import ENVIRONMENT, Scene, Source, checked_grid, facts
+from geosiam.imagery.transfer import Transfer
 from geosiam.imagery.valid_area import ValidArea
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.sampling import Sample
 
-__all__ = ["NEUTRAL", "PairBlock", "PairReport", "Scene", "ScenePair", "open_pair"]
+__all__ = ["NEUTRAL", "PairBlock", "PairReport", "Scene", "ScenePair", "StoredBlock", "open_pair"]
 
 NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
@@ -66,6 +68,34 @@ class PairBlock:
 
 
 @dataclass(frozen=True)
+class StoredBlock:
+    """A window of both scenes as they store it.
+
+    Parameters
+    ----------
+    before, after
+        (3, rows, cols) in the scene's own type and values; where not valid, anything but NaN.
+    valid
+        bool (rows, cols), True = both scenes have data here, inside the valid area.
+    transfers
+        What makes the one and the other comparable, values in [0, 1].
+    """
+
+    before: NDArray[Any]
+    after: NDArray[Any]
+    valid: NDArray[np.bool_]
+    transfers: tuple[Transfer, Transfer]
+
+    def comparable(self) -> PairBlock:
+        """Return the block with both transfers applied."""
+        before, after = self.transfers[0].apply(self.before), self.transfers[1].apply(self.after)
+        if not self.valid.all():
+            before[:, ~self.valid] = NEUTRAL
+            after[:, ~self.valid] = NEUTRAL
+        return PairBlock(before, after, self.valid)
+
+
+@dataclass(frozen=True)
 class ScenePair:
     """Two scenes on one grid, with everything about their reading decided.
 
@@ -81,43 +111,53 @@ class ScenePair:
     valid_area: ValidArea | None
     facts: PairReport
 
+    @property
+    def transfers(self) -> tuple[Transfer, Transfer]:
+        """What every pixel of the one and the other scene goes through."""
+        return Transfer(self.scaling[0]), Transfer(self.scaling[1], self.radiometry)
+
+    @property
+    def columns_at_once(self) -> int | None:
+        """How many pixel columns a row of blocks can have without anything being decoded twice; None: all."""
+        known = [columns for reader in (self.before, self.after) if (columns := reader.columns_at_once) is not None]
+        return min(known, default=None)
+
     def read(self, window: Window) -> PairBlock:
         """Read a window of the before-scene's grid; beyond the scene's outer margin both scenes are reflected."""
-        inner, inverse = self._mirrored(window)
-        block = self._inside(inner) if inner.intersection(self.overlap) is not None else _nothing(inner)
-        if inner == window:
-            return block
-        return PairBlock(block.before[:, *inverse], block.after[:, *inverse], block.valid[inverse])
+        return self.stored(window).comparable()
+
+    def stored(self, window: Window) -> StoredBlock:
+        """Read a window as :meth:`read` does, in the values that the scenes store."""
+        inner, rows, cols = self._mirrored(window)
+        if inner.intersection(self.overlap) is None:
+            nothing = np.zeros((CHANNELS, *window.shape), np.uint8)
+            return StoredBlock(nothing, nothing, np.zeros(window.shape, bool), self.transfers)
+        before, valid = self.before.read(inner)
+        after, also = self.after.read(inner)
+        valid &= also
+        if self.valid_area is not None:
+            valid &= self.valid_area.mask(inner)
+        if inner != window:
+            before, after = (image.take(rows, axis=1).take(cols, axis=2) for image in (before, after))
+            valid = valid.take(rows, axis=0).take(cols, axis=1)
+        return StoredBlock(before, after, valid, self.transfers)
 
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return just the validity of :meth:`read`; nothing is read of scenes without masks that are not warped."""
-        inner, inverse = self._mirrored(window)
+        inner, rows, cols = self._mirrored(window)
         if inner.intersection(self.overlap) is None:
             return np.zeros(window.shape, bool)
         valid = self.before.valid(inner) & self.after.valid(inner)
         if self.valid_area is not None:
             valid &= self.valid_area.mask(inner)
-        return valid[inverse]
+        return valid.take(rows, axis=0).take(cols, axis=1)
 
-    def _mirrored(self, window: Window) -> tuple[Window, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    def _mirrored(self, window: Window) -> tuple[Window, NDArray[np.intp], NDArray[np.intp]]:
         """Return the pixels of the scene that a window shows, and where in these to look for each of its pixels."""
         rows = reflected(window.row_start, window.row_stop, self.grid.height)
         cols = reflected(window.col_start, window.col_stop, self.grid.width)
         inner = Window(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
-        down, across = np.ix_(rows - inner.row_start, cols - inner.col_start)
-        return inner, (down, across)
-
-    def _inside(self, window: Window) -> PairBlock:
-        before, valid = self.before.read(window)
-        after, also = self.after.read(window)
-        valid &= also
-        if self.valid_area is not None:
-            valid &= self.valid_area.mask(window)
-        before, after = self.scaling[0].apply(before), self.radiometry.apply(self.scaling[1].apply(after))
-        if not valid.all():
-            before[:, ~valid] = NEUTRAL
-            after[:, ~valid] = NEUTRAL
-        return PairBlock(before, after, valid)
+        return inner, rows - inner.row_start, cols - inner.col_start
 
     def report(self) -> PairReport:
         """Return what was found about the pair and what is done with it."""
@@ -133,11 +173,6 @@ class ScenePair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _nothing(window: Window) -> PairBlock:
-    neutral = np.full((CHANNELS, *window.shape), NEUTRAL, np.float32)
-    return PairBlock(neutral, neutral.copy(), np.zeros(window.shape, bool))
 
 
 def open_pair(
@@ -227,7 +262,7 @@ class _Preflight:
         radiometry = radiometric.estimate(*sample.pixels(scaling), mode)
         remaining = sample.shift(scaling) if corrected else shift
         report = PairReport(
-            **self._found(after, overlap),
+            **self._found(before, after, overlap),
             scaling={"before": asdict(scaling[0]), "after": asdict(scaling[1])},
             radiometry=radiometry.to_dict(),
             valid_fraction=round(sample.valid_fraction, 4),
@@ -288,12 +323,13 @@ class _Preflight:
             return False
         return shift.length > 0.1  # noqa: PLR2004 - resampling would cost more than it mends
 
-    def _found(self, after: AlignedReader, overlap: Window) -> dict[str, Any]:
+    def _found(self, before: AlignedReader, after: AlignedReader, overlap: Window) -> dict[str, Any]:
         scenes = facts(self.sources[0]), facts(self.sources[1])
         rows, cols = overlap.shape
         share = rows * cols / (self.grid.width * self.grid.height)
         self.warnings += remarks_on_bands(scenes, self.channels)
         self.warnings += remarks_on_resolution(after.alignment)
+        self.warnings += remarks_on_storage((before, after))
         self.warnings += remarks_on_extent(share)
         return {
             "before": scenes[0],

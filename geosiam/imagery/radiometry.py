@@ -63,6 +63,9 @@ class Radiometry:
         return {"mode": self.mode, "source": self.source, "target": self.target, "note": self.note}
 
 
+UNCHANGED = Radiometry()
+
+
 def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto") -> Radiometry:
     """Decide the normalisation of a pair.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,12 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.scene import ENVIRONMENT
+from geosiam.imagery.scene import DECODING_ERRORS, ENVIRONMENT, GDAL_CACHE_BYTES
+from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
 from geosiam.imagery.validity import Validity, has_alpha, validity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -25,8 +29,20 @@ if TYPE_CHECKING:
     from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.bands import Channels
     from geosiam.imagery.scene import Source
+    from geosiam.imagery.tile_cache import Position
+
+_CACHE_BYTES = 96_000_000
+_MOST_CACHE_BYTES = 512_000_000  # for files whose tiles are as wide as they are
+_LARGEST_SHARE = 8  # a file's block of more than this part of the cache is left to GDAL's own
+_ROWS_TOGETHER = 1024 + 64  # of blocks side by side, with their halo
 
 _TOLERANCE_PX = 1e-3  # how far GDAL's approximated transform may be off; an exact one takes most of the warp's time
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    layout: TileLayout | None  # None: nothing is kept
+    cache: TileCache
 
 
 class AlignedReader:
@@ -47,11 +63,15 @@ class AlignedReader:
         self._local = threading.local()
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a window inside the target grid: (3, rows, cols) in the scene's own values, and what is valid."""
-        with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)):
-            if self.alignment.offset is not None:
-                return self._moved(window, self.alignment.offset)
-            return self._warped(window)
+        """Read a window inside the target grid: (3, rows, cols) in the scene's own values, and what is valid.
+
+        What is decoded for it is kept for the windows around it, which may be read in any thread.
+        """
+        return self._read(window, self._assembled)
+
+    def read_once(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window that nothing else is read around: the same as :meth:`read`, and nothing is kept."""
+        return self._read(window, self._decoded)
 
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
@@ -60,34 +80,97 @@ class AlignedReader:
         maskless = unmasked and self.channels.opaque
         if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
             return self.read(window)[1]
-        rows, cols = self.alignment.offset
         valid = np.zeros(window.shape, bool)
-        scene = Window(rows, rows + dataset.height, cols, cols + dataset.width).intersection(window)
+        own = self._own(window)
+        scene = own.intersection(Window(0, dataset.height, 0, dataset.width))
         if scene is not None:
-            valid[
-                scene.row_start - window.row_start : scene.row_stop - window.row_start,
-                scene.col_start - window.col_start : scene.col_stop - window.col_start,
-            ] = True
+            valid[scene.relative_to(own).slices] = True
         return valid
 
-    def _moved(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        dataset = self._dataset()
-        rows, cols = offset
-        own = Window(window.row_start - rows, window.row_stop - rows, window.col_start - cols, window.col_stop - cols)
-        inside = own.intersection(Window(0, dataset.height, 0, dataset.width))
-        if inside == own:
-            return self._decode(dataset, own)
-        valid = np.zeros(window.shape, bool)
-        if inside is None:
-            return np.zeros((len(self.channels.indexes), *window.shape), np.uint8), valid
-        part = (
-            slice(inside.row_start - own.row_start, inside.row_stop - own.row_start),
-            slice(inside.col_start - own.col_start, inside.col_stop - own.col_start),
-        )
-        known, valid[part] = self._decode(dataset, inside)
-        values = np.zeros((len(known), *window.shape), known.dtype)
-        values[:, *part] = known
-        return values, valid
+    @property
+    def columns_at_once(self) -> int | None:
+        """How many pixel columns of a row of blocks can be kept; None: all."""
+        with rasterio.Env(**ENVIRONMENT):
+            layout = self._tiles.layout
+            if layout is None or layout.in_strips:
+                return None
+            return self._tiles.cache.capacity // (layout.reach(_ROWS_TOGETHER) * self._pixel_bytes)
+
+    @property
+    def decodes_again(self) -> bool:
+        """Whether parts of the file have to be decoded more than once, because of how large they are."""
+        with rasterio.Env(**ENVIRONMENT):
+            layout, dataset = self._tiles.layout, self._decodable()
+            if layout is None:
+                size: int = dataset.height * dataset.width * self._pixel_bytes
+                return size > GDAL_CACHE_BYTES
+            return layout.in_strips and self._strip_bytes(layout) > _MOST_CACHE_BYTES
+
+    def _own(self, window: Window) -> Window:
+        """Return a window of the target grid as it lies in what is decoded."""
+        rows, cols = self.alignment.offset or (0, 0)
+        return Window(window.row_start - rows, window.row_stop - rows, window.col_start - cols, window.col_stop - cols)
+
+    def _read(
+        self, window: Window, inner: Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read what the scene has of a window, and leave the rest zero and not valid."""
+        with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)):
+            dataset, own = self._decodable(), self._own(window)
+            inside = own.intersection(Window(0, dataset.height, 0, dataset.width))
+            if inside == own:
+                return inner(own)
+            valid = np.zeros(window.shape, bool)
+            if inside is None:
+                return np.zeros((len(self.channels.indexes), *window.shape), np.uint8), valid
+            part = inside.relative_to(own).slices
+            known, valid[part] = inner(inside)
+            values = np.zeros((len(known), *window.shape), known.dtype)
+            values[:, *part] = known
+            return values, valid
+
+    def _assembled(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        layout, cache = self._tiles.layout, self._tiles.cache
+        if layout is None:
+            return self._decoded(window)
+        try:
+            tiles = cache.get(layout.over(window), self._tile)
+        except DECODING_ERRORS:
+            return self._decoded(window)  # what cannot be decoded may lie outside of the window
+        return assembled(layout, window, tiles)
+
+    def _tile(self, position: Position) -> Tile:
+        layout = self._tiles.layout
+        assert layout is not None
+        values, valid = self._decoded(layout.window(position))
+        return Tile(values, None if valid.all() else valid)
+
+    @cached_property
+    def _tiles(self) -> _Tiles:
+        """How the scene is decoded for all threads; the first of them finds out."""
+        dataset = self._decodable()
+        stored = self._vrt() if self.alignment.offset is None else self.source.handle()
+        layout = TileLayout.of_blocks(dataset.shape, stored.block_shapes[0])
+        capacity = _CACHE_BYTES
+        if layout.in_strips:
+            capacity = min(max(capacity, self._strip_bytes(layout)), _MOST_CACHE_BYTES)
+        largest = layout.rows * layout.cols * self._pixel_bytes
+        return _Tiles(layout if largest * _LARGEST_SHARE <= capacity else None, TileCache(capacity))
+
+    @property
+    def _pixel_bytes(self) -> int:
+        itemsize = 4 if self.channels.table is not None else np.dtype(self.source.handle().dtypes[0]).itemsize
+        return len(self.channels.indexes) * itemsize + 1  # and a byte of the mask
+
+    def _strip_bytes(self, layout: TileLayout) -> int:
+        return layout.reach(_ROWS_TOGETHER) * layout.width * self._pixel_bytes
+
+    def _decodable(self) -> DatasetReader | WarpedVRT:
+        """Return this thread's handle of what is decoded."""
+        return self._dataset() if self.alignment.offset is not None else self._vrt()
+
+    def _decoded(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        return self._decode(self._dataset(), window) if self.alignment.offset is not None else self._warped(window)
 
     def _warped(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read in strips of the warped file's own blocks.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.bands import Channels
     from geosiam.imagery.radiometry import Radiometry
+    from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.scene import SceneFacts
 
@@ -96,6 +97,16 @@ def remarks_on_resolution(alignment: Alignment) -> list[str]:
     if ratio < 1 / _OTHER_SIZE:
         return [f"the after-scene's pixels are {1 / ratio:.3g} times as large: it does not show small things"]
     return []
+
+
+def remarks_on_storage(readers: tuple[AlignedReader, AlignedReader]) -> list[str]:
+    """Say that a file's blocks are so large that reading it takes longer than it has to."""
+    return [
+        f"{reader.source.name} is stored in blocks too large to keep, which takes long to read; store it in tiles: "
+        "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+        for reader in readers
+        if reader.decodes_again
+    ]
 
 
 def remarks_on_extent(share: float) -> list[str]:

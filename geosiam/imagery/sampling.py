@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 PATCH_PX = 192
 _ACROSS = 6
-_MOST_PIXELS = 400_000
+_MOST_PIXELS = 100_000
+_THREADS = 4  # decoding on as many processors, and waiting for a server's answers at the same time
+_FILE_BLOCK_PX = 256  # or a multiple of it
 _HALF = 0.5
 _STRIP_PIXELS = 4_000_000
 _MOST_SEARCHED = 2_000_000_000  # pixels, some minutes' work
@@ -36,6 +39,10 @@ class Patch:
     before: NDArray[Any]
     after: NDArray[Any]
     valid: NDArray[np.bool_]
+
+    def within(self, mask: NDArray[np.bool_]) -> Patch:
+        """Return the patch with no more pixels valid than a mask (rows, cols) has."""
+        return replace(self, valid=self.valid & mask)
 
     def trimmed(self) -> Patch | None:
         """Return the patch without margins that are not valid, or None where that leaves gaps or nothing."""
@@ -120,19 +127,19 @@ def _sample(
     *,
     skip_unreadable: bool,
 ) -> Sample | None:
-    patches = []
-    for window in windows:
+    def patch(window: Window) -> Patch | None:
         try:
-            first, valid = before.read(window)
-            second, also = after.read(window)
+            first, valid = before.read_once(window)
+            second, also = after.read_once(window)
         except SceneUnreadableError:
             if not skip_unreadable:
                 raise
-            continue
-        valid &= also
-        if area is not None:
-            valid &= area.mask(window)
-        patches.append(Patch(first, second, valid))
+            return None
+        return Patch(first, second, valid & also)
+
+    with ThreadPoolExecutor(min(_THREADS, len(windows)), "geosiam-sample") as pool:
+        read = [(window, found) for window, found in zip(windows, pool.map(patch, windows), strict=True) if found]
+    patches = [found if area is None else found.within(area.mask(window)) for window, found in read]
     return Sample(tuple(patches)) if any(patch.valid.any() for patch in patches) else None
 
 
@@ -152,7 +159,16 @@ def _starts(start: int, stop: int) -> list[int]:
     last = max(start, stop - PATCH_PX)
     if count == 1:
         return [(start + last) // 2]
-    return [int(value) for value in np.linspace(start, last, count)]
+    found = [int(value) for value in np.linspace(start, last, count)]
+    if last - start < 2 * _FILE_BLOCK_PX * count:
+        return found
+    return [max(start, _snapped(value)) for value in found]
+
+
+def _snapped(start: int) -> int:
+    """Move a patch up or left to where it lies within one block of a file that is tiled as most are."""
+    inside = start % _FILE_BLOCK_PX
+    return start - inside if inside > _FILE_BLOCK_PX - PATCH_PX else start
 
 
 def _strips(overlap: Window) -> Iterator[Window]:

@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
 
-# GDAL's default cache is 5 % of the machine's memory for every process. Blocks are read once, so less is enough, but
-# without any each tile is decoded again for each band, and warped again for each strip. Unlike GDAL's own option,
-# where small numbers are megabytes, rasterio takes bytes.
-# Nor does GDAL give up on a server that goes silent, unless it is told when.
+GDAL_CACHE_BYTES = 128_000_000
+"""Memory that GDAL may keep decoded blocks in, in this process.
+
+Its default is 5 % of the machine's memory. The reader keeps what is needed again, so less is enough, but without any
+each tile is decoded again for each band, and warped again for each strip.
+"""
+
+# Unlike GDAL's own option, where small numbers are megabytes, rasterio takes bytes for the cache.
+# GDAL does not give up on a server that goes silent, unless it is told when.
 ENVIRONMENT = {
-    "GDAL_CACHEMAX": 256_000_000,
+    "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
     "GDAL_HTTP_LOW_SPEED_LIMIT": 100,  # bytes a second
@@ -44,6 +49,9 @@ ENVIRONMENT = {
 }
 
 _OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
+
+DECODING_ERRORS = (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError)
+"""What rasterio raises where pixels cannot be decoded."""
 
 _HEADER_BYTES = 2**20
 _LARGEST_BLOCK = 2**30
@@ -148,7 +156,7 @@ class Source:
         """Turn GDAL's errors while reading into one that names the scene and the place."""
         try:
             yield
-        except (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError) as error:
+        except DECODING_ERRORS as error:
             cause = error.__cause__ or error
             raise SceneUnreadableError(self.name, f"cannot be read at {where} ({cause})", _DECODING) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
 import pyproj
 import shapely
@@ -22,6 +21,7 @@ from geosiam.imagery.grid import Window
 if TYPE_CHECKING:
     import os
 
+    import geopandas
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Grid
@@ -105,6 +105,8 @@ class ValidArea:
 
 def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
     """Return the polygons of a vector file that enclose anything."""
+    import geopandas  # noqa: PLC0415 - slow to import, and most pairs come without an area
+
     try:
         frame = geopandas.read_file(path)
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:

@@ -160,6 +160,21 @@ class Encoder(nn.Sequential):
         return nn.Sequential(*layers)
 
 
+class SignBitReLU(nn.Module):
+    """ReLU in place, for inference on a CPU: what has its sign bit set becomes 0.
+
+    Read as an integer, a negative number is negative, so the larger of it and 0 is its ReLU. PyTorch compares
+    integers several times as fast as it does bf16, and as fast as it does fp32. (-0.0 becomes 0.0.)
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the tensor itself, changed; its numbers are of 16 or 32 bits."""
+        if values.is_cuda:
+            return values.relu_()
+        values.view(torch.int16 if values.itemsize == 2 else torch.int32).clamp_min_(0)  # noqa: PLR2004 - bytes
+        return values
+
+
 def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
     """Return the norm of the difference of two features (n, features, rows, cols): (n, 1, rows, cols) (equation 3).
 
@@ -217,17 +232,27 @@ class SiameseNetwork(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
-        return self.compare(normalised(before), normalised(after))
+        return self.compare(torch.cat([normalised(before), normalised(after)]))
 
-    def compare(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return what :meth:`forward` does for images that are :func:`normalised` already."""
-        both = self.encoder(torch.cat([before, after]))
-        return self.discriminator(*both.chunk(2))  # type: ignore[no-any-return]
+    def compare(self, both: Tensor) -> Tensor:
+        """Return what :meth:`forward` does for images that are :func:`normalised` already.
+
+        Parameters
+        ----------
+        both
+            (2n, channels, h, w): n images of before, then the n of after.
+        """
+        return self.discriminator(*self.encoder(both).chunk(2))  # type: ignore[no-any-return]
 
     def for_inference(self) -> SiameseNetwork:
         """Return a copy that computes the same with batch norm folded in, in eval mode and without gradients."""
         copy = SiameseNetwork(replace(self.config))
         copy.load_state_dict(self.state_dict())
         assert isinstance(copy.encoder, Encoder)
-        copy.encoder = copy.encoder.folded()
+        copy.encoder = _with_quick_relu(copy.encoder.folded())
+        copy.discriminator.layers = _with_quick_relu(copy.discriminator.layers)
         return copy.eval().requires_grad_(requires_grad=False)
+
+
+def _with_quick_relu(layers: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))

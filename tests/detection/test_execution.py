@@ -28,6 +28,7 @@ GRID = Grid(CRS.from_epsg(32633), Affine(0.5, 0, 1000, 0, -0.5, 2000), 70, 50)
 @dataclass
 class FakePair:
     grid: Grid = GRID
+    columns_at_once: int | None = None
 
 
 @dataclass

@@ -21,7 +21,8 @@ from geosiam.detection.hardware import choose_device, choose_precision
 from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
-from geosiam.imagery.pair import PairBlock
+from geosiam.imagery.pair import StoredBlock
+from geosiam.imagery.transfer import IDENTITY
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
@@ -42,13 +43,16 @@ class ArrayPair:
         self.overlap = Window(0, height, 0, width)
         self.grid = Grid(CRS.from_epsg(32633), Affine(0.5, 0, 1000, 0, -0.5, 2000), width, height)
 
-    def read(self, window: Window) -> PairBlock:
+    columns_at_once: None = None
+
+    def stored(self, window: Window) -> StoredBlock:
         self.reads += 1
         height, width = self.valid.shape
         where = np.ix_(
             reflected(window.row_start, window.row_stop, height), reflected(window.col_start, window.col_stop, width)
         )
-        return PairBlock(self.before[(..., *where)], self.after[(..., *where)], self.valid[where])
+        images = self.before[(..., *where)], self.after[(..., *where)]
+        return StoredBlock(*images, self.valid[where], (IDENTITY, IDENTITY))
 
 
 def random_pair(height: int, width: int, seed: int = 0) -> ArrayPair:

@@ -100,3 +100,13 @@ def test_intersection_is_what_both_cover(numbers: list[int]) -> None:
 
 def test_centres_stay_inside_the_scene() -> None:
     np.testing.assert_array_equal(centres(slice(0, 3), 8, 18), [4, 12, 17])
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12))
+def test_stripes_go_through_each_block_once_from_top_to_bottom(down, width, across):
+    lattice = Lattice(down * 4, width * 4, 4, 4)
+    blocks = list(lattice.in_stripes(across))
+    assert sorted(block.index for block in blocks) == list(range(down * width))
+    stripes = [block.index % width // across for block in blocks]
+    assert stripes == sorted(stripes)
+    assert across < width or blocks == list(lattice)

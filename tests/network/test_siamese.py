@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from geosiam.network.siamese import Convolution, Discriminator, NetworkConfig, SiameseNetwork
+from geosiam.network.siamese import Convolution, Discriminator, NetworkConfig, SiameseNetwork, SignBitReLU
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 
@@ -93,3 +94,13 @@ def test_config_survives_json_and_refuses_nonsense() -> None:
         NetworkConfig.of_stride(8, hidden=0)
     with pytest.raises(ValueError, match="at least 1"):
         Convolution(0, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_relu_by_the_sign_bit_is_relu(dtype):
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.normal(size=(2, 5, 7, 9)) * 10.0 ** rng.integers(-9, 4, (2, 5, 7, 9))).to(dtype)
+    values[0, 0, 0] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, 1, -1, 65504, -65504, 1e-7], dtype=dtype)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        expected = torch.relu(values)
+        assert torch.equal(SignBitReLU()(values.clone(memory_format=layout)), expected)
