@@ -54,7 +54,8 @@ def stream_scores(
     pair, scorer
         What to score, and with what.
     workers
-        Number of threads of this process; None: as many as there are processors.
+        Number of threads of this process that read and compute; None: as many as there are processors. Where a CUDA
+        device computes, more of them wait for it.
     client
         Of the cluster whose workers do it instead.
     finished
@@ -79,7 +80,7 @@ def stream_scores(
     done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
     running = (
-        _on_threads(Job(pair, scorer), todo, workers)
+        _on_threads(Job(pair, scorer), todo, workers + scorer.blocks_waiting)
         if client is None
         else stream_on_cluster(client, Job(pair, scorer), todo)
     )

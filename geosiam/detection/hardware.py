@@ -8,6 +8,7 @@ import torch
 
 from geosiam.errors import OptionError
 
+_VOLTA, _AMPERE = (7, 0), (8, 0)  # CUDA compute capabilities with tensor cores for fp16, and for bf16
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -19,6 +20,13 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise OptionError(f"device {name!r}", f"{torch.cuda.device_count()} CUDA devices were found", "use cpu")
     return device
+
+
+def cuda_devices(device: torch.device) -> list[torch.device]:
+    """Return the devices that share the work: all that are there for ``cuda``, just the one for ``cuda:N``."""
+    if ":" in str(device):
+        return [device]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def named_device(name: str) -> torch.device:
@@ -35,11 +43,17 @@ def named_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number type of the forward pass.
 
-    ``auto`` is bf16 on a CPU that multiplies it in hardware, where it is two to three times as fast and scores stay
-    close to fp32 (docs/models.md says how close), and fp32, the reference, everywhere else.
+    ``auto`` is bf16 on a CPU or CUDA device that multiplies it in hardware, where it is several times as fast and
+    scores stay close to fp32 (docs/models.md says how close), fp16 on CUDA devices that multiply only that, and fp32,
+    the reference, everywhere else and for a CUDA device of another machine.
     """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cpu" and multiplies_bf16() else torch.float32
+        if device.type == "cpu":
+            return torch.bfloat16 if multiplies_bf16() else torch.float32
+        if not torch.cuda.is_available():
+            return torch.float32
+        generation = min(torch.cuda.get_device_capability(each) for each in cuda_devices(device))
+        return torch.bfloat16 if generation >= _AMPERE else torch.float16 if generation >= _VOLTA else torch.float32
     if name not in _PRECISIONS:
         raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 
 from geosiam.network.siamese import normalised
@@ -41,30 +41,42 @@ class Intake:
         Invalid pixels are 0, the middle of the range, in both. The tensor is this thread's until it asks again.
         """
         images = block.before[:, rows, cols], block.after[:, rows, cols]
-        planar, laid_out = self._memory(images[0].shape)
-        for image, transfer, target in zip(images, block.transfers, planar, strict=True):
-            self._convert(image, transfer, target)
+        memory = self._memory(images[0].shape)
+        for image, transfer, target in zip(images, block.transfers, memory.planar, strict=True):
+            self._convert(image, transfer, target, memory.places)
         valid = block.valid[rows, cols]
         if not valid.all():
-            planar.masked_fill_(torch.from_numpy(~valid), 0)
-        return laid_out.copy_(planar)
+            memory.planar.masked_fill_(torch.from_numpy(~valid), 0)
+        return memory.laid_out.copy_(memory.planar)
 
-    def _convert(self, image: NDArray[Any], transfer: Transfer, target: torch.Tensor) -> None:
+    def _convert(self, image: NDArray[Any], transfer: Transfer, target: torch.Tensor, places: torch.Tensor) -> None:
         table = tabulated(transfer, image.dtype.str, self._dtype)
         if table is None:
             target.copy_(normalised(torch.from_numpy(transfer.apply(image))))
             return
-        levels = image.view(f"u{image.dtype.itemsize}")
-        for channel, found, result in zip(levels, _bits(table), _bits(target), strict=True):
-            # Every level has its place and nothing is ever clipped, but to make sure of it numpy would take a copy.
-            np.take(found, channel, out=result, mode="clip")
+        bits = torch.from_numpy(image.view(f"i{image.itemsize}"))  # torch does not know all unsigned types everywhere
+        for channel, found, result in zip(bits, _as_integers(table), _as_integers(target), strict=True):
+            places.copy_(channel).bitwise_and_(table.shape[1] - 1)
+            torch.index_select(found, 0, places.view(-1), out=result.view(-1))
 
-    def _memory(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        if getattr(self._local, "shape", None) != shape:
-            self._local.shape = shape
-            self._local.planar = torch.empty((2, *shape), dtype=self._dtype)
-            self._local.laid_out = torch.empty_like(self._local.planar, memory_format=torch.channels_last)
-        return self._local.planar, self._local.laid_out
+    def _memory(self, shape: tuple[int, ...]) -> _Memory:
+        memory: _Memory | None = getattr(self._local, "memory", None)
+        if memory is None or memory.planar.shape[1:] != shape:
+            memory = self._local.memory = _Memory.of_shape(shape, self._dtype)
+        return memory
+
+
+@dataclass(frozen=True)
+class _Memory:
+    planar: torch.Tensor  # (2, 3, rows, cols)
+    laid_out: torch.Tensor  # the same, channels last
+    places: torch.Tensor  # int32 (rows, cols), where to look in a table
+
+    @classmethod
+    def of_shape(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Self:
+        planar = torch.empty((2, *shape), dtype=dtype)
+        laid_out = torch.empty_like(planar, memory_format=torch.channels_last)
+        return cls(planar, laid_out, torch.empty(shape[1:], dtype=torch.int32))
 
 
 @lru_cache(maxsize=16)
@@ -74,6 +86,6 @@ def tabulated(transfer: Transfer, stored: DTypeLike, dtype: torch.dtype) -> torc
     return None if table is None else normalised(torch.from_numpy(table)).to(dtype)
 
 
-def _bits(tensor: torch.Tensor) -> NDArray[Any]:
-    """Return the tensor's own memory for numpy, which knows no bf16 but can move it."""
-    return (tensor.view(torch.int16) if tensor.itemsize == 2 else tensor).numpy()  # noqa: PLR2004 - bytes
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor's own memory as what is moved fastest."""
+    return tensor.view(torch.int16 if tensor.itemsize == 2 else torch.int32)  # noqa: PLR2004 - bytes

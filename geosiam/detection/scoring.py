@@ -10,7 +10,8 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from geosiam.detection.hardware import choose_device, choose_precision, named_device
+from geosiam.detection.accelerator import BLOCKS_AT_ONCE, Accelerator
+from geosiam.detection.hardware import choose_device, choose_precision, cuda_devices, named_device
 from geosiam.detection.intake import Intake
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
@@ -67,11 +68,14 @@ class Scorer:
         Where it computes.
     dtype
         Precision of the forward pass; logits are turned into probabilities in float32.
+    accelerator
+        What brings the blocks to CUDA devices; None: the calling thread computes.
     """
 
     network: SiameseNetwork
     device: torch.device
     dtype: torch.dtype
+    accelerator: Accelerator | None = None
 
     @classmethod
     def of_model(
@@ -103,7 +107,16 @@ class Scorer:
     def arrived(self) -> Scorer:
         """Return the scorer with its network on its device, on the machine that has this device."""
         device = choose_device(str(self.device))
-        return replace(self, network=self.network.to(device))
+        if device.type != "cuda":
+            return self
+        side = BLOCK_PX // self.stride * self.stride + self.network.config.receptive_field.size - self.stride
+        accelerator = Accelerator(self.network, self.dtype, cuda_devices(device), max(side, BLOCK_PX))
+        return replace(self, accelerator=accelerator)
+
+    @property
+    def blocks_waiting(self) -> int:
+        """How many blocks may wait for a device while others are read."""
+        return 0 if self.accelerator is None else 2 * BLOCKS_AT_ONCE * len(self.accelerator.devices)
 
     @property
     def stride(self) -> int:
@@ -150,7 +163,9 @@ class Scorer:
         return self._scored(whole, np.ones(cells, bool))
 
     def _scored(self, pixels: StoredBlock, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Score the parts of a block that hold a wanted cell, NaN elsewhere."""
+        """Score the parts of a block that hold a wanted cell; elsewhere NaN, or a score that nobody wants."""
+        if self.accelerator is not None:
+            return self.accelerator.scores(pixels)
         # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
         torch.set_num_threads(1)
         field = self.network.config.receptive_field
@@ -165,8 +180,8 @@ class Scorer:
 
     def _forward(self, both: torch.Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self.network.compare(both.to(self.device))
-            scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].cpu().numpy()
+            logits = self.network.compare(both)
+            scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].numpy()
         return scores
 
     @property

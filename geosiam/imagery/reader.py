@@ -76,8 +76,7 @@ class AlignedReader:
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
         dataset = self.source.handle()
-        unmasked = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums) and not has_alpha(dataset)
-        maskless = unmasked and self.channels.opaque
+        maskless = _has_no_mask(dataset) and not has_alpha(dataset) and self.channels.opaque
         if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
             return self.read(window)[1]
         valid = np.zeros(window.shape, bool)
@@ -195,6 +194,8 @@ class AlignedReader:
         if known.hole is None and has_alpha(dataset):
             # The mask that GDAL makes of an alpha band is one for two types only, and all valid for the others.
             valid = dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window=place) > 0
+        elif known.hole is None and _has_no_mask(dataset):
+            valid = np.ones(window.shape, bool)
         elif known.hole is None:
             valid = dataset.dataset_mask(window=place) > 0
         else:
@@ -247,6 +248,10 @@ class AlignedReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _has_no_mask(dataset: DatasetReader) -> bool:
+    return all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
 
 
 def _place(window: Window) -> str:

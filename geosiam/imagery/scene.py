@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import threading
+import urllib.request
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ DECODING_ERRORS = (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_Bas
 """What rasterio raises where pixels cannot be decoded."""
 
 _HEADER_BYTES = 2**20
+_HEAD_SECONDS = 10
 _LARGEST_BLOCK = 2**30
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
@@ -286,7 +289,8 @@ def fingerprint(scene: Scene) -> str:
     """Return what tells a changed scene from an unchanged one, without reading all of it.
 
     Size in bytes, time of change in nanoseconds, and the start of the SHA-256 of the first mebibyte, where a GeoTIFF
-    has its header; of all tiles where a scene has any. An array has no time of change. A URL has no fingerprint: "".
+    has its header; of all tiles where a scene has any. An array has no time of change. For an HTTP address it is what
+    the server says of the file's version; of other places nothing is known: "".
     """
     source = Source.of(scene)
     try:
@@ -302,7 +306,22 @@ def _fingerprint(source: Source) -> str:
     if source.tiles:
         marks = [f"{Path(tile).name} {_fingerprint_of_file(Path(tile))}" for tile in source.tiles]
         return f"{len(marks)}-{_digest(chr(10).join(marks).encode())}"
+    address = source.path.removeprefix("/vsicurl/")
+    if address.startswith(("http://", "https://")):
+        return _fingerprint_of_address(address)
     return _fingerprint_of_file(Path(source.path))
+
+
+def _fingerprint_of_address(address: str) -> str:
+    """Return a digest of the version, time and size of a file that a server names without sending it."""
+    request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - its scheme was looked at
+    try:
+        with urllib.request.urlopen(request, timeout=_HEAD_SECONDS) as answer:  # noqa: S310
+            told = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
+    except (OSError, ValueError, http.client.HTTPException):
+        return ""
+    # A length alone would call another version the same.
+    return _digest("|".join(map(str, told)).encode()) if told[0] or told[1] else ""
 
 
 def _fingerprint_of_file(path: Path) -> str:

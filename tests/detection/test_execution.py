@@ -37,6 +37,7 @@ class FakeScorer:
 
     do: object = lambda _index: None
     started: list = field(default_factory=list)
+    blocks_waiting: int = 0
 
     def lattice(self, grid):
         return Lattice(*grid.shape, 10, 10)

@@ -208,4 +208,6 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
         pytest.skip("no CUDA device")
     pair = random_pair(200, 200)
     cpu = streamed(pair, Scorer.of_model(MODELS[8], device="cpu", precision="fp32"))
-    np.testing.assert_allclose(streamed(pair, Scorer.of_model(MODELS[8], device="cuda")), cpu, atol=1e-3)
+    np.testing.assert_allclose(
+        streamed(pair, Scorer.of_model(MODELS[8], device="cuda", precision="fp32")), cpu, atol=1e-3
+    )

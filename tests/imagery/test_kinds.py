@@ -1,5 +1,6 @@
 """Every kind of file a scene may come in, against the plain one."""
 
+import os
 import subprocess
 import sys
 import time
@@ -177,6 +178,18 @@ def test_a_server_that_stalls_is_left_after_a_while(server: str, write, tmp_path
     with pytest.raises(SceneUnreadableError, match="cannot be"):
         read(write("plain.tif", large), f"{server}/stall/cog.tif")
     assert time.monotonic() - start < 30
+
+
+def test_a_scene_that_changes_on_the_server_has_another_fingerprint(server: str, image, write) -> None:
+    path = write("a.tif", image)
+    first = scene.fingerprint(f"{server}/a.tif")
+    assert first == scene.fingerprint(f"/vsicurl/{server}/a.tif") != ""
+    os.utime(path, (1e9, 1e9))
+    assert scene.fingerprint(f"{server}/a.tif") not in ("", first)
+
+
+def test_a_server_that_says_nothing_of_a_scene_gives_no_fingerprint(server: str) -> None:
+    assert scene.fingerprint(f"{server}/absent.tif") == scene.fingerprint("http://127.0.0.1:9/a.tif") == ""
 
 
 # -- control points --------------------------------------------------------------------------------------------------
