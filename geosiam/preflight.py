@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geosiam.detection.hardware import default_workers
-from geosiam.detection.scoring import BLOCK_PX, Scorer
+from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX, Job, Scorer
 from geosiam.imagery.pair import open_pair
+from geosiam.imagery.reader import CACHE_BYTES
+from geosiam.imagery.scene import GDAL_CACHE_BYTES
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 
@@ -27,7 +29,7 @@ def preflight(
 ) -> dict[str, Any]:
     """Say what `detect` would do with a pair, what is wrong with it, how long it takes and how much memory.
 
-    The time is an extrapolation of one small block scored on this machine. Values are such that JSON can hold them.
+    The time is an extrapolation of one block read and scored on this machine. Values are such that JSON can hold them.
     """
     model = load_model(options.model)
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
@@ -48,23 +50,27 @@ def preflight(
 
 
 def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
-    """Extrapolate from the forward pass over one block's share of pixels."""
+    """Extrapolate from reading and scoring a block in the middle of what both scenes show."""
     config = scorer.network.config
     side = 256 + config.halo.before + config.halo.after
     sample = np.zeros((config.channels, side, side), np.float32)
     scorer.probabilities(sample, sample)  # the first pass also sets the library up
+    stride, lattice, o = scorer.stride, scorer.lattice(pair.grid), pair.overlap
+    row, col = (o.row_start + o.row_stop) // 2 // stride, (o.col_start + o.col_stop) // 2 // stride
+    block = lattice[row // lattice.block_rows * lattice.shape[1] + col // lattice.block_cols]
     start = time.perf_counter()
-    scorer.probabilities(sample, sample)
-    per_pixel = (time.perf_counter() - start) / 256**2
-    rows, cols = pair.overlap.shape
-    return per_pixel * rows * cols / min(workers, default_workers())
+    Job(pair, scorer)(block)
+    pixels = block.cells.shape[0] * block.cells.shape[1] * stride**2
+    rows, cols = o.shape
+    return (time.perf_counter() - start) * rows * cols / pixels / min(workers, default_workers())
 
 
 def _estimated_memory(scorer: Scorer, workers: int) -> float:
-    """Estimate the peak in bytes: the interpreter with its libraries, and the widest layer of a block a worker."""
+    """Estimate the peak in bytes: the libraries, what is kept of decoded files, and what a worker computes with."""
     config = scorer.network.config
     first = config.convolutions[0]
-    pixels = (BLOCK_PX + config.receptive_field.size) ** 2
-    activations = 2 * pixels / first.stride**2 * first.width * 4 * 2  # both scenes, input and output of the ReLU
-    blocks = pixels * 3 * 4 * 2 * 3  # both scenes as float32: as read, normalised, and laid out for the network
-    return _LIBRARIES_BYTES + workers * (activations + blocks)
+    block = (BLOCK_PX + config.receptive_field.size) ** 2
+    part = (FORWARD_PX + config.receptive_field.size) ** 2
+    activations = 2 * part / first.stride**2 * first.width * 4 * 2  # both scenes, input and output of a layer
+    stored = block * 2 * 2 * (3 * 2 + 1)  # both scenes with their masks, 16 bits, assembled and mirrored
+    return _LIBRARIES_BYTES + 2 * CACHE_BYTES + GDAL_CACHE_BYTES + workers * (activations + stored)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from geosiam.imagery.scene import Source
     from geosiam.imagery.tile_cache import Position
 
-_CACHE_BYTES = 96_000_000
+CACHE_BYTES = 96_000_000
+"""Memory for the decoded tiles of a scene."""
+
 _MOST_CACHE_BYTES = 512_000_000  # for files whose tiles are as wide as they are
 _LARGEST_SHARE = 8  # a file's block of more than this part of the cache is left to GDAL's own
 _ROWS_TOGETHER = 1024 + 64  # of blocks side by side, with their halo
@@ -150,7 +152,7 @@ class AlignedReader:
         dataset = self._decodable()
         stored = self._vrt() if self.alignment.offset is None else self.source.handle()
         layout = TileLayout.of_blocks(dataset.shape, stored.block_shapes[0])
-        capacity = _CACHE_BYTES
+        capacity = CACHE_BYTES
         if layout.in_strips:
             capacity = min(max(capacity, self._strip_bytes(layout)), _MOST_CACHE_BYTES)
         largest = layout.rows * layout.cols * self._pixel_bytes

@@ -1,0 +1,157 @@
+"""What people write today around the same network, each as a process of its own.
+
+    python benchmarks/_loops.py plain|grid|blend|chips MODEL BEFORE AFTER OUT
+
+All read with rasterio, run the network as PyTorch offers it (fp32, batch norm in place, NCHW, PyTorch's own threads),
+and write a score raster.
+
+- plain: windows of 2048 px side by side, nothing written: just the forward pass, of the pixels of the first window
+- grid: windows of 256 px side by side from a DataLoader with worker processes, as torchgeo's GridGeoSampler gives them
+- blend: windows of 256 px that overlap by half, averaged with a smooth weight
+- chips: one 32 px chip for each cell, in batches
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+from torch.utils.data import DataLoader, Dataset
+
+from geosiam.detection.hardware import default_workers
+from geosiam.network.weights import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from geosiam.network.siamese import SiameseNetwork
+
+    Image = NDArray[np.float32]
+
+PLAIN_PX, WINDOW_PX, CHIP_PX = 2048, 256, 32
+BATCH = 8
+
+
+class Pair(Dataset[tuple[int, int, Any, Any]]):
+    """Windows of two scenes of one grid; beyond the edge they are 0."""
+
+    def __init__(self, before: str, after: str, side: int, step: int) -> None:
+        self.paths = before, after
+        self.side = side
+        with rasterio.open(before) as scene:
+            self.shape = scene.shape
+        rows, cols = (range(0, max(1, length - side + step), step) for length in self.shape)
+        self.corners = [(row, col) for row in rows for col in cols]
+        self.open: list[rasterio.DatasetReader] = []
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def __getitem__(self, index: int) -> tuple[int, int, Image, Image]:
+        self.open = self.open or [rasterio.open(path) for path in self.paths]
+        row, col = self.corners[index]
+        before, after = (
+            scene.read(window=Window(col, row, self.side, self.side), boundless=True, fill_value=0).astype(np.float32)
+            / 255
+            for scene in self.open
+        )
+        return row, col, before, after
+
+
+def scores(network: SiameseNetwork, before: Any, after: Any) -> NDArray[np.float32]:  # noqa: ANN401 - arrays or tensors
+    """Return the anomaly probabilities of a batch: (n, rows, cols)."""
+    with torch.inference_mode():
+        logits = network(torch.as_tensor(before), torch.as_tensor(after))
+        found: NDArray[np.float32] = torch.sigmoid(-logits)[:, 0].numpy()
+    return found
+
+
+def batches(pair: Pair, workers: int = 0) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Go through the windows of a pair a few at a time."""
+    yield from DataLoader(pair, batch_size=BATCH, num_workers=workers)
+
+
+def grid(network: SiameseNetwork, before: str, after: str) -> Image:
+    """Score windows side by side; cells that would see beyond their window stay empty."""
+    pair, field = Pair(before, after, WINDOW_PX, WINDOW_PX), network.config.receptive_field
+    found = np.full([-(-side // WINDOW_PX) * WINDOW_PX // field.stride for side in pair.shape], np.nan, np.float32)
+    margin = network.config.halo.before // field.stride + 1
+    for rows, cols, *images in batches(pair, workers=default_workers()):
+        for row, col, cells in zip(rows // field.stride, cols // field.stride, scores(network, *images), strict=True):
+            top, left = row + margin, col + margin
+            found[top : top + cells.shape[0], left : left + cells.shape[1]] = cells
+    return found
+
+
+def blend(network: SiameseNetwork, before: str, after: str) -> Image:
+    """Score windows that overlap by half and average them with a weight that falls towards their edges."""
+    pair, field = Pair(before, after, WINDOW_PX, WINDOW_PX // 2), network.config.receptive_field
+    shape = [(-(-side // WINDOW_PX) + 1) * WINDOW_PX // field.stride for side in pair.shape]
+    total, weight = np.zeros(shape, np.float32), np.full(shape, 1e-6, np.float32)
+    cells = field.cells(WINDOW_PX)
+    window = np.outer(*[np.hanning(cells + 2)[1:-1].astype(np.float32)] * 2)
+    for rows, cols, *images in batches(pair):
+        for row, col, part in zip(rows // field.stride, cols // field.stride, scores(network, *images), strict=True):
+            place = slice(row, row + cells), slice(col, col + cells)
+            total[place] += part * window
+            weight[place] += window
+    return total / weight
+
+
+def chips(network: SiameseNetwork, before: str, after: str) -> Image:
+    """Cut one chip for each cell and score these in batches."""
+    stride = network.config.receptive_field.stride
+    images = []
+    for path in (before, after):
+        with rasterio.open(path) as scene:
+            image = torch.from_numpy(scene.read().astype(np.float32) / 255)
+        images.append(image.unfold(1, CHIP_PX, stride).unfold(2, CHIP_PX, stride).permute(1, 2, 0, 3, 4))
+    found = np.full(images[0].shape[:2], np.nan, np.float32)
+    for row in range(len(found)):
+        found[row] = scores(network, images[0][row], images[1][row])[:, 0, 0]
+    return found
+
+
+def plain(network: SiameseNetwork, before: str, after: str) -> None:
+    """Print the Mpx/s of the forward pass over one window."""
+    images = []
+    for path in (before, after):
+        with rasterio.open(path) as scene:
+            images.append(scene.read(window=Window(0, 0, PLAIN_PX, PLAIN_PX)).astype(np.float32)[None] / 255)
+    scores(network, *images)
+    start = time.perf_counter()
+    scores(network, *images)
+    print(images[0].shape[-1] * images[0].shape[-2] / 1e6 / (time.perf_counter() - start))
+
+
+WAYS: dict[str, Callable[[SiameseNetwork, str, str], Image | None]] = {
+    "plain": plain,
+    "grid": grid,
+    "blend": blend,
+    "chips": chips,
+}
+
+
+def main() -> None:
+    """Run one of the ways and write what it finds."""
+    way, model, before, after, output = sys.argv[1:]
+    torch.set_num_threads(default_workers())
+    found = WAYS[way](load_model(model).network, before, after)
+    if found is None:
+        return
+    profile = {"driver": "GTiff", "width": found.shape[1], "height": found.shape[0], "count": 1, "dtype": "float32"}
+    with rasterio.open(before) as scene:
+        profile |= {"crs": scene.crs, "transform": scene.transform @ scene.transform.scale(8)}
+    with rasterio.open(output, "w", compress="deflate", **profile) as target:
+        target.write(found, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""How fast geosiam is from two files to polygons, and how much memory it takes, beside its limits and alternatives.
+
+    python benchmarks/engine.py --folder DIR                     # everything, about 40 minutes; DIR keeps the scenes
+    python benchmarks/engine.py --folder DIR --only limits threads --output -
+    python benchmarks/engine.py --sizes 1024 2048 --runs 1         # a quick look
+
+Scenes are generated survey pairs (RGB, 8 bit, deflate in tiles of 512 px unless said otherwise). Every figure is of a
+process of its own, from its start to its end; what is compared runs in turns, and medians are compared. Run it on a
+machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from _cluster import cluster
+from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, stored
+
+from geosiam.detection.scoring import Scorer
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import open_pair
+from geosiam.imagery.vrt import VirtualRaster
+from geosiam.network.weights import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HERE = Path(__file__).parent
+ONCE_FROM_PX = 20_000  # what takes a minute is run once
+MAD = "otbcli_MultivariateAlterationDetector"
+STORED = {
+    "deflate, tiles of 512": {},
+    "zstd, tiles of 512": {"TILED": "YES", "BLOCKXSIZE": 512, "BLOCKYSIZE": 512, "COMPRESS": "ZSTD"},
+    "JPEG, tiles of 256": {"TILED": "YES", "COMPRESS": "JPEG", "PHOTOMETRIC": "YCBCR"},
+    "uncompressed, tiles of 256": {"TILED": "YES"},
+    "deflate, strips of 8 rows": {"COMPRESS": "DEFLATE", "BLOCKYSIZE": 8},
+    "uncompressed, strips of 1 row": {"BLOCKYSIZE": 1},
+}
+
+
+class Bench:
+    """The sections of the report; each is a method that returns Markdown."""
+
+    def __init__(self, folder: Path, sizes: Sequence[int], runs: int) -> None:
+        self.folder, self.sizes, self.runs = folder, sorted(sizes), runs
+        self.middle = min(self.sizes, key=lambda size: abs(size - 10240))
+        self.output = folder / "out.gpkg"
+
+    def detect(self, pair: tuple[Path, Path], *options: str) -> list[str]:
+        """Return the command that detects changes in a pair."""
+        return [*GEOSIAM, "detect", *map(str, pair), "-o", str(self.output), "--restart", "--quiet", *options]
+
+    def in_turns(self, commands: dict[str, list[str]], runs: int | None = None) -> dict[str, list[Cost]]:
+        """Run commands one after the other, several rounds."""
+        costs: dict[str, list[Cost]] = {name: [] for name in commands}
+        for _ in range(runs or self.runs):
+            for name, command in commands.items():
+                costs[name].append(run(command))
+        return costs
+
+    def said(self, script: str, *args: object) -> float:
+        """Return the median number that a script of this folder prints."""
+        command = [sys.executable, str(HERE / script), *map(str, args)]
+        return float(np.median([float(subprocess.check_output(command, text=True)) for _ in range(self.runs)]))
+
+    def limits(self) -> str:
+        """Compare the whole job with its forward pass alone, and that with the network as PyTorch runs it."""
+        pair, size = generated(self.middle, self.folder), self.middle
+        lines = [
+            f"Mpx/s, {size} x {size} px. *Plain*: the network in eager PyTorch, fp32, NCHW, 2048 px windows.\n",
+            "| model | precision | end to end | forward | decode | end to end / forward | plain | forward / plain |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        decode = self.said("_limits.py", "decode", "survey", "auto", *pair)
+        for model in ("survey", "survey-fine"):
+            plain = self.said("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
+            for precision in ("auto", "fp32"):
+                options = "--model", model, "--precision", precision
+                whole = size**2 / 1e6 / median([run(self.detect(pair, *options)) for _ in range(self.runs)]).seconds
+                forward = self.said("_limits.py", "forward", model, precision, *pair)
+                lines.append(
+                    f"| {model} | {precision} | {whole:.1f} | {forward:.1f} | {decode:.0f} | {whole / forward:.2f} "
+                    f"| {plain:.2f} | {forward / plain:.1f} |"
+                )
+        return "\n".join(lines)
+
+    def growth(self) -> str:
+        """Run pairs of growing size."""
+        lines = [
+            "| px | seconds: median (least-most) | Mpx/s | s per Mpx beyond the first size | peak MB | CPU busy |",
+            "|---|---|---|---|---|---|",
+        ]
+        first: tuple[int, float] | None = None
+        for size in self.sizes:
+            costs = [run(self.detect(self.pair_of(size))) for _ in range(self.runs if size < ONCE_FROM_PX else 1)]
+            cost = median(costs)
+            slope = "" if first is None else f"{(cost.seconds - first[1]) / (size**2 - first[0] ** 2) * 1e6:.4f}"
+            first = first or (size, cost.seconds)
+            lines.append(
+                f"| {size} | {spread(costs)} | {size**2 / 1e6 / cost.seconds:.1f} | {slope} "
+                f"| {cost.peak_bytes / 1e6:.0f} | {cost.utilisation:.0%} |"
+            )
+        return "\n".join(lines)
+
+    def pair_of(self, size: int) -> tuple[Path, Path]:
+        """Return a pair of a size; beyond the middle size it is the middle one side by side, as a real file."""
+        if size <= self.middle:
+            return generated(size, self.folder)
+        return self.repeated(size, name="before"), self.repeated(size, name="after")
+
+    def repeated(self, size: int, *, name: str, virtual: bool = False) -> Path:
+        """Return a scene of a size made of the middle one again and again."""
+        source = generated(self.middle, self.folder)[0 if name == "before" else 1]
+        place = self.folder / f"repeated-{size}"
+        place.mkdir(exist_ok=True)
+        target = place / f"{name}.vrt"
+        target.write_text(repeated(source, size), encoding="utf-8")
+        tiles = {"TILED": "YES", "BLOCKXSIZE": 512, "BLOCKYSIZE": 512, "COMPRESS": "DEFLATE", "ZLEVEL": 1}
+        return target if virtual else stored(target, "stored", **tiles)
+
+    def memory(self) -> str:
+        """Compare the peak memory of a gigantic virtual scene with that of a large one."""
+        large, vast = self.middle, 4 * self.middle
+        peaks = []
+        lines = ["| scene | seconds | Mpx/s | peak MB |", "|---|---|---|---|"]
+        for size in (large, vast):
+            pair = self.repeated(size, name="before", virtual=True), self.repeated(size, name="after", virtual=True)
+            cost = run(self.detect(pair))
+            peaks.append(cost.peak_bytes)
+            name = f"{size} x {size} px, virtual raster"
+            rate = size**2 / 1e6 / cost.seconds
+            lines.append(f"| {name} | {cost.seconds:.1f} | {rate:.1f} | {cost.peak_bytes / 1e6:.0f} |")
+        return "\n".join([*lines, "", f"Peak of the larger / peak of the smaller: {peaks[1] / peaks[0]:.2f}."])
+
+    def storage(self) -> str:
+        """Run the same pair stored in several ways."""
+        pair = generated(self.sizes[len(self.sizes) // 2 - (len(self.sizes) % 2 == 0)], self.folder)
+        commands = {}
+        for name, options in STORED.items():
+            copies = [stored(scene, name.replace(", ", "-").replace(" ", "-"), **options) for scene in pair]
+            commands[name] = self.detect((copies[0], copies[1]) if options else pair)
+        costs = self.in_turns(commands)
+        with rasterio.open(pair[0]) as scene:
+            size = scene.width
+        lines = [f"{size} x {size} px.\n", "| stored as | seconds | Mpx/s | peak MB |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {spread(found)} | {size**2 / 1e6 / median(found).seconds:.1f} "
+            f"| {median(found).peak_bytes / 1e6:.0f} |"
+            for name, found in costs.items()
+        ]
+        return "\n".join(lines)
+
+    def threads(self) -> str:
+        """Compare one thread with two, and one cluster worker of a thread with two."""
+        pair, size = generated(self.middle, self.folder), self.middle
+        options = {
+            f"{model}, {precision}, {count} thread(s)": self.detect(
+                pair, "--model", model, "--precision", precision, "--workers", str(count)
+            )
+            for model, precision in (("survey", "auto"), ("survey", "fp32"), ("survey-fine", "auto"))
+            for count in (1, 2)
+        }
+        costs = self.in_turns(options)
+        lines = ["| | seconds: median (least-most) | CPU busy |", "|---|---|---|"]
+        lines += [f"| {name} | {spread(found)} | {median(found).utilisation:.0%} |" for name, found in costs.items()]
+        found = [median(each).seconds for each in costs.values()]
+        ratios = [f"{one / two:.2f}" for one, two in zip(found[::2], found[1::2], strict=True)]
+        lines += ["", f"One thread / two, start of the program included: {', '.join(ratios)}.", ""]
+        times: dict[int, list[Cost]] = {1: [], 2: []}
+        for _ in range(self.runs):
+            for workers, kept in times.items():
+                with cluster(workers, threads=1) as address:
+                    run(self.detect(pair, "--scheduler", address))  # workers import and open what they need
+                    kept.append(run(self.detect(pair, "--scheduler", address)))
+        one, two = (median(times[workers]).seconds for workers in (1, 2))
+        lines.append(
+            f"Dask cluster, workers of one thread, {size} px, default model: one {spread(times[1])} s, "
+            f"two {spread(times[2])} s, ratio {one / two:.2f}."
+        )
+        return "\n".join(lines)
+
+    def alternatives(self) -> str:
+        """Run what people run today on the same pair."""
+        pair, size = generated(self.middle, self.folder), self.middle
+        small_size = min(self.sizes, key=lambda each: abs(each - 4096))
+        small, tiny = generated(small_size, self.folder), generated(self.sizes[0], self.folder)
+        scores = str(self.folder / "scores.tif")
+        lines = [
+            "| | px | seconds: median (least-most) | Mpx/s | peak MB | geosiam is faster by |",
+            "|---|---|---|---|---|---|",
+        ]
+
+        def loop(way: str, scenes: tuple[Path, Path]) -> list[str]:
+            return [sys.executable, str(HERE / "_loops.py"), way, "survey", *map(str, scenes), scores]
+
+        mad = [MAD, "-in1", str(pair[0]), "-in2", str(pair[1]), "-out", scores, "float"]
+        cases: list[tuple[int, tuple[Path, Path], dict[str, list[str]]]] = [
+            (size, pair, {"Orfeo Toolbox, MAD": mad}),
+            (
+                small_size,
+                small,
+                {"grid of windows": loop("grid", small), "half-overlapping windows": loop("blend", small)},
+            ),
+            (self.sizes[0], tiny, {"a chip for each cell": loop("chips", tiny)}),
+        ]
+        for side, scenes, others in cases:
+            ours = {f"geosiam, survey, {name}": self.detect(scenes, "--model", "survey", "--precision", precision)
+                    for name, precision in (("default precision", "auto"), ("fp32", "fp32"))}  # fmt: skip
+            costs = self.in_turns({**ours, **others})
+            best = [median(costs[name]).seconds for name in ours]
+            for name, found in costs.items():
+                cost = median(found)
+                faster = "" if name in ours else " / ".join(f"{cost.seconds / own:.1f}x" for own in best)
+                lines.append(
+                    f"| {name} | {side} | {spread(found)} | {side**2 / 1e6 / cost.seconds:.2f} "
+                    f"| {cost.peak_bytes / 1e6:.0f} | {faster} |"
+                )
+        return "\n".join(
+            [*lines, "", "The last column: at default precision / in fp32, which is what the loops compute in."]
+        )
+
+    def seams(self) -> str:
+        """Compare blocks with one forward pass over the whole scene."""
+        pair = generated(self.sizes[0], self.folder)
+        lines = ["| model | largest difference of a score |", "|---|---|"]
+        for model in ("survey", "survey-fine"):
+            scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
+            with open_pair(*map(str, pair)) as scenes:
+                halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
+                whole = Window(-halo.before, height + halo.after, -halo.before, width + halo.after)
+                block = scenes.read(whole)
+                tiled = scorer.probabilities(block.before, block.after)
+                at_once = one_pass(model, block.before, block.after)
+            lines.append(f"| {model} | {np.abs(tiled - at_once).max():.1e} |")
+        return "\n".join(lines)
+
+
+def one_pass(model: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the scores of one forward pass of the network as it was trained."""
+    import torch  # noqa: PLC0415 - only here
+
+    with torch.inference_mode():
+        logits = load_model(model).network(torch.from_numpy(before)[None], torch.from_numpy(after)[None])
+    found: np.ndarray = torch.sigmoid(-logits)[0, 0].numpy()
+    return found
+
+
+def repeated(source: Path, size: int) -> str:
+    """Return a virtual raster of a size that shows a scene again and again."""
+    with rasterio.open(source) as scene:
+        side, crs, transform = scene.width, scene.crs, scene.transform
+    from geosiam.imagery.grid import Grid  # noqa: PLC0415 - only here
+
+    view = VirtualRaster(Grid(crs, transform, size, size))
+    for index in (1, 2, 3):
+        band = view.band("uint8")
+        for row in range(0, size, side):
+            for col in range(0, size, side):
+                band.add(str(source), index, Window(row, row + side, col, col + side))
+    return view.xml()
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
+    "limits": ("The whole job and its limits", Bench.limits),
+    "growth": ("Scenes of growing size", Bench.growth),
+    "memory": ("Memory", Bench.memory),
+    "threads": ("Threads and workers", Bench.threads),
+    "alternatives": ("What one would run otherwise", Bench.alternatives),
+    "storage": ("How the scenes are stored", Bench.storage),
+    "seams": ("Seams (fp32)", Bench.seams),
+}
+
+
+def main() -> None:
+    """Run the sections asked for and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the scenes are or go; a temporary folder by default")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096, 10240, 32768], help="sides in pixels")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md", help="report to write; - prints it only")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        bench = Bench(folder, options.sizes, options.runs)
+        when = f"{datetime.now(UTC):%Y-%m-%d}"
+        report = [f"# Speed and memory\n\n{machine()}; {when}; {options.runs} runs. Made by `benchmarks/engine.py`."]
+        for name in options.only:
+            title, section = SECTIONS[name]
+            report.append(f"## {title}\n\n{section(bench)}")
+            print(report[-1] + "\n", flush=True)
+    if str(options.output) != "-":
+        options.output.write_text("\n\n".join(report) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
