@@ -1,6 +1,7 @@
 """Reading by shared tiles gives what reading each window by itself gives, and decodes each tile once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_a_broken_tile_spoils_only_windows_that_touch_it(scenes, tmp_path) -> No
     path = tmp_path / "broken.tif"
     with rasterio.open(scenes["large tiles"]) as file:
         place = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", 1))
-    content = bytearray(open(scenes["large tiles"], "rb").read())  # noqa: PTH123, SIM115 - a few bytes of a test
+    content = bytearray(Path(scenes["large tiles"]).read_bytes())
     content[place : place + 2000] = b"\xff" * 2000
     path.write_bytes(content)
     broken, whole = make_reader(str(path)), make_reader(scenes["large tiles"])
