@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 
 from geosiam.network.siamese import normalised
@@ -54,9 +55,11 @@ class Intake:
         if table is None:
             target.copy_(normalised(torch.from_numpy(transfer.apply(image))))
             return
-        bits = torch.from_numpy(image.view(f"i{image.itemsize}"))  # torch does not know all unsigned types everywhere
+        bits = torch.from_numpy(image.view(np.uint8 if image.itemsize == 1 else np.int16))  # torch hardly knows uint16
         for channel, found, result in zip(bits, _as_integers(table), _as_integers(target), strict=True):
-            places.copy_(channel).bitwise_and_(table.shape[1] - 1)
+            places.copy_(channel)
+            if bits.dtype.is_signed:
+                places.bitwise_and_(table.shape[1] - 1)
             torch.index_select(found, 0, places.view(-1), out=result.view(-1))
 
     def _memory(self, shape: tuple[int, ...]) -> _Memory:
