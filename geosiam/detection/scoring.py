@@ -16,7 +16,7 @@ from geosiam.detection.intake import Intake
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
 from geosiam.imagery.pair import StoredBlock
-from geosiam.imagery.transfer import IDENTITY
+from geosiam.imagery.transfer import identity
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -151,7 +151,7 @@ class Scorer:
         Parameters
         ----------
         before, after
-            float32 (3, h, w) in [0, 1].
+            float32 (channels, h, w) in [0, 1], of as many channels as the network takes.
 
         Returns
         -------
@@ -159,7 +159,8 @@ class Scorer:
         """
         field = self.network.config.receptive_field
         cells = field.cells(before.shape[1]), field.cells(before.shape[2])
-        whole = StoredBlock(before, after, np.ones(before.shape[1:], bool), (IDENTITY, IDENTITY))
+        unchanged = identity(before.shape[0])
+        whole = StoredBlock(before, after, np.ones(before.shape[1:], bool), (unchanged, unchanged))
         return self._scored(whole, np.ones(cells, bool))
 
     def _scored(self, pixels: StoredBlock, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:

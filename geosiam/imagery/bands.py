@@ -9,6 +9,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from geosiam.errors import OptionError
+from geosiam.imagery.colours import colours_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def choose_channels(
     """
     asked = None if bands is None else _asked(name, dataset.count, bands)
     if (
-        dataset.colorinterp[0] == ColorInterp.palette
+        colours_of(dataset)[0] == ColorInterp.palette
         and asked in (None, (1, 1, 1))
         and dataset.dtypes[0] in _TABLE_SIZES
     ):
@@ -105,9 +106,9 @@ def choose_channels(
     if asked is not None:
         return Channels(asked, None, "as asked for")
     if by_colour:
-        red, green, blue = (dataset.colorinterp.index(colour) + 1 for colour in _COLOURS)
+        red, green, blue = (colours_of(dataset).index(colour) + 1 for colour in _COLOURS)
         return Channels((red, green, blue), None, "by colour interpretation")
-    colours = [i + 1 for i, kind in enumerate(dataset.colorinterp) if kind != ColorInterp.alpha]
+    colours = [i + 1 for i, kind in enumerate(colours_of(dataset)) if kind != ColorInterp.alpha]
     if len(colours) < CHANNELS:
         first = colours[0] if colours else 1
         return Channels((first, first, first), None, "one band serves all three channels")
@@ -116,7 +117,7 @@ def choose_channels(
 
 def names_its_colours(dataset: rasterio.DatasetReader) -> bool:
     """Return whether a scene says which of its bands are red, green and blue."""
-    return all(colour in dataset.colorinterp for colour in _COLOURS)
+    return all(colour in colours_of(dataset) for colour in _COLOURS)
 
 
 def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
+from geosiam.imagery.colours import colours_of
 from geosiam.imagery.grid import Window
 from geosiam.imagery.scene import DECODING_ERRORS, ENVIRONMENT, GDAL_CACHE_BYTES
 from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
@@ -195,7 +196,7 @@ class AlignedReader:
         bands = dataset.read(indexes, window=place)
         if known.hole is None and has_alpha(dataset):
             # The mask that GDAL makes of an alpha band is one for two types only, and all valid for the others.
-            valid = dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window=place) > 0
+            valid = dataset.read(colours_of(dataset).index(ColorInterp.alpha) + 1, window=place) > 0
         elif known.hole is None and _has_no_mask(dataset):
             valid = np.ones(window.shape, bool)
         elif known.hole is None:

@@ -31,17 +31,17 @@ class Scaling:
     Parameters
     ----------
     low, high
-        The values that become 0 and 1, for each of the three channels.
+        The values that become 0 and 1, for each channel.
     """
 
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the scaled channels (3, ...) of any type as a new array, float32 in [0, 1]."""
+        """Return the scaled channels (channels, ...) of any type as a new array, float32 in [0, 1]."""
         if self == FULL_BYTE and values.dtype == np.uint8:  # the common case, in a single pass
             return np.asarray(np.multiply(values, np.float32(1 / _BYTE), dtype=np.float32))
-        shape = (3,) + (1,) * (values.ndim - 1)
+        shape = (-1,) + (1,) * (values.ndim - 1)
         precision: type[np.floating[Any]] = np.float32 if self._plain else np.float64
         low, high = (np.array(ends, np.float64).reshape(shape).astype(precision) for ends in (self.low, self.high))
         gain = 1 / (high - low)

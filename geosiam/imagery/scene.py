@@ -21,6 +21,7 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
+from geosiam.imagery.colours import colours_of
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.validity import has_alpha, has_mask
 
@@ -145,7 +146,7 @@ class Source:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
                 dataset = rasterio.open(view or self.path)
-                _ = dataset.colorinterp, dataset.nodatavals  # some of what is broken shows only now
+                _ = colours_of(dataset), dataset.nodatavals  # some of what is broken shows only now
         except (RasterioError, CPLE_BaseError) as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
@@ -270,7 +271,7 @@ def facts(source: Source) -> SceneFacts:
         pixel_size=grid.pixel_size,
         nodata=None if nodata is None or not np.isfinite(nodata) else float(nodata),
         mask=_mask_kind(dataset),
-        colours=tuple(kind.name for kind in dataset.colorinterp),
+        colours=tuple(kind.name for kind in colours_of(dataset)),
         fingerprint=_fingerprint(source),
     )
 

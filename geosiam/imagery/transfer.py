@@ -49,5 +49,6 @@ class Transfer:
         return self.apply(np.broadcast_to(levels, (3, 1, levels.size)))[:, 0]
 
 
-IDENTITY = Transfer(Scaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
-"""For values that are in [0, 1] already."""
+def identity(channels: int) -> Transfer:
+    """Return what leaves values that are in [0, 1] already as they are."""
+    return Transfer(Scaling((0.0,) * channels, (1.0,) * channels))

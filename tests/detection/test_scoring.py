@@ -22,7 +22,7 @@ from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.pair import StoredBlock
-from geosiam.imagery.transfer import IDENTITY
+from geosiam.imagery.transfer import identity
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
@@ -52,7 +52,7 @@ class ArrayPair:
             reflected(window.row_start, window.row_stop, height), reflected(window.col_start, window.col_stop, width)
         )
         images = self.before[(..., *where)], self.after[(..., *where)]
-        return StoredBlock(*images, self.valid[where], (IDENTITY, IDENTITY))
+        return StoredBlock(*images, self.valid[where], (identity(3), identity(3)))
 
 
 def random_pair(height: int, width: int, seed: int = 0) -> ArrayPair:
