@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from geosiam import __version__
 from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
+from geosiam.network.siamese import can_grow, grown
 from geosiam.network.weights import ModelCard, load_model, save_model
+from geosiam.training.calibration import calibration_error, cool, fit_temperature
 from geosiam.training.datasets import load_chips
 from geosiam.training.generated import generated_pairs
-from geosiam.training.loop import TrainingRun
+from geosiam.training.loop import TrainingRun, best_threshold
 from geosiam.training.recipes import LEAST_COVER, Recipe, SurveyRecipe, make_recipe
 from geosiam.training.sources import ChipSource, Mixture
 
@@ -48,6 +50,8 @@ class TrainingOptions:
         Length of the schedule where it should differ from the recipe's.
     stride
         8, or 4 for finer outlines.
+    subcells
+        Scores along each side of a stride: 2 halves the size of a cell at next to no cost.
     least_cover
         Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): the larger, the tighter
         the outlines, and the larger the smallest object that has any cell.
@@ -71,6 +75,7 @@ class TrainingOptions:
     epochs: int | None = None
     steps: int | None = None
     stride: int = 8
+    subcells: int = 1
     least_cover: float = LEAST_COVER
     init: str | None = None
     seed: int = 0
@@ -99,6 +104,7 @@ class TrainingOptions:
         if self.recipe == "survey":
             words += ["--generated", str(self.generated)]
             words += ["--least-cover", str(self.least_cover)] if self.least_cover != LEAST_COVER else []
+        words += ["--subcells", str(self.subcells)] if self.subcells != 1 else []
         words += ["--init", Path(self.init).name] if self.init else []
         for option in ("epochs", "steps"):
             if getattr(self, option) is not None:
@@ -143,18 +149,18 @@ def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] |
 
 def _begin_with(run: TrainingRun, name: str) -> None:
     model = load_model(name)
-    if model.card.network != run.recipe.network:
+    if not can_grow(model.card.network, run.recipe.network):
         raise OptionError(
             f"init {name}",
             f"has another network, of stride {model.card.stride}",
             "choose its --stride, or other weights",
         )
-    run.network.load_state_dict(model.network.state_dict())
+    run.network.load_state_dict(grown(model.network.state_dict(), model.card.network, run.recipe.network))
     run.init = model.card.checksum
 
 
 def _recipe(options: TrainingOptions) -> Recipe:
-    recipe = make_recipe(options.recipe, stride=options.stride)
+    recipe = make_recipe(options.recipe, stride=options.stride, subcells=options.subcells)
     if isinstance(recipe, SurveyRecipe):
         recipe = replace(recipe, least_cover=options.least_cover)
     schedule = replace(
@@ -182,6 +188,10 @@ def _sources(options: TrainingOptions) -> tuple[ChipSource, ChipSource]:
 def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     name = options.name or options.out.stem
     last = run.history[-1]
+    raw = run.held_out_cells()
+    temperature = fit_temperature(raw)
+    held_out = raw.at(temperature)
+    cool(run.network, temperature)
     data = [Path(path).name for path in options.data] or ["CIFAR-10"]
     if options.recipe == "survey" and options.generated:
         data.append(f"{options.generated} generated surveys")
@@ -193,12 +203,15 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
         data=", ".join(data),
         seed=options.seed,
         epochs=len(run.history),
-        threshold=round(run.best_threshold(), 3),
+        threshold=round(best_threshold(held_out), 3),
+        temperature=round(temperature, 4),
         metrics={
             "held-out loss": last.validation_loss,
             "held-out accuracy": last.accuracy,
             "held-out recall": last.recall,
             "held-out precision": last.precision,
+            "held-out calibration error": calibration_error(held_out),
+            "held-out calibration error before": calibration_error(raw),
         },
         licence=options.licence,
         command=options.command,

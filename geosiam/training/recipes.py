@@ -17,7 +17,7 @@ from geosiam.errors import OptionError
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
 from geosiam.training.losses import CrossEntropy
-from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade
+from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade, weather
 
 if TYPE_CHECKING:
     from geosiam.network.receptive_field import ReceptiveField
@@ -139,9 +139,9 @@ class SurveyRecipe:
     """The default model's recipe: one place at two dates, varied anomalies in one of them, nuisance in both."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
-    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=64))
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=28))
     objective: Objective = field(default_factory=CrossEntropy)
-    chip_size: int = 64
+    chip_size: int = 96
     least_cover: float = LEAST_COVER
     anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)
     nuisance: NuisanceConfig = field(default_factory=NuisanceConfig)
@@ -154,6 +154,7 @@ class SurveyRecipe:
         first, second, changed = source.pairs(n, self.chip_size, generator)
         second, cover = insert(second, self.anomalies, generator)
         cover = torch.maximum(cover, changed)
+        first, second = weather(first, self.nuisance, generator), weather(second, self.nuisance, generator)
         first, second = shade(first, self.nuisance, generator), shade(second, self.nuisance, generator)
         second, cover = misregister(second, cover, self.nuisance, generator)
         first = photometric(first, self.nuisance, generator)
@@ -192,13 +193,13 @@ def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float = LEA
 RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}
 
 
-def make_recipe(name: str, *, stride: int = 8) -> Recipe:
-    """Return a ready-made recipe by name, for a network of the given stride."""
+def make_recipe(name: str, *, stride: int = 8, subcells: int = 1) -> Recipe:
+    """Return a ready-made recipe by name, for a network of the given stride, whose features have so many subcells."""
     if name not in RECIPES:
         raise OptionError(f"recipe {name!r}", "is not known", f"use one of {', '.join(RECIPES)}")
     try:
-        network = NetworkConfig.of_stride(stride)
+        network = NetworkConfig.of_stride(stride, subcells=subcells)
     except ValueError as error:
-        raise OptionError(f"stride {stride}", str(error), "use 8 or 4") from error
+        raise OptionError(f"stride {stride}", str(error), "use 8 or 4, and 1, 2 or 4 subcells") from error
     recipe: Recipe = RECIPES[name](network=network)
     return recipe

@@ -23,12 +23,12 @@ def test_paper_pairs_are_similar_exactly_if_both_or_neither_is_anomalous() -> No
         assert 0.35 < state.float().mean() < 0.65
 
 
-@pytest.mark.parametrize(("stride", "cells"), [(8, 5), (4, 9)])
-def test_survey_batches_label_every_cell(stride: int, cells: int) -> None:
-    recipe = make_recipe("survey", stride=stride)
+@pytest.mark.parametrize(("stride", "subcells", "cells"), [(8, 1, 9), (4, 1, 17), (4, 2, 32)])
+def test_survey_batches_label_every_cell(stride: int, subcells: int, cells: int) -> None:
+    recipe = make_recipe("survey", stride=stride, subcells=subcells)
     batch = recipe.batch(CHIPS, Generator().manual_seed(0))
-    assert batch.before.shape == batch.after.shape == (64, 3, 64, 64)
-    assert batch.similar.shape == batch.weight.shape == (64, 1, cells, cells)
+    assert batch.before.shape == batch.after.shape == (28, 3, 96, 96)
+    assert batch.similar.shape == batch.weight.shape == (28, 1, cells, cells)
     assert 0.03 < (batch.similar == 0).float().mean() < 0.5
     assert batch.weight.mean() > 0.8
 
