@@ -84,9 +84,9 @@ class AnomalyConfig:
     most: int = 7
     size_px: tuple[float, float] = (4.0, 96.0)
     rate: float = 0.3
-    flat: float = 0.45
+    flat: float = 0.4
     texture: float = 0.35
-    same: float = 0.2
+    same: float = 0.25
     line: float = 0.06
     shadow: float = 0.3
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from geosiam.synthesis.survey import SurveyPair
 
+GENERATED = 160
+"""Surveys that take part in a training."""
+
+FEW = 24
+"""Surveys that keep a fine-tuning from forgetting what it knew."""
+
 _SIDE = 512
 _OBJECTS = 24
 _VISIBLE = 10  # mean absolute difference in grey levels under which a change cannot be seen

@@ -27,8 +27,12 @@ class NuisanceConfig:
 
     Parameters
     ----------
-    untouched
+    still
         Probability that a pair gets none at all.
+    untouched
+        Probability that an image keeps its light, and one its place.
+    years
+        Probability that seasons or years lie between the dates; else only light, camera and place differ.
     gain
         Half range of the common gain (0.3: 0.7 to 1.3).
     cast
@@ -58,14 +62,16 @@ class NuisanceConfig:
     shadow
         Probability that a soft-edged shadow falls on one of the two dates.
     tint, tint_depth
-        Probability that the colours of a date turn, and how far, in units of the full range.
+        With years between: probability that the colours of a date turn, and how far, in units of the full range.
     mottle, mottle_depth
-        Probability of broad blotches, and how much of the brightness they take or give at most.
+        Likewise: probability of broad blotches, and how much of the brightness they take or give at most.
     grain, grain_depth
-        Probability that fine grain is drawn anew, and its depth at most.
+        Likewise: probability that fine grain is drawn anew, and its depth at most.
     """
 
+    still: float = 0.08
     untouched: float = 0.15
+    years: float = 0.6
     gain: float = 0.3
     cast: float = 0.08
     offset: float = 0.08
@@ -81,12 +87,41 @@ class NuisanceConfig:
     jpeg: float = 0.2
     noise: float = 0.03
     shadow: float = 0.35
-    tint: float = 0.3
+    tint: float = 0.5
     tint_depth: float = 0.06
-    mottle: float = 0.3
+    mottle: float = 0.5
     mottle_depth: float = 0.3
-    grain: float = 0.2
-    grain_depth: float = 0.06
+    grain: float = 0.3
+    grain_depth: float = 0.05
+
+
+def differing(
+    first: Tensor, second: Tensor, cover: Tensor, config: NuisanceConfig, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make two dates of pairs that differ by nothing but their anomalies: light, camera, season and place.
+
+    Parameters
+    ----------
+    first, second
+        float32 (n, 3, h, w) in [0, 1].
+    cover
+        float32 (n, 1, h, w), what is anomalous in the second date; it moves with that.
+    config
+        How strong.
+    generator
+        Of everything random.
+    """
+    years = chance(len(first), config.years, generator).flatten()
+    still = chance(len(first), config.still, generator)
+    before, after = first, second
+    if years.any():
+        before, after = before.clone(), after.clone()
+        before[years] = weather(before[years], config, generator)
+        after[years] = weather(after[years], config, generator)
+    before, after = shade(before, config, generator), shade(after, config, generator)
+    after, moved = misregister(after, cover, config, generator)
+    before, after = photometric(before, config, generator), photometric(after, config, generator)
+    return torch.where(still, first, before), torch.where(still, second, after), torch.where(still, cover, moved)
 
 
 def sometimes(images: Tensor, probability: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
