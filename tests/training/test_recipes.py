@@ -6,7 +6,15 @@ from torch import Generator
 from geosiam.errors import OptionError
 from geosiam.network.receptive_field import ReceptiveField
 from geosiam.network.siamese import NetworkConfig
-from geosiam.training.recipes import LEAST_COVER, LEAST_COVER_OF_8_PX, PaperRecipe, Schedule, SurveyRecipe, dense_labels, make_recipe
+from geosiam.training.recipes import (
+    LEAST_COVER,
+    LEAST_COVER_OF_8_PX,
+    PaperRecipe,
+    Schedule,
+    SurveyRecipe,
+    dense_labels,
+    make_recipe,
+)
 from geosiam.training.sources import ChipStack
 
 CHIPS = ChipStack(torch.randint(200, (40, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))

@@ -96,8 +96,8 @@ def test_files_without_verdicts_are_refused(tmp_path, scenes) -> None:
 
 def test_fine_tuning_on_a_scene_takes_network_and_start_from_the_given_weights(scenes, tmp_path) -> None:
     options = TrainingOptions(
-        out=tmp_path / "mine.safetensors", scenes=(str(scenes[0]),), init="survey-fine", subcells=2, generated=1, epochs=1,
-        steps=1,
+        out=tmp_path / "mine.safetensors", scenes=(str(scenes[0]),), init="survey-fine", subcells=2, generated=1,
+        epochs=1, steps=1,
     )  # fmt: skip
     card = train(options).card
     assert (card.network.window.stride, card.stride) == (4, 2)
