@@ -155,7 +155,11 @@ def _repeated(option: str, paths: tuple[str, ...]) -> list[str]:
     return [word for path in paths for word in (option, Path(path).name)]
 
 
-def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] | None = None) -> TrainingResult:
+def train(
+    options: TrainingOptions,
+    on_step: Callable[[int, int, float], None] | None = None,
+    recipe: Recipe | None = None,
+) -> TrainingResult:
     """Train a recipe; an interrupted training goes on from its last epoch when called again.
 
     Parameters
@@ -164,9 +168,11 @@ def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] |
         See :class:`TrainingOptions`.
     on_step
         Called with (steps done, steps in all, loss) after each step.
+    recipe
+        A recipe of one's own, instead of the one that the options name; the card's command does not know of it.
     """
     init = load_model(options.begin_with) if options.begin_with else None
-    recipe = _recipe(options, init)
+    recipe = recipe or _recipe(options, init)
     chips, held_out = gathered(options)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
