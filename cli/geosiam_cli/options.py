@@ -108,7 +108,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     "model": click.option(
         "--model",
         metavar="NAME|FILE",
-        show_default="survey",
+        show_default="survey-sharp",
         help="Weights to score with: a name that 'geosiam models' lists, or a safetensors file.",
     ),
     "threshold": click.option(

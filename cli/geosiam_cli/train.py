@@ -22,15 +22,28 @@ TRAINING_OPTIONS = {
         "--data",
         multiple=True,
         metavar="PATH",
-        show_default="CIFAR-10, downloaded once",
+        show_default="CIFAR-10, downloaded once; none with --scenes or --review",
         help="Images to learn from: a folder or tar of pictures or GeoTIFFs, or a CIFAR-10 archive. Repeat for more; "
         "each takes an equal share.",
+    ),
+    "scenes": click.option(
+        "--scenes",
+        multiple=True,
+        metavar="SCENE",
+        help="A scene of your own to fine-tune weights on, in minutes: chips of it with inserted objects. Repeat for "
+        "more.",
+    ),
+    "review": click.option(
+        "--review",
+        metavar="POLYGONS.gpkg",
+        help="Polygons of 'geosiam detect' with your verdicts in the field 'review', to fine-tune weights on: rejected "
+        "ones become normal. Finds their two scenes itself; where these have moved, name them with --scenes.",
     ),
     "generated": click.option(
         "--generated",
         type=click.IntRange(min=0),
         metavar="N",
-        show_default="96",
+        show_default="160; 24 with --scenes or --review",
         help="Generated surveys at two dates that join the data and take half of every batch (recipe survey).",
     ),
     "epochs": click.option(
@@ -47,25 +60,39 @@ TRAINING_OPTIONS = {
         show_default="the recipe's",
         help="Length of an epoch in steps.",
     ),
+    "learning_rate": click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="RATE",
+        show_default="the recipe's",
+        help="Peak of the learning rate.",
+    ),
     "stride": click.option(
         "--stride",
         type=click.IntRange(min=1),
         metavar="8|4",
-        show_default="8",
-        help="Pixels a score stands for; 4 outlines finer and takes longer.",
+        show_default="that of --init, else 4 for survey and 8 for paper",
+        help="Pixels between neighbouring features of the encoder; 8 is three times as fast as 4, and coarser.",
+    ),
+    "subcells": click.option(
+        "--subcells",
+        type=click.IntRange(min=1),
+        metavar="1|2|4",
+        show_default="that of --init, else 2 for survey and 1 for paper",
+        help="Scores along each side of a stride: 2 halves the size of a cell at next to no cost.",
     ),
     "least_cover": click.option(
         "--least-cover",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",
-        show_default="0.125",
+        show_default="0.5, 0.125 for cells of 8 px",
         help="Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): larger for tighter "
-        "outlines with --stride 4.",
+        "outlines.",
     ),
     "init": click.option(
         "--init",
         metavar="NAME|FILE",
-        show_default="random weights",
+        show_default="random weights; the default model with --scenes or --review",
         help="Weights to begin with, of the same stride: go on learning instead of beginning anew.",
     ),
     "seed": click.option(
@@ -92,7 +119,9 @@ TRAINING_OPTIONS = {
     "train",
     examples=(
         "geosiam train --recipe paper --data cifar-10-python.tar.gz -o paper.safetensors",
-        "geosiam train --data my-orthophotos/ -o mine.safetensors --epochs 40 --device cuda",
+        "geosiam train --scenes before.tif --scenes after.tif -o mine.safetensors",
+        "geosiam train --review anomalies.gpkg -o mine.safetensors",
+        "geosiam train --data my-orthophotos/ -o new.safetensors --epochs 40 --device cuda",
     ),
 )
 @options.output("Weights to write (safetensors); learning curves and the checkpoint go beside it.")
@@ -102,8 +131,9 @@ def command(*, output_path: Path, chosen: dict[str, Any]) -> None:
     """Train the network and write its weights with their model card.
 
     The recipe 'survey' learns whatever differs between two views of the same place, apart from light, colour, blur and
-    a slight shift. 'paper' learns blue rectangles on random pairs, as the seed paper did. An interrupted training goes
-    on where its last checkpoint stands.
+    a slight shift. 'paper' learns blue rectangles on random pairs, as the seed paper did. With --scenes or --review,
+    weights that know their trade learn your place, or your verdicts, in minutes. An interrupted training goes on where
+    its last checkpoint stands.
     """
     from geosiam.training.api import TrainingOptions, train
 

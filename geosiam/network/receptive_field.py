@@ -56,3 +56,20 @@ def receptive_field(convolutions: Iterable[tuple[int, int]]) -> ReceptiveField:
         size += (kernel - 1) * stride
         stride *= step
     return ReceptiveField(size, stride)
+
+
+def subdivided(window: ReceptiveField, parts: int) -> ReceptiveField:
+    """Return the field of cells that divide each stride of ``window`` into ``parts``.
+
+    All parts see the same window, in which they lie at different places. The field holds it for each of them, so it is
+    larger than the window by the distance of the first part from the last.
+
+    Parameters
+    ----------
+    window
+        Of a whole stride.
+    parts
+        Cells along a stride, which they must divide.
+    """
+    stride = window.stride // parts
+    return ReceptiveField(window.size + window.stride - stride, stride)

@@ -8,20 +8,23 @@ size from one receptive field up, and each output cell depends on exactly its re
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geosiam.imagery.grid import Halo
-from geosiam.network.receptive_field import ReceptiveField, receptive_field
+from geosiam.network.receptive_field import ReceptiveField, receptive_field, subdivided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import EllipsisType
 
 Distance = Literal["elementwise", "euclidean"]
 Head = Literal["concat", "distance"]
+Slices: TypeAlias = "tuple[EllipsisType, slice, slice]"
 
 INPUT_CENTRE = 0.5
 INPUT_SPREAD = 0.25
@@ -61,6 +64,9 @@ class NetworkConfig:
         alone (the paper's figure 2c).
     batch_norm
         Normalise after each convolution of the encoder but the last.
+    subcells
+        Cells along each side of a feature that the discriminator answers for: 1, or more for outlines finer than the
+        encoder's stride. The answers of one feature share its window.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -69,12 +75,15 @@ class NetworkConfig:
     distance: Distance = "elementwise"
     head: Head = "concat"
     batch_norm: bool = True
+    subcells: int = 1
 
     def __post_init__(self) -> None:
         if not self.convolutions:
             raise ValueError("an encoder has at least one convolution")
         if min(self.channels, self.hidden) < 1:
             raise ValueError(f"channels and hidden are at least 1, not {self.channels} and {self.hidden}")
+        if self.subcells < 1 or self.window.stride % self.subcells:
+            raise ValueError(f"{self.subcells} subcells do not divide a stride of {self.window.stride} px")
         if self.distance not in ("elementwise", "euclidean"):
             raise ValueError(f"distance is 'elementwise' or 'euclidean', not {self.distance!r}")
         if self.head not in ("concat", "distance"):
@@ -109,9 +118,14 @@ class NetworkConfig:
         return self.convolutions[-1].width
 
     @property
-    def receptive_field(self) -> ReceptiveField:
-        """What an output cell sees, computed from the layers."""
+    def window(self) -> ReceptiveField:
+        """What a feature sees, computed from the layers."""
         return receptive_field((layer.kernel, layer.stride) for layer in self.convolutions)
+
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        """What an output cell may see: the window of the feature that it is a part of, wherever it lies therein."""
+        return subdivided(self.window, self.subcells)
 
     @property
     def halo(self) -> Halo:
@@ -194,15 +208,23 @@ class Discriminator(nn.Module):
         if config.head == "concat":
             channels += 2 * config.features
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, config.hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(config.hidden, 1, 1)
+            nn.Conv2d(channels, config.hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(config.hidden, config.subcells**2, 1),
         )
+        self.subcells = config.subcells
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols)."""
+        """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols).
+
+        With subcells, each feature's answers lie side by side as they do on the ground (Shi et al., "Real-time single
+        image and video super-resolution using an efficient sub-pixel convolutional neural network", 2016), so that
+        rows and cols grow by that factor.
+        """
         distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
         seen = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
         logits: Tensor = self.layers(seen)
-        return logits
+        return logits if self.subcells == 1 else pixel_shuffle(logits, self.subcells)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -237,12 +259,30 @@ class SiameseNetwork(nn.Module):
     def compare(self, both: Tensor) -> Tensor:
         """Return what :meth:`forward` does for images that are :func:`normalised` already.
 
+        With subcells the first cell of the images must be the first of its feature: images cut out of a larger one
+        must begin ``subcells * stride`` pixels, or a multiple, from its beginning.
+
         Parameters
         ----------
         both
             (2n, channels, h, w): n images of before, then the n of after.
         """
-        return self.discriminator(*self.encoder(both).chunk(2))  # type: ignore[no-any-return]
+        cells, features = self._extent(both)
+        logits: Tensor = self.discriminator(*self.encoder(both[features]).chunk(2))
+        return logits[cells]
+
+    def _extent(self, image: Tensor) -> tuple[Slices, Slices]:
+        """Return which logits are those of the image's cells, and which pixels the features of these need."""
+        window, field, parts = self.config.window, self.config.receptive_field, self.config.subcells
+        margin = field.offset - window.offset  # a cell may be the last of its feature; the first cell is the first
+
+        def along(size: int) -> tuple[slice, slice]:
+            count = field.cells(size)
+            features = -(-count // parts)
+            return slice(count), slice(margin, margin + window.size + (features - 1) * window.stride)
+
+        rows, cols = (along(size) for size in image.shape[-2:])
+        return (..., rows[0], cols[0]), (..., rows[1], cols[1])
 
     def for_inference(self) -> SiameseNetwork:
         """Return a copy that computes the same with batch norm folded in, in eval mode and without gradients."""
@@ -256,3 +296,17 @@ class SiameseNetwork(nn.Module):
 
 def _with_quick_relu(layers: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))
+
+
+def can_grow(small: NetworkConfig, large: NetworkConfig) -> bool:
+    """Tell whether weights of one network begin another: the same, or the same with more subcells."""
+    return replace(small, subcells=large.subcells) == large and small.subcells in (1, large.subcells)
+
+
+def grown(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
+    """Return the weights of ``small`` for ``large``: all subcells answer what the whole cell did."""
+    if not can_grow(small, large):
+        raise ValueError(f"weights of {small} do not fit {large}")
+    parts = (large.subcells // small.subcells) ** 2
+    last = ("discriminator.layers.2.weight", "discriminator.layers.2.bias")
+    return {key: value.repeat_interleave(parts, 0) if key in last else value for key, value in state.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-DEFAULT_MODEL = "survey"
+DEFAULT_MODEL = "survey-sharp"
 _CARD = "geosiam_model_card"
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
@@ -48,6 +48,8 @@ class ModelCard:
         Of the training.
     threshold
         Suggested anomaly probability from which on a cell is an anomaly.
+    temperature
+        By which the logits were divided to make probabilities honest; it is in the weights already. 1 = not fitted.
     metrics
         Figures on held-out chips, by name.
     bands, scaling
@@ -70,6 +72,7 @@ class ModelCard:
     seed: int
     epochs: int
     threshold: float = 0.5
+    temperature: float = 1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     bands: str = "red, green, blue"
     scaling: str = "[0, 1]: uint8 / 255, other types stretched once per pair"

@@ -150,6 +150,7 @@ class DigitRecipe:
         default_factory=lambda: Schedule(epochs=100, steps=PAIRS // BATCH, batch_size=BATCH, learning_rate=2e-3)
     )
     objective: Objective = field(default_factory=CrossEntropy)
+    chip_size: int = SIDE
     name: str = "digits"
     summary: str = "Pairs of MNIST digits; similar = the same digit (Hirokawa, VI, figures 2 and 3)"
 

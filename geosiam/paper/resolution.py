@@ -20,7 +20,7 @@ from geosiam.paper.workbench import fingerprint, score
 from geosiam.synthesis.insertion import insert_anomalies
 from geosiam.training.anomalies import chance, paper_rectangles
 from geosiam.training.losses import CrossEntropy
-from geosiam.training.recipes import Batch, PaperRecipe, Schedule, dense_labels
+from geosiam.training.recipes import LEAST_COVER_OF_8_PX, Batch, PaperRecipe, Schedule, dense_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ class DenseRectangles:
             clean = source.sample(n, self.chip_size, generator)
             marked = paper_rectangles(clean, chance(n, 0.5, generator), generator)
             cover = ((marked - clean).abs().amax(dim=1, keepdim=True) > 0).float()
-            labels, weight = dense_labels(cover, self.network.receptive_field)
+            labels, weight = dense_labels(cover, self.network.receptive_field, LEAST_COVER_OF_8_PX)
             images.append(marked)
             similar.append(labels)
             weights.append(weight)

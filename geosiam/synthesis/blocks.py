@@ -159,7 +159,8 @@ class Builder:
     def _lot(self, p: float, q: float, width: float, depth: float, *, up: bool) -> None:
         rng = self.rng
         toward = -1.0 if up else 1.0  # which way the road lies
-        length, broad = rng.uniform(9, min(13, width - 4)), rng.uniform(7.5, min(10, depth - 5))
+        length = rng.uniform(min(9, width - 4), min(13, width - 4))  # narrow lots get narrow houses
+        broad = rng.uniform(min(7.5, depth - 5), min(10, depth - 5))
         house_q = q + toward * (depth / 2 - broad / 2 - rng.uniform(3.5, 6))
         house_p = p + rng.uniform(-1, 1) * max(0.2, (width - length) / 2 - 2.5)
         turned = rng.random() < 0.3  # noqa: PLR2004 - share of gables that face the road

@@ -37,6 +37,8 @@ class Flight:
         Share of grey-blue haze in the light, 0 to 1.
     season
         How far leaves have turned; 0 is early summer.
+    weathering
+        How much growth, harvest and rain have changed the ground since the first date, 0 to 1; 1 for years.
     noise
         Standard deviation of the sensor's noise in grey values.
     blur_px
@@ -54,6 +56,7 @@ class Flight:
     noise: float = 2.0
     blur_px: float = 0.55
     jpeg_quality: int | None = 92
+    weathering: float = 0.0
 
     @property
     def toward_sun(self) -> tuple[float, float]:

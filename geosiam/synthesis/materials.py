@@ -6,8 +6,9 @@ computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]
+
+_BARE = 0.05  # relief from which on a surface without leaves is soil or sand, not something built
+_HARVEST = 0.6  # probability that a field bears another crop after years
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ class Palette:
             index = self._index[material] = len(self.rows)
             self.rows.append(material)
         return index
+
+    def weathered(self, strength: float, seed: int) -> Palette:
+        """Return the palette of another date: the same materials at the same places, each :func:`weathered`."""
+        if strength <= 0:
+            return self
+        rows = [weathered(row, strength, seed) for row in self.rows]
+        return Palette(self.gsd, rows, {})
 
     def colours(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return both colours as linear reflectance, float32 (materials, 3) each.
@@ -178,3 +189,33 @@ def painted(colour: Colour, *, grain: float = 0.02, relief: float = 0.0, row_spa
         row_strength=0.6 if row_spacing else 0.0,
         row_spacing=row_spacing or 1.0,
     )
+
+
+def weathered(material: Material, strength: float, seed: int) -> Material:
+    """Return how a surface looks on another date, after growth, harvest, rain and dust.
+
+    Fields may bear another crop; what grows and bare ground change their tone, what is built hardly does.
+
+    Parameters
+    ----------
+    material
+        The surface; equal ones change alike.
+    strength
+        0 for no change, 1 for years in between.
+    seed
+        Chooses what changes, and how.
+    """
+    rng = np.random.default_rng([seed, crc32(repr(astuple(material)).encode())])
+    bare = material.relief >= _BARE and not material.vegetation
+    if material.row_strength and (material.vegetation or bare) and rng.random() < _HARVEST * strength:
+        crop = CROPS[int(rng.integers(len(CROPS)))]
+        material = replace(crop, row_angle=material.row_angle, row_spacing=material.row_spacing)
+    growth = max(material.vegetation, 0.7 * bare, 0.15) * strength
+    tone = np.exp(growth * (rng.normal(0, 0.22) + rng.normal(0, 0.09, 3)))
+
+    def toned(colour: Colour) -> Colour:
+        r, g, b = np.clip(tone * colour, 4, 240)
+        return float(r), float(g), float(b)
+
+    second = None if material.colour2 is None else toned(material.colour2)
+    return replace(material, colour=toned(material.colour), colour2=second)

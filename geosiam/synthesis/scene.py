@@ -176,7 +176,8 @@ class Scene:
         sun = np.ones_like(surface)
         sun[1:-1, 1:-1] = light.sunlight(surface, flight)
         shadow = light.shaded(height, inner, self._reach, flight)
-        albedo = self._albedo(canvas.palette, ids, flight.season, (blend, grain, broad), tile)
+        palette = canvas.palette.weathered(flight.weathering, self.seed + date)
+        albedo = self._albedo(palette, ids, flight.season, (blend, grain, broad), tile)
         cut = (slice(1, -1), slice(1, -1))
         return light.photograph(
             [band[cut] for band in albedo],

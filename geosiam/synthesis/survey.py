@@ -9,7 +9,7 @@ The same configuration always gives the same bytes. Scenes too large for memory 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import geopandas
@@ -124,10 +124,21 @@ class SurveyPaths:
     truth: Path
 
 
-def varied_config(seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24) -> SurveyConfig:
+def varied_config(
+    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, most_weathering: float = 0.0
+) -> SurveyConfig:  # fmt: skip
     """Return a configuration whose landscape, ground sample distance, light and season all vary with the seed.
 
     Made for training: many seeds show widely different country under widely different conditions.
+
+    Parameters
+    ----------
+    seed
+        Chooses all of it.
+    height, width, objects
+        As in :class:`SurveyConfig`.
+    most_weathering
+        The most that the ground may have changed at the second date; see :class:`Flight`.
     """
     rng = np.random.default_rng([seed, 9])
 
@@ -145,10 +156,12 @@ def varied_config(seed: int, height: int = 1024, width: int = 1024, *, objects: 
         )
 
     shift = rng.uniform(-2, 2, 2)
-    return SurveyConfig(
+    config = SurveyConfig(
         height=height, width=width, seed=seed, objects=objects, landscape="any", before=flight(), after=flight(),
         gsd=float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))), shift_px=(float(shift[0]), float(shift[1])),
     )  # fmt: skip
+    weathering = float(rng.uniform(0, most_weathering))
+    return replace(config, after=replace(config.after, weathering=weathering))
 
 
 def make_survey(config: SurveyConfig | None = None) -> SurveyPair:

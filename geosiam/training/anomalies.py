@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BLUE = (0.0, 0.0, 1.0)
-_VISIBLE = 0.04  # mean absolute difference in [0, 1] under which an insertion cannot be told from its background
+_KINDS = ("rectangle", "ellipse", "polygon", "blob")
+_VISIBLE = 0.04  # difference in [0, 1] of its most different channel under which nobody can see an insertion
+_LINE_PX = (0.7, 2.0)  # half width of a line
 
 
 def uniform(shape: Sequence[int], low: float, high: float, generator: Generator) -> Tensor:
@@ -27,6 +29,11 @@ def uniform(shape: Sequence[int], low: float, high: float, generator: Generator)
 def chance(count: int, probability: float, generator: Generator) -> Tensor:
     """Return a boolean per image, shape (count, 1, 1, 1), true with the given probability."""
     return uniform((count, 1, 1, 1), 0, 1, generator) < probability
+
+
+def happens(probability: float, generator: Generator) -> bool:
+    """Return true with the given probability."""
+    return float(uniform((1,), 0, 1, generator)) < probability
 
 
 def paper_rectangles(images: Tensor, chosen: Tensor, generator: Generator) -> Tensor:
@@ -68,16 +75,19 @@ class AnomalyConfig:
     flat, texture, same
         Relative frequency of the fills: one colour; another image's texture; the same image's texture from elsewhere
         (which is also what a removed object leaves behind).
+    line
+        Probability that an object is a thin line.
     shadow
         Probability that an object casts a shadow, which itself is no anomaly.
     """
 
-    most: int = 4
-    size_px: tuple[float, float] = (4.0, 72.0)
+    most: int = 7
+    size_px: tuple[float, float] = (4.0, 96.0)
     rate: float = 0.3
-    flat: float = 0.45
+    flat: float = 0.4
     texture: float = 0.35
-    same: float = 0.2
+    same: float = 0.25
+    line: float = 0.06
     shadow: float = 0.3
 
 
@@ -101,14 +111,15 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
         if not there.any():
             continue
         ground = result[there]
-        shape = _Shape.random(ground, config.size_px, generator)
+        shape = _Shape.random(ground, config, generator)
         alpha = shape.alpha(wobble[there], generator)
-        ground = _with_shadow(ground, shape, wobble[there], config.shadow, generator)
+        if happens(config.shadow, generator):
+            ground = _with_shadow(ground, shape, wobble[there], generator)
         fill = _fill(images[there], foreign[there], config, generator)
-        result[there] = ground + (fill - ground) * alpha
+        result[there] = torch.lerp(ground, fill, alpha)
         cover[there] = torch.maximum(cover[there], alpha)
     result = result.clamp(0, 1)
-    seen = (result - images).abs().mean(dim=1, keepdim=True) > _VISIBLE
+    seen = (result - images).abs().amax(dim=1, keepdim=True) > _VISIBLE
     solid = cover > 0.5  # noqa: PLR2004
     cover = torch.where(solid & seen, 1.0, torch.where(cover > 0.05, 0.5, 0.0))  # noqa: PLR2004
     return result, cover
@@ -116,48 +127,55 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
 
 @dataclass(frozen=True)
 class _Shape:
-    """One shape per image as a signed distance in pixels, negative inside; every field has shape (n, 1, 1, 1)."""
+    """One shape per image as a signed distance in pixels, negative inside; all are of one kind.
 
+    Several hundred batches show every kind with every fill; drawing the kind for each image apart would cost as much
+    as the network's own step.
+    """
+
+    kind: str
     u: Tensor  # coordinate along the long axis, (n, 1, h, w)
     v: Tensor
-    a: Tensor  # half axes in pixels
+    a: Tensor  # half axes in pixels, (n, 1, 1, 1)
     b: Tensor
-    kind: Tensor
     corners: Tensor  # (n, corners, 1, 1) directions of a polygon's sides
 
     @classmethod
-    def random(cls, images: Tensor, size_px: tuple[float, float], generator: Generator) -> _Shape:
+    def random(cls, images: Tensor, config: AnomalyConfig, generator: Generator) -> _Shape:
         n, _, height, width = images.shape
-        low, high = torch.tensor(size_px).log().tolist()
-        a = uniform((n, 1, 1, 1), low, high, generator).exp() / 2
-        kind = torch.randint(4, (n, 1, 1, 1), generator=generator, device=generator.device)
-        slender = uniform((n, 1, 1, 1), 0.4, 1.0, generator)
-        thin = uniform((n, 1, 1, 1), 0.1, 0.4, generator)
-        b = (a * torch.where(chance(n, 0.15, generator), thin, slender)).clamp(min=1.0)
-        angle = uniform((n, 1, 1, 1), 0, torch.pi, generator)
-        angle = torch.where(chance(n, 0.4, generator), 0.0, angle)
+        column = (n, 1, 1, 1)
+        low, high = torch.tensor(config.size_px).log().tolist()
+        a = uniform(column, low, high, generator).exp() / 2
+        slender = torch.where(
+            chance(n, 0.15, generator), uniform(column, 0.1, 0.4, generator), uniform(column, 0.4, 1.0, generator)
+        )
+        b = (a * slender).clamp(min=1.0)
+        line = chance(n, config.line, generator)
+        b = torch.where(line, uniform(column, *_LINE_PX, generator), b)
+        a = torch.where(line, (4 * a).clamp(max=config.size_px[1] / 2), a)
+        angle = uniform(column, 0, torch.pi, generator) * chance(n, 0.6, generator)
         y = torch.arange(height, device=images.device).view(1, 1, -1, 1) + 0.5
         x = torch.arange(width, device=images.device).view(1, 1, 1, -1) + 0.5
-        dy = y - uniform((n, 1, 1, 1), 0, height, generator)
-        dx = x - uniform((n, 1, 1, 1), 0, width, generator)
+        dy = y - uniform(column, 0, height, generator)
+        dx = x - uniform(column, 0, width, generator)
         return cls(
+            _KINDS[int(torch.randint(len(_KINDS), (), generator=generator, device=generator.device))],
             dx * angle.cos() + dy * angle.sin(),
             dy * angle.cos() - dx * angle.sin(),
             a,
             b,
-            kind,
             uniform((n, 5, 1, 1), 0, 2 * torch.pi, generator),
         )
 
     def distance(self, wobble: Tensor) -> Tensor:
         u, v = self.u, self.v
-        rectangle = torch.maximum(u.abs() - self.a, v.abs() - self.b)
+        if self.kind == "rectangle":
+            return torch.maximum(u.abs() - self.a, v.abs() - self.b)
+        if self.kind == "polygon":
+            sides = u * self.corners.cos() + v * self.corners.sin() - self.b
+            return torch.maximum(sides.amax(dim=1, keepdim=True), u.abs() - self.a)
         ellipse = ((u / self.a).square() + (v / self.b).square()).sqrt().sub(1) * self.b
-        sides = u * self.corners.cos() + v * self.corners.sin() - self.b
-        polygon = torch.maximum(sides.amax(dim=1, keepdim=True), u.abs() - self.a)
-        blob = ellipse + wobble * self.b * 0.7
-        chosen = torch.where(self.kind == 0, rectangle, torch.where(self.kind == 1, ellipse, blob))
-        return torch.where(self.kind == 2, polygon, chosen)  # noqa: PLR2004
+        return ellipse + wobble * self.b * 0.7 if self.kind == "blob" else ellipse
 
     def alpha(self, wobble: Tensor, generator: Generator) -> Tensor:
         n = len(self.a)
@@ -167,39 +185,47 @@ class _Shape:
         return (0.5 - self.distance(wobble) / feather).clamp(0, 1) * opacity
 
     def moved(self, du: Tensor, dv: Tensor) -> _Shape:
-        return _Shape(self.u - du, self.v - dv, self.a, self.b, self.kind, self.corners)
+        return _Shape(self.kind, self.u - du, self.v - dv, self.a, self.b, self.corners)
 
 
-def _with_shadow(images: Tensor, shape: _Shape, wobble: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Darken the ground beside some objects as a cast shadow does."""
-    n = len(images)
-    length = uniform((n, 1, 1, 1), 0.2, 0.9, generator) * shape.b
-    direction = uniform((n, 1, 1, 1), 0, 2 * torch.pi, generator)
+def _with_shadow(images: Tensor, shape: _Shape, wobble: Tensor, generator: Generator) -> Tensor:
+    """Darken the ground beside objects as a cast shadow does."""
+    column = (len(images), 1, 1, 1)
+    length = uniform(column, 0.2, 0.9, generator) * shape.b
+    direction = uniform(column, 0, 2 * torch.pi, generator)
     beside = shape.moved(length * direction.cos(), length * direction.sin()).distance(wobble)
-    depth = (0.5 - beside).clamp(0, 1) * uniform((n, 1, 1, 1), 0.25, 0.7, generator)
-    return images * (1 - depth * chance(n, probability, generator))
+    depth = (0.5 - beside).clamp(0, 1) * uniform(column, 0.25, 0.7, generator)
+    return images * (1 - depth)
 
 
 def _fill(images: Tensor, foreign: Tensor, config: AnomalyConfig, generator: Generator) -> Tensor:
-    """Return one image per image, full of what an object is made of."""
+    """Return one image per image, full of what an object is made of; all are of one kind."""
     n, _, height, width = images.shape
-    colour = uniform((n, 3, 1, 1), 0, 1, generator)
-    near = images.mean(dim=(2, 3), keepdim=True) + uniform((n, 3, 1, 1), -0.3, 0.3, generator)
-    grey = colour[:, :1].expand(-1, 3, -1, -1)
-    flat = torch.where(chance(n, 0.25, generator), near, torch.where(chance(n, 0.3, generator), grey, colour))
-    grain = torch.randn(images.shape, generator=generator, device=images.device)
-    rough = torch.where(chance(n, 0.5, generator), uniform((n, 1, 1, 1), 0, 0.12, generator), 0.0)
-    shade = 1 + 0.3 * smooth_noise(images.shape, 3, generator) * chance(n, 0.5, generator)
-    flat = flat * shade + grain * rough
+    pick = float(uniform((1,), 0, config.flat + config.texture + config.same, generator))
+    if pick < config.flat:
+        return _flat(images, generator)
+    if pick < config.flat + config.texture:
+        return (foreign * uniform((n, 3, 1, 1), 0.75, 1.25, generator)).clamp(0, 1)
     shift = [
         int(torch.randint(side // 4, 3 * side // 4, (), generator=generator, device=generator.device))
         for side in (height, width)
     ]
-    same = images.roll(shift, dims=(2, 3))
-    tone = uniform((n, 3, 1, 1), 0.75, 1.25, generator)
-    pick = uniform((n, 1, 1, 1), 0, config.flat + config.texture + config.same, generator)
-    textured = torch.where(pick < config.flat + config.texture, foreign * tone, same)
-    return torch.where(pick < config.flat, flat, textured).clamp(0, 1)
+    return images.roll(shift, dims=(2, 3))
+
+
+def _flat(images: Tensor, generator: Generator) -> Tensor:
+    """Return plain colours, some of them near the image's own, some grey, some rough or unevenly lit."""
+    n = len(images)
+    colour = uniform((n, 3, 1, 1), 0, 1, generator)
+    near = images.mean(dim=(2, 3), keepdim=True) + uniform((n, 3, 1, 1), -0.3, 0.3, generator)
+    grey = colour[:, :1].expand(-1, 3, -1, -1)
+    flat = torch.where(chance(n, 0.25, generator), near, torch.where(chance(n, 0.3, generator), grey, colour))
+    if happens(0.5, generator):
+        flat = flat * (1 + 0.3 * smooth_noise(images.shape, 3, generator))
+    if happens(0.5, generator):
+        grain = torch.randn(images.shape, generator=generator, device=images.device)
+        flat = flat + grain * uniform((n, 1, 1, 1), 0, 0.12, generator)
+    return flat.expand_as(images).clamp(0, 1)
 
 
 def smooth_noise(shape: Sequence[int], knots: int, generator: Generator) -> Tensor:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from geosiam import __version__
 from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
-from geosiam.network.weights import ModelCard, load_model, save_model
-from geosiam.training.datasets import load_chips
-from geosiam.training.generated import generated_pairs
-from geosiam.training.loop import TrainingRun
-from geosiam.training.recipes import LEAST_COVER, Recipe, SurveyRecipe, make_recipe
-from geosiam.training.sources import ChipSource, Mixture
+from geosiam.network.siamese import can_grow, grown
+from geosiam.network.weights import DEFAULT_MODEL, ModelCard, load_model, save_model
+from geosiam.training.calibration import calibration_error, cool, fit_temperature
+from geosiam.training.generated import FEW, GENERATED
+from geosiam.training.ingredients import gathered, ingredients
+from geosiam.training.loop import TrainingRun, best_threshold
+from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from geosiam.network.weights import Model
     from geosiam.training.loop import Epoch
 
 log = logging.getLogger(__name__)
@@ -36,23 +38,32 @@ class TrainingOptions:
         ``"survey"`` (the default model's) or ``"paper"`` (the seed's).
     data
         Images to cut chips from, as :func:`geosiam.training.datasets.load_chips` reads them; none: CIFAR-10, fetched
-        from its authors. Several take equal shares.
+        from its authors, unless there are ``scenes`` or a ``review``. Several take equal shares.
     out
         Weights file to write; checkpoint and learning curves go beside it, under its stem.
     name
         Name of the model; by default the weights file's stem.
     generated
         Number of generated surveys (two dates, known changes) that join the survey recipe's chips; they take half of
-        every batch.
-    epochs, steps
-        Length of the schedule where it should differ from the recipe's.
+        every batch, or a third with ``scenes`` or ``review``. None: 160, or 24 in that case.
+    scenes
+        The user's own scenes, to fine-tune weights on: chips of them with inserted objects, half of every batch.
+    review
+        GeoPackage of `geosiam detect` with verdicts: rejected polygons become normal pairs, confirmed ones anomalies.
+        Its two scenes may be named by ``scenes``, the earlier first, where they are no longer where they were.
+    epochs, steps, learning_rate
+        Length of the schedule, and peak of its learning rate, where they should differ from the recipe's, or from
+        :data:`FINE_TUNING` with ``scenes`` or ``review``.
     stride
-        8, or 4 for finer outlines.
+        Pixels that a feature of the encoder stands for, 8 or 4; None: those of ``init``, else the recipe's.
+    subcells
+        Scores along each side of a stride: 2 halves the size of a cell at next to no cost; None: as for ``stride``.
     least_cover
         Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): the larger, the tighter
-        the outlines, and the larger the smallest object that has any cell.
+        the outlines, and the larger the smallest object that has any cell. None: what cells of that size allow.
     init
-        Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's.
+        Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's, or have
+        fewer subcells. None: random ones, or the default model with ``scenes`` or ``review``.
     seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
     device
@@ -66,12 +77,16 @@ class TrainingOptions:
     out: Path
     recipe: str = "survey"
     data: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    review: str | None = None
     name: str | None = None
-    generated: int = 96
+    generated: int | None = None
     epochs: int | None = None
     steps: int | None = None
-    stride: int = 8
-    least_cover: float = LEAST_COVER
+    learning_rate: float | None = None
+    stride: int | None = None
+    subcells: int | None = None
+    least_cover: float | None = None
     init: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -84,25 +99,46 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} {value}", "is too few", "use 1 or more")
-        if not 0 < self.least_cover <= 1:
+        if self.least_cover is not None and not 0 < self.least_cover <= 1:
             raise OptionError(f"least cover {self.least_cover}", "is no share", "use more than 0 and at most 1")
-        if self.generated < 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise OptionError(f"learning rate {self.learning_rate}", "is not positive", "use about 0.001")
+        if self.generated is not None and self.generated < 0:
             raise OptionError(f"generated {self.generated}", "is negative", "use 0 for none")
+        if self.fine_tuning and self.recipe != "survey":
+            raise OptionError(f"recipe {self.recipe}", "takes no scenes or review", "use --data, or --recipe survey")
+
+    @property
+    def fine_tuning(self) -> bool:
+        """Whether weights are fitted to someone's own scenes."""
+        return bool(self.scenes or self.review)
+
+    @property
+    def begin_with(self) -> str | None:
+        """Name of the weights to begin with."""
+        return self.init or (DEFAULT_MODEL if self.fine_tuning else None)
+
+    @property
+    def surveys(self) -> int:
+        """Number of generated surveys that take part."""
+        if self.recipe != "survey":
+            return 0
+        if self.generated is not None:
+            return self.generated
+        return FEW if self.fine_tuning else GENERATED
 
     @property
     def command(self) -> str:
         """The command line that repeats this training; data are named without their folders."""
         words = ["geosiam", "train", "--recipe", self.recipe]
-        for path in self.data:
-            words += ["--data", Path(path).name]
-        words += ["--seed", str(self.seed), "--stride", str(self.stride), "--precision", self.precision]
-        if self.recipe == "survey":
-            words += ["--generated", str(self.generated)]
-            words += ["--least-cover", str(self.least_cover)] if self.least_cover != LEAST_COVER else []
-        words += ["--init", Path(self.init).name] if self.init else []
-        for option in ("epochs", "steps"):
+        words += _repeated("--data", self.data) + _repeated("--scenes", self.scenes)
+        words += ["--review", Path(self.review).name] if self.review else []
+        words += ["--seed", str(self.seed), "--precision", self.precision]
+        words += ["--generated", str(self.surveys)] if self.recipe == "survey" else []
+        words += ["--init", Path(self.begin_with).name] if self.begin_with else []
+        for option in ("stride", "subcells", "least_cover", "epochs", "steps", "learning_rate"):
             if getattr(self, option) is not None:
-                words += [f"--{option}", str(getattr(self, option))]
+                words += [f"--{option.replace('_', '-')}", str(getattr(self, option))]
         return shlex.join([*words, "--output", self.out.name])
 
 
@@ -115,7 +151,15 @@ class TrainingResult:
     history: tuple[Epoch, ...]
 
 
-def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] | None = None) -> TrainingResult:
+def _repeated(option: str, paths: tuple[str, ...]) -> list[str]:
+    return [word for path in paths for word in (option, Path(path).name)]
+
+
+def train(
+    options: TrainingOptions,
+    on_step: Callable[[int, int, float], None] | None = None,
+    recipe: Recipe | None = None,
+) -> TrainingResult:
     """Train a recipe; an interrupted training goes on from its last epoch when called again.
 
     Parameters
@@ -124,81 +168,79 @@ def train(options: TrainingOptions, on_step: Callable[[int, int, float], None] |
         See :class:`TrainingOptions`.
     on_step
         Called with (steps done, steps in all, loss) after each step.
+    recipe
+        A recipe of one's own, instead of the one that the options name; the card's command does not know of it.
     """
-    recipe = _recipe(options)
-    chips, held_out = _sources(options)
+    init = load_model(options.begin_with) if options.begin_with else None
+    recipe = recipe or _recipe(options, init)
+    chips, held_out = gathered(options)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(options.out, f"cannot be made ({error.strerror})", "choose another --output") from error
     device = str(choose_device(options.device))
     run = TrainingRun(recipe, chips, held_out, options.out.with_suffix(""), options.seed, device, options.precision)
-    if options.init:
-        _begin_with(run, options.init)
+    if init is not None:
+        _begin_with(run, init)
     if not options.restart and run.resume():
         log.info("continuing after epoch %d", len(run.history))
     run.run(on_step)
     return _finish(run, options)
 
 
-def _begin_with(run: TrainingRun, name: str) -> None:
-    model = load_model(name)
-    if model.card.network != run.recipe.network:
+def _begin_with(run: TrainingRun, model: Model) -> None:
+    if not can_grow(model.card.network, run.recipe.network):
         raise OptionError(
-            f"init {name}",
-            f"has another network, of stride {model.card.stride}",
-            "choose its --stride, or other weights",
+            f"init {model.source}",
+            f"has another network, of stride {model.card.network.window.stride}",
+            "choose its --stride and --subcells, or other weights",
         )
-    run.network.load_state_dict(model.network.state_dict())
+    run.network.load_state_dict(grown(model.network.state_dict(), model.card.network, run.recipe.network))
     run.init = model.card.checksum
 
 
-def _recipe(options: TrainingOptions) -> Recipe:
-    recipe = make_recipe(options.recipe, stride=options.stride)
-    if isinstance(recipe, SurveyRecipe):
+def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
+    stride, subcells = options.stride, options.subcells
+    if init is not None:
+        stride = stride or init.card.network.window.stride
+        subcells = subcells or init.card.network.subcells
+    recipe = make_recipe(options.recipe, stride=stride, subcells=subcells)
+    if isinstance(recipe, SurveyRecipe) and options.least_cover is not None:
         recipe = replace(recipe, least_cover=options.least_cover)
+    schedule = FINE_TUNING if options.fine_tuning else recipe.schedule
     schedule = replace(
-        recipe.schedule,
-        epochs=options.epochs or recipe.schedule.epochs,
-        steps=options.steps or recipe.schedule.steps,
+        schedule,
+        epochs=options.epochs or schedule.epochs,
+        steps=options.steps or schedule.steps,
+        learning_rate=options.learning_rate or schedule.learning_rate,
     )
     return replace(recipe, schedule=schedule)  # type: ignore[type-var]  # recipes are dataclasses
-
-
-def _sources(options: TrainingOptions) -> tuple[ChipSource, ChipSource]:
-    loaded = [load_chips(path) for path in options.data or (None,)]
-    if options.recipe == "survey" and options.generated:
-        pairs, held_out = generated_pairs(options.generated, options.seed)
-        share = float(len(loaded))
-        return (
-            Mixture([*((chips, 1.0) for chips, _ in loaded), (pairs, share)]),
-            Mixture([*((chips, 1.0) for _, chips in loaded), (held_out, share)]),
-        )
-    if len(loaded) == 1:
-        return loaded[0]
-    return Mixture([(chips, 1.0) for chips, _ in loaded]), Mixture([(chips, 1.0) for _, chips in loaded])
 
 
 def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     name = options.name or options.out.stem
     last = run.history[-1]
-    data = [Path(path).name for path in options.data] or ["CIFAR-10"]
-    if options.recipe == "survey" and options.generated:
-        data.append(f"{options.generated} generated surveys")
+    raw = run.held_out_cells()
+    temperature = fit_temperature(raw)
+    held_out = raw.at(temperature)
+    cool(run.network, temperature)
     card = ModelCard(
         name=name,
         recipe=run.recipe.name,
         summary=run.recipe.summary,
         network=run.recipe.network,
-        data=", ".join(data),
+        data=", ".join(ingredients(options)),
         seed=options.seed,
         epochs=len(run.history),
-        threshold=round(run.best_threshold(), 3),
+        threshold=round(best_threshold(held_out), 3),
+        temperature=round(temperature, 4),
         metrics={
             "held-out loss": last.validation_loss,
             "held-out accuracy": last.accuracy,
             "held-out recall": last.recall,
             "held-out precision": last.precision,
+            "held-out calibration error": calibration_error(held_out),
+            "held-out calibration error before": calibration_error(raw),
         },
         licence=options.licence,
         command=options.command,

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
     from geosiam.synthesis.survey import SurveyPair
 
+GENERATED = 160
+"""Surveys that take part in a training."""
+
+FEW = 24
+"""Surveys that keep a fine-tuning from forgetting what it knew."""
+
 _SIDE = 512
 _OBJECTS = 24
 _VISIBLE = 10  # mean absolute difference in grey levels under which a change cannot be seen
+_WEATHERING = 1.0  # from flights of one week to flights years apart
 _HELD_OUT = 8  # one scene in so many, at least one, is kept for validation
 _SEEDS = 1_000_000  # room for the scenes of one training seed, and far from the seeds that people choose for a demo
 
@@ -35,7 +42,8 @@ def generated_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
 
 def _pair(seed: int) -> Tensor:
     """Return one pair as :class:`PairStack` wants it; the misregistration is left to the recipe."""
-    pair = make_survey(replace(varied_config(seed, _SIDE, _SIDE, objects=_OBJECTS), shift_px=(0.0, 0.0)))
+    config = varied_config(seed, _SIDE, _SIDE, objects=_OBJECTS, most_weathering=_WEATHERING)
+    pair = make_survey(replace(config, shift_px=(0.0, 0.0)))
     return torch.from_numpy(np.concatenate([pair.before, pair.after, _cover(pair)[None]]))
 
 

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from geosiam.errors import OptionError, WeightsError
 from geosiam.network.siamese import SiameseNetwork
+from geosiam.training.calibration import HeldOut
 from geosiam.training.curves import save_curves
 
 if TYPE_CHECKING:
@@ -178,17 +179,17 @@ class TrainingRun:
         return losses / VALIDATION_BATCHES, right / cells, hits / max(truth, 1), hits / max(found, 1)
 
     @torch.inference_mode()
-    def best_threshold(self) -> float:
-        """Return the anomaly probability that gives the best F1 of the anomalous class on held-out pairs."""
+    def held_out_cells(self) -> HeldOut:
+        """Return what the network says of the cells of held-out pairs that count: the same pairs every time."""
         generator = Generator(self.device).manual_seed(_VALIDATION_SEED)
         self.network.eval()
-        scores, truth = [], []
+        logits, similar = [], []
         for _ in range(VALIDATION_BATCHES):
             batch = self.recipe.batch(self.held_out, generator)
             counts = batch.weight > 0
-            scores.append((-self._logits(batch)).sigmoid()[counts])
-            truth.append(batch.similar[counts] == 0)
-        return _best_f1(torch.cat(scores), torch.cat(truth))
+            logits.append(self._logits(batch)[counts])
+            similar.append(batch.similar[counts])
+        return HeldOut(torch.cat(logits), torch.cat(similar))
 
     def save(self) -> None:
         """Write checkpoint and curves; each file is complete or the one before stays."""
@@ -272,6 +273,11 @@ def save_history(history: list[Epoch], path: Path) -> None:
         writer.writeheader()
         writer.writerows(vars(epoch) for epoch in history)
     partial.replace(path)
+
+
+def best_threshold(held_out: HeldOut) -> float:
+    """Return the anomaly probability that gives the best F1 of the anomalous class."""
+    return _best_f1(held_out.scores, held_out.similar == 0)
 
 
 def _best_f1(scores: Tensor, truth: Tensor) -> float:

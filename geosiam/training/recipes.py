@@ -6,7 +6,7 @@ the label of every output cell, so one loop trains both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -17,17 +17,21 @@ from geosiam.errors import OptionError
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
 from geosiam.training.losses import CrossEntropy
-from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade
+from geosiam.training.nuisance import NuisanceConfig, differing
 
 if TYPE_CHECKING:
     from geosiam.network.receptive_field import ReceptiveField
     from geosiam.training.losses import Objective
     from geosiam.training.sources import ChipSource
 
-LEAST_COVER = 0.125
-"""Share of a cell's own pixels from which on it is labelled anomalous. An object of 5 px may lie on four cells of 8 px
-and cover no more than 9 of the 64 pixels of any; with a stride of 4 px it covers at least 9 of the 16 of some cell."""
+LEAST_COVER = 0.5
+"""Share of a cell's own pixels from which on it is labelled anomalous: outlines then lie where the objects end."""
 
+LEAST_COVER_OF_8_PX = 0.125
+"""The same for cells of 8 px and more: an object of 5 px may lie on four of them and cover no more than 9 of the 64
+pixels of any; of cells of 4 px it covers at least 9 of the 16 of some."""
+
+COARSE_PX = 8
 _UNDECIDED = 0.25  # width of the band of cover below that, in which a label would be a matter of taste
 
 
@@ -76,6 +80,10 @@ class Schedule:
     weight_decay: float = 1e-4
 
 
+FINE_TUNING = Schedule(epochs=4, steps=100, batch_size=28, learning_rate=5e-4)
+"""For weights that know their trade and should learn a place: minutes on two cores."""
+
+
 class Recipe(Protocol):
     """What the training loop needs to know."""
 
@@ -92,6 +100,11 @@ class Recipe(Protocol):
     @property
     def network(self) -> NetworkConfig:
         """The architecture to train."""
+        ...
+
+    @property
+    def chip_size(self) -> int:
+        """Side of its chips in pixels."""
         ...
 
     @property
@@ -138,11 +151,11 @@ class PaperRecipe:
 class SurveyRecipe:
     """The default model's recipe: one place at two dates, varied anomalies in one of them, nuisance in both."""
 
-    network: NetworkConfig = field(default_factory=NetworkConfig.of_stride)
-    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=64))
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig.of_stride(4, subcells=2))
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=40, steps=300, batch_size=28))
     objective: Objective = field(default_factory=CrossEntropy)
-    chip_size: int = 64
-    least_cover: float = LEAST_COVER
+    chip_size: int = 96
+    least_cover: float | None = None
     anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)
     nuisance: NuisanceConfig = field(default_factory=NuisanceConfig)
     name: str = "survey"
@@ -153,17 +166,15 @@ class SurveyRecipe:
         n = self.schedule.batch_size
         first, second, changed = source.pairs(n, self.chip_size, generator)
         second, cover = insert(second, self.anomalies, generator)
-        cover = torch.maximum(cover, changed)
-        first, second = shade(first, self.nuisance, generator), shade(second, self.nuisance, generator)
-        second, cover = misregister(second, cover, self.nuisance, generator)
-        first = photometric(first, self.nuisance, generator)
-        second = photometric(second, self.nuisance, generator)
+        first, second, cover = differing(first, second, torch.maximum(cover, changed), self.nuisance, generator)
         swapped = chance(n, 0.5, generator)
-        similar, weight = dense_labels(cover, self.network.receptive_field, self.least_cover)
+        field_ = self.network.receptive_field
+        least = LEAST_COVER if field_.stride < COARSE_PX else LEAST_COVER_OF_8_PX
+        similar, weight = dense_labels(cover, field_, self.least_cover or least)
         return Batch(torch.where(swapped, second, first), torch.where(swapped, first, second), similar, weight)
 
 
-def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float = LEAST_COVER) -> tuple[Tensor, Tensor]:
+def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float) -> tuple[Tensor, Tensor]:
     """Label every cell by the pixels it stands for, not by its whole receptive field.
 
     Parameters
@@ -192,13 +203,17 @@ def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float = LEA
 RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}
 
 
-def make_recipe(name: str, *, stride: int = 8) -> Recipe:
-    """Return a ready-made recipe by name, for a network of the given stride."""
+def make_recipe(name: str, *, stride: int | None = None, subcells: int | None = None) -> Recipe:
+    """Return a ready-made recipe by name, its network with another stride or number of subcells if they are given."""
     if name not in RECIPES:
         raise OptionError(f"recipe {name!r}", "is not known", f"use one of {', '.join(RECIPES)}")
+    recipe: Recipe = RECIPES[name]()
+    usual = recipe.network
     try:
-        network = NetworkConfig.of_stride(stride)
+        network = NetworkConfig.of_stride(stride or usual.window.stride, subcells=subcells or usual.subcells)
     except ValueError as error:
-        raise OptionError(f"stride {stride}", str(error), "use 8 or 4") from error
-    recipe: Recipe = RECIPES[name](network=network)
-    return recipe
+        raise OptionError(f"stride {stride}", str(error), "use 8 or 4, and 1, 2 or 4 subcells") from error
+    if network.receptive_field.size > recipe.chip_size:
+        fact = f"needs chips of {network.receptive_field.size} px, recipe {name} has {recipe.chip_size} px"
+        raise OptionError(f"{network.subcells} subcells", fact, "use 1, or recipe survey")
+    return replace(recipe, network=network)  # type: ignore[type-var]  # recipes are dataclasses

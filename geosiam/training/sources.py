@@ -80,8 +80,14 @@ class ChipStack(_SingleDate):
         side = self.chips.shape[-1]
         if size <= side:
             return _flipped(_crops(self._draw(count, generator), size, generator), generator)
-        enlarged = count // 2
-        return torch.cat([self._enlarged(enlarged, size, generator), self._mosaics(count - enlarged, size, generator)])
+        third = count // 3
+        return torch.cat(
+            [
+                self._enlarged(third, size, generator),
+                self._mosaics(third, size, 2, generator),
+                self._mosaics(count - 2 * third, size, 1, generator),
+            ]
+        )
 
     def _draw(self, count: int, generator: Generator) -> Tensor:
         index = torch.randint(len(self.chips), (count,), generator=generator, device=generator.device)
@@ -91,11 +97,13 @@ class ChipStack(_SingleDate):
         chips = _flipped(self._draw(count, generator), generator)
         return interpolate(chips, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
 
-    def _mosaics(self, count: int, size: int, generator: Generator) -> Tensor:
-        """Chips side by side at their own resolution, cut at a random place."""
-        across = -(-size // self.chips.shape[-1]) + 1
+    def _mosaics(self, count: int, size: int, zoom: int, generator: Generator) -> Tensor:
+        """Chips side by side, cut at a random place."""
+        side = zoom * self.chips.shape[-1]
+        across = -(-size // side) + 1
         tiles = _flipped(self._draw(count * across * across, generator), generator)
-        side = tiles.shape[-1]
+        if zoom > 1:
+            tiles = interpolate(tiles, size=(side, side), mode="bilinear", align_corners=False)
         grid = tiles.reshape(count, across, across, 3, side, side).permute(0, 3, 1, 4, 2, 5)
         return _crops(grid.reshape(count, 3, across * side, across * side), size, generator)
 

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from geosiam.network.siamese import Convolution, Discriminator, NetworkConfig, SiameseNetwork, SignBitReLU
+from geosiam.network.siamese import (
+    Convolution,
+    Discriminator,
+    NetworkConfig,
+    SiameseNetwork,
+    SignBitReLU,
+    can_grow,
+    grown,
+)
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 
@@ -104,3 +112,58 @@ def test_relu_by_the_sign_bit_is_relu(dtype):
     for layout in (torch.contiguous_format, torch.channels_last):
         expected = torch.relu(values)
         assert torch.equal(SignBitReLU()(values.clone(memory_format=layout)), expected)
+
+
+@pytest.mark.parametrize(("stride", "parts"), [(4, 2), (8, 2), (8, 4), (4, 4)])
+def test_subcells_answer_for_parts_of_a_stride_and_see_their_features_window(stride: int, parts: int) -> None:
+    config = NetworkConfig.of_stride(stride, subcells=parts, **SMALL)
+    network = trained_look(config).double()
+    field = config.receptive_field
+    assert field.stride * parts == stride
+    size = field.size + (4 * parts - 1) * field.stride
+    before, after = images(1, 3, size, size).double().requires_grad_(), images(1, 3, size, size, seed=3).double()
+    logits = network(before, after)
+    assert logits.shape == (1, 1, 4 * parts, 4 * parts)
+    for row in (2 * parts, 3 * parts - 1):  # first and last part of the same feature
+        before.grad = None
+        logits[0, 0, row, 0].backward(retain_graph=True)
+        rows = before.grad.abs().sum(dim=(0, 1, 3)).nonzero()
+        first = field.offset - config.window.offset + 2 * stride
+        assert (rows.min(), rows.max()) == (first, first + 31)
+        own = row * field.stride + field.offset
+        assert own - field.offset <= rows.min() <= rows.max() <= own + field.stride + field.overhang - 1
+
+
+@pytest.mark.parametrize("size", [47, 48, 50, 53])
+def test_a_cut_that_begins_with_a_feature_gives_what_the_whole_gives(size: int) -> None:
+    network = trained_look(NetworkConfig.of_stride(4, subcells=2, **SMALL))
+    before, after = images(1, 3, 80, 80), images(1, 3, 80, 80, seed=5)
+    cut = (..., slice(8, 8 + size), slice(16, 16 + size))
+    part = network(before[cut], after[cut])
+    rows, cols = part.shape[-2:]
+    assert rows == network.config.receptive_field.cells(size)
+    whole = network(before, after)[..., 4 : 4 + rows, 8 : 8 + cols]
+    torch.testing.assert_close(part, whole, atol=1e-5, rtol=0)
+
+
+def test_weights_grow_into_subcells_that_say_what_the_whole_cell_said() -> None:
+    small, large = (NetworkConfig.of_stride(4, subcells=parts, **SMALL) for parts in (1, 2))
+    assert can_grow(small, large)
+    assert not can_grow(large, small)
+    assert not can_grow(NetworkConfig.of_stride(8, **SMALL), large)
+    network = trained_look(small)
+    finer = SiameseNetwork(large).eval()
+    finer.load_state_dict(grown(network.state_dict(), small, large))
+    before, after = images(1, 3, 50, 50), images(1, 3, 50, 50, seed=5)
+    coarse = network(before[..., 2:, 2:], after[..., 2:, 2:])
+    fine = finer(before, after)
+    rows = min(fine.shape[-2] // 2, coarse.shape[-2])
+    repeated = coarse.repeat_interleave(2, -1).repeat_interleave(2, -2)[..., : 2 * rows, : 2 * rows]
+    torch.testing.assert_close(fine[..., : 2 * rows, : 2 * rows], repeated, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="do not fit"):
+        grown(network.state_dict(), large, small)
+
+
+def test_subcells_that_do_not_divide_the_stride_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 subcells do not divide a stride of 4 px"):
+        NetworkConfig.of_stride(4, subcells=3)

@@ -19,6 +19,7 @@ from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundEr
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
+from geosiam.network.weights import DEFAULT_MODEL
 from geosiam.pipeline import DetectOptions, detect, preflight, score, score_to_raster, vectorize_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
@@ -72,7 +73,7 @@ def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, 
         assert (scores.dtypes, scores.nodata, scores.scales) == (("uint8",), 255, (1 / 254,))
         assert MaskFlags.nodata in scores.mask_flag_enums[0]
         provenance = json.loads(scores.tags()["GEOSIAM_PROVENANCE"])
-    assert provenance["model"]["name"] == "survey"
+    assert provenance["model"]["name"] == DEFAULT_MODEL
     assert provenance["computed"]["device"] in {"cpu", "cuda"}
     assert provenance["computed"]["precision"] in {"fp32", "bf16"}
     assert provenance["holes"] == []

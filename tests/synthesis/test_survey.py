@@ -14,7 +14,7 @@ from geosiam.imagery.grid import Window
 from geosiam.synthesis.landscape import LANDSCAPES
 from geosiam.synthesis.layout import Plan
 from geosiam.synthesis.light import Flight, shaded
-from geosiam.synthesis.materials import Material, Palette
+from geosiam.synthesis.materials import Material, Palette, weathered
 from geosiam.synthesis.scene import TILE
 from geosiam.synthesis.survey import (
     SurveyConfig,
@@ -175,6 +175,48 @@ def test_varied_configurations_vary_and_repeat():
     assert len({c.gsd for c in configs}) == 12
     assert len({_scene(c).plan.landscape.uses for c in configs}) > 3
     assert configs[5] == varied_config(5, 64, 64)
+
+
+def test_narrow_lots_get_narrow_houses():
+    config = varied_config(1_000_127, 512, 512, objects=24)  # its lots are 12.8 m wide
+    assert _scene(config).changes
+
+
+def test_weathered_ground_changes_fields_more_than_roads_and_leaves_the_first_date_alone():
+    config = SurveyConfig(height=128, width=128, landscape="rural", gsd=0.4, objects=0, seed=4, shift_px=(0, 0))
+    later = replace(config.after, weathering=1.0)
+    plain, weathered = make_survey(config), make_survey(replace(config, after=later))
+    assert np.array_equal(plain.before, weathered.before)
+    change = np.abs(plain.after.astype(int) - weathered.after).mean(axis=0)
+    assert change.mean() > 5
+    assert np.array_equal(make_survey(replace(config, after=later)).after, weathered.after)
+
+
+@given(
+    strength=st.floats(0, 1),
+    seed=st.integers(0, 2**32),
+    colour=st.tuples(*[st.floats(4, 240)] * 3),
+    vegetation=st.floats(0, 1),
+    rows=st.sampled_from([0.0, 0.3]),
+)
+def test_weathered_materials_stay_colours_and_keep_their_rows_direction(strength, seed, colour, vegetation, rows):
+    material = Material(colour, None, vegetation=vegetation, relief=0.02, row_strength=rows, row_angle=0.7)
+    changed = weathered(material, strength, seed)
+    assert changed == weathered(material, strength, seed)
+    assert changed.row_angle == 0.7
+    assert all(4 <= value <= 240 for value in changed.colour)
+    if strength == 0:
+        assert changed.colour == pytest.approx(colour)
+
+
+def test_what_is_built_weathers_less_than_what_grows():
+    green, painted = Material((90, 110, 70), vegetation=1.0, relief=0.1), Material((90, 110, 70))
+
+    def spread(material):
+        tones = [weathered(material, 1.0, seed).colour for seed in range(200)]
+        return np.log(tones).std(axis=0).mean()
+
+    assert spread(green) > 3 * spread(painted)
 
 
 @pytest.mark.parametrize(

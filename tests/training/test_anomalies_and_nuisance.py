@@ -43,7 +43,7 @@ def test_insertions_cover_what_they_change_and_leave_the_rest_alone() -> None:
     assert set(cover.unique().tolist()) <= {0.0, 0.5, 1.0}
     changed = (result - images).abs().amax(dim=1, keepdim=True)
     assert changed[cover == 0].max() < 0.06  # the outermost fringe of an edge, a twentieth of the object
-    assert (result - images).abs().mean(dim=1, keepdim=True)[cover == 1].min() > 0.04
+    assert changed[cover == 1].min() > 0.04
     assert 0.02 < (cover == 1).float().mean() < 0.6
 
 
@@ -64,7 +64,7 @@ def test_a_cast_shadow_is_no_anomaly() -> None:
 def test_misregistration_moves_image_and_mask_together_by_at_most_what_it_is_told() -> None:
     images = torch.zeros(100, 3, 41, 41)
     images[..., 20, 20] = 1
-    config = NuisanceConfig(untouched=0.0, shift_px=2.0)
+    config = NuisanceConfig(untouched=0.0, shift_px=2.0, warp=0.0)
     moved, masks = misregister(images, images[:, :1], config, generator())
     axis = torch.arange(41.0)
     rows = (moved[:, 0].sum(dim=2) * axis).sum(dim=1) / moved[:, 0].sum(dim=(1, 2)) - 20

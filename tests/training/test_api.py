@@ -56,7 +56,7 @@ def test_survey_recipe_takes_pictures_and_generated_surveys(pictures: Path, tmp_
     )
     card = train(options).card
     assert card.data == "pictures, pictures, 1 generated surveys"
-    assert card.stride == 4
+    assert (card.stride, card.network.window.stride) == (2, 4)
     assert "--generated 1" in card.command
 
 
@@ -91,6 +91,8 @@ def test_nonsense_is_refused(tmp_path: Path, pictures: Path) -> None:
         TrainingOptions(out=tmp_path / "w.safetensors", epochs=0)
     with pytest.raises(OptionError, match="negative"):
         TrainingOptions(out=tmp_path / "w.safetensors", generated=-1)
+    with pytest.raises(OptionError, match="not positive"):
+        TrainingOptions(out=tmp_path / "w.safetensors", learning_rate=0.0)
     with pytest.raises(OptionError, match="no share"):
         TrainingOptions(out=tmp_path / "w.safetensors", least_cover=0)
     (tmp_path / "file").write_text("")

@@ -9,7 +9,7 @@ from torch import Generator
 
 from geosiam.errors import OptionError, WeightsError
 from geosiam.network.siamese import NetworkConfig
-from geosiam.training.loop import TrainingRun, _best_f1, one_cycle
+from geosiam.training.loop import TrainingRun, _best_f1, best_threshold, one_cycle
 from geosiam.training.recipes import PaperRecipe, Schedule
 from geosiam.training.sources import ChipStack
 
@@ -58,7 +58,7 @@ def test_learning_lowers_the_loss_and_leaves_curves(tmp_path: Path) -> None:
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     assert float(rows[-1]["loss"]) == run.history[-1].loss
     assert (tmp_path / "w.curves.png").read_bytes().startswith(b"\x89PNG")
-    assert 0 < run.best_threshold() < 1
+    assert 0 < best_threshold(run.held_out_cells()) < 1
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -6,7 +6,15 @@ from torch import Generator
 from geosiam.errors import OptionError
 from geosiam.network.receptive_field import ReceptiveField
 from geosiam.network.siamese import NetworkConfig
-from geosiam.training.recipes import LEAST_COVER, PaperRecipe, Schedule, SurveyRecipe, dense_labels, make_recipe
+from geosiam.training.recipes import (
+    LEAST_COVER,
+    LEAST_COVER_OF_8_PX,
+    PaperRecipe,
+    Schedule,
+    SurveyRecipe,
+    dense_labels,
+    make_recipe,
+)
 from geosiam.training.sources import ChipStack
 
 CHIPS = ChipStack(torch.randint(200, (40, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
@@ -23,12 +31,12 @@ def test_paper_pairs_are_similar_exactly_if_both_or_neither_is_anomalous() -> No
         assert 0.35 < state.float().mean() < 0.65
 
 
-@pytest.mark.parametrize(("stride", "cells"), [(8, 5), (4, 9)])
-def test_survey_batches_label_every_cell(stride: int, cells: int) -> None:
-    recipe = make_recipe("survey", stride=stride)
+@pytest.mark.parametrize(("stride", "subcells", "cells"), [(8, 1, 9), (4, 1, 17), (4, 2, 32)])
+def test_survey_batches_label_every_cell(stride: int, subcells: int, cells: int) -> None:
+    recipe = make_recipe("survey", stride=stride, subcells=subcells)
     batch = recipe.batch(CHIPS, Generator().manual_seed(0))
-    assert batch.before.shape == batch.after.shape == (64, 3, 64, 64)
-    assert batch.similar.shape == batch.weight.shape == (64, 1, cells, cells)
+    assert batch.before.shape == batch.after.shape == (28, 3, 96, 96)
+    assert batch.similar.shape == batch.weight.shape == (28, 1, cells, cells)
     assert 0.03 < (batch.similar == 0).float().mean() < 0.5
     assert batch.weight.mean() > 0.8
 
@@ -48,7 +56,7 @@ def test_dense_labels_look_at_a_cells_own_pixels_only() -> None:
     cover[0, 0, 12, 28] = 1.0  # one pixel of cell (0, 2): too little to be sure
     cover[0, 0, 30, 30] = 0.5  # undecided, in cell (2, 2)
     cover[0, 0, :12] = 1.0  # the margin belongs to no cell
-    similar, weight = dense_labels(cover, ReceptiveField(32, 8))
+    similar, weight = dense_labels(cover, ReceptiveField(32, 8), LEAST_COVER_OF_8_PX)
     assert similar[0, 0].tolist() == [[1, 1, 1], [0, 1, 1], [1, 1, 1]]
     assert weight[0, 0].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 0]]
 
@@ -67,8 +75,8 @@ def test_dense_labels_leave_out_what_is_a_matter_of_taste() -> None:
     assert judged == ["similar"] * 3 + ["left out"] * 2 + ["anomalous"] * 2
 
 
-def test_an_object_of_5_px_covers_half_of_some_cell_of_4_px_and_an_eighth_of_some_of_8_px() -> None:
-    for stride, least in ((4, 0.5), (8, LEAST_COVER)):
+def test_an_object_of_5_px_covers_enough_of_some_cell_wherever_it_lies() -> None:
+    for stride, least in ((2, LEAST_COVER), (4, LEAST_COVER), (8, LEAST_COVER_OF_8_PX)):
         for row, col in np.ndindex(stride, stride):
             mask = np.zeros((3 * stride, 3 * stride))
             mask[row + stride // 2 : row + stride // 2 + 5, col + stride // 2 : col + stride // 2 + 5] = 1
@@ -80,3 +88,5 @@ def test_unknown_recipes_and_strides_are_refused() -> None:
         make_recipe("soup")
     with pytest.raises(OptionError, match="use 8 or 4"):
         make_recipe("paper", stride=3)
+    with pytest.raises(OptionError, match="needs chips of 36 px"):
+        make_recipe("paper", subcells=2)

@@ -1,0 +1,205 @@
+"""What each ingredient of the survey recipe buys: fine-tune the same weights with and without it, judge on real scenes.
+
+    python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --init survey-fine --out OUT
+
+`--data` holds scenes/ and change/ as the development data does. Every variant begins with the same weights and sees
+the same number of steps; none sees the scenes. Judged are scores of whole scenes, aligned and normalised as `detect`
+does, at the threshold of the variant's own card. `accuracy.py` judges more, and more slowly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from PIL import Image
+from scipy import ndimage
+
+from geosiam.detection.scoring import Scorer
+from geosiam.evaluation.metrics import auroc, object_scores_raster
+from geosiam.imagery.grid import Window, reflected
+from geosiam.imagery.pair import open_pair
+from geosiam.network.siamese import NetworkConfig
+from geosiam.network.weights import load_model
+from geosiam.synthesis.insertion import insert_anomalies, nuisance
+from geosiam.training.api import TrainingOptions, train
+from geosiam.training.recipes import SurveyRecipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NO_YEARS = {"years": 0.0, "warp": 0.0, "coarse": 0.0, "jpeg": 0.0, "still": 0.0}
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of the options, of the nuisance
+    "one cell a feature": ({"subcells": 1}, NO_YEARS),
+    "two cells a feature": ({}, NO_YEARS),
+    "and seasons, cameras, bends": ({}, {"still": 0.0}),
+    "and still pairs (the recipe)": ({}, {}),
+}
+TEMPLATES = ("aerial/5dded5bc0140b80006d2e565_23", "aerial/5b90f92da0d7280005fab355_4310", "drone/fotomap_small",
+             "naip/m_4709963_se_14_1_20120731")  # fmt: skip
+DATES = (("naip/m_4709963_se_14_1_20090818", "naip/m_4709963_se_14_1_20170827"),
+         ("landsat/1985", "landsat/2015"), ("joplin/pre/tile_337-9136", "joplin/post/tile_31500-5137"))  # fmt: skip
+HEIGHT, WIDTH = 720, 1000
+EIGHT = np.ones((3, 3))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two dates, float16 (3, rows, cols) in [0, 1], where they are known, and the number of the object or 0."""
+
+    group: str
+    before: NDArray[np.float16]
+    after: NDArray[np.float16]
+    known: NDArray[np.bool_]
+    truth: NDArray[np.int32]
+
+
+def pairs(data: Path) -> list[Pair]:
+    """Return all pairs to judge by."""
+    images = [template(data / "scenes" / f"{name}.tif") for name in TEMPLATES]
+    found = []
+    for index, image in enumerate(images):
+        for fill in ("flat", "texture", "self-texture"):
+            donor = images[(index + 1) % len(images)]
+            made = insert_anomalies(image, shape="mixed", fill=fill, seed=11 + index, donor=donor)
+            found.append(aligned(f"{fill}, clean", image, made.image, made.mask))
+            moved = ndimage.shift(made.mask, (1, 1), order=0)
+            found.append(aligned(f"{fill}, nuisance", image, other_flight(made.image, index), moved))
+        found.append(aligned("no change", image, other_flight(image, index), np.zeros(image.shape[1:], np.int32)))
+    found += [dates(*(data / "scenes" / f"{name}.tif" for name in names)) for names in DATES]
+    for path in sorted((data / "change" / "levir" / "A").iterdir()):
+        before, after = (picture(path.parents[1] / folder / path.name) for folder in "AB")
+        label = Image.open(path.parents[1] / "label" / f"{path.stem}.png").convert("L")
+        found.append(aligned("LEVIR", before, after, (np.asarray(label) > 127).astype(np.int32)))  # noqa: PLR2004
+    return found
+
+
+def other_flight(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Return the image under the nuisance of the protocol."""
+    return nuisance(image, gamma=1.1, blur_px=0.5, seed=seed)
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    """Return an image file, uint8 (3, rows, cols)."""
+    return np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
+
+
+def template(path: Path) -> NDArray[np.uint8]:
+    """Return the middle of a scene, uint8 (3, rows, cols)."""
+    with open_pair(path, path, radiometry="none") as pair:
+        height, width = pair.grid.shape
+        rows, cols = min(HEIGHT, height), min(WIDTH, width)
+        top, left = (height - rows) // 2, (width - cols) // 2
+        block = pair.read(Window(top, top + rows, left, left + cols))
+    return (block.before * 255).round().astype(np.uint8)
+
+
+def aligned(group: str, before: NDArray[np.uint8], after: NDArray[np.uint8], truth: NDArray[np.int32]) -> Pair:
+    """Return two images of one place as `detect` reads them."""
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "photometric": "rgb"}
+    size = {"height": before.shape[1], "width": before.shape[2], "transform": Affine(1, 0, 0, 0, -1, 0)}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "before.tif", Path(folder) / "after.tif"]
+        for path, image in zip(paths, (before, after), strict=True):
+            with rasterio.open(path, "w", **profile, **size) as file:
+                file.write(image)
+        with open_pair(*paths) as pair:
+            block = pair.read(Window(0, before.shape[1], 0, before.shape[2]))
+    return Pair(group, block.before.astype(np.float16), block.after.astype(np.float16), block.valid, truth)
+
+
+def dates(before: Path, after: Path) -> Pair:
+    """Return two real dates with objects inserted into the second; what really changed has no label."""
+    with open_pair(before, after) as pair:
+        block = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
+    rows, cols = (slice(where.min(), where.max() + 1) for where in np.nonzero(block.valid))
+    known = block.valid[rows, cols]
+    image = (block.after[:, rows, cols] * 255).round().astype(np.uint8)
+    made = insert_anomalies(image, count=60, size_px=(5, 30), shape="mixed", fill="flat", seed=5)
+    first = block.before[:, rows, cols].astype(np.float16)
+    return Pair("real dates", first, (made.image / 255).astype(np.float16), known, np.where(known, made.mask, 0))
+
+
+def scored(scorer: Scorer, pair: Pair) -> NDArray[np.float32]:
+    """Return the score of every pixel, float32 (rows, cols), NaN = not known."""
+    field, (height, width) = scorer.network.config.receptive_field, pair.known.shape
+    rows = reflected(-field.offset, height + field.overhang + -height % field.stride, height)
+    cols = reflected(-field.offset, width + field.overhang + -width % field.stride, width)
+    images = [image[:, *np.ix_(rows, cols)].astype(np.float32) for image in (pair.before, pair.after)]
+    cells = scorer.probabilities(*images)
+    pixels = np.kron(cells, np.ones((field.stride, field.stride), np.float32))[:height, :width]
+    return np.where(pair.known, pixels, np.nan)
+
+
+def judged(model: str, found: list[Pair]) -> dict[str, float]:
+    """Return all figures of a model: medians over pairs, LEVIR over all its pixels."""
+    loaded = load_model(model)
+    scorer, threshold = Scorer.of_model(loaded), loaded.card.threshold
+    figures: dict[str, list[float]] = {}
+    levir: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []
+    for pair in found:
+        scores = scored(scorer, pair)
+        called, truth = scores >= threshold, pair.truth > 0
+        labels, count = ndimage.label(called, EIGHT)
+        objects = object_scores_raster(labels, np.where(pair.known, pair.truth, 0))
+        if pair.group == "LEVIR":
+            levir.append((scores[::3, ::3].ravel(), truth[::3, ::3].ravel()))
+        elif pair.group == "no change":
+            figures.setdefault("alarms per Mpx, no change", []).append(count / pair.known.sum() * 1e6)
+        elif pair.group == "real dates":
+            figures.setdefault("real dates, AUROC", []).append(auroc(scores, truth))
+            figures.setdefault("real dates, share called", []).append(float(called.sum() / pair.known.sum()))
+        else:
+            union = (called | truth) & pair.known
+            for name, value in (("recall", objects.recall), ("precision", objects.precision)):
+                figures.setdefault(f"{pair.group}, {name}", []).append(value)
+            figures.setdefault(f"{pair.group}, IoU", []).append(float((called & truth).sum() / union.sum()))
+    medians = {name: float(np.nanmedian(values)) for name, values in figures.items()}
+    scores, truth = (np.concatenate(part) for part in zip(*levir, strict=True))
+    return medians | {"LEVIR, AUROC": auroc(scores, truth)}
+
+
+def learnt(name: str, args: argparse.Namespace) -> str:
+    """Train a variant and return its weights file."""
+    changes, other = VARIANTS[name]
+    stem = "-".join(word.strip(",()") for word in name.split())
+    options = TrainingOptions(
+        out=args.out / f"{stem}.safetensors", data=(str(args.chips),), init=args.init, seed=args.seed,
+        precision=args.precision, **changes,
+    )  # fmt: skip
+    usual = SurveyRecipe()
+    network = NetworkConfig.of_stride(4, subcells=changes.get("subcells", usual.network.subcells))
+    schedule = replace(usual.schedule, epochs=3, steps=args.steps // 3, learning_rate=1.5e-3)
+    recipe = replace(usual, network=network, schedule=schedule, nuisance=replace(usual.nuisance, **other))
+    return str(train(options, recipe=recipe).weights)
+
+
+def main() -> None:
+    """Train every variant, judge it and the weights it began with, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
+    parser.add_argument("--chips", type=Path, help="CIFAR-10; needed to train")
+    parser.add_argument("--init", default="survey-fine")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--out", type=Path, default=Path("ablations"))
+    parser.add_argument("--model", action="append", default=[], help="judge these weights, and train nothing")
+    args = parser.parse_args()
+    found = pairs(args.data)
+    tables = {name: judged(name, found) for name in args.model or [args.init]}
+    if not args.model:
+        tables |= {name: judged(learnt(name, args), found) for name in VARIANTS}
+    print("| |" + " | ".join(tables) + " |\n|---|" + "---|" * len(tables))
+    for figure in next(iter(tables.values())):
+        print(f"| {figure} | " + " | ".join(f"{table[figure]:.3f}" for table in tables.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What a training learns from: the chips, scenes, generated surveys and verdicts that its options name, in shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosiam.training.datasets import load_chips
+from geosiam.training.generated import generated_pairs
+from geosiam.training.review import reviewed_pairs
+from geosiam.training.sources import Mixture
+
+if TYPE_CHECKING:
+    from geosiam.training.api import TrainingOptions
+    from geosiam.training.sources import ChipSource
+
+    Shares = list[tuple[ChipSource, float]]
+
+_NO_DATA: tuple[None] = (None,)  # CIFAR-10
+
+
+def gathered(options: TrainingOptions) -> tuple[ChipSource, ChipSource]:
+    """Return the chips to learn from and the held-out ones.
+
+    Generated surveys take as much of a batch as all data together; the user's own scenes take as much as both, and so
+    do verdicts.
+    """
+    learn: Shares = []
+    held_out: Shares = []
+
+    def add(source: tuple[ChipSource, ChipSource], share: float) -> None:
+        learn.append((source[0], share))
+        held_out.append((source[1], share))
+
+    data = options.data or (() if options.fine_tuning else _NO_DATA)
+    for path in data:
+        add(load_chips(path), 1 / len(data))
+    if options.surveys:
+        add(generated_pairs(options.surveys, options.seed), 1.0)
+    rest = sum(share for _, share in learn) or 1.0
+    for path in options.scenes:
+        add(load_chips(path), rest / len(options.scenes))
+    if options.review:
+        verdicts = reviewed_pairs(options.review, options.scenes)
+        add((verdicts, verdicts), rest)  # too few to hold any out
+    if len(learn) == 1:
+        return learn[0][0], held_out[0][0]
+    return Mixture(learn), Mixture(held_out)
+
+
+def ingredients(options: TrainingOptions) -> list[str]:
+    """Return what the weights were learnt from, for their card; files are named without their folders."""
+    named = [Path(path).name for path in (*options.data, *options.scenes)]
+    named = named or ([] if options.fine_tuning else ["CIFAR-10"])
+    if options.surveys:
+        named.append(f"{options.surveys} generated surveys")
+    if options.review:
+        named.append(f"verdicts in {Path(options.review).name}")
+    return named

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator
+
+from geosiam.evaluation.metrics import expected_calibration_error
+from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.training.calibration import HeldOut, calibration_error, cool, fit_temperature
+
+
+def honest(seed: int, count: int = 40_000) -> HeldOut:
+    """Return logits that mean what they say."""
+    generator = Generator().manual_seed(seed)
+    logits = torch.randn(count, generator=generator) * 3
+    similar = (torch.rand(count, generator=generator) < logits.sigmoid()).float()
+    return HeldOut(logits, similar)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.3, 4.0))
+def test_the_temperature_of_overconfident_logits_is_found(seed: int, temperature: float) -> None:
+    too_sure = honest(seed).at(1 / temperature)
+    assert fit_temperature(too_sure) == pytest.approx(temperature, rel=0.1)
+
+
+def test_the_temperature_lowers_the_calibration_error_as_the_metrics_have_it() -> None:
+    raw = honest(1).at(1 / 2.5)
+    fitted = raw.at(fit_temperature(raw))
+    for held_out in (raw, fitted):
+        ours = calibration_error(held_out)
+        theirs = expected_calibration_error(held_out.scores.numpy(), np.asarray(held_out.similar == 0))
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    assert calibration_error(fitted) < 0.3 * calibration_error(raw)
+
+
+def test_a_cooled_network_divides_its_logits() -> None:
+    torch.manual_seed(0)
+    network = SiameseNetwork(NetworkConfig.of_stride(8, width=4, features=8, hidden=8, subcells=2)).eval()
+    before, after = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    expected = network(before, after) / 2.5
+    cool(network, 2.5)
+    torch.testing.assert_close(network(before, after), expected)
