@@ -100,6 +100,9 @@ class Case:
     truth: NDArray[np.int32]
 
 
+PROTOCOLS = ("A", "B", "C", "D")
+
+
 def cases(data: Path, protocol: str, seeds: range) -> Iterator[Case]:
     """Yield the pairs of a protocol."""
     return {"A": inserted_in_copies, "B": inserted_in_dates, "C": labelled, "D": unchanged}[protocol](data, seeds)

@@ -17,27 +17,53 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FINEST = 65_535
-"""Steps that scores from 0 to 1 of floating point are rounded to where they are streamed, see :meth:`ScoreCounts.of`."""
+FINEST = 65_532  # a multiple of the 254 steps of uint8 scores
+"""Steps from 0 to 1 that scores of floating point are rounded to where they are streamed; uint8 stays exact."""
 
 
 @dataclass(frozen=True)
 class ThresholdScores:
-    """Agreement of the pixels scored ``>= threshold`` with the truth; the positive class is the change, alone.
+    """Agreement of what is scored ``>= threshold`` with the truth; the positive class is the change, alone.
+
+    Shares of nothing are NaN.
 
     Parameters
     ----------
     threshold
-        What was asked for.
-    f1, iou, precision, recall
-        NaN where nothing is there to divide by.
+        What was asked for; NaN where it differs between parts.
+    hits, predicted, positives
+        Pixels (or square metres) that are flagged and changed, flagged, and changed.
     """
 
     threshold: float
-    f1: float
-    iou: float
-    precision: float
-    recall: float
+    hits: float
+    predicted: float
+    positives: float
+
+    def __add__(self, other: Self) -> Self:
+        threshold = self.threshold if self.threshold == other.threshold else float("nan")
+        parts = (self.hits + other.hits, self.predicted + other.predicted, self.positives + other.positives)
+        return type(self)(threshold, *parts)
+
+    @property
+    def precision(self) -> float:
+        """Share of what is flagged that is changed."""
+        return ratio(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """Share of what is changed that is flagged."""
+        return ratio(self.hits, self.positives)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both."""
+        return ratio(2 * self.hits, self.predicted + self.positives)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union."""
+        return ratio(self.hits, self.predicted + self.positives - self.hits)
 
 
 @dataclass(frozen=True)
@@ -154,15 +180,8 @@ class ScoreCounts:
     def at(self, threshold: float) -> ThresholdScores:
         """Return the figures of the pixels scored ``>= threshold``."""
         above = self.values >= threshold
-        hits, false = int(self.positive[above].sum()), int(self.negative[above].sum())
-        positives = self.positives
-        return ThresholdScores(
-            threshold,
-            f1=ratio(2 * hits, hits + false + positives),
-            iou=ratio(hits, false + positives),
-            precision=ratio(hits, hits + false),
-            recall=ratio(hits, positives),
-        )
+        hits = int(self.positive[above].sum())
+        return ThresholdScores(threshold, hits, hits + int(self.negative[above].sum()), self.positives)
 
     def curves(self) -> dict[str, NDArray[np.float64]]:
         """Return ``threshold``, ``recall``, ``precision`` and ``false_alarm_rate``, the highest threshold first."""
