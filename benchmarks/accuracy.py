@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--out", type=Path, help="folder of ACCURACY.md and ACCURACY.json")
+    parser.add_argument("--machine", default="", help="a sentence on the machine, for the report")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     seeds = range(1 if args.quick else args.seeds)
@@ -167,7 +168,8 @@ def main() -> None:
             if args.out:
                 save(args.out, merged(args.out, rows))
     if args.out:
-        (args.out / "ACCURACY.md").write_text(markdown(merged(args.out, [])), encoding="utf-8")
+        report = markdown(merged(args.out, []), list(BASELINES), args.machine)
+        (args.out / "ACCURACY.md").write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def _trained(pixels: bytes, shape: tuple[int, ...]) -> Autoencoder:
     """Train on one image; the same one often comes several times in a row."""
     from geosiam.evaluation.autoencoder import train_autoencoder  # noqa: PLC0415 - torch is slow to import
 
-    return train_autoencoder([np.frombuffer(pixels, np.uint8).reshape(shape)])
+    return train_autoencoder([np.frombuffer(pixels, np.uint8).reshape(shape).copy()])
 
 
 def matched_to(before: Image, after: Image, valid: Mask) -> Image:

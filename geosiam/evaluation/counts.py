@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -196,13 +196,23 @@ class ScoreCounts:
             }
         return {name: curve[::-1] for name, curve in curves.items()}
 
-    def calibration(self, bins: int = 15) -> list[CalibrationBin]:
-        """Return pixels in bins of equal mass by score, as far as equal scores allow, which are never parted."""
+    def calibration(self, bins: int = 15, *, of_equal: Literal["mass", "width"] = "mass") -> list[CalibrationBin]:
+        """Return pixels in bins by score, those that hold any.
+
+        Parameters
+        ----------
+        bins
+            Their number.
+        of_equal
+            Bins of equal numbers of pixels, as far as equal scores allow, which are never parted; or equally wide ones
+            from 0 to 1.
+        """
         whole = self.positive + self.negative
         if not whole.sum():
             return []
-        # A score belongs to the bin in which the middle of its pixels lies.
-        index = np.minimum(((whole.cumsum() - whole / 2) / whole.sum() * bins).astype(np.intp), bins - 1)
+        # With equal mass a score belongs to the bin in which the middle of its pixels lies.
+        share = (whole.cumsum() - whole / 2) / whole.sum() if of_equal == "mass" else self.values
+        index = np.minimum((share * bins).astype(np.intp), bins - 1)
         mass, changed, score = (
             np.bincount(index, weights=weights, minlength=bins)
             for weights in (whole, self.positive, whole * self.values)

@@ -80,7 +80,7 @@ def _cells(named: Sequence[tuple[str, str, Agreement]]) -> list[list[str]]:
 def _calibration(agreement: Agreement) -> list[dict[str, float]]:
     if agreement.counts is None or not agreement.calibrated:
         return []
-    return [asdict(part) for part in agreement.counts.calibration()]
+    return [asdict(part) for part in agreement.counts.calibration(10, of_equal="width")]
 
 
 def _plain(value: float) -> float | None:

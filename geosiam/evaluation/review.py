@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from geosiam.errors import SceneRefusedError
+from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.evaluation.counts import ratio
 from geosiam.evaluation.truth import read_polygons
 
@@ -86,9 +86,13 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     ------
     SceneNotFoundError, SceneUnreadableError
         A file is missing, or no vector file.
+    OptionError
+        The target is no share.
     SceneRefusedError
         It has no column ``review`` or ``score_max``, or a verdict that nobody knows.
     """
+    if not 0 < target <= 1:
+        raise OptionError(f"target precision {target:g}", "is no share", "give a number above 0, up to 1")
     tables = [_verdicts(path) for path in paths]
     verdict = np.concatenate([table[0] for table in tables])
     score = np.concatenate([table[1] for table in tables])

@@ -52,9 +52,9 @@ def save_curves(path: Path, named: Sequence[tuple[str, Agreement]]) -> None:
         at = agreement.fixed
         precision.plot([at.recall], [at.precision], "o", color=look["color"], ms=5)
         if agreement.calibrated:
-            bins = agreement.counts.calibration()
+            bins = agreement.counts.calibration(10, of_equal="width")
             calibration.plot([b.score for b in bins], [b.changed for b in bins], label=name, marker="o", ms=3, **look)
-    for axis, corner in ((roc, "lower right"), (precision, "upper right"), (calibration, "upper left")):
+    for axis, corner in ((roc, "lower right"), (precision, "center"), (calibration, "upper left")):
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7, frameon=False, loc=corner)
     figure.savefig(path, format="png", metadata={"Software": None})
