@@ -19,7 +19,7 @@ def scored(draw, least=2, most=80):
 
 
 @given(scored())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_curves_agree_with_scikit_learn(data):
     score, truth = data
     counts = ScoreCounts.of(score, truth)
@@ -40,7 +40,7 @@ def test_curves_agree_with_scikit_learn(data):
 
 
 @given(scored(), st.integers(0, 80), st.integers(1, 9))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_parts_add_up_to_the_whole_and_rounding_keeps_uint8(data, cut, repeats):
     score, truth = data
     whole = ScoreCounts.of(np.tile(score, repeats), np.tile(truth, repeats))
