@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -47,6 +47,7 @@ NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
 
 _FARTHEST_PX = 100.0
+_FAR_PX = 8.0
 _MOST_PIXELS = 10**13  # of the before-scene, which sets the size of the score raster
 
 
@@ -254,6 +255,8 @@ class _Preflight:
             )
         scaling = choose_scaling(self._dtypes(), sample, self._units())
         shift = sample.shift(scaling)
+        if register and shift is not None and shift.trustworthy and _FAR_PX < shift.length <= _FARTHEST_PX:
+            shift = self._looked_at_again(shift, scaling, area)
         corrected = register and self._correctable(shift)
         if corrected and shift is not None:
             before, after = self._readers((shift.rows, shift.cols))
@@ -272,6 +275,14 @@ class _Preflight:
             warnings=(*self.warnings, *remarks_on_radiometry(radiometry, mode), *remarks_on_shift(remaining)),
         )
         return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
+
+    def _looked_at_again(self, shift: Shift, scaling: tuple[Scaling, Scaling], area: ValidArea | None) -> Shift:
+        """Estimate a large shift once more where the scenes then meet: patches far apart have little in common."""
+        known = replace(shift, rows=float(round(shift.rows)), cols=float(round(shift.cols)))
+        before, after = self._readers((known.rows, known.cols))
+        sample = self._sample(before, after, self._overlap(area, margin=math.ceil(known.length)), area)
+        rest = sample.shift(scaling) if sample is not None else None
+        return known + rest if rest is not None and rest.trustworthy else shift
 
     def _sample(
         self, before: AlignedReader, after: AlignedReader, overlap: Window, area: ValidArea | None

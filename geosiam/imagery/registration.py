@@ -18,6 +18,7 @@ _AGREE_PX = 1.0  # how far a patch may be from the median and still count as agr
 _FEWEST = 3
 _SMALLEST_PX = 48
 _LEAST_CONTRAST = 0.01
+_WRAPS = 0.45  # of a patch's side, from which on a shift may really be one the other way round
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Shift:
     def length(self) -> float:
         """Length of the shift in pixels."""
         return float(np.hypot(self.rows, self.cols))
+
+    def __add__(self, rest: Shift) -> Shift:
+        """Return the whole shift where this much of it was known, and ``rest`` found beside it."""
+        return Shift(self.rows + rest.rows, self.cols + rest.cols, rest.confidence, rest.patches)
 
     @property
     def trustworthy(self) -> bool:
@@ -80,13 +85,39 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
 def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64] | None:
     if min(before.shape) < _SMALLEST_PX or min(before.std(), after.std()) < _LEAST_CONTRAST:
         return None
+    first, second = before - before.mean(), after - after.mean()
     taper = np.outer(
         *(np.hanning(side) for side in before.shape)
     )  # without it the patch's own edges correlate best, at shift zero
     found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        (before - before.mean()) * taper,
-        (after - after.mean()) * taper,
+        first * taper,
+        second * taper,
         upsample_factor=_SUBPIXEL,
         normalization=None if min(before.shape) < 2 * _SMALLEST_PX else "phase",
     )
-    return -np.asarray(found, np.float64)
+    return _unwrapped(first, second, -np.asarray(found, np.float64))
+
+
+def _unwrapped(
+    before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a shift as it is, or as much more the other way round: correlation by Fourier transform is cyclic.
+
+    A shift by more than half a patch comes out as one in the other direction. Which of them it is shows in the pixels
+    that the patches then have in common.
+    """
+    sides = np.array(before.shape)
+    other = shift - np.sign(shift) * sides
+    far = (np.abs(shift) > _WRAPS * sides) & (np.abs(other) < (1 - _WRAPS) * sides)
+    choices = [np.where([(far[0] and i), (far[1] and j)], other, shift) for i in (False, True) for j in (False, True)]
+    return max(choices, key=lambda choice: _likeness(before, after, choice)) if far.any() else shift
+
+
+def _likeness(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]) -> float:
+    """Return the correlation of the pixels that both patches show if the content moved by a shift."""
+    (down, right), (rows, cols) = np.rint(shift).astype(int), before.shape
+    first = before[max(0, -down) : rows - max(0, down), max(0, -right) : cols - max(0, right)]
+    second = after[max(0, down) : rows + min(0, down), max(0, right) : cols + min(0, right)]
+    if first.std() == 0 or second.std() == 0:
+        return -1.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])

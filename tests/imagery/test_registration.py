@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import rasterio
+from rasterio.windows import Window
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.registration import Shift, estimate_shift
+from geosiam.synthesis.insertion import nuisance
 
 RNG = np.random.default_rng(1)
 
@@ -83,3 +86,53 @@ def test_a_pair_that_lies_right_is_not_resampled(write) -> None:
     with open_pair(path, path, register=True) as pair:
         assert not pair.report().corrected
         assert pair.report().resampling == "none"
+
+
+@pytest.mark.parametrize("length", [0.1, 0.5, 1.0, 2.5, 8.0])
+@pytest.mark.parametrize("scene", ["aerial/5b90f92da0d7280005fab355_4310.tif", "drone/fotomap_small.tif"])
+def test_shifts_of_real_scenes_are_found_to_a_tenth_of_a_pixel(data_dir, scene: str, length: float) -> None:
+    """Under another exposure, blur and noise, in a direction that differs from length to length."""
+    image = real(data_dir / "scenes" / scene, 500)
+    rows, cols = length * np.cos(9 * length), length * np.sin(9 * length)
+    second = nuisance(moved_picture(image, rows, cols), shift_px=(0.0, 0.0), blur_px=0.7, gamma=1.1, seed=2)
+    inner = [(picture[:, 20:-20, 20:-20] / 255).astype("f4") for picture in (image, second)]
+    found = estimate_shift(patches(*inner, size=192))
+    assert found is not None
+    assert found.trustworthy
+    assert (found.rows, found.cols) == pytest.approx((rows, cols), abs=0.1)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(45.5, -30.2), (-70.4, 70.0), (99.0, -12.7)])
+def test_surveys_without_ground_control_are_brought_together(data_dir, write, rows: float, cols: float) -> None:
+    image = real(data_dir / "scenes" / "aerial/5b90f92da0d7280005fab355_4310.tif", 1000)
+    second = nuisance(moved_picture(image, rows, cols), shift_px=(0.0, 0.0), blur_px=0.7, seed=3)
+    a, b = (write(f"{i}.tif", np.ascontiguousarray(p[:, 100:-100, 100:-100])) for i, p in enumerate((image, second)))
+    with open_pair(a, b, register=True) as pair:
+        report = pair.report()
+    assert report.corrected
+    assert (report.shift["rows"], report.shift["cols"]) == pytest.approx((rows, cols), abs=0.1)
+    assert report.shift_px < 0.25  # resampling blurs, and the second estimate with it
+
+
+def test_a_shift_by_more_than_half_a_patch_is_not_taken_for_its_mirror_image() -> None:
+    first = ground(600)
+    second = moved(first, 98.0, -15.0)
+    cuts = [(slice(None), slice(r, r + 192), slice(c, c + 192)) for r in (110, 200, 290) for c in (110, 200, 290)]
+    found = estimate_shift([(first[cut], second[cut]) for cut in cuts])
+    assert found is not None
+    assert (found.rows, found.cols) == pytest.approx((98, -15), abs=0.3)
+
+
+def test_what_was_known_and_what_was_found_beside_it_add_up() -> None:
+    assert Shift(40.0, -3.0, 0.6, 9) + Shift(0.4, 0.1, 0.9, 12) == Shift(40.4, -2.9, 0.9, 12)
+
+
+def real(path, size: int) -> np.ndarray:
+    """Return the middle of a scene, uint8 (3, size, size)."""
+    with rasterio.open(path) as scene:
+        row, col = (scene.height - size) // 2, (scene.width - size) // 2
+        return scene.read([1, 2, 3], window=Window(col, row, size, size))
+
+
+def moved_picture(image: np.ndarray, rows: float, cols: float) -> np.ndarray:
+    return moved(image.astype("f4"), rows, cols).round().clip(0, 255).astype(np.uint8)
