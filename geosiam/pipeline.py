@@ -26,6 +26,7 @@ from geosiam.preflight import preflight
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces, vectorize
+from geosiam.vector.witness import PixelWitness
 from geosiam.vector.writer import check_target, write_polygons
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
-    from geosiam.imagery.pair import Scene
+    from geosiam.imagery.pair import Scene, ScenePair
     from geosiam.network.weights import Model
     from geosiam.vector.polygons import Witness
 
@@ -161,10 +162,11 @@ def detect(
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     check_place(raster)
-    with _scored(before, after, raster, options, on_progress) as scored:
+    with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
         threshold = _recorded_threshold(finished) if options.threshold == "auto" else options.threshold
-        cut = _cut(finished, output, options.of_polygons(threshold))
+        witness = PixelWitness(pair, finished.stride, threshold, coloured=pair.coloured)
+        cut = _cut(finished, output, options.of_polygons(threshold), witness)
     return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes)
 
 
@@ -177,15 +179,15 @@ def score_to_raster(
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities; see :func:`detect`."""
-    with _scored(before, after, output, options, on_progress) as scored:
+    with _scored(before, after, output, options, on_progress) as (scored, _):
         return scored
 
 
 @contextlib.contextmanager
 def _scored(
     before: Scene, after: Scene, output: str | Path, options: DetectOptions, on_progress: Progress | None
-) -> Iterator[ScoreResult]:
-    """Make the score raster; until the context is left, an interruption costs nothing of it."""
+) -> Iterator[tuple[ScoreResult, ScenePair]]:
+    """Make the score raster, and give the open pair as well; until the context is left, an interruption costs nothing of it."""
     _spare_inputs(output, before, after)
     model = load_model(options.model)
     scorer = _scorer(model, options)
@@ -219,7 +221,7 @@ def _scored(
                     raster.write(block, scores)
             record["holes"] = [asdict(hole) for hole in holes]
             raster.complete(raster_tags(pair, model, record))
-            yield ScoreResult(Path(output), record, tuple(holes))
+            yield ScoreResult(Path(output), record, tuple(holes)), pair
 
 
 def _scorer(model: Model, options: DetectOptions) -> Scorer:

@@ -119,6 +119,11 @@ class ScenePair:
             after[:, ~valid] = NEUTRAL
         return PairBlock(before, after, valid)
 
+    @property
+    def coloured(self) -> bool:
+        """Whether the channels of both scenes differ."""
+        return min(self.before.channels.colours, self.after.channels.colours) > 1
+
     def report(self) -> PairReport:
         """Return what was found about the pair and what is done with it."""
         return self.facts
