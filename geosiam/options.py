@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError
 from geosiam.network.weights import DEFAULT_MODEL
-from geosiam.vector.areas import MinArea
+from geosiam.vector.options import PolygonOptions
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_LEAST = 1e-9  # stands for a threshold that is not known yet
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class DetectOptions:
         Name of bundled weights or path of a weights file.
     threshold
         Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: what the model's card suggests.
-    min_area
-        Smallest polygon, such as ``"1.5m2"`` or ``"20px"``; None keeps all.
+    seed_threshold, min_area, connectivity, smooth, simplify
+        What becomes a polygon and how it is drawn: see :class:`~geosiam.vector.options.PolygonOptions`.
     bands
         One or three 1-based band numbers for both scenes; None chooses by colour interpretation.
     valid_area
@@ -50,7 +52,11 @@ class DetectOptions:
 
     model: str = DEFAULT_MODEL
     threshold: float | Literal["auto"] = "auto"
+    seed_threshold: float | None = PolygonOptions.seed_threshold
     min_area: str | None = None
+    connectivity: int = PolygonOptions.connectivity
+    smooth: bool = PolygonOptions.smooth
+    simplify: str | None = None
     bands: tuple[int, ...] | None = None
     valid_area: str | None = None
     register: bool = False
@@ -65,8 +71,8 @@ class DetectOptions:
     def __post_init__(self) -> None:
         if self.threshold != "auto" and not 0 < self.threshold <= 1:
             raise OptionError(f"threshold {self.threshold}", "is no probability", "use auto or a number in (0, 1]")
-        if self.min_area is not None:
-            MinArea.parse(self.min_area)  # raises now what would otherwise come after the scoring
+        # Raises now what would otherwise come after the scoring.
+        self.of_polygons(self.threshold if self.threshold != "auto" else _LEAST)
         if self.on_error not in ("stop", "skip"):
             raise OptionError(f"on_error {self.on_error!r}", "is not known", "use stop or skip")
 
@@ -75,6 +81,12 @@ class DetectOptions:
         values = {name: value for name, value in vars(self).items() if name != "scheduler"}
         known = self.scheduler is None or isinstance(self.scheduler, str)
         return values | {"scheduler": self.scheduler if known else "a client"}
+
+    def of_polygons(self, threshold: float) -> PolygonOptions:
+        """Return how polygons are made of scores, at the threshold that was chosen."""
+        return PolygonOptions(
+            threshold, self.seed_threshold, self.min_area, self.connectivity, self.smooth, self.simplify
+        )
 
     def of_pair(self) -> dict[str, Any]:
         """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""

@@ -23,9 +23,11 @@ from geosiam.imagery.scene import files_of
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.preflight import preflight
-from geosiam.provenance import identity, provenance, raster_tags
-from geosiam.vector.geopackage import check_target, remove_leftovers, write_polygons
-from geosiam.vector.polygons import iter_polygons, vectorize
+from geosiam.provenance import identity, origin, provenance, raster_tags
+from geosiam.vector.options import PolygonOptions
+from geosiam.vector.polygons import polygon_pieces, vectorize
+from geosiam.vector.witness import PixelWitness
+from geosiam.vector.writer import check_target, write_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
 
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
-    from geosiam.imagery.pair import Scene
+    from geosiam.imagery.pair import Scene, ScenePair
     from geosiam.network.weights import Model
+    from geosiam.vector.polygons import Witness
 
     Progress = Callable[[int, int], None]
 
@@ -159,9 +162,11 @@ def detect(
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     check_place(raster)
-    with _scored(before, after, raster, options, on_progress) as scored:
-        remove_leftovers(output)
-        cut = vectorize_raster(raster, output, threshold=options.threshold, min_area=options.min_area)
+    with _scored(before, after, raster, options, on_progress) as (scored, pair):
+        finished = ScoreRaster.open(raster)
+        threshold = _recorded_threshold(finished) if options.threshold == "auto" else options.threshold
+        witness = PixelWitness(pair, finished.stride, threshold, coloured=pair.coloured)
+        cut = _cut(finished, output, options.of_polygons(threshold), witness)
     return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes)
 
 
@@ -174,15 +179,15 @@ def score_to_raster(
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities; see :func:`detect`."""
-    with _scored(before, after, output, options, on_progress) as scored:
+    with _scored(before, after, output, options, on_progress) as (scored, _):
         return scored
 
 
 @contextlib.contextmanager
 def _scored(
     before: Scene, after: Scene, output: str | Path, options: DetectOptions, on_progress: Progress | None
-) -> Iterator[ScoreResult]:
-    """Make the score raster; until the context is left, an interruption costs nothing of it."""
+) -> Iterator[tuple[ScoreResult, ScenePair]]:
+    """Make the score raster, and give the open pair as well; until the context is left, an interruption costs nothing of it."""
     _spare_inputs(output, before, after)
     model = load_model(options.model)
     scorer = _scorer(model, options)
@@ -216,7 +221,7 @@ def _scored(
                     raster.write(block, scores)
             record["holes"] = [asdict(hole) for hole in holes]
             raster.complete(raster_tags(pair, model, record))
-            yield ScoreResult(Path(output), record, tuple(holes))
+            yield ScoreResult(Path(output), record, tuple(holes)), pair
 
 
 def _scorer(model: Model, options: DetectOptions) -> Scorer:
@@ -237,7 +242,11 @@ def vectorize_raster(
     output: str | Path,
     *,
     threshold: float | Literal["auto"] = "auto",
+    seed_threshold: float | None = None,
     min_area: str | None = None,
+    connectivity: int = PolygonOptions.connectivity,
+    smooth: bool = PolygonOptions.smooth,
+    simplify: str | None = None,
 ) -> VectorizeResult:
     """Cut polygons out of a score raster, without scoring anything again.
 
@@ -247,20 +256,25 @@ def vectorize_raster(
         A raster that :func:`score_to_raster` or :func:`detect` wrote.
     output
         Target of the polygons; the suffix chooses the format.
-    threshold, min_area
-        As in :class:`DetectOptions`; ``"auto"`` is what the raster itself records.
+    threshold, seed_threshold, min_area, connectivity, smooth, simplify
+        As in :class:`DetectOptions`; a threshold of ``"auto"`` is what the raster itself records.
     """
     check_target(output)
     _spare_inputs(output, scores)
     raster = ScoreRaster.open(scores)
     chosen = _recorded_threshold(raster) if threshold == "auto" else threshold
-    shift = raster.tags.get("GEOSIAM_SHIFT_PX")
-    pieces = iter_polygons(
-        raster, threshold=chosen, min_area=min_area, shift_px=float(shift) if shift is not None else None
-    )
-    provenance = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
-    count = write_polygons(pieces, output, provenance={**provenance, "threshold": chosen, "min_area": min_area})
-    return VectorizeResult(Path(output), count, chosen)
+    options = PolygonOptions(chosen, seed_threshold, min_area, connectivity, smooth, simplify)
+    return _cut(raster, output, options)
+
+
+def _cut(
+    raster: ScoreRaster, output: str | Path, options: PolygonOptions, witness: Witness | None = None
+) -> VectorizeResult:
+    """Make polygons of a score raster; a witness, where the scenes are at hand, says what their pixels show."""
+    record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
+    pieces = polygon_pieces(raster, options, origin(record, raster.tags), witness)
+    count = write_polygons(pieces, output, provenance={**record, **asdict(options)})
+    return VectorizeResult(Path(output), count, options.threshold)
 
 
 def score(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,10 @@ from geosiam import __version__
 from geosiam.detection.hardware import precision_name
 from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG
 from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX
+from geosiam.vector.polygons import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from geosiam.detection.scoring import Scorer
     from geosiam.imagery.pair import ScenePair
@@ -52,6 +54,14 @@ def raster_tags(pair: ScenePair, model: Model, record: dict[str, Any]) -> dict[s
         "GEOSIAM_PROVENANCE": json.dumps(record, sort_keys=True),
     }
     return tags if shift is None else {**tags, "GEOSIAM_SHIFT_PX": str(shift)}
+
+
+def origin(record: dict[str, Any], tags: Mapping[str, str]) -> Origin:
+    """Return what each polygon says of where it comes from, by the provenance and the tags of a score raster."""
+    pair = record.get("pair", {})
+    before, after = (PurePath(pair[scene]["name"]).name if scene in pair else None for scene in ("before", "after"))
+    shift = tags.get("GEOSIAM_SHIFT_PX")
+    return Origin(before, after, record.get("created"), None if shift is None else float(shift))
 
 
 def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, str]:

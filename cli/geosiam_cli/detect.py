@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     examples=(
         "geosiam detect before.tif after.tif -o anomalies.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.8 --min-area 1.5m2",
+        "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.5 --seed-threshold 0.9 --smooth",
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
         "geosiam detect https://host/before.tif https://host/after.tif -o x.gpkg --scheduler tcp://host:8786",
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @options.scenes
 @options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
 @options.scores
-@options.library_options("threshold", "min_area", *options.COMPARISON, *options.EXECUTION)
+@options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
 @options.json_output
 def command(*, before: str, after: str, output_path: Path, scores: Path | None, chosen: dict[str, Any]) -> None:
     """Find what changed between two scenes and outline it.

@@ -124,6 +124,32 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         show_default="none",
         help="Leave out polygons smaller than this, in square metres or pixels: 1.5m2, 20px.",
     ),
+    "seed_threshold": click.option(
+        "--seed-threshold",
+        type=float,
+        metavar="P",
+        show_default="none",
+        help="Each polygon needs at least one cell of this score; --threshold then only says how far it reaches.",
+    ),
+    "connectivity": click.option(
+        "--connectivity",
+        type=int,
+        metavar="4|8",
+        show_default="8",
+        help="Cells that share a corner belong to one polygon (8), or only those that share a side (4).",
+    ),
+    "smooth": click.option(
+        "--smooth/--no-smooth",
+        default=None,
+        show_default="no-smooth",
+        help="Draw outlines between cells, where the score crosses the threshold, or along the sides of cells.",
+    ),
+    "simplify": click.option(
+        "--simplify",
+        metavar="DISTANCE",
+        show_default="none",
+        help="Leave out points that change outlines by less than this, in metres or pixels: 0.5m, 4px.",
+    ),
     "bands": click.option(
         "--bands",
         type=bands,
@@ -187,6 +213,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         help="What to do where a scene cannot be decoded; skip leaves nodata there, and the exit code is 4.",
     ),
 }
+POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
 EXECUTION = ("scheduler", "restart", "on_error")
 COMPARISON = ("model", "bands", "valid_area", "register", "radiometry", "device", "precision", "workers")
 

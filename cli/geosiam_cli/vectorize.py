@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         "geosiam vectorize scores.tif -o anomalies.gpkg",
         "geosiam vectorize scores.tif -o certain.gpkg --threshold 0.9",
         "geosiam vectorize scores.tif -o large.geojson --threshold 0.5 --min-area 20m2",
+        "geosiam vectorize scores.tif -o drawn.gpkg --smooth --simplify 0.2m",
     ),
 )
 @click.argument("scores", metavar="SCORES")
 @options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
-@options.library_options("threshold", "min_area")
+@options.library_options(*options.POLYGONS)
 @options.json_output
 def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
     """Make polygons of a score raster, at any threshold.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geosiam.imagery.grid import Window
+
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
 SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
 
@@ -146,6 +148,16 @@ class ScoreRaster:
                     fact = f"cannot be read at row {start} ({error})"
                     raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
                 yield start, self._scores(stored)
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the scores of a window of cells inside the raster, as :meth:`strips` would."""
+        with _opened(self.path) as src:
+            place = rasterio.windows.Window.from_slices(*window.slices)
+            try:
+                return self._scores(src.read(1, window=place))
+            except RasterioError as error:
+                fact = f"cannot be read at row {window.row_start} ({error})"
+                raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
 
     def _scores(self, stored: NDArray[np.number[Any]]) -> NDArray[np.float32]:
         # 1/254 stored as a double does not give back the exact quotients, the table does.

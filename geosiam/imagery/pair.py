@@ -160,6 +160,11 @@ class ScenePair:
         inner = Window(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
         return inner, rows - inner.row_start, cols - inner.col_start
 
+    @property
+    def coloured(self) -> bool:
+        """Whether the channels of both scenes differ."""
+        return min(self.before.channels.colours, self.after.channels.colours) > 1
+
     def report(self) -> PairReport:
         """Return what was found about the pair and what is done with it."""
         return self.facts

@@ -3,10 +3,12 @@
 ==================  ==================================================================================
 ``runs``            horizontal runs of cells and which of them touch: the arithmetic below the rest
 ``components``      strips of scores to connected components, one pass, memory of one strip
-``outlines``        runs of cells to always-valid MultiPolygons
-``areas``           true ground area of cells; the minimum area a user asks for
-``polygons``        the three above together: a table of polygons with the evidence for each
+``outlines``        runs of cells to rings; ``rings`` holds them, ``smoothing`` and ``simplification``
+                    draw them otherwise
+``areas``           true areas, lengths and places on the ground
+``polygons``        the above together: a table of polygons with the evidence for each
+``witness``         the part of the evidence that only the scenes can give
 ``style``           how QGIS draws the table
-``geopackage``      the table as a file
+``writer``          the table as a file; ``geopackage`` is what that format holds besides
 ==================  ==================================================================================
 """

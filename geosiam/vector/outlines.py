@@ -1,8 +1,8 @@
-"""Outlines of components: from runs of cells to MultiPolygons that are always valid.
+"""Outlines of components, traced along the sides of cells: always valid, in whole numbers of cells.
 
 A component is cut into *parts*, the pieces that hang together by sides. Cells that meet at a corner only belong to
 different parts of a MultiPolygon, which may touch there; in one ring they would make it cross itself. All outlines
-of a batch are traced at once, in whole numbers of cells:
+of a batch are traced at once:
 
 1. A run has four corners. Where a run continues the one above it at the same end, both corners cancel.
 2. Along each line the remaining corners, from left to right, are in pairs the ends of the horizontal sides; along
@@ -19,53 +19,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from geosiam.imagery.grid import apply_affine
+from geosiam.vector.rings import Outlines
 from geosiam.vector.runs import grouped, touching
 
 if TYPE_CHECKING:
-    from affine import Affine
     from numpy.typing import NDArray
 
     from geosiam.vector.components import ComponentBatch
 
 
-def multipolygons(
-    batch: ComponentBatch, transform: Affine, extent: tuple[float, float] = (np.inf, np.inf)
-) -> NDArray[np.object_]:
-    """Return the outline of each component.
+def trace(batch: ComponentBatch, *, diagonal: bool = False) -> Outlines:
+    """Return the outlines of components along the sides of their cells.
 
     Parameters
     ----------
     batch
         Components; not empty.
-    transform
-        Maps (column, row) of a cell's corner to (x, y).
-    extent
-        Where the scene ends, in cells (rows, cols): the last row and column of cells are cut off there, and nowhere
-        before, so that outlines keep their topology.
+    diagonal
+        Whether cells that share just a corner belong to one part. A ring may then pass through that corner twice, so
+        these outlines are not valid yet: :func:`~geosiam.vector.smoothing.smoothed` leads them past each other.
 
     Returns
     -------
-    shapely MultiPolygons of shape (n,), valid; exteriors run counter-clockwise where the transform is north-up
+    one MultiPolygon a component, corners as (column, row) in whole cells
     """
     owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
     row, start, stop = batch.runs.astype(np.int64).T
-    upper, lower = touching(_own_lines(owner, row), start, stop, diagonal=False)
+    upper, lower = touching(_own_lines(owner, row), start, stop, diagonal=diagonal)
     _, part = grouped(len(row), upper, lower)
-
     xy, ring, ring_part = _rings(part, row, start, stop)
-    corners = np.minimum(xy, (extent[1], extent[0]))
-    points = np.stack(apply_affine(transform, *corners.T), axis=1)
-    rings = shapely.linearrings(points, indices=ring)
-    polygons = shapely.polygons(rings, indices=ring_part)
-    part_owner = np.empty(len(polygons), np.int64)
-    part_owner[part] = owner
-    order = np.argsort(part_owner, kind="stable")
-    return np.asarray(shapely.multipolygons(polygons[order], indices=part_owner[order]))
+    part_owner = np.empty(int(part.max()) + 1, np.int64)
+    part_owner[part] = owner  # ascending: parts are numbered by their first run, and runs come component by component
+    return Outlines.of_open_rings(xy.astype(np.float64), ring, ring_part, part_owner)
 
 
 def _own_lines(group: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:

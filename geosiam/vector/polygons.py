@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import shapely
 
-from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG, ScoreRaster, scene_extent
-from geosiam.errors import OptionError, SceneRefusedError
-from geosiam.imagery.grid import Grid
-from geosiam.vector.areas import CellAreas, MinArea
-from geosiam.vector.components import ComponentBatch, component_batches
-from geosiam.vector.outlines import multipolygons
+from geosiam.detection.raster import ScoreRaster
+from geosiam.vector.areas import CellAreas
+from geosiam.vector.array_scores import ArrayScores
+from geosiam.vector.columns import COLUMNS, GEOMETRY, SCHEMA
+from geosiam.vector.components import component_batches
+from geosiam.vector.field import ScoreField
+from geosiam.vector.options import MinArea, PolygonOptions, Tolerance
+from geosiam.vector.outlines import trace
+from geosiam.vector.simplification import simplified
+from geosiam.vector.smoothing import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,54 +31,74 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-STRIP_ROWS = 512  # one row of tiles of the score raster
-
-COLUMNS = {
-    "id": "Number of the polygon, from 1, in the raster order of its last cell",
-    "score_mean": "Mean anomaly probability of its cells, 0 to 1",
-    "score_max": "Highest anomaly probability of its cells, 0 to 1",
-    "area_m2": "Area on the ground in square metres",
-    "cells": "Number of cells of the score raster",
-    "valid_fraction": "Share of scored cells among its own and those that touch it; 1 = all around it is known",
-    "touches_nodata": "Whether a cell that could not be scored shares a side or a corner with it",
-    "shift_px": "Misregistration left between the two scenes, in pixels of the before-scene; empty if not estimated",
-    "review": "For the analyst: unreviewed (empty), confirmed, rejected or unsure",
-}
-
+    from geosiam.vector.components import ComponentBatch
+    from geosiam.vector.field import Scores
+    from geosiam.vector.footprint import Footprint
 
 _ROUNDING = 1e-9  # 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever floats say
 
 
-class Scores(Protocol):
-    """Anything that gives scores strip by strip; :class:`~geosiam.detection.raster.ScoreRaster` does."""
+@dataclass(frozen=True)
+class Origin:
+    """What the scores were made of, as every row says it; None where it is not known."""
 
-    @property
-    def grid(self) -> Grid:
-        """The grid of cells."""
+    before: str | None = None
+    after: str | None = None
+    created: str | None = None
+    shift_px: float | None = None
+
+
+class Witness(Protocol):
+    """Who has seen the scenes, and says what the pixels of components show."""
+
+    def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
         ...
 
-    @property
-    def stride(self) -> int:
-        """Pixels of the before-scene along a cell's side."""
-        ...
 
-    @property
-    def extent(self) -> tuple[float, float]:
-        """Where the scene ends, in cells (rows, cols)."""
-        ...
+@dataclass(frozen=True)
+class PolygonPieces:
+    """Polygons on their way: made while they are taken.
 
-    def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield first row and scores, float32 (rows, cols) in [0, 1], NaN = not scored, from top to bottom."""
-        ...
+    Parameters
+    ----------
+    crs
+        Of the geometries.
+    tables
+        Pieces of the table, of :data:`~geosiam.vector.columns.SCHEMA`; none without polygons.
+    footprint
+        What was looked at; complete when the last piece has been taken.
+    stride
+        Pixels of the before-scene along a cell's side.
+    origin
+        What the scores were made of.
+    """
+
+    crs: CRS
+    tables: Iterator[pa.Table]
+    footprint: Footprint
+    stride: int
+    origin: Origin
+
+    def frame(self) -> geopandas.GeoDataFrame:
+        """Take all pieces and return them as one table."""
+        return to_frame(pa.concat_tables([SCHEMA.empty_table(), *self.tables]), self.crs)
+
+    def footprint_frame(self) -> geopandas.GeoDataFrame:
+        """Return the outline of what was looked at, after the last piece has been taken."""
+        origin = {name: value for name, value in asdict(self.origin).items() if name != "shift_px"}
+        return self.footprint.frame(self.stride, origin)
 
 
 def vectorize(
     scores: str | os.PathLike[str] | Scores | xr.DataArray,
     *,
-    threshold: float = 0.5,
+    threshold: float = PolygonOptions.threshold,
+    seed_threshold: float | None = None,
     min_area: MinArea | str | None = None,
-    connectivity: int = 8,
-    peak: float | None = None,
+    connectivity: int = PolygonOptions.connectivity,
+    smooth: bool = PolygonOptions.smooth,
+    simplify: Tolerance | str | None = None,
     shift_px: float | None = None,
 ) -> geopandas.GeoDataFrame:
     """Return the polygons of all connected cells with ``score >= threshold``.
@@ -82,22 +107,17 @@ def vectorize(
     ----------
     scores
         A score raster, or its path; or a georeferenced (rioxarray) array of floats, NaN = not scored, which may be
-        lazy: it is computed strip by strip.
-    threshold
-        Least score of a cell, above 0, up to 1.
-    min_area
-        Drop smaller components: ``1.5m2`` on the ground, or ``20px`` of the before-scene.
-    connectivity
-        8: cells that share a corner belong together; 4: only those that share a side.
-    peak
-        Drop components without a cell of this score or more (hysteresis).
+        lazy: it is computed strip by strip, and where tall components ask for it parts of it a second time.
+    threshold, seed_threshold, min_area, connectivity, smooth, simplify
+        See :class:`~geosiam.vector.options.PolygonOptions`.
     shift_px
         Misregistration left between the scenes; written to every row.
 
     Returns
     -------
-    One row a polygon with the columns :data:`COLUMNS` and MultiPolygons in the CRS of the scores; rows are numbered
-    in the raster order of their last cell. Without polygons the table is empty and has the same columns.
+    One row a polygon with the columns :data:`~geosiam.vector.columns.COLUMNS` and MultiPolygons in the CRS of the
+    scores; rows are numbered in the raster order of their last cell. Without polygons the table is empty and has the
+    same columns.
 
     Raises
     ------
@@ -106,84 +126,131 @@ def vectorize(
     InputError
         The scores cannot be read, or are no scores.
     """
-    source = as_scores(scores)
-    options = {"threshold": threshold, "min_area": min_area, "connectivity": connectivity, "peak": peak}
-    frames = list(iter_polygons(source, shift_px=shift_px, **options))  # type: ignore[arg-type]
-    return geopandas.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
+    options = PolygonOptions(threshold, seed_threshold, min_area, connectivity, smooth, simplify)
+    return polygon_pieces(as_scores(scores), options, Origin(shift_px=shift_px)).frame()
 
 
-def iter_polygons(
-    scores: Scores,
-    *,
-    threshold: float = 0.5,
-    min_area: MinArea | str | None = None,
-    connectivity: int = 8,
-    peak: float | None = None,
-    shift_px: float | None = None,
-) -> Iterator[geopandas.GeoDataFrame]:
-    """Yield the table of :func:`vectorize` in pieces, at least one: without polygons it is empty.
+def polygon_pieces(
+    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), witness: Witness | None = None
+) -> PolygonPieces:
+    """Return the table of :func:`vectorize` in pieces.
 
-    Memory is that of one strip, one piece, and the components not yet complete.
+    Memory is that of two strips, one piece, and the components not yet complete: twenty bytes for each horizontal run
+    of cells of these, and then the outline they are to become.
     """
-    for name, value in (("--threshold", threshold), ("peak", 1.0 if peak is None else peak)):
-        if not 0 < value <= 1:
-            raise OptionError(name, f"is {value:g}", "give a probability above 0, up to 1")
-    smallest = MinArea.parse(min_area) if isinstance(min_area, str) else min_area
-    areas = CellAreas(scores.grid, scores.extent)
-    strips = (strip for _, strip in scores.strips(STRIP_ROWS))
-    min_cells = _min_cells(smallest, areas, scores.stride)
-    first_id = 1
-    for batch in component_batches(strips, threshold, connectivity=connectivity, min_cells=min_cells, peak=peak):
-        area = areas.of(batch)
-        if smallest is not None and smallest.unit == "m2":
-            large = area >= smallest.value * (1 - _ROUNDING)
-            batch, area = batch.where(large), area[large]  # noqa: PLW2901
-        if len(batch):
-            yield _frame(batch, area, scores, first_id, shift_px)
-            first_id += len(batch)
-    if first_id == 1:
-        yield empty_frame(scores.grid.crs)
+    field = ScoreField(scores)
+    maker = _Maker(field, options, origin, witness)
+    return PolygonPieces(scores.grid.crs, maker.tables(), field.footprint, scores.stride, origin)
 
 
-def _min_cells(smallest: MinArea | None, areas: CellAreas, stride: int) -> int:
-    """Return the least number of cells a component can have and be large enough."""
-    if smallest is None:
-        return 1
-    if smallest.unit == "px":
-        cells = smallest.value / stride**2
-    elif areas.uniform is not None:
-        cells = smallest.value / areas.uniform
-    else:
-        return 1  # depends on where it lies
-    return max(1, math.ceil(cells * (1 - _ROUNDING)))
+class _Maker:
+    """Makes the pieces of one table."""
+
+    def __init__(
+        self, field: ScoreField, options: PolygonOptions, origin: Origin, witness: Witness | None
+    ) -> None:
+        self._field, self._options, self._origin, self._witness = field, options, origin, witness
+        self._scores = field.scores
+        self._areas = CellAreas(self._scores.grid, self._scores.extent)
+
+    def tables(self) -> Iterator[pa.Table]:
+        options, smallest, first_id = self._options, self._options.smallest(), 1
+        batches = component_batches(
+            self._field.strips(),
+            options.threshold,
+            connectivity=options.connectivity,
+            min_cells=self._min_cells(smallest),
+            peak=options.seed_threshold,
+        )
+        for batch in batches:
+            area = self._areas.of(batch)
+            if smallest is not None and smallest.unit == "m2":
+                large = area >= smallest.value * (1 - _ROUNDING)
+                batch, area = batch.where(large), area[large]  # noqa: PLW2901
+            if len(batch):
+                yield self._table(batch, area, first_id)
+                first_id += len(batch)
+
+    def _min_cells(self, smallest: MinArea | None) -> int:
+        """Return the least number of cells a component can have and be large enough."""
+        if smallest is None:
+            return 1
+        if smallest.unit == "px":
+            cells = smallest.value / self._scores.stride**2
+        elif self._areas.uniform is not None:
+            cells = smallest.value / self._areas.uniform
+        else:
+            return 1  # depends on where it lies
+        return max(1, math.ceil(cells * (1 - _ROUNDING)))
+
+    def _table(self, batch: ComponentBatch, area: NDArray[np.float64], first_id: int) -> pa.Table:
+        options, grid, extent = self._options, self._scores.grid, self._scores.extent
+        cells, tolerance = self._areas.cells(batch), options.tolerance()
+        outlines = trace(batch, diagonal=options.smooth and options.connectivity == 8)  # noqa: PLR2004
+        if options.smooth:
+            outlines = smoothed(outlines, options.threshold, self._field.at)
+        if tolerance is None:
+            placed = outlines.placed(grid.transform, extent)
+        else:
+            side = self._scores.stride if tolerance.unit == "px" else np.sqrt(area / cells)
+            reach = np.broadcast_to(tolerance.value / side, len(batch))
+            placed = simplified(outlines, reach, grid.transform, extent)
+        if options.smooth or tolerance is not None:
+            plane = shapely.area(placed.geometries()) / abs(grid.transform.determinant)
+            area = area / cells * plane  # noqa: PLR6104 - the caller's array stays as it is
+        lon, lat = self._areas.centroids(batch)
+        shadow, hint = (None, None) if self._witness is None else self._witness.testify(batch, self._field)
+        values: dict[str, Any] = {
+            "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
+            "score_mean": batch.score_mean,
+            "score_max": batch.score_max,
+            "score_p90": self._field.ninth_decile(batch),
+            "area_m2": area,
+            "area_px": cells * self._scores.stride**2,
+            "perimeter_m": self._areas.perimeters(placed),
+            "cells": batch.cells,
+            "centroid_lon": lon,
+            "centroid_lat": lat,
+            "valid_fraction": batch.valid_fraction,
+            "touches_nodata": batch.nodata_neighbours > 0,
+            "shift_px": self._origin.shift_px,
+            "shadow_fraction": shadow,
+            "hint": hint,
+            "before": self._origin.before,
+            "after": self._origin.after,
+            "created": self._origin.created,
+            "review": None,
+            GEOMETRY: placed.wkb(),
+        }
+        return pa.table([_column(values[f.name], f.type, len(batch)) for f in SCHEMA], schema=SCHEMA)
 
 
-def _frame(
-    batch: ComponentBatch, area: NDArray[np.float64], scores: Scores, first_id: int, shift_px: float | None
-) -> geopandas.GeoDataFrame:
-    columns = {
-        "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
-        "score_mean": batch.score_mean,
-        "score_max": batch.score_max,
-        "area_m2": area,
-        "cells": batch.cells,
-        "valid_fraction": batch.valid_fraction,
-        "touches_nodata": batch.nodata_neighbours > 0,
-        "shift_px": np.full(len(batch), np.nan if shift_px is None else shift_px, np.float64),
-        # Objects, not strings: pandas 2 and 3 write an all-empty column of either kind differently.
-        "review": np.full(len(batch), None, dtype=object),
-    }
-    assert list(columns) == list(COLUMNS)
-    frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
-    outlines = multipolygons(batch, scores.grid.transform, scores.extent)
-    return geopandas.GeoDataFrame(frame, geometry=outlines, crs=scores.grid.crs)
+def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN401 - a column or what fills it
+    """Return a column of an array, or of one value for all rows; NaN is null."""
+    if isinstance(value, pa.Array):
+        return value
+    if isinstance(value, np.ndarray):
+        return pa.array(value, kind, from_pandas=True)
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def to_frame(table: pa.Table, crs: CRS) -> geopandas.GeoDataFrame:
+    """Return a piece of the table for geopandas."""
+    columns = {}
+    for name in COLUMNS:
+        column = table[name]
+        if pa.types.is_string(column.type):
+            # Objects, not strings: pandas 2 and 3 write an all-empty column of either kind differently.
+            columns[name] = pd.Series(np.array([*column.to_pylist(), None], dtype=object)[:-1], dtype=object)
+        else:
+            columns[name] = pd.Series(column.to_numpy())
+    geometry = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    return geopandas.GeoDataFrame(columns, geometry=np.asarray(geometry, dtype=object), crs=crs)
 
 
 def empty_frame(crs: CRS) -> geopandas.GeoDataFrame:
     """Return a table without polygons, with the columns of :func:`vectorize`."""
-    kinds = {"id": "int64", "cells": "int64", "touches_nodata": "bool", "review": "object"}
-    columns = {name: pd.Series([], dtype=kinds.get(name, "float64")) for name in COLUMNS}
-    return geopandas.GeoDataFrame(columns, geometry=geopandas.GeoSeries([], crs=crs), crs=crs)
+    return to_frame(SCHEMA.empty_table(), crs)
 
 
 def as_scores(scores: str | os.PathLike[str] | Scores | xr.DataArray) -> Scores:
@@ -195,65 +262,3 @@ def as_scores(scores: str | os.PathLike[str] | Scores | xr.DataArray) -> Scores:
     import xarray as xr  # noqa: PLC0415 - a path does not need it
 
     return ArrayScores.of(scores) if isinstance(scores, xr.DataArray) else scores
-
-
-@dataclass(frozen=True)
-class ArrayScores:
-    """A georeferenced array as a source of strips.
-
-    Parameters
-    ----------
-    array
-        Shape (rows, cols), floats in [0, 1], NaN = not scored.
-    grid
-        Its grid of cells.
-    stride
-        Pixels of the before-scene along a cell's side.
-    extent
-        Where the scene ends, in cells (rows, cols).
-    """
-
-    array: xr.DataArray
-    grid: Grid
-    stride: int
-    extent: tuple[float, float]
-
-    @classmethod
-    def of(cls, array: xr.DataArray) -> ArrayScores:
-        """Return an array with its grid; a single band may stand in front.
-
-        Raises
-        ------
-        SceneRefusedError
-            It has several bands, integer values, or no coordinate reference system.
-        """
-        import rioxarray  # noqa: F401, PLC0415 - only where an array is given
-
-        name = "scores" if array.name is None else array.name
-        flat = array.squeeze(drop=True) if array.ndim > 2 else array  # noqa: PLR2004
-        if flat.ndim != 2:  # noqa: PLR2004
-            raise SceneRefusedError(name, f"has the shape {array.shape}", "give one band of scores")
-        if flat.dtype.kind != "f":
-            remedy = "open it with rioxarray.open_rasterio(..., mask_and_scale=True), or give its path"
-            raise SceneRefusedError(name, f"holds {flat.dtype}, not probabilities", remedy)
-        if flat.rio.crs is None:
-            raise SceneRefusedError(name, "has no coordinate reference system", "set one with .rio.write_crs")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray multiplies the old way of affine 2
-            grid = Grid(flat.rio.crs, flat.rio.transform(), flat.shape[1], flat.shape[0])
-        stride = int(array.attrs.get("stride", array.attrs.get(STRIDE_TAG, 1)))
-        try:
-            # A part of the scores of a scene keeps the attributes of the whole, but ends where it ends.
-            extent = scene_extent(grid, stride, array.attrs.get("scene_px", array.attrs.get(SCENE_TAG)))
-        except ValueError:
-            extent = float(grid.height), float(grid.width)
-        return cls(flat, grid, stride, extent)
-
-    def strips(self, rows: int = STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield first row and scores; a lazy array is computed by whole chunks."""
-        heights = self.array.chunks[0] if self.array.chunks else None
-        spans = heights or [min(rows, self.grid.height - start) for start in range(0, self.grid.height, rows)]
-        start = 0
-        for height in spans:
-            yield start, np.asarray(self.array[start : start + height].values, np.float32)
-            start += height

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from geosiam.vector.columns import REVIEWS
+
 COLOURS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
-FIELD = "score_mean"
-REVIEWS = ("confirmed", "rejected", "unsure")
+FIELD, AREA = "score_mean", "area_m2"
+FOOTPRINT_COLOUR = "#2b7bba"
+_CATEGORIES = "Symbology"
+LABEL_MM = 4  # least size of a polygon on the map, as the side of a square, for its score to be written on it
 
 
 def polygon_qml(threshold: float, comments: dict[str, str]) -> str:
@@ -19,7 +23,8 @@ def polygon_qml(threshold: float, comments: dict[str, str]) -> str:
     comments
         Column names and what they mean; shown as tool tips. ``review`` becomes a choice.
     """
-    root = Element("qgis", version="3.22.0", styleCategories="Symbology|Fields|Forms|MapTips")
+    root = Element("qgis", version="3.22.0", styleCategories=f"{_CATEGORIES}|Labeling|Fields|Forms|MapTips")
+    root.set("labelsEnabled", "1")
     renderer = SubElement(
         root,
         "renderer-v2",
@@ -37,11 +42,41 @@ def polygon_qml(threshold: float, comments: dict[str, str]) -> str:
         layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
         for key, value in _fill(colour).items():
             SubElement(layer, "prop", k=key, v=value)
+    _label_rule(root)
     _fields(root, comments)
     SubElement(
         root, "mapTip"
     ).text = "<b>[% round(score_mean, 2) %]</b> (max [% round(score_max, 2) %]), [% round(area_m2, 1) %] m²"
+    return _document(root)
+
+
+def footprint_qml() -> str:
+    """Return the QGIS style of what was looked at: a dashed line around it, nothing inside."""
+    root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
+    symbols = SubElement(SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0"), "symbols")
+    symbol = SubElement(symbols, "symbol", {"type": "fill", "name": "0", "alpha": "1", "force_rhr": "0"})
+    layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+    for key, value in {**_fill(FOOTPRINT_COLOUR), "style": "no", "outline_style": "dash"}.items():
+        SubElement(layer, "prop", k=key, v=value)
+    return _document(root)
+
+
+def _document(root: Element) -> str:
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + tostring(root, encoding="unicode")
+
+
+def _label_rule(root: Element) -> None:
+    """Write the score on polygons that are large enough on the map."""
+    rules = SubElement(SubElement(root, "labeling", type="rule-based"), "rules", key="scores")
+    # A polygon's side in metres against that many millimetres at the scale of the map.
+    large = f"sqrt({AREA}) >= @map_scale * {LABEL_MM / 1000}"
+    rule = SubElement(rules, "rule", {"key": "large", "description": "score, where there is room", "filter": large})
+    settings = SubElement(rule, "settings", calloutType="simple")
+    text = {"fieldName": f"format_number({FIELD}, 2)", "isExpression": "1", "fontFamily": "Sans", "fontSize": "8"}
+    style = SubElement(settings, "text-style", text | {"fontSizeUnit": "Point", "textColor": "0,0,0,255"})
+    halo = {"bufferDraw": "1", "bufferSize": "0.7", "bufferSizeUnits": "MM", "bufferColor": "255,255,255,255"}
+    SubElement(style, "text-buffer", halo)
+    SubElement(settings, "placement", {"placement": "1", "centroidInside": "1", "centroidWhole": "1"})  # on centroid
 
 
 def polygon_sld(threshold: float, layer: str) -> str:

@@ -1,8 +1,8 @@
 """Files of polygons: what goes in comes out, the GeoPackage describes itself, and nothing is ever half written."""
 
-import importlib.util
 import json
 import sqlite3
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import geopandas
@@ -14,9 +14,11 @@ from rasterio.crs import CRS
 
 from geosiam.errors import OptionError, OutputError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
-from geosiam.vector import geopackage
-from geosiam.vector.geopackage import SHAPEFILE_NAMES, write_polygons
-from geosiam.vector.polygons import COLUMNS, empty_frame, iter_polygons
+from geosiam.vector.columns import COLUMNS, SHAPEFILE_NAMES
+from geosiam.vector.footprint import FOOTPRINT_COLUMNS
+from geosiam.vector.options import PolygonOptions
+from geosiam.vector.polygons import Origin, empty_frame, polygon_pieces
+from geosiam.vector.writer import write_polygons
 
 UTM = CRS.from_epsg(32633)
 PROVENANCE = {
@@ -26,6 +28,7 @@ PROVENANCE = {
     "options": {"min_area": "20px"},
     "threshold": 0.6,
 }
+ORIGIN = Origin("before.tif", "after.tif", "2026-01-02T03:04:05+00:00", 0.25)
 
 
 class Strips:
@@ -39,14 +42,17 @@ class Strips:
         scores = np.random.default_rng(0).random((200, 80)).astype(np.float32)
         return ((start, scores[start : start + 50]) for start in range(0, 200, 50))
 
+    def read(self, window):
+        return np.concatenate([strip for _, strip in self.strips()])[window.slices]
+
 
 def pieces():
-    return iter_polygons(Strips(), threshold=0.6, min_area="200px", shift_px=0.25)
+    return polygon_pieces(Strips(), PolygonOptions(0.6, min_area="200px"), ORIGIN)
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return geopackage._joined(list(pieces()))
+    return pieces().frame()
 
 
 def read(path):
@@ -57,15 +63,17 @@ def test_what_goes_in_comes_out(frame, tmp_path):
     assert write_polygons(frame, tmp_path / "a.gpkg", provenance=PROVENANCE) == len(frame) > 50
     back = read(tmp_path / "a.gpkg")
     assert list(back.columns) == list(frame.columns)
-    assert back.drop(columns=["geometry", "review"]).equals(frame.drop(columns=["geometry", "review"]))
+    texts = ["hint", "before", "after", "created", "review"]
+    assert back.drop(columns=["geometry", *texts]).equals(frame.drop(columns=["geometry", *texts]))
+    assert back[["before", "after", "created"]].drop_duplicates().to_numpy().tolist() == [
+        [ORIGIN.before, ORIGIN.after, ORIGIN.created]
+    ]
     assert back.geometry.geom_equals(frame.geometry).all()
     assert back.crs == frame.crs
     assert back.review.isna().all()
 
 
-@pytest.mark.parametrize("piece_rows", [1, 100, 10**6])
-def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path, monkeypatch, piece_rows):
-    monkeypatch.setattr(geopackage, "PIECE_ROWS", piece_rows)
+def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path):
     assert write_polygons(pieces(), tmp_path / "a.gpkg") == len(frame)
     back = read(tmp_path / "a.gpkg")
     assert back["id"].tolist() == frame["id"].tolist()
@@ -75,7 +83,7 @@ def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path, monkeypatch, pi
 
 
 def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
-    write_polygons(frame, tmp_path / "a.gpkg")
+    write_polygons(pieces(), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     with sqlite3.connect(tmp_path / "a.gpkg") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (10200,)
@@ -84,16 +92,23 @@ def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
         assert db.execute("SELECT count(*) FROM rtree_anomalies_geom").fetchone() == (len(frame),)
         contents = dict(db.execute("SELECT table_name, data_type FROM gpkg_contents"))
     db.close()
-    assert contents == {"anomalies": "features", "layer_styles": "attributes", "runs": "attributes"}
+    tables = {"layer_styles": "attributes", "runs": "attributes"}
+    assert contents == {"anomalies": "features", "footprint": "features"} | tables
     info = pyogrio.read_info(tmp_path / "a.gpkg", layer="anomalies")
     assert info["geometry_type"] == "MultiPolygon"
 
 
 def test_every_column_is_described_inside(frame, tmp_path):
-    write_polygons(frame, tmp_path / "a.gpkg")
+    write_polygons(pieces(), tmp_path / "a.gpkg")
     db = sqlite3.connect(tmp_path / "a.gpkg")
-    assert dict(db.execute("SELECT column_name, description FROM gpkg_data_columns")) == COLUMNS
+    for layer, columns in {"anomalies": COLUMNS, "footprint": FOOTPRINT_COLUMNS}.items():
+        query = "SELECT column_name, description FROM gpkg_data_columns WHERE table_name = ?"
+        assert dict(db.execute(query, [layer])) == columns
+        info = {row[1] for row in db.execute(f"PRAGMA table_info({layer})")}
+        assert info == columns.keys() | {"fid", "geom"}
+    extensions = {row[0] for row in db.execute("SELECT table_name FROM gpkg_extensions")}
     db.close()
+    assert {"gpkg_data_columns", "gpkg_data_column_constraints"} <= extensions
 
 
 def test_style_and_provenance_are_inside(frame, tmp_path):
@@ -155,12 +170,13 @@ def test_geojson_without_polygons_is_valid(tmp_path):
 def test_nothing_is_replaced_before_all_is_written(frame, tmp_path):
     (tmp_path / "a.gpkg").write_bytes(b"previous")
 
-    def fails_midway():
-        yield frame
+    def fails_midway(whole):
+        yield next(whole.tables)
         raise SceneUnreadableError("scores.tif", "cannot be read at row 7", "check whether the file is complete")
 
+    whole = pieces()
     with pytest.raises(SceneUnreadableError, match="row 7"):
-        write_polygons(fails_midway(), tmp_path / "a.gpkg")
+        write_polygons(replace(whole, tables=fails_midway(whole)), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     assert (tmp_path / "a.gpkg").read_bytes() == b"previous"
     write_polygons(frame, tmp_path / "a.gpkg")
@@ -178,13 +194,50 @@ def test_targets_that_cannot_be_written_are_refused(frame, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
 
 
-def test_parquet_says_what_it_needs(frame, tmp_path):
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(OptionError, match="pip install pyarrow"):
-            write_polygons(frame, tmp_path / "a.parquet")
-    else:
-        write_polygons(frame, tmp_path / "a.parquet")
-        assert len(geopandas.read_parquet(tmp_path / "a.parquet")) == len(frame)
+@pytest.mark.parametrize("made", [pieces, lambda: empty_frame(UTM)])
+def test_parquet_is_geoparquet(frame, tmp_path, made):
+    count = write_polygons(made(), tmp_path / "a.parquet")
+    back = geopandas.read_parquet(tmp_path / "a.parquet")
+    assert len(back) == count
+    assert list(back.columns) == list(frame.columns)
+    assert back.crs == frame.crs
+    if count:
+        assert back.geometry.geom_equals(frame.geometry).all()
+
+
+def test_two_processes_do_not_write_the_same_file(frame, tmp_path):
+    """While one writes, the other is refused in a line; what a killed one left is removed."""
+    left = tmp_path / ".a.gpkg.killed.partial"
+    left.mkdir()
+
+    def meanwhile(whole):
+        with pytest.raises(OutputError, match="is being written by another run"):
+            write_polygons(frame, tmp_path / "a.gpkg")
+        assert not left.exists()
+        yield from whole.tables
+
+    whole = pieces()
+    write_polygons(replace(whole, tables=meanwhile(whole)), tmp_path / "a.gpkg")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
+    assert len(read(tmp_path / "a.gpkg")) == len(frame)
+
+
+def test_the_footprint_has_holes_where_nothing_could_be_seen(tmp_path):
+    class Partly(Strips):
+        def strips(self, rows=50):
+            for start, strip in super().strips(rows):
+                known = strip.copy()
+                known[:, :10] = np.nan
+                known[10:20, 30:40] = np.nan
+                yield start, known
+
+    write_polygons(polygon_pieces(Partly(), PolygonOptions(0.6), ORIGIN), tmp_path / "a.gpkg")
+    footprint = geopandas.read_file(tmp_path / "a.gpkg", layer="footprint")
+    assert footprint.looked_at_m2.tolist() == [(70 * 200 - 4 * 100) * 16]
+    assert footprint.area.tolist() == [(70 * 200 - 4 * 100) * 16]
+    assert footprint.accuracy_px.tolist() == [8]
+    ((polygon,),) = (g.geoms for g in footprint.geometry)
+    assert len(polygon.interiors) == 4
 
 
 def test_names_are_short_enough_for_a_shapefile():

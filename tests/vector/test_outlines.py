@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geosiam.vector.components import component_batches
-from geosiam.vector.outlines import multipolygons
+from geosiam.vector.outlines import trace
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
@@ -20,7 +20,7 @@ def outlines(mask, connectivity=8, transform=None, height=1000):
     found = []
     strips = (mask[i : i + height].astype(np.float32) for i in range(0, len(mask), height))
     for batch in component_batches(strips, 0.5, connectivity=connectivity):
-        found.extend(zip(batch, multipolygons(batch, transform or Affine.identity()), strict=True))
+        found.extend(zip(batch, trace(batch).placed(transform or Affine.identity()).geometries(), strict=True))
     return found
 
 

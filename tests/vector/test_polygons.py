@@ -11,7 +11,9 @@ from geosiam.detection.raster import STRIDE_TAG, ScoreRaster
 from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Block, Grid, Window
-from geosiam.vector.polygons import COLUMNS, iter_polygons, vectorize
+from geosiam.vector.columns import COLUMNS
+from geosiam.vector.options import PolygonOptions
+from geosiam.vector.polygons import polygon_pieces, vectorize
 
 TRANSFORM = Affine(4, 0, 500_000, 0, -4, 5_800_000)
 
@@ -103,15 +105,15 @@ def test_arrays_lazy_or_not_give_the_same_as_the_file(raster, scores):
 
 
 def test_pieces_are_numbered_through(raster):
-    pieces = list(iter_polygons(ScoreRaster.open(raster)))
-    assert [i for piece in pieces for i in piece["id"]] == [1, 2, 3]
+    pieces = polygon_pieces(ScoreRaster.open(raster), PolygonOptions())
+    assert [i for piece in pieces.tables for i in piece["id"].to_pylist()] == [1, 2, 3]
 
 
-def test_connectivity_and_peak(scores, raster):
+def test_connectivity_and_seeds(scores, raster):
     scores[24, 14] = 0.55  # at a corner of the third
     assert len(vectorize(as_array(scores))) == 3
     assert len(vectorize(as_array(scores), connectivity=4)) == 4
-    assert vectorize(raster, peak=0.85).cells.tolist() == [6, 1]
+    assert vectorize(raster, seed_threshold=0.85).cells.tolist() == [6, 1]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,11 @@ def test_connectivity_and_peak(scores, raster):
         {"threshold": 0},
         {"threshold": 1.1},
         {"threshold": float("nan")},
-        {"peak": 0},
+        {"seed_threshold": 0},
+        {"seed_threshold": 0.4},
+        {"seed_threshold": float("nan")},
+        {"simplify": "1m2"},
+        {"simplify": "infpx"},
         {"min_area": "big"},
         {"connectivity": 5},
     ],

@@ -12,8 +12,8 @@ from rasterio.crs import CRS
 
 from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.imagery.grid import Block, Grid, Window
-from geosiam.vector.geopackage import write_polygons
 from geosiam.vector.polygons import empty_frame, vectorize
+from geosiam.vector.writer import write_polygons
 
 pytestmark = pytest.mark.qgis
 

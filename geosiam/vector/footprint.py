@@ -1,0 +1,88 @@
+"""What was looked at: the cells that have a score, outlined, with holes where nothing could be seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+
+from geosiam.imagery.grid import Grid
+from geosiam.vector.areas import CellAreas
+from geosiam.vector.components import component_batches
+from geosiam.vector.outlines import trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_CELLS = 1024
+"""Along either side: a footprint is as exact as the scores up to this size, and a part of it beyond."""
+
+FOOTPRINT_COLUMNS = {
+    "before": "File name of the before-scene",
+    "after": "File name of the after-scene",
+    "created": "When the scores were computed, ISO 8601, UTC",
+    "looked_at_m2": "Area of the cells with a score in square metres, counted in the grid of this outline",
+    "accuracy_px": "Side of the squares that the outline is made of, in pixels of the before-scene: it is that exact",
+}
+
+
+class Footprint:
+    """Counts scored cells in squares while strips go by, in bounded memory.
+
+    Parameters
+    ----------
+    grid, extent
+        The grid of cells, and where the scene ends on it, in cells (rows, cols).
+    """
+
+    def __init__(self, grid: Grid, extent: tuple[float, float]) -> None:
+        self._grid, self._extent = grid, extent
+        self.factor = -(-max(grid.shape) // MOST_CELLS)
+        height, width = (-(-side // self.factor) for side in grid.shape)
+        self._scored = np.zeros((height, width), np.int64)
+
+    def add(self, start: int, strip: NDArray[np.float32]) -> None:
+        """Count the cells of a strip that begins at row ``start``."""
+        scored = ~np.isnan(strip)
+        across = np.add.reduceat(scored, np.arange(0, strip.shape[1], self.factor), axis=1, dtype=np.int64)
+        rows = (start + np.arange(len(strip))) // self.factor
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        self._scored[rows[first]] += np.add.reduceat(across, first, axis=0)
+
+    def looked_at(self) -> NDArray[np.bool_]:
+        """Return the squares of which at least half of the cells have a score, shape (rows, cols)."""
+        sides = []
+        for side in self._grid.shape:
+            starts = np.arange(0, side, self.factor)
+            sides.append(np.minimum(starts + self.factor, side) - starts)
+        cells = sides[0][:, None] * sides[1][None, :]
+        return 2 * self._scored >= cells
+
+    def frame(self, stride: int, origin: dict[str, str | None]) -> geopandas.GeoDataFrame:
+        """Return the outline as a table of one row, or of none where nothing has a score.
+
+        Parameters
+        ----------
+        stride
+            Pixels of the before-scene along a cell's side.
+        origin
+            ``before``, ``after`` and ``created``.
+        """
+        squares = self.looked_at().astype(np.float32)
+        transform = self._grid.transform @ Affine.scale(self.factor)
+        grid = Grid(self._grid.crs, transform, squares.shape[1], squares.shape[0])
+        extent = self._extent[0] / self.factor, self._extent[1] / self.factor
+        areas = CellAreas(grid, extent)
+        polygons, area = [], 0.0
+        for batch in component_batches([squares], 1.0, connectivity=4):
+            for outline in trace(batch).placed(transform, extent).geometries():
+                polygons.extend(outline.geoms)
+            area += float(areas.of(batch).sum())
+        row = {**origin, "looked_at_m2": area, "accuracy_px": self.factor * stride}
+        rows = [row] if polygons else []
+        geometry = [shapely.MultiPolygon(polygons)] if polygons else []
+        frame = geopandas.GeoDataFrame(rows, columns=list(FOOTPRINT_COLUMNS), geometry=geometry, crs=grid.crs)
+        return frame.astype({"looked_at_m2": "float64", "accuracy_px": "int64"})

@@ -1,0 +1,190 @@
+"""What the pixels of both scenes show of a component: does it darken like a shadow, did something appear or vanish.
+
+Pixels are read in blocks, of those that hold a component large enough to become a polygon, and of each block the part
+around such components. They are summed up by cells, in whole numbers, so that neither the order nor the company in
+which components come matters.
+
+*Shadow.* A pixel darkens like a shadow where the after-scene has the same colour at a part of the brightness.
+
+*Hint.* Pixels of the component that differ between the scenes are compared with those in and around it that do not:
+where they stand out from these in one scene clearly more than in the other, that is where something is to be seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from geosiam.errors import SceneUnreadableError
+from geosiam.imagery.grid import Window
+from geosiam.vector.columns import HINTS
+from geosiam.vector.field import cells_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.pair import PairBlock
+    from geosiam.vector.components import ComponentBatch
+    from geosiam.vector.field import ScoreField
+
+BLOCK_CELLS = 16
+REACH = 2
+"""Cells around a component that are its surroundings."""
+
+SHADE = 0.25, 0.85
+"""Share of the brightness that a shadow leaves."""
+
+SAME_HUE, DARK = 0.025, 0.06
+"""Largest difference of a channel's share in the brightness; brightness below which there is no telling."""
+
+CHANGED = 0.1
+"""Difference of a channel from which on a pixel has changed."""
+
+TELLING, LEAST_CONTRAST, LEAST_PIXELS = 2.0, 1.0, 12
+"""How many times the contrast in one scene is that in the other, the least contrast, and the least number of pixels
+that changed and that did not, for a hint."""
+
+_ONE = 1 << 12  # fixed point
+_NOISE = 0.02  # contrast is measured against at least this spread of the surroundings
+_SLICE_CELLS = 1 << 16
+_COUNTS = ("valid", "shaded", "changed", "still")
+_SUMS = ("changed_before", "changed_after", "still_before", "still_after", "still_before_2", "still_after_2")
+
+
+class Reader(Protocol):
+    """The pair of scenes; :class:`~geosiam.imagery.pair.ScenePair` is one."""
+
+    def read(self, window: Window) -> PairBlock:
+        """Read a window of both scenes."""
+        ...
+
+
+class PixelWitness:
+    """Looks at the pixels of components.
+
+    Parameters
+    ----------
+    pair
+        The scenes.
+    stride
+        Pixels along a cell's side.
+    threshold
+        Score from which on cells are no surroundings.
+    coloured
+        Whether the scenes have colours; without them nothing can be said about shadows.
+    """
+
+    def __init__(self, pair: Reader, stride: int, threshold: float, *, coloured: bool) -> None:
+        self._pair, self._stride, self._threshold, self._coloured = pair, stride, threshold, coloured
+
+    def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
+        sums = np.zeros((len(batch), len(_COUNTS) + 3 * len(_SUMS)), np.int64)
+        length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
+        run_owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
+        part = np.cumsum(length) // _SLICE_CELLS
+        for number in np.unique(part):
+            run = part == number
+            owner = np.repeat(run_owner[run], length[run])
+            rows, cols = cells_of(batch.runs[run])
+            around = _around(owner, rows, cols, field, self._threshold)
+            self._add(sums, owner, rows, cols, around)
+        return self._shadow(sums), _hints(sums)
+
+    def _add(
+        self,
+        sums: NDArray[np.int64],
+        owner: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        cols: NDArray[np.int64],
+        around: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    ) -> None:
+        """Add what the cells of components and those around them show."""
+        whose, row, col = (np.concatenate(pair) for pair in zip((owner, rows, cols), around, strict=True))
+        inside = np.arange(len(whose)) < len(owner)
+        block = (row // BLOCK_CELLS) * (int(col.max()) // BLOCK_CELLS + 1) + col // BLOCK_CELLS
+        order = np.argsort(block, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
+            top, left = int(row[here].min()), int(col[here].min())
+            cells = Window(top, int(row[here].max()) + 1, left, int(col[here].max()) + 1)
+            try:
+                seen = self._look(cells)[:, row[here] - top, col[here] - left].T
+            except SceneUnreadableError:
+                continue  # where this is no error, there are no scores either: these are surroundings at most
+            mine = inside[here]
+            seen[~mine, : _COUNTS.index("still")] = 0
+            seen[~mine, len(_COUNTS) : len(_COUNTS) + 6] = 0
+            np.add.at(sums, whose[here], seen)
+
+    def _look(self, cells: Window) -> NDArray[np.int64]:
+        """Return the sums over the pixels of each cell of a window, shape (sums, rows, cols)."""
+        s = self._stride
+        seen = self._pair.read(Window(cells.row_start * s, cells.row_stop * s, cells.col_start * s, cells.col_stop * s))
+        before, after, valid = seen.before, seen.after, seen.valid
+        changed = valid & (np.abs(after - before).max(axis=0) >= CHANGED)
+        still = valid & ~changed
+        one, other = (np.rint(scene * _ONE).astype(np.int32) for scene in (before, after))
+        layers = [valid, valid & _shaded(before, after), changed, still]
+        layers += [scene[channel] * changed for scene in (one, other) for channel in range(3)]
+        layers += [scene[channel] * still for scene in (one, other) for channel in range(3)]
+        squares = (np.rint(scene * scene * _ONE).astype(np.int32) for scene in (before, after))
+        layers += [square[channel] * still for square in squares for channel in range(3)]
+        height, width = cells.shape
+        return np.stack([layer.reshape(height, s, width, s).sum(axis=(1, 3), dtype=np.int64) for layer in layers])
+
+    def _shadow(self, sums: NDArray[np.int64]) -> NDArray[np.float64]:
+        valid = sums[:, 0].astype(np.float64)
+        if not self._coloured:
+            return np.full(len(sums), np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(valid > 0, sums[:, 1] / valid, np.nan)
+
+
+def _around(
+    owner: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64], field: ScoreField, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cells around those given that have a score below the threshold: owner, row and column."""
+    height, width = field.scores.grid.shape
+    reach = np.arange(-REACH, REACH + 1)
+    row = (rows[:, None] + np.repeat(reach, len(reach))).ravel()
+    col = (cols[:, None] + np.tile(reach, len(reach))).ravel()
+    whose = np.repeat(owner, len(reach) ** 2)
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    key = np.unique((whose[inside] * height + row[inside]) * width + col[inside])
+    rest, col = np.divmod(key, width)
+    whose, row = np.divmod(rest, height)
+    weak = field.at(row, col) < threshold
+    return whose[weak], row[weak], col[weak]
+
+
+def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which pixels darken like a shadow: float32 (3, rows, cols) to bool (rows, cols)."""
+    light, left = before.mean(axis=0), after.mean(axis=0)
+    low, high = SHADE
+    darker = (light >= DARK) & (left >= low * light) & (left <= high * light)
+    hue = np.abs(before / np.maximum(3 * light, 1e-6) - after / np.maximum(3 * left, 1e-6)).max(axis=0)
+    return darker & (hue <= SAME_HUE)
+
+
+def contrasts(sums: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how much the changed pixels stand out from the others in the before- and the after-scene, shape (n,)."""
+    changed, still = (np.maximum(sums[:, _COUNTS.index(name), None], 1) for name in ("changed", "still"))
+    values = {name: sums[:, len(_COUNTS) + 3 * i :][:, :3] / _ONE for i, name in enumerate(_SUMS)}
+    found = []
+    for scene in ("before", "after"):
+        mean = values[f"still_{scene}"] / still
+        spread = np.maximum(values[f"still_{scene}_2"] / still - mean**2, 0)
+        apart = (values[f"changed_{scene}"] / changed - mean) ** 2 / (spread + _NOISE**2)
+        found.append(np.sqrt(apart.mean(axis=1)))
+    return found[0], found[1]
+
+
+def _hints(sums: NDArray[np.int64]) -> NDArray[np.object_]:
+    before, after = contrasts(sums)
+    enough = (sums[:, _COUNTS.index("changed")] >= LEAST_PIXELS) & (sums[:, _COUNTS.index("still")] >= LEAST_PIXELS)
+    hints = np.full(len(sums), None, dtype=object)
+    appeared, vanished = HINTS
+    hints[enough & (after >= LEAST_CONTRAST) & (after >= TELLING * before)] = appeared
+    hints[enough & (before >= LEAST_CONTRAST) & (before >= TELLING * after)] = vanished
+    return hints

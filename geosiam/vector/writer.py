@@ -1,0 +1,238 @@
+"""The table of polygons as a file, in any of the formats, which appears complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib.metadata
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import geopandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import pyproj
+import shapely
+from pyogrio.raw import write_arrow
+
+from geosiam.detection.lock import FileLock
+from geosiam.errors import GeosiamError, OptionError, OutputError
+from geosiam.files import check_place
+from geosiam.vector.columns import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
+from geosiam.vector.geopackage import LAYER, add_footprint, describe
+from geosiam.vector.polygons import PolygonPieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rasterio.crs import CRS
+
+FORMATS = {
+    ".gpkg": "GPKG",
+    ".geojson": "GeoJSON",
+    ".fgb": "FlatGeobuf",
+    ".shp": "ESRI Shapefile",
+    ".parquet": "Parquet",
+}
+_LAYER_OPTIONS = {
+    ".gpkg": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Anomalies between two scenes"},
+    ".geojson": {"RFC7946": "YES", "COORDINATE_PRECISION": "9"},  # the usual 7 digits are a centimetre
+    ".shp": {"ENCODING": "UTF-8"},
+}
+
+
+def write_polygons(
+    polygons: geopandas.GeoDataFrame | PolygonPieces,
+    path: str | os.PathLike[str],
+    *,
+    provenance: Mapping[str, object] | None = None,
+) -> int:
+    """Write polygons to a file that appears under its name when complete, or not at all.
+
+    The suffix of the path says the format. ``.gpkg`` has the layer ``anomalies`` with a spatial index, described
+    columns, its QGIS style, the layer ``footprint`` where it is known, and a table ``runs`` with the provenance.
+    ``.geojson`` is in EPSG:4326 as RFC 7946 wants it; ``.shp`` has the short names of
+    :data:`~geosiam.vector.columns.SHAPEFILE_NAMES`; these, ``.fgb`` and ``.parquet`` hold the polygons and nothing
+    else.
+
+    Parameters
+    ----------
+    polygons
+        The table of :func:`~geosiam.vector.polygons.vectorize`, or the pieces of one, which are written as they come.
+    path
+        The file to make. An existing one is replaced on success only.
+    provenance
+        What made the polygons. ``inputs``, ``fingerprints``, ``model``, ``options`` and ``threshold`` get columns of
+        their own, all of it is kept as JSON. ``created`` and ``geosiam_version`` are filled in where absent.
+
+    Returns
+    -------
+    The number of polygons written.
+
+    Raises
+    ------
+    OptionError
+        The suffix names no format known here.
+    OutputError
+        The folder is missing, not writable or full, or another process is writing this file.
+    """
+    target = Path(path)
+    check_target(target)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    record = {"created": now, "geosiam_version": importlib.metadata.version("geosiam"), **(provenance or {})}
+    with _replacing(target) as partial:
+        stream = _Counted(polygons)
+        try:
+            _write(stream, partial)
+        except Exception:
+            if stream.failure is not None:
+                raise stream.failure from None
+            raise
+        if partial.suffix.lower() == ".gpkg":
+            if isinstance(polygons, PolygonPieces):
+                add_footprint(polygons.footprint_frame(), partial)
+            describe(partial, record, now)
+    return stream.count
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that cannot be written to, before any work is done.
+
+    Raises
+    ------
+    OptionError
+        The suffix names no format known here.
+    OutputError
+        The folder does not exist, or the name is too long.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in FORMATS:
+        raise OptionError(target, f"has the suffix {suffix!r}", f"use one of {', '.join(FORMATS)}")
+    check_place(target)
+
+
+class _Counted:
+    """The pieces of a table, and how many rows have gone by."""
+
+    def __init__(self, polygons: geopandas.GeoDataFrame | PolygonPieces) -> None:
+        whole = isinstance(polygons, geopandas.GeoDataFrame)
+        self._tables = iter([_table(polygons)]) if whole else polygons.tables
+        self.crs: CRS | pyproj.CRS = polygons.crs
+        self.count = 0
+        self.failure: BaseException | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the pieces; what goes wrong with one is kept, for C code between here and the caller forgets it."""
+        try:
+            for table in self._tables:
+                self.count += len(table)
+                yield from table.to_batches()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
+    columns = pa.Table.from_pandas(frame[list(COLUMNS)], SCHEMA.remove(len(COLUMNS)), preserve_index=False)
+    return columns.append_column(SCHEMA.field(GEOMETRY), pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary()))
+
+
+def _write(stream: _Counted, path: Path) -> None:
+    suffix = path.suffix.lower()
+    crs = pyproj.CRS.from_user_input(stream.crs)
+    if suffix == ".parquet":
+        _write_parquet(stream, path, crs)
+        return
+    reader = pa.RecordBatchReader.from_batches(SCHEMA, stream.batches())
+    if suffix == ".shp":
+        reader = _renamed(reader)
+    epsg = crs.to_epsg()
+    with _unsynchronised():
+        write_arrow(
+            reader,
+            path,
+            layer=LAYER if suffix == ".gpkg" else path.stem,
+            driver=FORMATS[suffix],
+            geometry_name=GEOMETRY,
+            # A shapefile makes no difference between polygons and multipolygons.
+            geometry_type="Polygon" if suffix == ".shp" else "MultiPolygon",
+            crs=crs.to_wkt("WKT1_GDAL") if epsg is None else f"EPSG:{epsg}",
+            dataset_options={"VERSION": "1.2"} if suffix == ".gpkg" else {},  # 1.4, the default, makes QGIS 3.22 warn
+            layer_options=_LAYER_OPTIONS.get(suffix, {}),
+        )
+
+
+def _renamed(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    names = [SHAPEFILE_NAMES.get(name, name) for name in SCHEMA.names]
+    schema = pa.schema([field.with_name(name) for field, name in zip(SCHEMA, names, strict=True)])
+    return pa.RecordBatchReader.from_batches(schema, (batch.rename_columns(names) for batch in reader))
+
+
+def _write_parquet(stream: _Counted, path: Path, crs: pyproj.CRS) -> None:
+    """Write GeoParquet 1.0 piece by piece."""
+    column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": crs.to_json_dict()}
+    geo = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
+    schema = SCHEMA.with_metadata({"geo": json.dumps(geo)})
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in stream.batches():
+            writer.write_batch(batch.cast(schema))
+
+
+@contextlib.contextmanager
+def _unsynchronised() -> Iterator[None]:
+    """Let SQLite leave to the end what must be on disk: until then nobody knows the file."""
+    option = "OGR_SQLITE_SYNCHRONOUS"
+    before = pyogrio.get_gdal_config_option(option)
+    pyogrio.set_gdal_config_options({option: "OFF"})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({option: before})
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a path of the target's name in a hidden folder beside it; move what is there into place on success."""
+    folder: Path | None = None
+    lock = FileLock(target.with_name(f".{target.name}.partial.lock"))
+    try:
+        if not lock.acquire():
+            raise OutputError(target, "is being written by another run", "wait for it or choose another output")
+        _remove_leftovers(target)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        yield folder / target.name
+        # A shapefile is several files: the one that is opened goes last, when the others are in place.
+        for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
+            _synchronise(made)
+            made.replace(target.with_name(made.name))
+    except GeosiamError:
+        raise  # pieces may be computed while they are written: what went wrong there is not about this file
+    except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        fact = f"cannot be written ({error})"
+        raise OutputError(target, fact, "check the folder's permissions and the free disk space") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left of writing this target; the lock says that nobody else is at it."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
