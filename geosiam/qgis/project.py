@@ -124,7 +124,7 @@ def _polygon_layers(path: Path, threshold: float, folder: Path) -> list[MapLayer
     return [_polygon_layer(path, layer, f"{source}|layername={layer}", layer, qml) for layer, qml in styles]
 
 
-def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: str) -> MapLayer:  # noqa: PLR0917
+def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: str) -> MapLayer:
     facts = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
     bounds = facts["total_bounds"]
     extent = None if bounds is None else (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3]))
