@@ -172,8 +172,15 @@ def detect(
         remove_leftovers(output)
         cut = vectorize_raster(raster, output, threshold=options.threshold, min_area=options.min_area)
         if project is not None:
-            shown = {"before": before, "after": after, "scores": raster, "polygons": cut.polygons_path}
-            write_project(project, **shown, threshold=cut.threshold, report=scored.summary["pair"])
+            write_project(
+                project,
+                before=before,
+                after=after,
+                scores=raster,
+                polygons=cut.polygons_path,
+                threshold=cut.threshold,
+                report=scored.summary["pair"],
+            )
     made = None if project is None else Path(project)
     return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes, made)
 
