@@ -28,9 +28,9 @@ from qgis.PyQt.QtGui import QColor, QImage, QPainter
 if TYPE_CHECKING:
     from qgis.core import QgsMapLayer
 
-PANEL_PX = 480
+PANEL_PX = 400
 GAP_PX = 8
-LEGEND_PX = 190
+LEGEND_PX = 230
 DPI = 96
 
 
