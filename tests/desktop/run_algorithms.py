@@ -1,7 +1,9 @@
 """Run by QGIS's own Python: run algorithms of the plugin through Processing, print what came of each as a JSON list.
 
 Usage: python3 run_algorithms.py '{"plugins": FOLDER, "setting": TEXT, "runs": [{"algorithm": ID, "parameters": {...},
-"cancel": true or false}...]}'. With "cancel" a run is cancelled as soon as it has made some progress.
+"cancel": true or false, "layers": [NAME...]}...]}'. With "cancel" a run is cancelled as soon as it has made some
+progress. Parameters named in "layers" are given as layers of the project instead of paths. Results are loaded into the
+project, as the dialog does it.
 """
 
 import json
@@ -10,7 +12,6 @@ import sys
 
 from qgis.core import (
     QgsApplication,
-    QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProject,
@@ -25,6 +26,7 @@ sys.path += [asked["plugins"], QgsApplication.pkgDataPath() + "/python/plugins"]
 
 from processing.core.Processing import Processing  # noqa: E402
 from processing.core.ProcessingConfig import ProcessingConfig  # noqa: E402
+from processing.tools.general import runAndLoadResults  # noqa: E402
 
 import geosiam_processing  # noqa: E402 - found only now
 
@@ -60,15 +62,14 @@ def run(algorithm, parameters, *, cancel=False, layers=()):
         QgsProject.instance().addMapLayer(layer)
         parameters[name] = layer.id()
     feedback = Feedback(cancel=cancel)
-    context = QgsProcessingContext()
-    context.setProject(QgsProject.instance())
-    instance = QgsApplication.processingRegistry().createAlgorithmById(algorithm)
+    before = set(QgsProject.instance().mapLayers())
     try:
-        results, done = instance.run(parameters, context, feedback, {}, False)  # noqa: FBT003
+        results = runAndLoadResults(algorithm, parameters, feedback)
     except QgsProcessingException as error:
-        results, done = {"error": str(error)}, False
-    loaded = [details.name for details in context.layersToLoadOnCompletion().values()]
-    return {"done": done, "results": results, "heard": feedback.heard, "steps": feedback.steps, "loaded": loaded}
+        results = {"error": str(error)}
+    loaded = [layer for key, layer in QgsProject.instance().mapLayers().items() if key not in before]
+    styles = {layer.name(): layer.renderer().type() for layer in loaded}
+    return {"results": results, "heard": feedback.heard, "steps": feedback.steps, "loaded": styles}
 
 
 seen = [run(**one) for one in asked["runs"]]

@@ -212,6 +212,7 @@ def test_algorithms_through_processing(
 
     vectorize_raster(scores, tmp_path / "d.gpkg", threshold=0.9, min_area="0.5m2")
     assert_same(tmp_path / "c.gpkg", tmp_path / "d.gpkg")
+    assert cut["loaded"] == {"Anomalies": "graduatedSymbol"}
     assert cut["results"]["COUNT"] == len(geopandas.read_file(tmp_path / "d.gpkg", layer="anomalies"))
 
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
@@ -226,7 +227,7 @@ def test_algorithms_through_processing(
     assert any("going on where a run was interrupted" in text for kind, text in resumed["heard"] if kind == "warning")
     assert resumed["steps"][0] > cancelled["steps"][0]
     assert resumed["steps"] == sorted(resumed["steps"])
-    assert sorted(resumed["loaded"]) == ["Anomalies", "Anomaly scores"]
+    assert resumed["loaded"] == {"Anomalies": "graduatedSymbol", "Anomaly scores": "singlebandpseudocolor"}
     assert_same(tmp_path / "b.gpkg", expected)
     assert_same_scores(tmp_path / "b.tif", scores)
     assert not list(tmp_path.glob(".*.partial.*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from processing.core.ProcessingConfig import ProcessingConfig
 from qgis.core import (
@@ -12,6 +12,7 @@ from qgis.core import (
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingException,
+    QgsProcessingLayerPostProcessorInterface,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
@@ -42,6 +43,23 @@ class SceneParameter(QgsProcessingParameterRasterLayer):
     def checkValueIsAcceptable(self, value: Any, context: QgsProcessingContext | None = None) -> bool:  # noqa: ANN401
         """Accept any text: folders and patterns of tiles and URLs are scenes to geosiam and no layers to QGIS."""
         return (isinstance(value, str) and bool(value)) or super().checkValueIsAcceptable(value, context)
+
+
+class OwnStyle(QgsProcessingLayerPostProcessorInterface):
+    """Gives a result the style that its file brings along, without which Processing loads layers."""
+
+    _alive: ClassVar[list[OwnStyle]] = []  # QGIS keeps the C++ half only
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive.append(self)
+
+    def postProcessLayer(
+        self, layer: QgsMapLayer, _context: QgsProcessingContext, _feedback: QgsProcessingFeedback
+    ) -> None:
+        layer.loadDefaultStyle()
+        layer.triggerRepaint()
+        self._alive.remove(self)
 
 
 class GeosiamAlgorithm(QgsProcessingAlgorithm):
@@ -138,6 +156,12 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
             kind = layer.providerType()
             raise QgsProcessingException(f"{layer.name()} comes from {kind}; save it as a GeoTIFF first")
         return layer.source().split("|")[0]
+
+    def styled(self, path: str, context: QgsProcessingContext) -> str:
+        """Return the path of a result, which is drawn with its own style if it is loaded."""
+        if context.willLoadLayerOnCompletion(path):
+            context.layerToLoadOnCompletionDetails(path).setPostProcessor(OwnStyle())
+        return path
 
     def run_command(self, arguments: list[str], feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Run geosiam and return the JSON object that it prints.

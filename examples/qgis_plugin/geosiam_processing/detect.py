@@ -125,7 +125,8 @@ class DetectAnomalies(GeosiamAlgorithm):
             ["detect", *arguments, "-o", polygons, "--scores", scores, "--json", "--progress", "json"], feedback
         )
 
-        results = {"OUTPUT": polygons, "SCORES": scores, "COUNT": said["count"], "USED_THRESHOLD": said["threshold"]}
+        results = {"OUTPUT": self.styled(polygons, context), "SCORES": self.styled(scores, context)}
+        results |= {"COUNT": said["count"], "USED_THRESHOLD": said["threshold"]}
         return {**results, "PROJECT": project} if project else results
 
     def _options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[str]:

@@ -48,4 +48,4 @@ class VectoriseScores(GeosiamAlgorithm):
             ["vectorize", scores, *self.cut(parameters, context), "-o", polygons, "--json"], feedback
         )
 
-        return {"OUTPUT": polygons, "COUNT": said["count"]}
+        return {"OUTPUT": self.styled(polygons, context), "COUNT": said["count"]}
