@@ -11,10 +11,10 @@ BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check slow bench clean
+.PHONY: help setup demo test check slow bench qgis-plugin clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(INSTALLED)  ## set up .venv (every other target does so by itself)
 
@@ -45,6 +45,9 @@ slow: $(INSTALLED)  ## run the tests that take minutes
 
 bench: $(INSTALLED)  ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+qgis-plugin:  ## build dist/geosiam_processing.zip, which QGIS installs from ZIP
+	$(PYTHON) examples/qgis_plugin/build.py dist
 
 clean:  ## remove .venv and everything that can be made again
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output

@@ -24,6 +24,7 @@ from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.preflight import preflight
 from geosiam.provenance import identity, origin, provenance, raster_tags
+from geosiam.qgis.project import check_project, write_project
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces, vectorize
 from geosiam.vector.witness import PixelWitness
@@ -118,6 +119,8 @@ class DetectResult:
         Facts about the pair and the run, as JSON can hold them; ``warnings`` is what the user should know.
     holes
         Where a scene cannot be decoded and nothing was scored; none unless the options say to skip such blocks.
+    project_path
+        The QGIS project; None unless it was asked for.
     """
 
     polygons_path: Path
@@ -126,6 +129,7 @@ class DetectResult:
     threshold: float
     summary: dict[str, Any] = field(repr=False)
     holes: tuple[Hole, ...] = ()
+    project_path: Path | None = None
 
 
 def detect(
@@ -134,6 +138,7 @@ def detect(
     output: str | Path,
     *,
     scores: str | Path | None = None,
+    project: str | Path | None = None,
     options: DetectOptions = DetectOptions(),
     on_progress: Progress | None = None,
 ) -> DetectResult:
@@ -148,6 +153,8 @@ def detect(
         Target of the polygons; the suffix chooses the format.
     scores
         Target of the score raster; None: beside ``output``, same stem, ``.tif``.
+    project
+        Target of a QGIS project (``.qgz``) that shows scenes, scores and polygons; None: there is none.
     options
         See :class:`DetectOptions`.
     on_progress
@@ -162,12 +169,25 @@ def detect(
     _spare_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
     check_place(raster)
+    if project is not None:
+        check_project(project)
     with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
         threshold = _recorded_threshold(finished) if options.threshold == "auto" else options.threshold
         witness = PixelWitness(pair, finished.stride, threshold, coloured=pair.coloured)
         cut = _cut(finished, output, options.of_polygons(threshold), witness)
-    return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes)
+        if project is not None:
+            write_project(
+                project,
+                before=before,
+                after=after,
+                scores=raster,
+                polygons=cut.polygons_path,
+                threshold=cut.threshold,
+                report=scored.summary["pair"],
+            )
+    made = None if project is None else Path(project)
+    return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes, made)
 
 
 def score_to_raster(

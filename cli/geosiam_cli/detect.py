@@ -18,15 +18,20 @@ if TYPE_CHECKING:
         "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.5 --seed-threshold 0.9 --smooth",
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
+        "geosiam detect before.tif after.tif -o anomalies.gpkg --qgz anomalies.qgz",
         "geosiam detect https://host/before.tif https://host/after.tif -o x.gpkg --scheduler tcp://host:8786",
     ),
 )
 @options.scenes
 @options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
 @options.scores
+@options.project
 @options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
+@options.progress
 @options.json_output
-def command(*, before: str, after: str, output_path: Path, scores: Path | None, chosen: dict[str, Any]) -> None:
+def command(
+    *, before: str, after: str, output_path: Path, scores: Path | None, project: Path | None, chosen: dict[str, Any]
+) -> None:
     """Find what changed between two scenes and outline it.
 
     BEFORE and AFTER are georeferenced rasters of the same place: files, folders or "patterns" of tiles, or URLs that
@@ -40,10 +45,17 @@ def command(*, before: str, after: str, output_path: Path, scores: Path | None, 
 
     with progress.progress_report("scoring") as on_progress:
         found = detect(
-            before, after, output_path, scores=scores, options=DetectOptions(**chosen), on_progress=on_progress
+            before,
+            after,
+            output_path,
+            scores=scores,
+            project=project,
+            options=DetectOptions(**chosen),
+            on_progress=on_progress,
         )
     output.warnings(found.summary)
     paths = {"polygons": found.polygons_path, "scores": found.scores_path}
+    paths |= {} if found.project_path is None else {"project": found.project_path}
     numbers = {"count": found.count, "threshold": found.threshold, "summary": found.summary, "holes": found.holes}
     output.result(list(paths.values()), as_json=paths | numbers)
     output.remark(f"{found.count} polygons with a score of at least {found.threshold:.3g}")

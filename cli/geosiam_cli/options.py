@@ -85,6 +85,21 @@ json_output = click.option(
 )
 
 
+def _remember_progress(context: click.Context, _param: click.Parameter, value: str) -> None:
+    context.ensure_object(State).progress_json = value == "json"
+
+
+progress = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json"]),
+    default="auto",
+    show_default="a bar where stderr is a terminal",
+    expose_value=False,
+    callback=_remember_progress,
+    help="How progress is shown on stderr; json gives another program an object a line.",
+)
+
+
 def scenes(function: Function) -> Function:
     """Add the two scenes. They are text, not paths: whatever GDAL reads is fine, URLs too."""
     after = click.argument("after", metavar="AFTER")
@@ -102,6 +117,15 @@ scores = click.option(
     metavar="FILE",
     show_default="beside the output, as .tif",
     help="Where the score raster goes.",
+)
+
+project = click.option(
+    "--qgz",
+    "project",
+    type=PATH,
+    metavar="FILE",
+    show_default="none",
+    help="QGIS project to write (.qgz), which shows both scenes, the scores and the polygons.",
 )
 
 LIBRARY_OPTIONS: dict[str, Decorator] = {

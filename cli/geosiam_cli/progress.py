@@ -1,12 +1,15 @@
-"""A progress bar on stderr, where a person is watching; log lines where nobody is."""
+"""A progress bar on stderr, where a person is watching; log lines where nobody is; JSON lines where a program is."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+import click
 
 from geosiam_cli import state
 
@@ -63,9 +66,30 @@ def progress_report(description: str, unit: str = "px") -> Iterator[Report]:
     description, unit
         As in :func:`progress_callback`.
     """
-    watched = sys.stderr.isatty() and not state.current().quiet
-    with _bar(description, unit) if watched else _log_lines(description, unit) as report:
+    if state.current().progress_json:
+        shown = _json_lines(description, unit)
+    elif sys.stderr.isatty() and not state.current().quiet:
+        shown = _bar(description, unit)
+    else:
+        shown = _log_lines(description, unit)
+    with shown as report:
         yield report
+
+
+@contextmanager
+def _json_lines(description: str, unit: str) -> Iterator[Report]:
+    """Write ``{"progress": {"stage": ..., "done": ..., "total": ..., "unit": ...}}`` for every per mille at most."""
+    reported = -1
+
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal reported
+        part = 1000 * done // total if total else 1000
+        if part > reported:
+            reported = part
+            said = {"stage": description, "done": done, "total": total, "unit": unit, "note": note}
+            click.echo(json.dumps({"progress": said}), err=True)
+
+    yield report
 
 
 @contextmanager

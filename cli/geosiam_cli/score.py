@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @options.scenes
 @options.output("Score raster to write (GeoTIFF).")
 @options.library_options(*options.COMPARISON, *options.EXECUTION)
+@options.progress
 @options.json_output
 def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any]) -> None:
     """Score how much two scenes differ, without making polygons.

@@ -19,11 +19,14 @@ class State:
         How often ``-v`` was given, minus how often ``-q`` was.
     answered
         The one JSON object is on stdout: what comes after goes to stderr only.
+    progress_json
+        Progress is a JSON object a line on stderr, for another program to read.
     """
 
     json: bool = False
     verbosity: int = 0
     answered: bool = False
+    progress_json: bool = False
 
     @property
     def quiet(self) -> bool:

@@ -146,9 +146,7 @@ def polygon_pieces(
 class _Maker:
     """Makes the pieces of one table."""
 
-    def __init__(
-        self, field: ScoreField, options: PolygonOptions, origin: Origin, witness: Witness | None
-    ) -> None:
+    def __init__(self, field: ScoreField, options: PolygonOptions, origin: Origin, witness: Witness | None) -> None:
         self._field, self._options, self._origin, self._witness = field, options, origin, witness
         self._scores = field.scores
         self._areas = CellAreas(self._scores.grid, self._scores.extent)

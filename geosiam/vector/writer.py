@@ -142,7 +142,9 @@ class _Counted:
 
 def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
     columns = pa.Table.from_pandas(frame[list(COLUMNS)], SCHEMA.remove(len(COLUMNS)), preserve_index=False)
-    return columns.append_column(SCHEMA.field(GEOMETRY), pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary()))
+    return columns.append_column(
+        SCHEMA.field(GEOMETRY), pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary())
+    )
 
 
 def _write(stream: _Counted, path: Path) -> None:

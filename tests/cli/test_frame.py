@@ -119,7 +119,11 @@ def test_commands_in_the_documents_parse(line: str) -> None:
 )
 def test_stated_defaults_are_those_of_the_library(command: str, names: dict, module: str, library: str) -> None:
     defaults = eval(library, vars(importlib.import_module(module)))
-    switches = {"register": ("no-register", "register"), "restart": ("resume", "restart"), "smooth": ("no-smooth", "smooth")}
+    switches = {
+        "register": ("no-register", "register"),
+        "restart": ("resume", "restart"),
+        "smooth": ("no-smooth", "smooth"),
+    }
     stated = {p.name: p.show_default for p in load(command).params if isinstance(p, click.Option)}
     for name in names:
         default = getattr(defaults, name)

@@ -1,0 +1,196 @@
+"""What the three algorithms have in common: parameters of the comparison, and running the command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from processing.core.ProcessingConfig import ProcessingConfig
+from qgis.core import (
+    QgsMapLayer,
+    QgsProcessing,
+    QgsProcessingAlgorithm,
+    QgsProcessingException,
+    QgsProcessingLayerPostProcessorInterface,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProcessingParameterVectorLayer,
+    QgsProcessingUtils,
+)
+from qgis.PyQt.QtGui import QIcon
+
+from geosiam_processing import command
+from geosiam_processing.settings import EXECUTABLE
+
+if TYPE_CHECKING:
+    from qgis.core import QgsProcessingContext, QgsProcessingFeedback
+
+    Parameters = dict[str, Any]
+
+_ENDED_INCOMPLETE, _REFUSED, _USAGE = 4, 3, 2
+_NOT_FOUND = (
+    "the command geosiam is not found; install it (pip install geosiam) and name it in Settings > Options > "
+    "Processing > Providers > geosiam, or in the environment variable GEOSIAM_EXECUTABLE"
+)
+
+
+class SceneParameter(QgsProcessingParameterRasterLayer):
+    """A scene: a raster layer, or whatever else geosiam takes, which says itself what is wrong with it."""
+
+    def checkValueIsAcceptable(self, value: Any, context: QgsProcessingContext | None = None) -> bool:  # noqa: ANN401
+        """Accept any text: folders and patterns of tiles and URLs are scenes to geosiam and no layers to QGIS."""
+        return (isinstance(value, str) and bool(value)) or super().checkValueIsAcceptable(value, context)
+
+
+class OwnStyle(QgsProcessingLayerPostProcessorInterface):
+    """Gives a result the style that its file brings along, without which Processing loads layers."""
+
+    _alive: ClassVar[list[OwnStyle]] = []  # QGIS keeps the C++ half only
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive.append(self)
+
+    def postProcessLayer(
+        self, layer: QgsMapLayer, _context: QgsProcessingContext, _feedback: QgsProcessingFeedback
+    ) -> None:
+        layer.loadDefaultStyle()
+        layer.triggerRepaint()
+        self._alive.remove(self)
+
+
+class GeosiamAlgorithm(QgsProcessingAlgorithm):
+    """An algorithm that is a command of geosiam."""
+
+    def createInstance(self) -> GeosiamAlgorithm:
+        return type(self)()
+
+    def icon(self) -> QIcon:
+        return self.provider().icon() if self.provider() is not None else QIcon()
+
+    def add(self, parameter: QgsProcessingParameterDefinition, explained: str, *, advanced: bool = False) -> None:
+        """Add a parameter with its tool tip."""
+        parameter.setHelp(explained)
+        if advanced:
+            parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+        self.addParameter(parameter)
+
+    def add_scenes(self) -> None:
+        """Add the two scenes."""
+        self.add(
+            SceneParameter("BEFORE", "First scene (before)"),
+            "Georeferenced raster; the result is on its grid. A layer, a file, a folder or pattern of tiles, a URL.",
+        )
+        self.add(
+            SceneParameter("AFTER", "Second scene (after)"),
+            "Raster of the same place at another time; it is put on the grid of the first one, whatever its own is.",
+        )
+
+    def add_threshold(self) -> None:
+        """Add what cuts polygons out of scores."""
+        double = QgsProcessingParameterNumber.Type.Double
+        self.add(
+            QgsProcessingParameterNumber("THRESHOLD", "Threshold", double, optional=True, minValue=0.001, maxValue=1.0),
+            "Score from which a cell belongs to a polygon. Not set: what suits the model.",
+        )
+        self.add(
+            QgsProcessingParameterString("MIN_AREA", "Smallest area, such as 1.5m2 or 20px", optional=True),
+            "Polygons smaller than this are left out: in square metres, or in pixels of the first scene.",
+        )
+
+    def add_comparison(self) -> None:
+        """Add what decides the scores."""
+        self.add(
+            QgsProcessingParameterString("MODEL", "Model", optional=True),
+            "A name that 'geosiam models' lists, such as survey-fine, or a weights file. Empty: the default.",
+        )
+        self.add(
+            QgsProcessingParameterString("BANDS", "Bands for red, green and blue, such as 4,3,2", optional=True),
+            "One or three band numbers of both scenes, counted from 1. Empty: by colour interpretation.",
+        )
+        polygons = [QgsProcessing.SourceType.TypeVectorPolygon]
+        self.add(
+            QgsProcessingParameterVectorLayer("VALID_AREA", "Valid area", polygons, optional=True),
+            "Polygons to stay inside of; what is outside is neither read nor scored.",
+        )
+
+    def comparison(
+        self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> list[str]:
+        """Return the scenes and the options that decide the scores, as the command takes them."""
+        arguments = [self.scene(parameters, name, context) for name in ("BEFORE", "AFTER")]
+        for name, option in (("MODEL", "--model"), ("BANDS", "--bands")):
+            arguments += self.text(parameters, name, option, context)
+        if parameters.get("VALID_AREA"):
+            area = self.parameterAsCompatibleSourceLayerPath(
+                parameters, "VALID_AREA", context, ["gpkg", "shp", "geojson"], "gpkg", feedback
+            )
+            arguments += ["--valid-area", area]
+        return arguments
+
+    def cut(self, parameters: Parameters, context: QgsProcessingContext) -> list[str]:
+        """Return the options that cut polygons out of scores."""
+        return [
+            *self.text(parameters, "THRESHOLD", "--threshold", context),
+            *self.text(parameters, "MIN_AREA", "--min-area", context),
+        ]
+
+    def text(self, parameters: Parameters, name: str, option: str, context: QgsProcessingContext) -> list[str]:
+        """Return an option, or nothing where the user gave none: the default is geosiam's own."""
+        value = self.parameterAsString(parameters, name, context) if parameters.get(name) is not None else ""
+        return [f"{option}={value}"] if value else []
+
+    def scene(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> str:
+        """Return what the command opens: the source of a layer, or the text as it is."""
+        layer = parameters[name]
+        if not isinstance(layer, QgsMapLayer):
+            value = self.parameterAsString(parameters, name, context)
+            may_load = False
+            layer = QgsProcessingUtils.mapLayerFromString(value, context, may_load)
+        if layer is None:
+            return value
+        if layer.providerType() != "gdal":
+            kind = layer.providerType()
+            raise QgsProcessingException(f"{layer.name()} comes from {kind}; save it as a GeoTIFF first")
+        return layer.source().split("|")[0]
+
+    def styled(self, path: str, context: QgsProcessingContext) -> str:
+        """Return the path of a result, which is drawn with its own style if it is loaded."""
+        if context.willLoadLayerOnCompletion(path):
+            context.layerToLoadOnCompletionDetails(path).setPostProcessor(OwnStyle())
+        return path
+
+    def run_command(self, arguments: list[str], feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        """Run geosiam and return the JSON object that it prints.
+
+        Raises
+        ------
+        QgsProcessingException
+            The command is not found, refuses its input, fails or is cancelled: one line says why.
+        """
+        executable = command.find_executable(ProcessingConfig.getSetting(EXECUTABLE) or "", os.environ)
+        if executable is None:
+            raise QgsProcessingException(_NOT_FOUND)
+        whole = [executable, *arguments]
+        feedback.pushCommandInfo(shlex.join(whole))
+        try:
+            outcome = command.run(whole, command.clean_environment(executable, os.environ), feedback)
+        except OSError as error:
+            raise QgsProcessingException(f"{executable} cannot be started ({error}); {_NOT_FOUND}") from error
+        return self._judged(outcome, feedback)
+
+    def _judged(self, outcome: command.Outcome, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        if outcome.cancelled:
+            kept = "cancelled; run it again with the same outputs to go on where it stopped"
+            raise QgsProcessingException(kept)
+        if outcome.code == _ENDED_INCOMPLETE and "error" not in outcome.result:
+            feedback.pushWarning(outcome.error)
+        elif outcome.code in (_REFUSED, _USAGE, _ENDED_INCOMPLETE):
+            raise QgsProcessingException(outcome.error)
+        elif outcome.code:
+            how = f"signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
+            raise QgsProcessingException(f"geosiam ended unexpectedly ({how}): {outcome.error}")
+        return outcome.result

@@ -1,0 +1,135 @@
+"""What a project shows: a layer for each file, with where it lies and how it is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, fromstring
+
+from geosiam.qgis import elements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geosiam.qgis.elements import Bounds
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """One layer of a project.
+
+    Parameters
+    ----------
+    name
+        What the legend calls it.
+    source
+        Where QGIS finds it: a path relative to the project, or what GDAL opens.
+    kind
+        ``raster`` or ``vector``.
+    crs
+        Its coordinate system, in any words that pyproj knows.
+    bounds
+        Its extent in that coordinate system; None where it has none.
+    style
+        The children of a QGIS style, such as ``pipe`` or ``renderer-v2``.
+    date
+        ``before`` or ``after`` for a scene.
+    unfolded
+        Whether the legend shows its classes from the start.
+    theme
+        Whether it is part of the map themes that show one of the dates.
+    """
+
+    name: str
+    source: str
+    kind: str
+    crs: str
+    bounds: Bounds | None
+    style: tuple[Element, ...]
+    date: str | None = None
+    unfolded: bool = False
+    theme: bool = False
+
+    @property
+    def id(self) -> str:
+        """Return what the parts of the project call it."""
+        return f"{self.kind}_{hashlib.sha256(f'{self.name} {self.source}'.encode()).hexdigest()[:16]}"
+
+    @property
+    def provider(self) -> str:
+        """Return what of QGIS opens it."""
+        return "gdal" if self.kind == "raster" else "ogr"
+
+    def element(self) -> Element:
+        """Return the layer as XML."""
+        layer = Element("maplayer", type=self.kind)
+        if self.kind == "vector":
+            layer.set("geometry", "Polygon")
+        if self.bounds is not None:
+            layer.append(elements.extent(self.bounds))
+        SubElement(layer, "id").text = self.id
+        SubElement(layer, "datasource").text = self.source
+        SubElement(layer, "layername").text = self.name
+        SubElement(layer, "srs").append(elements.spatial_reference(self.crs))
+        provider = SubElement(layer, "provider")
+        provider.text = self.provider
+        if self.kind == "vector":
+            provider.set("encoding", "UTF-8")
+        styles = SubElement(layer, "map-layer-style-manager", current="default")
+        SubElement(styles, "map-layer-style", name="default")
+        layer.extend(self.style)
+        return layer
+
+
+def of_qml(qml: str) -> tuple[Element, ...]:
+    """Return the parts of a style that geosiam wrote as a file."""
+    return tuple(fromstring(qml))  # noqa: S314 - we wrote it ourselves
+
+
+def colour_composite(
+    bands: Sequence[int], low: Sequence[float], high: Sequence[float], alpha: int | None
+) -> tuple[Element, ...]:
+    """Return the style of a scene: its channels stretched as the network sees them.
+
+    Parameters
+    ----------
+    bands
+        1-based bands for red, green and blue; or one band, which is drawn grey.
+    low, high
+        The measured values of each of them that are drawn as 0 and 1.
+    alpha
+        1-based band that says how opaque a pixel is.
+    """
+    pipe = Element("pipe")
+    common = {"opacity": "1", "alphaBand": str(-1 if alpha is None else alpha)}
+    if len(set(bands)) == 1:
+        chosen = {"type": "singlebandgray", "grayBand": str(bands[0]), "gradient": "BlackToWhite"}
+        renderer = SubElement(pipe, "rasterrenderer", {**chosen, **common})
+        renderer.append(_stretch("contrastEnhancement", low[0], high[0]))
+        return (pipe,)
+    colours = ("red", "green", "blue")
+    channels = {f"{colour}Band": str(band) for colour, band in zip(colours, bands, strict=True)}
+    renderer = SubElement(pipe, "rasterrenderer", {"type": "multibandcolor", **channels, **common})
+    for colour, lowest, highest in zip(colours, low, high, strict=True):
+        renderer.append(_stretch(f"{colour}ContrastEnhancement", lowest, highest))
+    return (pipe,)
+
+
+def palette(band: int, colours: dict[int, tuple[int, ...]]) -> tuple[Element, ...]:
+    """Return the style of a scene whose values stand for colours (red, green, blue, alpha; 0 to 255)."""
+    pipe = Element("pipe")
+    chosen = {"type": "paletted", "band": str(band), "opacity": "1", "alphaBand": "-1"}
+    entries = SubElement(SubElement(pipe, "rasterrenderer", chosen), "colorPalette")
+    for value, (red, green, blue, alpha) in colours.items():
+        colour = f"#{red:02x}{green:02x}{blue:02x}"
+        SubElement(entries, "paletteEntry", value=str(value), color=colour, label=str(value), alpha=str(alpha))
+    return (pipe,)
+
+
+def _stretch(name: str, low: float, high: float) -> Element:
+    element = Element(name)
+    SubElement(element, "minValue").text = repr(low)
+    SubElement(element, "maxValue").text = repr(high)
+    SubElement(element, "algorithm").text = "StretchToMinimumMaximum"
+    return element
