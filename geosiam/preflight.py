@@ -43,24 +43,27 @@ def preflight(
             "blocks": len(lattice),
             "workers": workers,
             "estimated_seconds": round(_estimated_seconds(pair, scorer, workers), 1),
-            "estimated_memory_mb": round(_estimated_memory(scorer, workers) / 1e6),
+            "estimated_memory_mb": round(estimated_memory(scorer, workers) / 1e6),
         }
 
 
 def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
-    """Extrapolate from the forward pass over one block's share of pixels."""
+    rows, cols = pair.overlap.shape
+    return seconds_per_pixel(scorer) * rows * cols / min(workers, default_workers())
+
+
+def seconds_per_pixel(scorer: Scorer) -> float:
+    """Measure the forward pass of one thread over one block's share of pixels."""
     config = scorer.network.config
     side = 256 + config.halo.before + config.halo.after
     sample = np.zeros((config.channels, side, side), np.float32)
     scorer.probabilities(sample, sample)  # the first pass also sets the library up
     start = time.perf_counter()
     scorer.probabilities(sample, sample)
-    per_pixel = (time.perf_counter() - start) / 256**2
-    rows, cols = pair.overlap.shape
-    return per_pixel * rows * cols / min(workers, default_workers())
+    return (time.perf_counter() - start) / 256**2
 
 
-def _estimated_memory(scorer: Scorer, workers: int) -> float:
+def estimated_memory(scorer: Scorer, workers: int) -> float:
     """Estimate the peak in bytes: the interpreter with its libraries, and the widest layer of a block a worker."""
     config = scorer.network.config
     first = config.convolutions[0]
