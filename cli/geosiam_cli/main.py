@@ -1,6 +1,7 @@
 """The entry point ``geosiam``: finds the command, runs it and turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 unexpected, a bug; 2 usage; 3 input refused; 4 finished, but some windows failed; 130 interrupted.
+Exit codes: 0 done; 1 unexpected, a bug; 2 usage; 3 input refused; 4 finished, but in part;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from geosiam_cli.state import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("detect", "score", "vectorize", "info", "demo", "train", "paper", "models")  # the order of the help
+COMMANDS = (
+    "detect",
+    "score",
+    "vectorize",
+    "info",
+    "batch",
+    "demo",
+    "train",
+    "paper",
+    "models",
+)  # the order of the help
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 

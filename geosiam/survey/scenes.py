@@ -13,6 +13,7 @@ import pyproj
 import rasterio
 import shapely
 from shapely.affinity import translate
+from shapely.geometry.polygon import orient
 
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
 from geosiam.imagery.grid import apply_affine
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _SUFFIXES = frozenset({".tif", ".tiff", ".gtiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".webp", ".asc"})
-_POINTS = 9  # along a side of a footprint, whose sides are curves in another coordinate system
+_POINTS = 8  # along a side of a footprint, whose sides are curves in another coordinate system
 
 
 @dataclass(frozen=True)
@@ -157,18 +158,18 @@ def place_and_date(scene: str) -> tuple[str, SceneDate | None]:
 
 def footprint_of(grid: Grid) -> shapely.Polygon:
     """Return the outline of a grid in longitude and latitude; across the dateline longitudes go on beyond 180."""
-    t = np.linspace(0, 1, _POINTS)
+    t = np.linspace(0, 1, _POINTS, endpoint=False)
     o, e = np.zeros(_POINTS), np.ones(_POINTS)
-    cols = np.concatenate([t, e, t[::-1], o]) * grid.width
-    rows = np.concatenate([o, t, e, t[::-1]]) * grid.height
+    cols = np.concatenate([t, e, 1 - t, o]) * grid.width
+    rows = np.concatenate([o, t, e, 1 - t]) * grid.height
     x, y = apply_affine(grid.transform, cols, rows)
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
     lon, lat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise ValueError("lies outside of where its coordinate system is defined")
     lon = np.degrees(np.unwrap(np.radians(lon)))
-    outline = shapely.Polygon(np.column_stack([lon, lat]))
-    return outline if outline.is_valid else outline.convex_hull
+    outline = shapely.Polygon(np.column_stack([lon, lat]).round(7))
+    return orient(outline if outline.is_valid else outline.convex_hull)
 
 
 def _holds_tiles(entry: Path) -> bool:
