@@ -35,8 +35,8 @@ class Crew(Protocol):
         """Return whether a pair may start now."""
         ...
 
-    def start(self, job: Job, need: Need) -> None:
-        """Begin a pair."""
+    def start(self, job: Job, need: Need) -> int | None:
+        """Begin a pair; return the id of its process on this machine, if it has one."""
         ...
 
     def next(self, seconds: float) -> Event | None:
@@ -89,12 +89,13 @@ class LocalCrew:
         """Return whether the budget has room for a pair."""
         return self._budget.has_room([post.need for post in self._posts.values() if post.need], need)
 
-    def start(self, job: Job, need: Need) -> None:
+    def start(self, job: Job, need: Need) -> int:
         """Give a pair to a process that waits, or to a new one."""
         idle = [post for post in self._posts.values() if post.need is None]
         post = idle[0] if idle else self._engage()
         post.need = need
         post.child.run(job)
+        return post.child.pid
 
     def next(self, seconds: float) -> Event | None:
         """Return what happened next."""

@@ -65,17 +65,17 @@ class DaskCrew:
             return not self._led
         return len(self._running) < _LATER_DISTURBANCE * self._threads()
 
-    def start(self, job: Job, need: Need) -> None:
+    def start(self, job: Job, need: Need) -> int | None:
         """Send a small pair to the cluster; let a process here send the blocks of a large one."""
         if need.threads > 1:
             self._led.add(job.name)
             address = str(self._client.scheduler_info()["address"])
             led = replace(job, options=replace(job.options, scheduler=address))
-            self._leaders.start(led, replace(need, threads=1))
-            return
+            return self._leaders.start(led, replace(need, threads=1))
         future = self._client.submit(run_here, job.to_line(), self._topic, pure=False, retries=0)
         self._running[job.name] = future
         future.add_done_callback(lambda done: self._finished(job.name, done))
+        return None
 
     def next(self, seconds: float) -> Event | None:
         """Return what happened next, on the cluster or here."""

@@ -132,10 +132,16 @@ class Runner:
         pair = ticket.pair
         options = replace(ticket.options, workers=need.threads, scheduler=None, restart=ticket.restart)
         self._running[pair.name] = ticket
-        details = {"before": pair.before, "after": pair.after, "attempt": ticket.attempts, "threads": need.threads}
+        process = self._crew.start(Job(pair.name, pair.before, pair.after, str(ticket.folder), options), need)
+        details = {
+            "before": pair.before,
+            "after": pair.after,
+            "attempt": ticket.attempts,
+            "threads": need.threads,
+            "pid": process,
+        }
         self._note(ticket, "start", {**details, "options": options.to_dict()})
         self._tell("start", pair.name, details)
-        self._crew.start(Job(pair.name, pair.before, pair.after, str(ticket.folder), options), need)
 
     def _handle(self, ticket: Ticket, event: Event) -> None:
         data = event.data

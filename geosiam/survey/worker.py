@@ -36,7 +36,7 @@ class _Channel:
         self._lock = threading.Lock()
         self.pair = ""
 
-    def say(self, kind: str, **data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    def say(self, kind: str, /, **data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._file.write(Event(kind, self.pair, data).to_line() + "\n")
             self._file.flush()
