@@ -18,7 +18,7 @@ from geosiam.survey.jobs import Event, Job
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_TAIL_BYTES = 2000
+_TAIL_BYTES = 16_000
 _MODULE = "geosiam.survey.worker"
 
 
@@ -94,7 +94,8 @@ class Child:
     def _last_words(self) -> str:
         with self._errors as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return file.read().decode(errors="replace").strip()
+            lines = file.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if line and not line.startswith("Extension modules:"))
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

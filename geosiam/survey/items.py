@@ -182,6 +182,7 @@ def _model_item(model: Model) -> dict[str, Any]:
                 "type": "application/octet-stream; application=safetensors",
                 "title": f"SHA-256 {card.checksum}",
                 "roles": ["mlm:model", "mlm:weights"],
+                "bands": [{"name": name} for name in _BANDS],  # STAC allows them above only if an asset has them
                 "mlm:artifact_type": "safetensors.torch.save_file",
             }
         },

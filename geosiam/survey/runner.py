@@ -183,7 +183,8 @@ class Runner:
         if ticket.late:
             return f"{ticket.pair.name}: took longer than {self._time_limit:.0f} s; raise the limit, or look at its log"
         words = (data.get("stderr") or "").splitlines()
-        last = f" ({words[-1]})" if words else ""
+        fatal = [word for word in words if word.startswith("Fatal")] or words[-1:]
+        last = f" ({fatal[0]})" if fatal else ""
         return f"{ticket.pair.name}: {data['reason']}{last}; see its log, or run it alone with geosiam detect"
 
     def _retry_or_fail(self, ticket: Ticket, message: str, *, transient: bool) -> None:
