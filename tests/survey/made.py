@@ -61,9 +61,7 @@ def changed(image: np.ndarray, seed: int, objects: int = 3) -> np.ndarray:
     return other
 
 
-def make_pair(
-    before: Path, after: Path, seed: int, side: int = 160, origin: tuple[float, float] | None = None
-) -> Made:
+def make_pair(before: Path, after: Path, seed: int, side: int = 160, origin: tuple[float, float] | None = None) -> Made:
     """Write a pair; each seed has a place of its own."""
     place = (ORIGIN[0] + 1000.0 * seed, ORIGIN[1]) if origin is None else origin
     image = ground(seed, side, side)

@@ -31,7 +31,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job("one", str(made.before), str(made.after), str(folder / "out"), DetectOptions(workers=1, bands=(1, 2, 3)))
 
 
-def until(crew: LocalCrew, *kinds: str, seconds: float = 120) -> Event:
+def until(crew: LocalCrew, *kinds: str, seconds: float = 300) -> Event:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         event = crew.next(0.1)
@@ -148,7 +148,7 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_events_that_are_no_events_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(
-        "import sys\nprint('a library says hello')\nprint('{\"kind\": \"ready\", \"pair\": \"\", \"data\": {}}')\nsys.exit(3)\n"
+        'import sys\nprint(\'a library says hello\')\nprint(\'{"kind": "ready", "pair": "", "data": {}}\')\nsys.exit(3)\n'
     )
     monkeypatch.setattr("geosiam.survey.child._MODULE", "noisy")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -11,6 +11,9 @@ import pytest
 from geosiam.errors import OptionError
 from geosiam.options import DetectOptions
 from geosiam.survey.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROWS = [
     {"before": "a/x_2019.tif", "after": "b/x_2020.tif", "threshold": "0.7", "bands": "4 1 2", "aoi": "aoi.gpkg"},

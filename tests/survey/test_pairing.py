@@ -76,7 +76,9 @@ def test_dates_in_the_wrong_order_are_noted() -> None:
 
 
 def test_a_series_goes_from_date_to_date() -> None:
-    plan = pair_series([scene(f"s/{name}.tif") for name in ("x_2020", "x_2018", "y_2018", "x_2019", "y_2021", "z_2020")])
+    plan = pair_series(
+        [scene(f"s/{name}.tif") for name in ("x_2020", "x_2018", "y_2018", "x_2019", "y_2021", "z_2020")]
+    )
     assert [pair.name for pair in plan.pairs] == ["x_2019", "x_2020", "y_2021"]
     assert [pair.before_date for pair in plan.pairs] == ["2018", "2019", "2018"]
     assert [(lonely.scene, lonely.reason) for lonely in plan.unpaired] == [

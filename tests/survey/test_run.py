@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas
 import pandas as pd
@@ -20,8 +20,12 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.options import DetectOptions
 from geosiam.survey.api import LOCK, SurveyOptions, estimate, run_survey
 from geosiam.survey.collect import FILES
-from geosiam.survey.results import SurveyEvent, SurveyResult
 from geosiam.survey.source import plan_survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geosiam.survey.results import SurveyEvent, SurveyResult
 
 FP32 = DetectOptions(precision="fp32")
 

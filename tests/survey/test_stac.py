@@ -23,7 +23,7 @@ pystac = pytest.importorskip("pystac")
 YEARS = (2018, 2019, 2020)
 
 
-def item(folder: Path, site: str, year: int, href: str | None = None) -> dict:
+def item(site: str, year: int, href: str | None = None) -> dict:
     square = shapely.box(15.1, 52.3, 15.2, 52.4) if site == "north" else shapely.box(15.22, 52.3, 15.32, 52.4)
     return {
         "type": "Feature",
@@ -55,9 +55,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for year in YEARS[: 3 if site == "north" else 1]:
             path = root / "catalog" / f"{site}-{year}" / f"{site}-{year}.tif"
             write(path, changed(image, year), origin=(ORIGIN[0] + 9000 * seed, ORIGIN[1]))
-            content = item(root, site, year)
+            content = item(site, year)
             made.add_item(pystac.Item.from_dict(content))
-            content = item(root, site, year, href=f"catalog/{site}-{year}/{site}-{year}.tif")
+            content = item(site, year, href=f"catalog/{site}-{year}/{site}-{year}.tif")
             items.append(content)
     made.normalize_and_save(str(root / "catalog"), pystac.CatalogType.SELF_CONTAINED)
     (root / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
@@ -118,7 +118,7 @@ def test_what_is_no_stac_is_refused(tmp_path: Path, server: str) -> None:
 def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
     items = []
     for year in YEARS:
-        content = item(tmp_path, "north", year)
+        content = item("north", year)
         content["assets"]["dem"] = {"href": "dem.tif", "type": "image/tiff; application=geotiff", "roles": ["visual"]}
         content["assets"]["photo"] = {**content["assets"].pop("visual")}
         items.append(content)
