@@ -89,7 +89,7 @@ def command(
     json_log: Path | None,
     chosen: dict[str, Any],
 ) -> None:
-    """Find what changed in many pairs of scenes, whatever happens to some of them.
+    """Find what changed in many pairs, whatever happens to some.
 
     The pairs are the rows of a manifest (before,after[,name,aoi,...] as CSV, JSON or Parquet); or two folders whose
     scenes belong together by name, place and date; or one folder, or a STAC document, of dates that follow each other.

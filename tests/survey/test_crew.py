@@ -147,9 +147,8 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_events_that_are_no_events_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "noisy.py").write_text(
-        'import sys\nprint(\'a library says hello\')\nprint(\'{"kind": "ready", "pair": "", "data": {}}\')\nsys.exit(3)\n'
-    )
+    ready = Event("ready", "", {}).to_line()
+    (tmp_path / "noisy.py").write_text(f"import sys\nprint('hello from a library')\nprint({ready!r})\nsys.exit(3)\n")
     monkeypatch.setattr("geosiam.survey.child._MODULE", "noisy")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     events: list[Event] = []

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from made import make_pair
+from same_result import assert_same
 
 from geosiam.errors import ClusterError
 from geosiam.options import DetectOptions
@@ -20,14 +22,10 @@ from geosiam.survey.api import SurveyOptions, run_survey
 from geosiam.survey.budget import Cost
 from geosiam.survey.source import plan_survey
 
-distributed = pytest.importorskip("distributed")
-sys.path.append(str(Path(__file__).parent.parent / "pipeline"))
-from typing import TYPE_CHECKING
-
-from same_result import assert_same
-
 if TYPE_CHECKING:
     from geosiam.survey.results import SurveyEvent
+
+distributed = pytest.importorskip("distributed")
 
 ROOT = Path(__file__).parents[2]
 FP32 = DetectOptions(precision="fp32")
@@ -39,19 +37,10 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    worker = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0")
+    worker = f"worker {address} --nthreads 1 --no-nanny --no-dashboard --memory-limit 0".split()
     commands = [
-        (
-            "scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            address.rsplit(":", maxsplit=1)[-1],
-            "--no-dashboard",
-            "--no-show",
-        ),
-        (*worker, "--local-directory", str(folder)),
-        (*worker, "--local-directory", str(folder)),
+        f"scheduler --host 127.0.0.1 --port {address.rsplit(':', maxsplit=1)[-1]} --no-dashboard --no-show".split(),
+        *[[*worker, "--local-directory", str(folder)]] * 2,
     ]
     search = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
     processes = [

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 from made import ORIGIN, changed, ground, make_pair, write
+from same_result import assert_same
 
 from geosiam.pipeline import DetectOptions, detect
-
-sys.path.append(str(Path(__file__).parent.parent / "pipeline"))
-from same_result import assert_same
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}", "OMP_NUM_THREADS": "1"}

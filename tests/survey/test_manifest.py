@@ -82,7 +82,8 @@ def test_other_refusals(tmp_path: Path) -> None:
 
 
 def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
-    text = "before,after,threshold,register,date\na,b,7,,\nc,d,0.5,yes,2020\ne,,,,\ng,h,,perhaps,\ni,j,,,soon\nk,l,much,,\n"
+    rows = ["a,b,7,,", "c,d,0.5,yes,2020", "e,,,,", "g,h,,perhaps,", "i,j,,,soon", "k,l,much,,"]
+    text = "\n".join(["before,after,threshold,register,date", *rows])
     plan = read_manifest(manifest(tmp_path, text))
     assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": True}]
     assert [fault.name for fault in plan.faults] == ["row 1", "row 3", "row 4", "row 5", "row 6"]
