@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import platform
+import resource
 import socket
 import statistics
 import subprocess
@@ -56,19 +57,19 @@ def made_plan(folder: Path, side: int, count: int) -> SurveyPlan:
 
 
 def cost_of_a_pair(plan: SurveyPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
-    """Return the seconds of the blocks alone, and of all of `detect`, on one thread: medians of warm runs."""
+    """Return the processor seconds of the blocks alone, and of all of `detect`, on one thread: medians of warm runs."""
     scorer = Scorer.of_model(load_model(options.model), device=options.device, precision=options.precision)
     blocks, whole = [], []
     for _ in range(ROUNDS + 1):
         for pair in plan.pairs[:PLACES]:
             with open_pair(pair.before, pair.after) as opened:
-                start = time.perf_counter()
+                start = time.process_time()
                 for block in scorer.lattice(opened.grid):
                     scorer.block(opened, block)
-                blocks.append(time.perf_counter() - start)
-            start = time.perf_counter()
+                blocks.append(time.process_time() - start)
+            start = time.process_time()
             detect(pair.before, pair.after, folder / "one.gpkg", options=options)
-            whole.append(time.perf_counter() - start)
+            whole.append(time.process_time() - start)
     return statistics.median(blocks[PLACES:]), statistics.median(whole[PLACES:])  # without those that warm up
 
 
@@ -87,6 +88,12 @@ def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float
     if result.failed:
         raise SystemExit(f"{len(result.failed)} pairs failed, such as {result.failed[0].error}")
     return times[1] - times[0], memory
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process, and of its children that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
 
 
 @contextlib.contextmanager
@@ -135,13 +142,17 @@ def on_clusters(plan: SurveyPlan, folder: Path) -> None:
 def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
     """Compare the survey with what its pairs cost, and the memory of its first pairs with that of its last."""
     blocks, whole = cost_of_a_pair(plan, DetectOptions(workers=1), folder)
+    used = processor_seconds()
     taken, memory = timed(plan, folder / "out", SurveyOptions(workers=workers))
-    share = taken * workers / len(plan.pairs)
-    print("| | seconds of one core | share of the survey |\n|---|---|---|")
+    share = (processor_seconds() - used) / len(plan.pairs)
+    print("| | processor seconds | share of the survey |\n|---|---|---|")
     print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / share:.2f} |")
     print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / share:.2f} |")
     print(f"| a pair in the survey | {share:.3f} | 1 |\n")
-    print(f"{taken:.0f} s for {len(plan.pairs)} pairs on {workers} cores, starting the workers included.\n")
+    print(
+        f"{taken:.0f} s for {len(plan.pairs)} pairs on {workers} cores, {taken * workers / len(plan.pairs):.3f} s of a"
+    )
+    print("core each; starting the workers is included in both.\n")
     size = min(100, max(1, min(map(len, memory.values())) // 3))
     print(
         f"| worker process | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|"
