@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import geopandas
 import pytest
 from made import make_pair
 
 from geosiam.options import DetectOptions
 from geosiam.survey import crew as crews
+from geosiam.survey import worker
 from geosiam.survey.budget import Budget, Cost
 from geosiam.survey.child import Child
 from geosiam.survey.crew import LocalCrew
@@ -159,3 +163,17 @@ def test_events_that_are_no_events_are_left_out(monkeypatch: pytest.MonkeyPatch,
         time.sleep(0.01)
     assert [event.kind for event in events] == ["ready", "died"]
     assert events[1].data["reason"] == "its process ended with exit code 3"
+
+
+def test_what_a_worker_says_of_a_pair(job: Job) -> None:
+    said = io.StringIO()
+    channel = worker._Channel(said)
+    for each in (job, replace(job, before="/no/such.tif"), replace(job, options=None)):
+        worker._run(each, channel)
+    events = [Event.of_line(line) for line in said.getvalue().splitlines()]
+    assert [event.kind for event in events if event.kind != "progress"] == ["done", "failed", "failed"]
+    (facts,) = (event.data["facts"] for event in events if event.kind == "done")
+    assert facts["count"] == len(geopandas.read_file(Path(job.folder) / "anomalies.gpkg", layer="anomalies"))
+    assert facts["pixels"] == 160 * 160
+    assert "unexpected error, please report it: AttributeError" in events[-1].data["message"]
+    assert "Traceback" in events[-1].data["traceback"]
