@@ -45,16 +45,13 @@ def preflight(
             "blocks": len(lattice),
             "workers": workers,
             "estimated_seconds": round(_estimated_seconds(pair, scorer, workers), 1),
-            "estimated_memory_mb": round(_estimated_memory(scorer, workers) / 1e6),
+            "estimated_memory_mb": round(estimated_memory(scorer, workers) / 1e6),
         }
 
 
 def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
     """Extrapolate from reading and scoring a block in the middle of what both scenes show."""
-    config = scorer.network.config
-    side = 256 + config.halo.before + config.halo.after
-    sample = np.zeros((config.channels, side, side), np.float32)
-    scorer.probabilities(sample, sample)  # the first pass also sets the library up
+    seconds_per_pixel(scorer)  # the first pass also sets the library up
     stride, lattice, o = scorer.stride, scorer.lattice(pair.grid), pair.overlap
     row, col = (o.row_start + o.row_stop) // 2 // stride, (o.col_start + o.col_stop) // 2 // stride
     block = lattice[row // lattice.block_rows * lattice.shape[1] + col // lattice.block_cols]
@@ -65,7 +62,18 @@ def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
     return (time.perf_counter() - start) * rows * cols / pixels / min(workers, default_workers())
 
 
-def _estimated_memory(scorer: Scorer, workers: int) -> float:
+def seconds_per_pixel(scorer: Scorer) -> float:
+    """Measure the forward pass of one thread, which is most of the work where nothing has been read yet."""
+    config = scorer.network.config
+    side = FORWARD_PX + config.halo.before + config.halo.after
+    sample = np.zeros((config.channels, side, side), np.float32)
+    scorer.probabilities(sample, sample)  # the first pass also sets the library up
+    start = time.perf_counter()
+    scorer.probabilities(sample, sample)
+    return (time.perf_counter() - start) / FORWARD_PX**2
+
+
+def estimated_memory(scorer: Scorer, workers: int) -> float:
     """Estimate the peak in bytes: the libraries, what is kept of decoded files, and what a worker computes with."""
     config = scorer.network.config
     first = config.convolutions[0]

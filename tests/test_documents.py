@@ -31,6 +31,7 @@ def test_every_module_has_its_line_in_the_architecture(room: Path) -> None:
         "docs/cli.md",
         "docs/cluster.md",
         "docs/qgis.md",
+        "docs/batch.md",
     ],
 )
 def test_links_between_documents_lead_somewhere(document: str) -> None:

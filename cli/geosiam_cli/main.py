@@ -1,6 +1,7 @@
 """The entry point ``geosiam``: finds the command, runs it and turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 unexpected, a bug; 2 usage; 3 input refused; 4 finished, but some windows failed; 130 interrupted.
+Exit codes: 0 done; 1 unexpected, a bug; 2 usage; 3 input refused; 4 finished, but in part;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ COMMANDS = (
     "score",
     "vectorize",
     "info",
+    "batch",
     "demo",
     "evaluate",
     "train",

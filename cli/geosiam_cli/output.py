@@ -15,7 +15,7 @@ from geosiam.errors import IncompleteRunError
 from geosiam_cli import state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,12 @@ def remark(text: str) -> None:
     """Say something about the result on stderr, where it cannot be mistaken for the result."""
     if not state.current().quiet:
         click.echo(text, err=True)
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Log remarks one by one, as :func:`warnings` does."""
+    for text in texts:
+        _log.warning("%s", text)
 
 
 def warnings(summary: Mapping[str, Any]) -> None:

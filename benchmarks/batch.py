@@ -1,0 +1,185 @@
+"""What a survey of many small pairs costs beyond the pairs themselves, and whether its workers' memory grows.
+
+    python benchmarks/batch.py                      # this machine: throughput and memory
+    python benchmarks/batch.py --cluster --pairs 60 # a Dask cluster of one worker, and of two
+
+Generates a few survey pairs and gives each many names. First one process measures what the blocks of a pair cost, and
+what a whole `detect` costs that has nothing more to import; then `run_survey` runs all. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosiam.detection.hardware import default_workers
+from geosiam.detection.scoring import Scorer
+from geosiam.imagery.pair import open_pair
+from geosiam.network.weights import load_model
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
+from geosiam.survey.api import SurveyOptions, run_survey
+from geosiam.survey.pairs import SurveyPair, SurveyPlan
+from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from geosiam.survey.results import SurveyEvent
+
+PLACES = 6
+ROUNDS = 3
+
+
+def made_plan(folder: Path, side: int, count: int) -> SurveyPlan:
+    """Return a plan of that many pairs, of a few places."""
+    paths = []
+    for seed in range(PLACES):
+        config = SurveyConfig(height=side, width=side, seed=seed, objects=max(1, side // 64))
+        paths.append(write_survey_tiles(config, folder / str(seed)))
+    pairs = [
+        SurveyPair(f"pair-{number:04}", str(where.before), str(where.after), shape=(side, side))
+        for number, where in ((number, paths[number % PLACES]) for number in range(count))
+    ]
+    return SurveyPlan(tuple(pairs))
+
+
+def cost_of_a_pair(plan: SurveyPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
+    """Return the processor seconds of the blocks alone, and of all of `detect`, on one thread: medians of warm runs."""
+    scorer = Scorer.of_model(load_model(options.model), device=options.device, precision=options.precision)
+    blocks, whole = [], []
+    for _ in range(ROUNDS + 1):
+        for pair in plan.pairs[:PLACES]:
+            with open_pair(pair.before, pair.after) as opened:
+                start = time.process_time()
+                for block in scorer.lattice(opened.grid):
+                    scorer.block(opened, block)
+                blocks.append(time.process_time() - start)
+            start = time.process_time()
+            detect(pair.before, pair.after, folder / "one.gpkg", options=options)
+            whole.append(time.process_time() - start)
+    return statistics.median(blocks[PLACES:]), statistics.median(whole[PLACES:])  # without those that warm up
+
+
+def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float, dict[int, list[float]]]:
+    """Run the survey; return the seconds from the first pair to the last, and the memory after each pair by process."""
+    memory: dict[int, list[float]] = defaultdict(list)
+    times: list[float] = []
+
+    def note(event: SurveyEvent) -> None:
+        if event.kind in ("begin", "collect"):
+            times.append(time.perf_counter())
+        if event.kind == "done":
+            memory[event.data.get("pid", 0)].append(event.data["held_mb"])
+
+    result = run_survey(plan, folder, options=options, on_event=note)
+    if result.failed:
+        raise SystemExit(f"{len(result.failed)} pairs failed, such as {result.failed[0].error}")
+    return times[1] - times[0], memory
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process, and of its children that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
+
+
+@contextlib.contextmanager
+def cluster(workers: int, folder: Path) -> Iterator[str]:
+    """Start a scheduler and workers of one thread each; give its address."""
+    from distributed import Client  # noqa: PLC0415 - an extra
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    worker = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder)]
+    scheduler = [
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        address.rsplit(":", maxsplit=1)[-1],
+        "--no-dashboard",
+        "--no-show",
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    commands = [scheduler, *[worker] * workers]
+    processes = [subprocess.Popen([sys.executable, "-m", "dask", *command], **quiet) for command in commands]
+    try:
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=120)
+        yield address
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def on_clusters(plan: SurveyPlan, folder: Path) -> None:
+    """Compare a cluster of one worker with one of two; each runs the survey twice, the second time warm."""
+    seconds = {}
+    for workers in (1, 2):
+        with cluster(workers, folder) as address:
+            options = SurveyOptions(scheduler=address)
+            seconds[workers], _ = timed(plan, folder / f"out{workers}", options)
+    print("| workers | seconds | pairs/s | speed-up |\n|---|---|---|---|")
+    for workers, taken in seconds.items():
+        print(f"| {workers} | {taken:.1f} | {len(plan.pairs) / taken:.2f} | {seconds[1] / taken:.2f} |")
+
+
+def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
+    """Compare the survey with what its pairs cost, and the memory of its first pairs with that of its last."""
+    blocks, whole = cost_of_a_pair(plan, DetectOptions(workers=1), folder)
+    used = processor_seconds()
+    taken, memory = timed(plan, folder / "out", SurveyOptions(workers=workers))
+    share = (processor_seconds() - used) / len(plan.pairs)
+    print("| | processor seconds | share of the survey |\n|---|---|---|")
+    print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / share:.2f} |")
+    print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / share:.2f} |")
+    print(f"| a pair in the survey | {share:.3f} | 1 |\n")
+    print(
+        f"{taken:.0f} s for {len(plan.pairs)} pairs on {workers} cores, {taken * workers / len(plan.pairs):.3f} s of a"
+    )
+    print("core each; starting the workers is included in both.\n")
+    size = min(100, max(1, min(map(len, memory.values())) // 3))
+    print(
+        f"| worker process | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|"
+    )
+    for number, held in enumerate(memory.values(), 1):
+        first, last = statistics.mean(held[:size]), statistics.mean(held[-size:])
+        print(f"| {number} | {len(held)} | {first:.0f} | {last:.0f} | {last / first:.3f} |")
+
+
+def main() -> None:
+    """Make the pairs and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--side", type=int, default=512, help="side of the scenes in pixels")
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--cluster", action="store_true", help="compare Dask clusters instead")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        plan = made_plan(folder / "scenes", options.side, options.pairs)
+        print(f"{platform.machine()}, {options.pairs} pairs of {options.side} x {options.side} px\n")
+        if options.cluster:
+            on_clusters(plan, folder)
+        else:
+            here(plan, folder, options.workers)
+
+
+if __name__ == "__main__":
+    main()

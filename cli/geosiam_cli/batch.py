@@ -1,0 +1,201 @@
+"""``geosiam batch``: many pairs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geosiam.errors import IncompleteRunError
+from geosiam_cli import options, output
+from geosiam_cli.batch_progress import survey_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from geosiam.survey.pairs import SurveyPlan
+    from geosiam.survey.results import OnEvent, SurveyEvent, SurveyResult
+
+SURVEY_OPTIONS = {
+    "workers": click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="one a core",
+        help="Threads of all pairs together on this machine; no result depends on it.",
+    ),
+    "memory": click.option(
+        "--memory",
+        metavar="SIZE",
+        show_default="most of what is free",
+        help="Memory of all pairs together on this machine, such as 8GB.",
+    ),
+    "scheduler": click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        show_default="none, this machine does the work",
+        help="Dask scheduler whose workers run the pairs; they must find the scenes and DIR.",
+    ),
+    "time_limit": click.option(
+        "--time-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        show_default="none",
+        help="Give up a pair that takes longer.",
+    ),
+    "restart": click.option(
+        "--restart/--resume",
+        default=None,
+        show_default="resume",
+        help="Run every pair again, or only those that are missing, failed or changed.",
+    ),
+}
+PAIR_OPTIONS = ("threshold", "min_area", *(name for name in options.COMPARISON if name != "workers"), "on_error")
+TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
+
+
+@options.command(
+    "batch",
+    examples=(
+        "geosiam batch pairs.csv -o survey",
+        "geosiam batch october/ november/ -o survey --dry-run",
+        "geosiam batch flights/ --before template.tif -o survey --register",
+        "geosiam batch https://host/catalog.json --asset visual -o survey --memory 8GB",
+        "geosiam batch october/ november/ -o /shared/survey --scheduler tcp://host:8786",
+    ),
+)
+@click.argument("source", metavar="MANIFEST|DIR|STAC")
+@click.argument("after", metavar="[AFTER_DIR]", required=False)
+@click.option("-o", "--output", "folder", type=options.PATH, required=True, metavar="DIR", help="Folder of results.")
+@click.option("--before", metavar="SCENE", help="One scene to compare with every scene of DIR or STAC.")
+@click.option("--pattern", metavar="REGEX", help="How file names say (?P<place>...), and maybe (?P<date>...).")
+@click.option("--asset", metavar="KEY", help="Asset of STAC items to take, where they have several rasters.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, what has no partner, and what it takes.")
+@click.option("--json-log", type=options.PATH, metavar="FILE", help="Append all that happens to FILE, as JSON lines.")
+@options.library_options(*PAIR_OPTIONS, *SURVEY_OPTIONS, table=TABLE)
+@options.json_output
+def command(
+    *,
+    source: str,
+    after: str | None,
+    folder: Path,
+    before: str | None,
+    pattern: str | None,
+    asset: str | None,
+    dry_run: bool,
+    json_log: Path | None,
+    chosen: dict[str, Any],
+) -> None:
+    """Find what changed in many pairs, whatever happens to some.
+
+    The pairs are the rows of a manifest (before,after[,name,aoi,...] as CSV, JSON or Parquet); or two folders whose
+    scenes belong together by name, place and date; or one folder, or a STAC document, of dates that follow each other.
+    Results go to DIR/NAME/anomalies.gpkg and scores.tif, and those of all pairs together to DIR/survey.gpkg.
+
+    A pair that fails, fails alone, is listed at the end, and the exit code is 4. The same command, given again, runs
+    only what is missing, failed or changed; so it also goes on where it was interrupted.
+    """
+    from geosiam.options import DetectOptions
+    from geosiam.survey.api import SurveyOptions, estimate, run_survey
+    from geosiam.survey.source import plan_survey
+
+    detect = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
+    survey = SurveyOptions(**{name: chosen[name] for name in SURVEY_OPTIONS if name in chosen})
+    with _terminable():
+        plan = plan_survey(source, after, before=before, pattern=pattern, asset=asset)
+        if dry_run:
+            _show(plan, estimate(plan, detect=detect, options=survey))
+            return
+        output.lines([*plan.notes, *(f"{lonely.scene}: {lonely.reason}" for lonely in plan.unpaired)])
+        with survey_progress() as show, _logged(json_log, show) as on_event:
+            found = run_survey(plan, folder, detect=detect, options=survey, on_event=on_event)
+    _conclude(found)
+
+
+def _conclude(found: SurveyResult) -> None:
+    output.result(list(found.files.values()), as_json=_as_json(found))
+    output.lines(found.remarks)
+    done = [pair for pair in found.pairs if pair.done]
+    fresh = sum(pair.ran for pair in done)
+    anomalies = sum(pair.facts["count"] for pair in done)
+    output.remark(f"{len(done)} of {len(found.pairs)} pairs have results ({fresh} new), {anomalies} anomalies in all")
+    if found.failed:
+        output.lines([f"{pair.name}: {pair.error}" for pair in found.failed])
+        fact = f"has {len(found.failed)} of {len(found.pairs)} pairs without results"
+        raise IncompleteRunError(found.folder, fact, "mend what the lines above say; the same command tries only these")
+
+
+def _as_json(found: SurveyResult) -> dict[str, Any]:
+    pairs = [output.plain(pair) for pair in found.pairs]
+    lonely = [output.plain(scene) for scene in found.unpaired]
+    return {
+        "folder": found.folder,
+        "files": found.files,
+        "done": len(found.pairs) - len(found.failed),
+        "failed": [{"name": pair.name, "error": pair.error} for pair in found.failed],
+        "unpaired": lonely,
+        "notes": found.notes,
+        "seconds": found.seconds,
+        "pairs": pairs,
+    }
+
+
+def _show(plan: SurveyPlan, cost: dict[str, Any]) -> None:
+    """Print what would be run: a paragraph a pair, then what would not, then the sum."""
+    rows: list[dict[str, Any]] = [
+        {
+            "pair": pair.name,
+            "before": f"{pair.before} {pair.before_date}".strip(),
+            "after": f"{pair.after} {pair.date}".strip(),
+            "size": "cannot be opened" if pair.shape is None else f"{pair.pixels / 1e6:.1f} Mpx",
+            "takes": f"about {cost['pair_seconds'][pair.name]:.3g} s on one thread",
+        }
+        for pair in plan.pairs
+    ]
+    rows += [
+        {"refused": fault.name, "before": fault.before, "after": fault.after, "why": fault.error}
+        for fault in plan.faults
+    ]
+    rows += [{"unpaired": lonely.scene, "why": lonely.reason} for lonely in plan.unpaired]
+    rows += [{"note": note} for note in plan.notes]
+    rows.append({key: value for key, value in cost.items() if key != "pair_seconds"})
+    pairs = [output.plain(pair) for pair in plan.pairs]
+    told = {"pairs": pairs, "faults": plan.faults, "unpaired": plan.unpaired, "notes": plan.notes, "estimate": cost}
+    output.result(rows, as_json=told)
+
+
+@contextlib.contextmanager
+def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
+    """Send events to the log as well, if there is one."""
+    if path is None:
+        yield show
+        return
+    from geosiam.survey.logs import JsonLog
+
+    with JsonLog(path) as log:
+
+        def both(event: SurveyEvent) -> None:
+            log(event)
+            show(event)
+
+        yield both
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which systemd and SLURM send, and SIGHUP end the survey as Ctrl-C does: in order."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    ours = [number for number in signals if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, interrupt) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""Pairs of small scenes, made in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from affine import Affine
+from scipy.ndimage import gaussian_filter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ORIGIN = (500_000.0, 5_800_000.0)
+CRS = "EPSG:32633"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A pair of scenes in files."""
+
+    before: Path
+    after: Path
+
+
+def ground(seed: int, height: int, width: int) -> np.ndarray:
+    """Return something that looks like ground: uint8 (3, height, width)."""
+    rng = np.random.default_rng(seed)
+    coarse = gaussian_filter(rng.normal(size=(height, width)), 9) * 220
+    fine = gaussian_filter(rng.normal(size=(height, width)), 1) * 30
+    colours = np.array([118, 124, 96])[:, None, None] + np.array([0.9, 1.0, 0.7])[:, None, None] * (coarse + fine)
+    return np.clip(colours + rng.normal(0, 2, (3, height, width)), 1, 255).astype(np.uint8)
+
+
+def write(
+    path: Path,
+    image: np.ndarray,
+    *,
+    origin: tuple[float, float] = ORIGIN,
+    crs: str | None = CRS,
+    tags: dict[str, str] | None = None,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    transform = Affine(0.2, 0, origin[0], 0, -0.2, origin[1])
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": crs, "transform": transform, "compress": "lzw"}
+    with rasterio.open(path, "w", height=image.shape[1], width=image.shape[2], photometric="RGB", **profile) as file:
+        file.write(image)
+        file.update_tags(**(tags or {}))
+    return path
+
+
+def changed(image: np.ndarray, seed: int, objects: int = 3) -> np.ndarray:
+    """Return the image with bright sheets on it, and noise of its own."""
+    rng = np.random.default_rng([seed, 1])
+    other = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+    for _ in range(objects):
+        row, col = (int(rng.integers(20, side - 44)) for side in image.shape[1:])
+        other[:, row : row + 24, col : col + 24] = rng.integers(0, 255, 3)[:, None, None]
+    return other
+
+
+def make_pair(before: Path, after: Path, seed: int, side: int = 160, origin: tuple[float, float] | None = None) -> Made:
+    """Write a pair; each seed has a place of its own."""
+    place = (ORIGIN[0] + 1000.0 * seed, ORIGIN[1]) if origin is None else origin
+    image = ground(seed, side, side)
+    return Made(write(before, image, origin=place), write(after, changed(image, seed), origin=place))
