@@ -20,7 +20,18 @@ from geosiam_cli.state import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("detect", "score", "vectorize", "info", "demo", "train", "paper", "models")  # the order of the help
+COMMANDS = (
+    "detect",
+    "score",
+    "vectorize",
+    "info",
+    "report",
+    "review",
+    "demo",
+    "train",
+    "paper",
+    "models",
+)  # the order of the help
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 
