@@ -10,6 +10,7 @@
 ``encoding``        pictures as few bytes
 ``bundle/``         the page's program and style sheet, built from ``web/``
 ``content``         all that the page says, as JSON
+``budget``          how the bytes of a page are shared out
 ``author``          the pictures of one pair after the other
 ``page``            the page as a stream of HTML
 ``api``             ``write_report()``: all of the above in their order

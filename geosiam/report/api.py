@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from geosiam.errors import GeosiamError, OptionError, OutputError
 from geosiam.files import check_place
 from geosiam.report.author import Author
+from geosiam.report.budget import Budget
 from geosiam.report.content import Card, Content
 from geosiam.report.page import Page
 from geosiam.report.pairs import check_names
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from geosiam.report.results import Result
 
 PAGE = "index.html"
-_LEAST_MB, _LEAST_PX = 2.0, 64
+_LEAST_MB, _LEAST_PX = 4.0, 64
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,13 @@ def write_report(
     files = [(i, pair.anomalies) for i, (pair, _) in enumerate(results) if pair.anomalies is not None]
     ranking = rank(files, max(options.mapped, options.cards))
     count = min(options.cards, len(ranking))
-    content = Content(options.title or Path(folder).absolute().name, ranking, [Card()] * count)
+    title = options.title or Path(folder).absolute().name
+    budget = Budget.of(options.max_mb * 1e6, len(pairs), count)
+    content = Content(title, ranking, [Card()] * count, corners=budget.corners)
     with _replacing(target) as file:
         page = Page(file)
-        page.begin(content.title)
-        author = Author(
-            page, content, len(pairs), chip_px=options.chip_px, size=options.max_mb * 1e6, on_progress=on_progress
-        )
+        page.begin(title)
+        author = Author(page, content, budget, chip_px=options.chip_px, on_progress=on_progress)
         for pair, result in results:
             author.add(pair, result)
         page.end(content.to_dict())

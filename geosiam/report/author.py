@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import shapely
     from numpy.typing import NDArray
 
+    from geosiam.report.budget import Budget
     from geosiam.report.content import Content
     from geosiam.report.page import Page
     from geosiam.report.pairs import ReportPair
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     Rows: TypeAlias = NDArray[np.intp]
 
 _OVERVIEW_PX = 512
-_CHIPS, _OVERVIEWS = 0.7, 0.15  # shares of the page; the rest is for polygons, the program and words
-_BASE64 = 4 / 3
 
 
 class Author:
@@ -42,12 +41,10 @@ class Author:
     ----------
     page, content
         Where pictures go, and where words and polygons do.
-    pairs
-        How many pairs there will be.
+    budget
+        How much of the page is left.
     chip_px
         Largest side of a picture.
-    size
-        How many bytes the page may have.
     on_progress
         Called with (cards written, cards in all).
     """
@@ -56,16 +53,13 @@ class Author:
         self,
         page: Page,
         content: Content,
-        pairs: int,
+        budget: Budget,
         *,
         chip_px: int,
-        size: float,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._page, self._content, self._chip_px = page, content, chip_px
+        self._page, self._content, self._budget, self._chip_px = page, content, budget, chip_px
         self._on_progress = on_progress
-        self._left = size * _CHIPS / _BASE64
-        self._overview_bytes = int(size * _OVERVIEWS / _BASE64 / max(1, pairs))
         self._done = 0
 
     def add(self, pair: ReportPair, result: Result | None) -> None:
@@ -79,7 +73,7 @@ class Author:
         except GeosiamError as error:
             note = _reason(error)
             self._content.add(PairContent(pair, result, self._place(self._bounds(pair, rows)), note=note), rows)
-            self._cards(rows, lambda _: Card(note=note))
+            self._cards(rows, lambda _: self._without_picture(note))
             return
         with contextlib.closing(pictures):
             told = PairContent(pair, result, self._place(pictures.grid.bounds))
@@ -103,7 +97,7 @@ class Author:
         if place is None:
             return None
         picture, grid = pictures.overview(place.plane, _OVERVIEW_PX)
-        return Overview(self._page.picture(webp(picture, self._overview_bytes), "image/webp"), grid.bounds)
+        return Overview(self._page.picture(webp(picture, self._budget.overview), "image/webp"), grid.bounds)
 
     def _cards(self, rows: Rows, make: Callable[[shapely.MultiPolygon], Card]) -> None:
         cards = self._content.cards
@@ -117,11 +111,11 @@ class Author:
         try:
             chip = pictures.chip(outline, self._chip_px)
         except GeosiamError as error:
-            return Card(note=_reason(error))
+            return self._without_picture(_reason(error))
         scores = b"" if chip.scores is None else scores_png(chip.scores)
-        limit = int(self._left / (len(self._content.cards) - self._done))
-        before, after = (webp(picture, (limit - len(scores)) // 2) for picture in (chip.before, chip.after))
-        self._left -= len(before) + len(after) + len(scores)
+        each = (self._budget.card - len(scores)) // 2
+        before, after = (webp(picture, each) for picture in (chip.before, chip.after))
+        self._budget.spend(len(before) + len(after) + len(scores))
         return Card(
             before=self._page.picture(before, "image/webp"),
             after=self._page.picture(after, "image/webp"),
@@ -129,6 +123,10 @@ class Author:
             outline=chip.outline,
             metres=chip.metres,
         )
+
+    def _without_picture(self, note: str) -> Card:
+        self._budget.spend(0)
+        return Card(note=note)
 
 
 def _reason(error: GeosiamError) -> str:

@@ -24,7 +24,6 @@ FORMAT = 1
 """Of the content, and of the verdicts that the page gives away."""
 
 _LONGEST_TEXT = 2000  # characters of a message
-_CORNERS = 300_000  # of all outlines on the map together
 _MOST_CORNERS = 400  # of one outline
 
 
@@ -118,11 +117,14 @@ class Content:
         The anomalies on the map, of which the first have cards.
     cards
         One for each of the strongest.
+    corners
+        How many all outlines on the map may have together.
     """
 
     title: str
     ranking: Ranking
     cards: list[Card]
+    corners: int
     pairs: list[PairContent] = field(default_factory=list)
     rings: dict[int, list[list[list[int]]]] = field(default_factory=dict)
     positions: dict[int, tuple[float, float] | None] = field(default_factory=dict)
@@ -134,7 +136,7 @@ class Content:
     def add(self, told: PairContent, rows: np.ndarray[Any, np.dtype[np.intp]]) -> None:
         """Add a pair, and draw its anomalies (their rows in the ranking) on the map."""
         self.pairs.append(told)
-        most = min(_MOST_CORNERS, _CORNERS // max(1, len(self.ranking)))
+        most = min(_MOST_CORNERS, self.corners // max(1, len(self.ranking)))
         if told.place is None:
             return
         for row in rows:

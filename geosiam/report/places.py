@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ Extent = tuple[float, float, float, float]
 """Left, bottom, right and top."""
 
 EARTH = "EPSG:3857"
+_DEGREES = "EPSG:4326"
 _HALF = 20_037_508.34  # metres from the middle of the map to its edge
 _FEWEST = 8  # corners that any outline may keep
 _STEPS = 100_000  # an extent is measured in so many steps
@@ -61,14 +63,14 @@ class Plane:
         """Return where points (n, 2) of the pair lie in the plane."""
         if not self.on_earth:
             return points
-        x, y = pyproj.Transformer.from_crs(self.crs, EARTH, always_xy=True).transform(points[:, 0], points[:, 1])
+        x, y = _between(self.crs, EARTH).transform(points[:, 0], points[:, 1])
         return np.column_stack([x, y])
 
     def position(self, x: float, y: float) -> tuple[float, float] | None:
         """Return longitude and latitude of a point of the pair; None off the earth."""
         if not self.on_earth:
             return None
-        longitude, latitude = pyproj.Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True).transform(x, y)
+        longitude, latitude = _between(self.crs, _DEGREES).transform(x, y)
         return float(longitude), float(latitude)
 
     def extent(self, bounds: Extent) -> Extent:
@@ -104,10 +106,16 @@ def bounds_of(points: NDArray[np.float64]) -> Extent:
     return float(left), float(bottom), float(right), float(top)
 
 
+@lru_cache(maxsize=64)
+def _between(crs: str, other: str) -> pyproj.Transformer:
+    """Return what brings points from one system to another; it takes milliseconds to make, and is asked for often."""
+    return pyproj.Transformer.from_crs(crs, other, always_xy=True)
+
+
 def distance(crs: str, first: tuple[float, float], second: tuple[float, float]) -> float | None:
     """Return the metres on the ground between two points of a coordinate system; None off the earth."""
     try:
-        there = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        there = _between(crs, _DEGREES)
         ends = [there.transform(*point) for point in (first, second)]
     except ProjError:
         return None
@@ -118,7 +126,7 @@ def distance(crs: str, first: tuple[float, float], second: tuple[float, float]) 
 def _shown(crs: str, bounds: Extent) -> bool:
     """Return whether Web Mercator shows all of a part of the world, in one piece."""
     try:
-        there = pyproj.Transformer.from_crs(crs, EARTH, always_xy=True)
+        there = _between(crs, EARTH)
         rim = _rim(bounds)
         x, y = there.transform(rim[:, 0], rim[:, 1])
     except ProjError:

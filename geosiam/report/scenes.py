@@ -157,7 +157,7 @@ def _on(raster: _Raster, target: Grid, bands: int) -> NDArray[np.float32]:
         return found
     step = max(1, int(align(raster.grid, target).ratio + _ROUNDING))
     whole = Window(0, raster.grid.height, 0, raster.grid.width)
-    window = there.grown(_MARGIN * step).intersection(whole)
+    window = _of_whole_steps(there.grown(_MARGIN * step), raster.grid, target, step).intersection(whole)
     assert window is not None  # what grows keeps what it had
     rows, cols = window.shape
     shape = -(-rows // step), -(-cols // step)
@@ -174,3 +174,17 @@ def _on(raster: _Raster, target: Grid, bands: int) -> NDArray[np.float32]:
         resampling=Resampling.bilinear if raster.smooth else Resampling.nearest,
     )
     return found
+
+
+def _of_whole_steps(window: Window, grid: Grid, target: Grid, step: int) -> Window:
+    """Return a window whose steps begin where pixels of the target do, if that can be: then none is averaged twice."""
+    col, row = ~grid.transform @ (target.transform @ (0, 0)) if grid.crs == target.crs else (0.0, 0.0)
+    starts = [
+        at - -(-(at - start) // step) * step
+        for at, start in ((round(row), window.row_start), (round(col), window.col_start))
+    ]
+    rows, cols = (
+        -(-(stop - start) // step) * step
+        for start, stop in zip(starts, (window.row_stop, window.col_stop), strict=True)
+    )
+    return Window(starts[0], starts[0] + rows, starts[1], starts[1] + cols)

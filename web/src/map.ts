@@ -60,17 +60,16 @@ export class SurveyMap {
       layers: [frames, polygons],
       controls: [new Zoom(), new ScaleLine({ minWidth: 60 }), new Attribution({ collapsible: false })],
     });
-    this.#map.on("singleclick", ({ pixel }) => {
-      const hit = this.#map.forEachFeatureAtPixel(pixel, idOf, { layerFilter: (l) => l === polygons, hitTolerance: 6 });
+    this.#map.on("singleclick", ({ coordinate }) => {
+      const hit = this.#at(coordinate);
       if (hit !== undefined) onPick(hit);
     });
     this.#map.on(["pointerdrag", "wheel"] as never, () => {
       this.#whole = false;
     });
-    this.#map.on("pointermove", ({ pixel, dragging }) => {
+    this.#map.on("pointermove", ({ coordinate, dragging }) => {
       if (dragging) return;
-      const hit = this.#map.hasFeatureAtPixel(pixel, { layerFilter: (layer) => layer === polygons, hitTolerance: 4 });
-      target.style.cursor = hit ? "pointer" : "";
+      target.style.cursor = this.#at(coordinate) === undefined ? "" : "pointer";
     });
   }
 
@@ -123,6 +122,21 @@ export class SurveyMap {
   resize(): void {
     this.#map.updateSize();
     if (this.#whole) this.showAll();
+  }
+
+  /** The strongest anomaly at or near a place; asked of the index, not of the drawing, which would be slow to read. */
+  #at(coordinate: number[]): number | undefined {
+    const near = (this.#map.getView().getResolution() ?? 1) * SMALL;
+    const around = buffer([...coordinate, ...coordinate], near);
+    const found = this.#polygons
+      .getFeaturesInExtent(around)
+      .filter((feature) => feature.getGeometry()?.intersectsExtent(around))
+      .map(idOf)
+      .filter((anomaly) => !this.#below.has(content.anomalies.pair[anomaly] ?? -1));
+    const inside = new Set(this.#polygons.getFeaturesAtCoordinate(coordinate).map(idOf));
+    const exact = found.filter((anomaly) => inside.has(anomaly));
+    const best = exact.length > 0 ? exact : found;
+    return best.length > 0 ? Math.min(...best) : undefined;
   }
 
   /** Show one pair where several lie on one another: the same site on several dates. */

@@ -164,7 +164,6 @@ function Blink({ anomaly, card }: Shown) {
     const timer = setInterval(() => (after.value = !after.peek()), EVERY);
     return () => clearInterval(timer);
   }, [running.value, after]);
-  const which = after.value ? "after" : "before";
   return (
     <figure class="single">
       <div class="frame">
@@ -181,7 +180,7 @@ function Blink({ anomaly, card }: Shown) {
           {running.value ? "Pause" : "Blink"}
         </button>
         <Width card={card} />
-        <button type="button" onClick={() => flips.value++} aria-label={`Flip, now ${which}`}>
+        <button type="button" onClick={() => flips.value++}>
           Flip <Key name="Space" />
         </button>
       </figcaption>
