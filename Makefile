@@ -11,7 +11,7 @@ BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check slow bench clean
+.PHONY: help setup demo test check slow bench page clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +45,11 @@ slow: $(INSTALLED)  ## run the tests that take minutes
 
 bench: $(INSTALLED)  ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+page:  ## build the web part of `geosiam report` again, with node and npm
+	npm ci --prefix web --no-audit --no-fund
+	npm run --prefix web check
+	npm run --prefix web build
 
 clean:  ## remove .venv and everything that can be made again
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output

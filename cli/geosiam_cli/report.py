@@ -20,14 +20,14 @@ REPORT_OPTIONS = {
         type=click.IntRange(min=0),
         metavar="N",
         show_default="200",
-        help="Anomalies, the strongest first, to show in pictures and to judge.",
+        help="Anomalies to show in pictures and to judge: the strongest of each pair, then of all.",
     ),
     "mapped": click.option(
         "--mapped",
         type=click.IntRange(min=0),
         metavar="N",
         show_default="10000",
-        help="Anomalies, the strongest first, to draw on the map.",
+        help="Anomalies to draw on the map, chosen likewise.",
     ),
     "chip_px": click.option(
         "--chip-px",

@@ -37,9 +37,9 @@ class ReportOptions:
     title
         Heading of the page; None: the folder's name.
     cards
-        How many anomalies, the strongest first, are shown in pictures and can be judged.
+        How many anomalies are shown in pictures and can be judged: the strongest of each pair, and then of all.
     mapped
-        How many anomalies are drawn on the map, the strongest first; those with cards always are.
+        How many anomalies are drawn on the map, chosen likewise; those with cards always are.
     chip_px
         Largest side of a picture in pixels.
     max_mb
@@ -122,11 +122,10 @@ def write_report(
     results = _results(pairs)
     known = [result for _, result in results if result is not None]
     files = [(i, pair.anomalies) for i, (pair, _) in enumerate(results) if pair.anomalies is not None]
-    ranking = rank(files, max(options.mapped, options.cards))
-    count = min(options.cards, len(ranking))
+    ranking = rank(files, max(options.mapped, options.cards), options.cards)
     title = options.title or Path(folder).absolute().name
-    budget = Budget.of(options.max_mb * 1e6, len(pairs), count)
-    content = Content(title, ranking, [Card()] * count, corners=budget.corners)
+    budget = Budget.of(options.max_mb * 1e6, len(pairs), ranking.cards)
+    content = Content(title, ranking, [Card()] * ranking.cards, corners=budget.corners)
     with _replacing(target) as file:
         page = Page(file)
         page.begin(title)
@@ -140,7 +139,7 @@ def write_report(
         failed=len(results) - len(known),
         anomalies=sum(result.count for result in known),
         mapped=len(ranking),
-        cards=count,
+        cards=ranking.cards,
         pictures=sum(card.before is not None for card in content.cards),
         size=page.written,
     )

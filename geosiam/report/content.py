@@ -114,9 +114,9 @@ class Content:
     title
         Of the page.
     ranking
-        The anomalies on the map, of which the first have cards.
+        The anomalies on the map.
     cards
-        One for each of the strongest.
+        One for each anomaly that comes first in the ranking.
     corners
         How many all outlines on the map may have together.
     """

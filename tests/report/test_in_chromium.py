@@ -267,7 +267,7 @@ def test_no_anomaly_and_thousands_of_them(visit, pages, name):
     )
     assert ("Nothing was found" in page.inner_text("#review")) is (name == "nothing")
     if name == "many":
-        assert "the strongest; 4,700 more are in the GeoPackages" in page.inner_text(".progress")
+        assert "4,700 weaker ones are in the GeoPackages" in page.inner_text(".progress")
 
 
 def test_names_are_text_whatever_they_are(visit, pages):

@@ -6,7 +6,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from report_samples import squares
@@ -21,20 +21,35 @@ from geosiam.vector.style import COLOURS
 MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
 
 
-@pytest.mark.parametrize("most", [0, 1, 7, 1000])
-def test_the_ranking_is_that_of_all_polygons_together(tmp_path, most):
+@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=4), cards=st.integers(0, 15), more=st.integers(0, 15))
+@settings(deadline=None, max_examples=25)
+def test_each_pair_has_its_share_and_the_strongest_the_rest(tmp_path_factory, counts, cards, more):
+    folder = tmp_path_factory.mktemp("rank")
     frames = []
-    for index, count in enumerate((5, 0, 12)):
+    for index, count in enumerate(counts):
         frame = squares(count)
         frame["score_mean"] = np.random.default_rng(index).integers(5, 10, count) / 10
-        write_polygons(frame, tmp_path / f"{index}.gpkg")
+        write_polygons(frame, folder / f"{index}.gpkg")
         frames.append(pd.DataFrame(frame.drop(columns="geometry")).assign(pair=index))
-    ranking = rank([(index, tmp_path / f"{index}.gpkg") for index in range(3)], most)
+    ranking = rank([(index, folder / f"{index}.gpkg") for index in range(len(counts))], cards + more, cards)
+    assert set(ranking.systems) == set(range(len(counts)))
+    assert len(ranking) == len(ranking.outlines) == min(cards + more, sum(counts))
+    assert ranking.cards == min(cards, sum(counts))
+
     by = ["score_mean", "area_m2", "pair", "id"]
-    expected = pd.concat(frames).sort_values(by, ascending=[False, False, True, True]).head(most)
-    assert len(ranking) == len(ranking.outlines) == min(most, 17)
-    assert ranking.table[["pair", "id"]].astype(int).to_numpy().tolist() == expected[["pair", "id"]].to_numpy().tolist()
-    assert set(ranking.systems) == {0, 1, 2}
+    together = pd.concat(frames).sort_values(by, ascending=[False, False, True, True])
+    everything = [(int(pair), int(number)) for pair, number in together[["pair", "id"]].to_numpy()]
+    kept = [(int(pair), int(number)) for pair, number in ranking.table[["pair", "id"]].to_numpy()]
+    for chosen, most in ((kept[:cards], cards), (kept, cards + more)):
+        granted = {
+            each
+            for pair in range(len(counts))
+            for each in [e for e in everything if e[0] == pair][: most // len(counts)]
+        }
+        rest = [each for each in everything if each not in granted][: most - len(granted)]
+        assert set(chosen) == granted | set(rest)
+    for part in (kept[:cards], kept[cards:]):
+        assert part == [each for each in everything if each in set(part)]  # strongest first
 
 
 @given(

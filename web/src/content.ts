@@ -22,7 +22,7 @@ export interface Pair {
   overview?: { picture: string; extent: Extent };
 }
 
-/** Columns: the i-th number of each belongs to the i-th anomaly, strongest first. */
+/** Columns: the i-th number of each belongs to the i-th anomaly. Those with cards come first. */
 interface Columns {
   pair: number[];
   id: number[];

@@ -170,7 +170,10 @@ export class SurveyMap {
   #fit(extent: number[], gently: boolean): void {
     this.#whole = false;
     if (isEmpty(extent)) return;
-    const options = { padding: [28, 28, 28, 28], duration: gently && !STILL.matches ? 250 : 0 };
+    const options = {
+      padding: [28, content.pairs.length > 1 ? 80 : 28, 28, 28],
+      duration: gently && !STILL.matches ? 250 : 0,
+    };
     this.#map.getView().fit(extent, options);
   }
 

@@ -22,7 +22,7 @@ export function App() {
       <main>
         <Failures />
         <Progress />
-        <div class={gallery.value ? "work wide" : "work"}>
+        <div class={`work ${cards ? (gallery.value ? "wide" : "") : "calm"}`}>
           <section id="review" class="panel" aria-labelledby="review-heading" tabIndex={-1}>
             <div class="panel-head">
               <h2 id="review-heading">Review</h2>

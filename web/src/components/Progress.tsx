@@ -14,7 +14,7 @@ export function Progress() {
         <strong>
           Reviewed {count(reviewed)} of {count(all)}
         </strong>
-        {left > 0 && <span class="muted"> the strongest; {count(left)} more are in the GeoPackages</span>}
+        {left > 0 && <span class="muted">; {count(left)} weaker ones are in the GeoPackages</span>}
       </p>
       <ul>
         <li class="confirmed">{count(confirmed)} confirmed</li>

@@ -1,5 +1,5 @@
 import { content, pairOf, type Verdict } from "../content";
-import { area, count, position, score } from "../format";
+import { area, count, plural, position, score } from "../format";
 import { clearFilters, decide, present, shown, step } from "../review";
 import { verdictOf } from "../verdicts";
 import { Compare } from "./Compare";
@@ -93,7 +93,7 @@ function Facts({ anomaly }: { anomaly: number }) {
       <div>
         <dt>Area</dt>
         <dd>
-          {area(areas[anomaly] ?? 0)} <span class="muted">{count(cells[anomaly] ?? 0)} cells</span>
+          {area(areas[anomaly] ?? 0)} <span class="muted">{plural(cells[anomaly] ?? 0, "cell")}</span>
         </dd>
       </div>
       {place && (
