@@ -67,23 +67,41 @@ def pages(tmp_path_factory, survey):
     }
 
 
+def settle(page):
+    """Wait until what was pressed is on the screen: a page draws and runs what follows from it within two frames."""
+    page.evaluate(
+        "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
+    )
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+        settle(page)
+
+
+def read(page, selector):
+    settle(page)
+    return page.inner_text(selector)
+
+
 def shown(page):
-    return page.inner_text("#card-heading").split("\n")[0]
+    return read(page, "#card-heading").split("\n")[0]
 
 
 def progress(page):
-    return page.inner_text(".progress p >> nth=0")
+    return read(page, ".progress p >> nth=0")
 
 
 def test_the_page_says_what_was_found(visit, survey, survey_page):
     page = visit(survey_page)
     found = geopandas.read_file(survey / "anomalies.gpkg", layer="anomalies")
     strongest = found.sort_values(["score_mean", "area_m2"], ascending=False).iloc[0]
-    assert page.inner_text("h1") == page.title() == "A village"
-    assert f"{len(found)} anomalies on" in page.inner_text("header")
+    assert read(page, "h1") == page.title() == "A village"
+    assert f"{len(found)} anomalies on" in read(page, "header")
     assert shown(page) == f"village #{strongest.id}"
-    assert f"{strongest.score_mean:.2f}" in page.inner_text(".facts")
-    assert page.inner_text(".pairs tbody .count") == str(len(found))
+    assert f"{strongest.score_mean:.2f}" in read(page, ".facts")
+    assert read(page, ".pairs tbody .count") == str(len(found))
     pictures = page.eval_on_selector_all(".side img", "all => all.map((image) => image.naturalWidth)")
     assert len(pictures) == 4  # before, after, and the scores over the after-scene
     assert min(pictures) > 8
@@ -94,13 +112,13 @@ def test_a_review_by_keys_goes_all_the_way_into_the_geopackage(visit, survey, su
     ids = []
     for key in ("c", "r", "u", "ArrowRight", "a"):
         ids.append(int(shown(page).split("#")[1]))
-        page.keyboard.press(key)
+        press(page, key)
     assert progress(page).startswith("Reviewed 4 of")
-    page.keyboard.press("z")  # takes the last one back, and shows it again
+    press(page, "z")  # takes the last one back, and shows it again
     assert int(shown(page).split("#")[1]) == ids[4]
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("x")
+    press(page, "ArrowLeft")
+    press(page, "ArrowLeft")
+    press(page, "x")
     assert progress(page).startswith("Reviewed 2 of")
     with page.expect_download() as download:
         page.keyboard.press("e")
@@ -117,15 +135,15 @@ def test_a_review_by_keys_goes_all_the_way_into_the_geopackage(visit, survey, su
 
 def test_verdicts_are_still_there_after_the_page_was_closed(visit, survey_page):
     page = visit(survey_page)
-    page.keyboard.press("c")
+    press(page, "c")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert progress(page).startswith("Reviewed 1 of")
     other = page.context.new_page()  # another window follows
     other.goto(survey_page.as_uri())
     other.wait_for_selector("html[data-ready]")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("r")
+    press(page, "ArrowRight")
+    press(page, "r")
     other.get_by_text("1 rejected").wait_for()
 
 
@@ -137,7 +155,7 @@ def test_reviews_of_the_geopackage_are_where_the_page_begins(visit, tmp_path):
     assert progress(page) == "Reviewed 2 of 3"
     assert page.get_attribute(".decision .confirmed", "aria-pressed") == "true"
     assert page.is_disabled("text=Export verdicts")  # nothing is new
-    page.keyboard.press("Backspace")
+    press(page, "Backspace")
     with page.expect_download() as download:
         page.click("text=Export verdicts")
     (pair,) = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))["pairs"]
@@ -147,39 +165,39 @@ def test_reviews_of_the_geopackage_are_where_the_page_begins(visit, tmp_path):
 def test_filters_and_orders(visit, survey, survey_page):
     page = visit(survey_page)
     found = geopandas.read_file(survey / "anomalies.gpkg", layer="anomalies")
-    page.keyboard.press("c")
+    press(page, "c")
     page.get_by_role("combobox", name="Verdict").select_option("unreviewed")
-    assert f"of {len(found) - 1}" in page.inner_text("#card-heading")
+    assert f"of {len(found) - 1}" in read(page, "#card-heading")
     page.get_by_role("combobox", name="Verdict").select_option("rejected")
-    assert "No card fits the filters" in page.inner_text("#review")
+    assert "No card fits the filters" in read(page, "#review")
     page.click(".empty >> text=Clear filters")
     page.get_by_role("combobox", name="Order").select_option("area")
     for _ in range(len(found)):
-        page.keyboard.press("ArrowLeft")
+        press(page, "ArrowLeft")
     largest = found.sort_values("area_m2", ascending=False).iloc[0]
     assert shown(page) == f"village #{largest.id}"
     page.get_by_role("slider", name="Score from").fill("0.9")
     kept = (found.score_mean.round(4) >= 0.9).sum()
     assert 0 < kept < len(found)
-    assert f"of {kept}" in page.inner_text("#card-heading")
+    assert f"of {kept}" in read(page, "#card-heading")
 
 
 def test_comparisons_show_both_dates(visit, survey_page):
     page = visit(survey_page, reduced_motion="reduce")
-    page.keyboard.press("2")
+    press(page, "2")
     slider = page.get_by_role("slider", name="Where before ends")
     slider.fill("20")
     assert page.eval_on_selector(".upper", "element => element.style.clipPath") == "inset(0px 0px 0px 20%)"
     slider.press("ArrowRight")
     assert slider.input_value() == "21"  # and the card is still the same
-    assert "1 of" in page.inner_text("#card-heading")
-    page.keyboard.press("3")
-    assert page.inner_text(".date") == "Before"
-    page.keyboard.press("Space")
-    assert page.inner_text(".date") == "After"
-    page.keyboard.press("o")
+    assert "1 of" in read(page, "#card-heading")
+    press(page, "3")
+    assert read(page, ".date") == "Before"
+    press(page, "Space")
+    page.locator(".date", has_text="After").wait_for()
+    press(page, "o")
     assert page.locator(".outline").count() == 0
-    page.keyboard.press("s")
+    press(page, "s")
     assert page.locator(".frame img.scores").count() == 2
 
 
@@ -189,19 +207,19 @@ def test_blinking_begins_by_itself_and_can_be_paused(visit, survey_page):
     page.locator(".date", has_text="After").wait_for()
     page.locator(".date", has_text="Before").wait_for()
     page.click("text=Pause")
-    date = page.inner_text(".date")
+    date = read(page, ".date")
     page.wait_for_timeout(1600)  # two flips, were it not for the pause
-    assert page.inner_text(".date") == date
+    assert read(page, ".date") == date
 
 
 def test_help_lists_keys_and_can_switch_them_off(visit, survey_page):
     page = visit(survey_page)
-    page.keyboard.press("?")
+    press(page, "?")
     assert page.get_by_role("dialog", name="Keys").is_visible()
-    page.keyboard.press("c")  # not behind the dialog
+    press(page, "c")  # not behind the dialog
     page.get_by_text("Use these keys").click()
-    page.keyboard.press("Escape")
-    page.keyboard.press("c")
+    press(page, "Escape")
+    press(page, "c")
     assert progress(page).startswith("Reviewed 0 of")
     page.get_by_role("button", name="Confirm").click()
     assert progress(page).startswith("Reviewed 1 of")
@@ -215,12 +233,12 @@ def test_the_map_follows_the_cards_and_picks_them(visit, survey_page):
         return page.locator(".map").screenshot()
 
     whole = drawn()
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     assert drawn() != whole
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     second = shown(page)
     page.wait_for_timeout(300)
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowLeft")
     page.wait_for_timeout(300)
     box = page.locator(".map").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # the one that is in the middle
@@ -236,6 +254,7 @@ def test_the_table_sorts(visit, make_pair, tmp_path):
     page = visit(write_report([*pairs, failed], tmp_path / "page").path)
 
     def names():
+        settle(page)
         return [text.split("\n")[0] for text in page.locator(".pairs tbody th").all_inner_texts()]
 
     assert names() == ["a", "b", "c", "d"]
@@ -244,16 +263,17 @@ def test_the_table_sorts(visit, make_pair, tmp_path):
     assert page.get_attribute(".pairs th.count", "aria-sort") == "descending"
     page.click(".pairs thead >> text=Anomalies")
     assert names() == ["a", "c", "b", "d"]
-    assert "y.tif: is truncated" in page.inner_text(".failures")
+    assert "y.tif: is truncated" in read(page, ".failures")
     page.get_by_role("button", name="Review b").click()
-    assert "of 9" in page.inner_text("#card-heading")
+    assert "of 9" in read(page, "#card-heading")
 
 
 def test_all_cards_at_once(visit, pages):
     page = visit(pages["many"])
-    page.keyboard.press("g")
+    press(page, "g")
     assert page.locator(".gallery li").count() == 60
     page.click("text=Show more")
+    settle(page)
     assert page.locator(".gallery li").count() == 120
     page.locator(".gallery li >> nth=3").get_by_role("button").click()
     assert shown(page) == "many #4"
@@ -262,19 +282,17 @@ def test_all_cards_at_once(visit, pages):
 @pytest.mark.parametrize("name", ["nothing", "few", "many"])
 def test_no_anomaly_and_thousands_of_them(visit, pages, name):
     page = visit(pages[name])
-    assert {"nothing": "0 anomalies", "few": "3 anomalies", "many": "5,000 anomalies"}[name] in page.inner_text(
-        "header"
-    )
-    assert ("Nothing was found" in page.inner_text("#review")) is (name == "nothing")
+    assert {"nothing": "0 anomalies", "few": "3 anomalies", "many": "5,000 anomalies"}[name] in read(page, "header")
+    assert ("Nothing was found" in read(page, "#review")) is (name == "nothing")
     if name == "many":
-        assert "4,700 weaker ones are in the GeoPackages" in page.inner_text(".progress")
+        assert "4,700 weaker ones are in the GeoPackages" in read(page, ".progress")
 
 
 def test_names_are_text_whatever_they_are(visit, pages):
     page = visit(pages["hostile"])
-    assert page.title() == page.inner_text("h1") == HOSTILE
+    assert page.title() == read(page, "h1") == HOSTILE
     page.click(".pairs summary >> nth=0")
-    assert page.inner_text(".pairs tbody").count(HOSTILE) >= 5
+    assert read(page, ".pairs tbody").count(HOSTILE) >= 5
     assert page.locator("img[src=x]").count() == 0
 
 
@@ -284,7 +302,7 @@ def test_a_phone_need_not_scroll_sideways(visit, pages, survey_page, name):
     views = ("", "1", "2", "3", "g") if name in ("survey", "many") else ("",)
     for key in views:
         if key:
-            page.keyboard.press(key)
+            press(page, key)
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
@@ -307,10 +325,9 @@ def complaints_of_axe():
 def test_axe_finds_nothing_to_complain_of(visit, complaints_of_axe, survey_page, colours, viewport):
     page = visit(survey_page, color_scheme=colours, viewport=viewport, reduced_motion="reduce")
     for key in ("c", "1", "2", "3", "g", "?"):
-        page.keyboard.press(key)
-        page.wait_for_timeout(50)
+        press(page, key)
         assert complaints_of_axe(page) == [], f"after {key}"
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     page.get_by_role("button", name="Switch to").click()
     assert complaints_of_axe(page) == []
 
@@ -325,6 +342,7 @@ def test_the_theme_can_be_switched_and_is_remembered(visit, survey_page):
     colour = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(colour)
     page.get_by_role("button", name="Switch to dark colours").click()
+    settle(page)
     assert page.evaluate(colour) != light
     page.reload()
     page.wait_for_selector("html[data-ready]")
@@ -333,8 +351,7 @@ def test_the_theme_can_be_switched_and_is_remembered(visit, survey_page):
 
 def test_it_can_be_printed(visit, survey_page):
     page = visit(survey_page)
-    page.keyboard.press("g")
-    page.wait_for_timeout(100)
+    press(page, "g")
     assert page.pdf()[:5] == b"%PDF-"
     page.emulate_media(media="print")
     assert not page.is_visible("text=Export verdicts")

@@ -21,8 +21,8 @@ from geosiam.vector.style import COLOURS
 MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
 
 
-@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=4), cards=st.integers(0, 15), more=st.integers(0, 15))
-@settings(deadline=None, max_examples=25)
+@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=3), cards=st.integers(0, 15), more=st.integers(0, 15))
+@settings(deadline=None, max_examples=8)
 def test_each_pair_has_its_share_and_the_strongest_the_rest(tmp_path_factory, counts, cards, more):
     folder = tmp_path_factory.mktemp("rank")
     frames = []
