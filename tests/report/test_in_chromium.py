@@ -248,6 +248,17 @@ def test_the_map_follows_the_cards_and_picks_them(visit, survey_page):
     assert drawn() != whole  # another card has the mark
 
 
+def test_the_map_glides_to_where_it_would_jump_even_if_steps_come_quickly(visit, survey_page):
+    maps = []
+    for motion in ("no-preference", "reduce"):
+        page = visit(survey_page, reduced_motion=motion)
+        right = "dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"
+        page.evaluate(f"for (let i = 0; i < 4; i++) {right}")
+        page.wait_for_timeout(800)
+        maps.append(page.locator(".map").screenshot())
+    assert maps[0] == maps[1]
+
+
 def test_the_table_sorts(visit, make_pair, tmp_path):
     pairs = [make_pair("a", 2), make_pair("b", 9), make_pair("c", 5)]
     failed = ReportPair("d", "x.tif", "y.tif", None, None, "failed", error="y.tif: is truncated; copy it again")

@@ -174,7 +174,9 @@ export class SurveyMap {
       padding: [28, content.pairs.length > 1 ? 80 : 28, 28, 28],
       duration: gently && !STILL.matches ? 250 : 0,
     };
-    this.#map.getView().fit(extent, options);
+    const view = this.#map.getView();
+    view.cancelAnimations(); // two at once would end somewhere between
+    view.fit(extent, options);
   }
 
   #style(feature: FeatureLike, resolution: number): Style | Style[] | undefined {
