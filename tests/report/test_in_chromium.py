@@ -252,8 +252,9 @@ def test_the_map_glides_to_where_it_would_jump_even_if_steps_come_quickly(visit,
     maps = []
     for motion in ("no-preference", "reduce"):
         page = visit(survey_page, reduced_motion=motion)
-        right = "dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"
-        page.evaluate(f"for (let i = 0; i < 4; i++) {right}")
+        steps = "for (let i = 0; i < 6; i++) { step(); await new Promise((next) => setTimeout(next, 90)); }"
+        step = "const step = () => dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));"
+        page.evaluate(f"(async () => {{ {step} {steps} }})()")
         page.wait_for_timeout(800)
         maps.append(page.locator(".map").screenshot())
     assert maps[0] == maps[1]
