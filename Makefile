@@ -11,7 +11,7 @@ BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check slow bench qgis-plugin clean
+.PHONY: help setup demo test check slow bench page qgis-plugin clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,11 @@ bench: $(INSTALLED)  ## run every script in benchmarks/
 
 qgis-plugin:  ## build dist/geosiam_processing.zip, which QGIS installs from ZIP
 	$(PYTHON) examples/qgis_plugin/build.py dist
+
+page:  ## build the web part of `geosiam report` again, with node and npm
+	npm ci --prefix web --no-audit --no-fund
+	npm run --prefix web check
+	npm run --prefix web build
 
 clean:  ## remove .venv and everything that can be made again
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output

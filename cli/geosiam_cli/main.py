@@ -27,6 +27,8 @@ COMMANDS = (
     "vectorize",
     "info",
     "batch",
+    "report",
+    "review",
     "demo",
     "evaluate",
     "train",

@@ -1,0 +1,69 @@
+"""Pictures as few bytes: photographs as WebP under a limit, scores as a PNG with the colours QGIS gives them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from geosiam.detection.raster_style import STEPS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+QUALITIES = (84, 72, 60, 45)
+_SMALLEST = 48  # pixels: no limit makes a picture smaller than this
+_UNSCORED = 255
+
+
+def webp(picture: NDArray[np.uint8], limit: int) -> bytes:
+    """Return a picture (rows, cols, 3 or 4) in at most ``limit`` bytes where that is possible.
+
+    Quality gives way first, then size, down to 48 pixels.
+    """
+    image = Image.fromarray(picture)
+    while True:
+        for quality in QUALITIES:
+            data = _encoded(image, quality)
+            if len(data) <= limit:
+                return data
+        width, height = (max(1, side * 3 // 4) for side in image.size)
+        if max(width, height) < _SMALLEST:
+            return data
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _encoded(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality, method=4)
+    return file.getvalue()
+
+
+def scores_png(scores: NDArray[np.float32]) -> bytes:
+    """Return scores (rows, cols), NaN = not scored, in the colours of the QGIS style, transparent where it is."""
+    steps = np.where(np.isnan(scores), _UNSCORED, np.rint(np.nan_to_num(scores) * (_UNSCORED - 1))).astype(np.uint8)
+    image = Image.fromarray(steps).convert("P")
+    colours = ramp()
+    image.putpalette(colours[:, :3].tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)
+    return file.getvalue()
+
+
+def ramp() -> NDArray[np.uint8]:
+    """Return red, green, blue and opacity of 255 equal steps from score 0 to 1 and of what is not scored, (256, 4)."""
+    at = np.linspace(0, 1, _UNSCORED)
+    places = [score for score, _, _ in STEPS]
+    parts = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] + [alpha] for _, colour, alpha in STEPS]
+    table = np.zeros((_UNSCORED + 1, 4), np.uint8)
+    for channel in range(4):
+        table[:_UNSCORED, channel] = np.rint(np.interp(at, places, [part[channel] for part in parts]))
+    return table
+
+
+def as_text(data: bytes) -> str:
+    """Return bytes as base64, in which they stand in a page."""
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,194 @@
+"""What a GeoPackage of anomalies says of the run that made it, and of its polygons."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyogrio
+
+from geosiam.errors import SceneNotFoundError, SceneUnreadableError
+from geosiam.files import is_there
+from geosiam.imagery.scaling import FULL_BYTE, Scaling
+from geosiam.vector.geopackage import LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import geopandas
+
+Which = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class RecordedScene:
+    """What a run recorded of one of its scenes.
+
+    Parameters
+    ----------
+    name
+        Path or URL, as it was given then.
+    fingerprint
+        See :func:`geosiam.imagery.scene.fingerprint`; empty where there is none.
+    bands
+        1-based bands that served as red, green and blue.
+    scaling
+        From its values to [0, 1].
+    """
+
+    name: str | None
+    fingerprint: str
+    bands: tuple[int, ...] | None
+    scaling: Scaling
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a GeoPackage says of itself.
+
+    Parameters
+    ----------
+    run
+        What tells this run from any other: a digest of its provenance. Editing the polygons does not change it.
+    record
+        The provenance, as JSON had it.
+    count, area_m2, strongest
+        Number of polygons, their area together, and the highest mean score; None without polygons.
+    reviews
+        Number of polygons by verdict; those without one are not counted.
+    """
+
+    run: str
+    record: Mapping[str, Any] = field(repr=False)
+    count: int
+    area_m2: float
+    strongest: float | None
+    reviews: Mapping[str, int]
+
+    @property
+    def threshold(self) -> float:
+        """Anomaly probability that the polygons were cut at."""
+        told = self.record.get("threshold")
+        return float(told) if isinstance(told, (int, float)) else 0.5
+
+    @property
+    def _pair(self) -> Mapping[str, Any]:
+        return _mapping(self.record.get("pair"))
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model."""
+        name = _mapping(self.record.get("model")).get("name")
+        return None if name is None else str(name)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know of the run."""
+        told = self.record.get("warnings")
+        return [str(warning) for warning in told] if isinstance(told, list) else []
+
+    @property
+    def shift_px(self) -> float | None:
+        """Misregistration left between the scenes."""
+        told = self._pair.get("shift_px")
+        return float(told) if isinstance(told, (int, float)) else None
+
+    @property
+    def corrected_shift(self) -> tuple[float, float]:
+        """(rows, cols) in pixels by which the after-scene was moved before it was compared."""
+        shift = _mapping(self._pair.get("shift"))
+        if not self._pair.get("corrected"):
+            return 0.0, 0.0
+        return float(shift.get("rows", 0)), float(shift.get("cols", 0))
+
+    def scene(self, which: Which) -> RecordedScene:
+        """Return what was recorded of a scene."""
+        facts = _mapping(self._pair.get(which))
+        bands = _mapping(self._pair.get(f"{which}_bands")).get("indexes")
+        ends = _mapping(_mapping(self._pair.get("scaling")).get(which))
+        scaling = Scaling(tuple(ends["low"]), tuple(ends["high"])) if {"low", "high"} <= set(ends) else FULL_BYTE
+        name = facts.get("name")
+        return RecordedScene(
+            None if name is None else str(name),
+            str(facts.get("fingerprint") or ""),
+            tuple(bands) if isinstance(bands, list) else None,
+            scaling,
+        )
+
+
+def is_result(path: Path) -> bool:
+    """Return whether a file is a GeoPackage that geosiam wrote."""
+    try:
+        with opened(path) as db:
+            return _has_tables(db)
+    except SceneUnreadableError:
+        return False
+
+
+def read_result(path: Path) -> Result:
+    """Return what a GeoPackage says of its run.
+
+    Raises
+    ------
+    SceneNotFoundError, SceneUnreadableError
+        There is none, or geosiam did not write it.
+    """
+    with opened(path) as db:
+        if not _has_tables(db):
+            remedy = "give one that geosiam detect or vectorize wrote"
+            raise SceneUnreadableError(path, "holds no anomalies with the record of a run", remedy)
+        records = [text for (text,) in db.execute("SELECT provenance FROM runs ORDER BY id")]
+        count, area, strongest = db.execute(
+            f"SELECT COUNT(*), TOTAL(area_m2), MAX(score_mean) FROM {LAYER}"  # noqa: S608 - a constant
+        ).fetchone()
+        grouped = f"SELECT review, COUNT(*) FROM {LAYER} GROUP BY review"  # noqa: S608 - a constant
+        reviews = {str(review): number for review, number in db.execute(grouped) if review}
+    return Result(run_of(records), _record(records), count, area, strongest, reviews)
+
+
+def run_of(records: list[str]) -> str:
+    """Return what tells runs with these provenance records from others."""
+    return hashlib.sha256("\n".join(records).encode()).hexdigest()[:32]
+
+
+def strongest_polygons(path: Path, most: int) -> geopandas.GeoDataFrame:
+    """Return the polygons of the highest mean score, the larger ones first where scores are equal."""
+    query = f"SELECT * FROM {LAYER} ORDER BY score_mean DESC, area_m2 DESC, id LIMIT {most}"  # noqa: S608 - ours
+    return pyogrio.read_dataframe(path, sql=query)
+
+
+@contextlib.contextmanager
+def opened(path: Path, mode: Literal["ro", "rw"] = "ro") -> Iterator[sqlite3.Connection]:
+    """Open a GeoPackage as the database it is; what is wrong with it becomes one line."""
+    if not is_there(path):
+        raise SceneNotFoundError(path, "does not exist", "check the path")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True)) as db:
+            yield db
+    except sqlite3.OperationalError as error:
+        remedy = "close whatever has it open, such as QGIS, and check the permissions"
+        raise SceneUnreadableError(path, f"cannot be used ({error})", remedy) from error
+    except sqlite3.DatabaseError as error:
+        raise SceneUnreadableError(path, f"is no GeoPackage ({error})", "give one that geosiam detect wrote") from error
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {LAYER, "runs"} <= there
+
+
+def _record(records: list[str]) -> dict[str, Any]:
+    """Return the newest record; an empty one where there is none."""
+    try:
+        return dict(_mapping(json.loads(records[-1]))) if records else {}
+    except json.JSONDecodeError:
+        return {}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,130 @@
+"""What is shown of many pairs, and where it lies on the map."""
+
+import numpy as np
+import pandas as pd
+import pyproj
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from report_samples import squares
+
+from geosiam.imagery.grid import Grid
+from geosiam.report.content import grade
+from geosiam.report.places import Place, Plane, distance, rings, simplified, step_of
+from geosiam.report.ranking import rank
+from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.style import COLOURS
+
+MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
+
+
+@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=3), cards=st.integers(0, 15), more=st.integers(0, 15))
+@settings(deadline=None, max_examples=8)
+def test_each_pair_has_its_share_and_the_strongest_the_rest(tmp_path_factory, counts, cards, more):
+    folder = tmp_path_factory.mktemp("rank")
+    frames = []
+    for index, count in enumerate(counts):
+        frame = squares(count)
+        frame["score_mean"] = np.random.default_rng(index).integers(5, 10, count) / 10
+        write_polygons(frame, folder / f"{index}.gpkg")
+        frames.append(pd.DataFrame(frame.drop(columns="geometry")).assign(pair=index))
+    ranking = rank([(index, folder / f"{index}.gpkg") for index in range(len(counts))], cards + more, cards)
+    assert set(ranking.systems) == set(range(len(counts)))
+    assert len(ranking) == len(ranking.outlines) == min(cards + more, sum(counts))
+    assert ranking.cards == min(cards, sum(counts))
+
+    by = ["score_mean", "area_m2", "pair", "id"]
+    together = pd.concat(frames).sort_values(by, ascending=[False, False, True, True])
+    everything = [(int(pair), int(number)) for pair, number in together[["pair", "id"]].to_numpy()]
+    kept = [(int(pair), int(number)) for pair, number in ranking.table[["pair", "id"]].to_numpy()]
+    for chosen, most in ((kept[:cards], cards), (kept, cards + more)):
+        granted = {
+            each
+            for pair in range(len(counts))
+            for each in [e for e in everything if e[0] == pair][: most // len(counts)]
+        }
+        rest = [each for each in everything if each not in granted][: most - len(granted)]
+        assert set(chosen) == granted | set(rest)
+    for part in (kept[:cards], kept[cards:]):
+        assert part == [each for each in everything if each in set(part)]  # strongest first
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1000)), min_size=3, max_size=30),
+    st.sampled_from(["EPSG:32633", "EPSG:3857", MARS]),
+)
+def test_rings_add_up_to_the_outline(corners, crs):
+    hull = shapely.MultiPoint(corners).convex_hull
+    if hull.geom_type != "Polygon" or hull.area < 1:
+        return
+    east, north = (0.0, 0.0) if crs == MARS else (400_000.0, 5_000_000.0)
+    scale = 0.01 if crs == MARS else 1.0
+    outline = shapely.MultiPolygon([shapely.transform(hull, lambda xy: xy * scale + (east, north))])
+    place = Place.of(crs, (east, north, east + 1000 * scale, north + 1000 * scale))
+    ((ring,),) = rings(outline, place, 100)
+    step = step_of(place.extent)
+    drawn = np.cumsum(np.reshape(ring, (-1, 2)), axis=0) * step + place.extent[:2]
+    exact = np.asarray(outline.geoms[0].exterior.coords)
+    if crs == "EPSG:32633":
+        x, y = pyproj.Transformer.from_crs(crs, 3857, always_xy=True).transform(exact[:, 0], exact[:, 1])
+        exact = np.column_stack([x, y])
+    assert np.abs(drawn - exact).max() <= 0.5001 * step
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds", "on_earth"),
+    [
+        ("EPSG:32633", (400_000, 5_000_000, 401_000, 5_001_000), True),
+        ("EPSG:4326", (-100, 40, -90, 50), True),
+        ("EPSG:4326", (170, 0, 190, 10), False),  # across the dateline
+        ("EPSG:32601", (100_000, 7_000_000, 400_000, 7_200_000), False),  # likewise
+        ("EPSG:3413", (-100_000, -100_000, 100_000, 100_000), False),  # around the pole
+        (MARS, (0, 0, 1, 1), False),
+        ('LOCAL_CS["a table",UNIT["metre",1]]', (0, 0, 1, 1), False),
+    ],
+)
+def test_the_map_of_the_earth_shows_what_it_can(crs, bounds, on_earth):
+    crs = CRS.from_user_input(crs).to_wkt()
+    plane = Plane.of(crs, bounds)
+    assert plane.on_earth is on_earth
+    assert (plane.position(bounds[0], bounds[1]) is not None) is on_earth
+    if not on_earth:
+        assert plane.extent(bounds) == bounds
+
+
+def test_an_overview_holds_the_pair_and_nothing_far_from_it():
+    grid = Grid(CRS.from_epsg(32633), Affine.rotation(20) @ Affine(2, 0, 400_000, 0, -2, 5_000_000), 300, 100)
+    plane = Plane.of(grid.crs.to_wkt(), grid.bounds)
+    picture = plane.picture(grid, 64)
+    corners = plane.points(np.array(grid.corners))
+    left, bottom, right, top = picture.bounds
+    assert max(picture.shape) == 64
+    assert left <= corners[:, 0].min() <= corners[:, 0].max() <= right
+    assert bottom <= corners[:, 1].min() <= corners[:, 1].max() <= top
+    assert right - left < 1.6 * np.ptp(corners[:, 0])  # 1.43 stretch of Mercator is in both
+
+
+def test_many_corners_become_few_but_stay_a_polygon():
+    spiky = shapely.Point(0, 0).buffer(100, quad_segs=2000)
+    simple = simplified(shapely.MultiPolygon([spiky]), 50)
+    assert simple.geom_type == "MultiPolygon"
+    assert shapely.get_num_coordinates(simple) <= 50
+    assert simple.symmetric_difference(spiky).area < 0.05 * spiky.area
+
+
+def test_distances_are_those_on_the_ellipsoid():
+    assert distance("EPSG:4326", (0, 0), (1, 0)) == pytest.approx(111_319.49, abs=0.01)
+    assert distance(MARS, (0, 0), (1, 0)) is None
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
+def test_grades_are_the_classes_of_the_qgis_style(threshold):
+    from geosiam.vector import style
+
+    for index, (low, high, colour) in enumerate(style._classes(threshold)):
+        assert COLOURS[grade((low + high) / 2, threshold)] == colour == COLOURS[index]
+    assert grade(threshold, threshold) == 0
+    assert grade(1.0, threshold) == len(COLOURS) - 1

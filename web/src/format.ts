@@ -1,0 +1,34 @@
+/** Numbers as people read them. */
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const three = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+export const count = (value: number): string => whole.format(value);
+
+export const score = (value: number): string => value.toFixed(2);
+
+export function plural(value: number, one: string, many = `${one}s`): string {
+  return `${count(value)} ${value === 1 ? one : many}`;
+}
+
+export function area(squareMetres: number): string {
+  if (squareMetres >= 1e6) return `${three.format(squareMetres / 1e6)} km²`;
+  if (squareMetres >= 1e4) return `${three.format(squareMetres / 1e4)} ha`;
+  return `${three.format(squareMetres)} m²`;
+}
+
+export function length(metres: number): string {
+  return metres >= 1000 ? `${three.format(metres / 1000)} km` : `${three.format(metres)} m`;
+}
+
+export function position([longitude, latitude]: [number, number]): string {
+  const side = (value: number, letters: string): string =>
+    `${Math.abs(value).toFixed(5)}° ${letters[value < 0 ? 1 : 0]}`;
+  return `${side(latitude, "NS")}, ${side(longitude, "EW")}`;
+}
+
+export function moment(iso: string): string {
+  return new Intl.DateTimeFormat("en", { dateStyle: "long", timeStyle: "short", timeZone: "UTC" }).format(
+    new Date(iso),
+  );
+}

@@ -1,0 +1,2 @@
+/** The bundler takes style sheets; TypeScript need not look inside. */
+declare module "*.css";
