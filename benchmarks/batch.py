@@ -99,7 +99,7 @@ def processor_seconds() -> float:
 @contextlib.contextmanager
 def cluster(workers: int, folder: Path) -> Iterator[str]:
     """Start a scheduler and workers of one thread each; give its address."""
-    from distributed import Client  # noqa: PLC0415 - an extra
+    from distributed import Client
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

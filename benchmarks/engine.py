@@ -80,7 +80,7 @@ class Bench:
             "|---|---|---|---|---|---|---|---|",
         ]
         decode = self.said("_limits.py", "decode", "survey", "auto", *pair)
-        for model in ("survey", "survey-fine"):
+        for model in ("survey", "survey-fast"):
             plain = self.said("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
             for precision in ("auto", "fp32"):
                 options = "--model", model, "--precision", precision
@@ -165,7 +165,7 @@ class Bench:
             f"{model}, {precision}, {count} thread(s)": self.detect(
                 pair, "--model", model, "--precision", precision, "--workers", str(count)
             )
-            for model, precision in (("survey", "auto"), ("survey", "fp32"), ("survey-fine", "auto"))
+            for model, precision in (("survey", "auto"), ("survey", "fp32"), ("survey-fast", "auto"))
             for count in (1, 2)
         }
         costs = self.in_turns(options)
@@ -231,7 +231,7 @@ class Bench:
         """Compare blocks with one forward pass over the whole scene."""
         pair = generated(self.sizes[0], self.folder)
         lines = ["| model | largest difference of a score |", "|---|---|"]
-        for model in ("survey", "survey-fine"):
+        for model in ("survey", "survey-fast"):
             scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
             with open_pair(*map(str, pair)) as scenes:
                 halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
@@ -245,7 +245,7 @@ class Bench:
 
 def one_pass(model: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return the scores of one forward pass of the network as it was trained."""
-    import torch  # noqa: PLC0415 - only here
+    import torch
 
     with torch.inference_mode():
         logits = load_model(model).network(torch.from_numpy(before)[None], torch.from_numpy(after)[None])
@@ -257,7 +257,7 @@ def repeated(source: Path, size: int) -> str:
     """Return a virtual raster of a size that shows a scene again and again."""
     with rasterio.open(source) as scene:
         side, crs, transform = scene.width, scene.crs, scene.transform
-    from geosiam.imagery.grid import Grid  # noqa: PLC0415 - only here
+    from geosiam.imagery.grid import Grid
 
     view = VirtualRaster(Grid(crs, transform, size, size))
     for index in (1, 2, 3):

@@ -218,7 +218,7 @@ def _picture(path: Path) -> Raster:
 
 
 def _mask(path: Path) -> NDArray[np.int32]:
-    from scipy import ndimage  # noqa: PLC0415
+    from scipy import ndimage
 
     labels, _ = ndimage.label(np.asarray(Image.open(path).convert("L")) > 127, np.ones((3, 3)))  # noqa: PLR2004
     return labels.astype(np.int32)

@@ -130,7 +130,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw into this folder in place of measuring")
     options = parser.parse_args()
     try:
-        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may be absent
+        from playwright.sync_api import sync_playwright
     except ImportError:
         print("playwright is not installed: nothing measured")
         return 0

@@ -207,7 +207,7 @@ def score_to_raster(
 def _scored(
     before: Scene, after: Scene, output: str | Path, options: DetectOptions, on_progress: Progress | None
 ) -> Iterator[tuple[ScoreResult, ScenePair]]:
-    """Make the score raster, and give the open pair as well; until the context is left, an interruption costs nothing of it."""
+    """Make the score raster, and give the open pair as well; until this is left, an interruption costs none of it."""
     _spare_inputs(output, before, after)
     model = load_model(options.model)
     scorer = _scorer(model, options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geosiam.survey.pairs import SurveyPlan
     from geosiam.survey.results import OnEvent, SurveyEvent, SurveyResult
 
-SURVEY_OPTIONS = {
+SURVEY_OPTIONS: dict[str, options.Decorator] = {
     "workers": click.option(
         "--workers",
         type=click.IntRange(min=1),
@@ -53,7 +53,7 @@ SURVEY_OPTIONS = {
         help="Run every pair again, or only those that are missing, failed or changed.",
     ),
 }
-PAIR_OPTIONS = ("threshold", "min_area", *(name for name in options.COMPARISON if name != "workers"), "on_error")
+PAIR_OPTIONS = (*options.POLYGONS, *(name for name in options.COMPARISON if name != "workers"), "on_error")
 TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
 
 

@@ -132,7 +132,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     "model": click.option(
         "--model",
         metavar="NAME|FILE",
-        show_default="survey-sharp",
+        show_default="survey",
         help="Weights to score with: a name that 'geosiam models' lists, or a safetensors file.",
     ),
     "threshold": click.option(

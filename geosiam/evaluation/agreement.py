@@ -7,13 +7,12 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import shapely
 
 from geosiam.evaluation.counts import FINEST, ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Grid, Window
-from geosiam.vector.polygons import iter_polygons
+from geosiam.vector.polygons import vectorize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.evaluation.truth import Truth
-    from geosiam.vector.polygons import Scores
+    from geosiam.vector.field import Scores
 
 CLOSE = 0.5
 _LEAST_SEEN = 0.5  # of an object's pixels that are scored, for it to count
@@ -170,7 +169,7 @@ def judge_scores(
         drawn += np.bincount(numbers, minlength=len(drawn))
         seen += np.bincount(objects[known & (objects > 0) & scored], minlength=len(seen))
     counted = seen[1:] >= _LEAST_SEEN * np.maximum(drawn[1:], 1)
-    outlines = pd.concat(list(iter_polygons(scores, threshold=threshold, min_area=min_area))).geometry
+    outlines = vectorize(scores, threshold=threshold, min_area=min_area).geometry
     return _agreement(counts, counts.at(threshold), np.asarray(outlines), truth, counted, calibrated=calibrated)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geosiam.imagery.grid import Grid
+    from geosiam.imagery.grid import Grid, Window
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,8 @@ class ScoreMap:
         """Yield first row and scores, from top to bottom."""
         for start in range(0, self.grid.height, rows):
             yield start, self.scores[start : start + rows]
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the scores of a window inside the map."""
+        scores: NDArray[np.float32] = self.scores[window.slices]
+        return scores

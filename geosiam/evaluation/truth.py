@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
-import pandas as pd
 import rasterio
 import shapely
 from affine import Affine
@@ -25,7 +24,7 @@ from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadabl
 from geosiam.files import is_there
 from geosiam.imagery.grid import Grid, Window
 from geosiam.vector.geopackage import LAYER
-from geosiam.vector.polygons import iter_polygons
+from geosiam.vector.polygons import vectorize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +75,7 @@ class Truth:
             outlines = np.asarray(in_crs_of(grid, path, read_polygons(path)).geometry, dtype=object)
             return cls(path, grid, outlines, None, shapely.STRtree(outlines))
         raster = _TruthRaster.open(path, grid)
-        frames = list(iter_polygons(raster, threshold=1.0))
-        outlines = np.asarray(pd.concat(frames, ignore_index=True).geometry, dtype=object)
+        outlines = np.asarray(vectorize(raster, threshold=1.0).geometry, dtype=object)
         return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
 
     def objects(self, window: Window) -> NDArray[np.int32]:
@@ -172,7 +170,9 @@ class _TruthRaster:
         truth = cls(path, grid)
         with truth._on_grid() as raster:
             if raster.count > _MOST_BANDS:
-                raise SceneRefusedError(path, f"has {raster.count} bands", "give one band, in which changes are not 0")
+                raise SceneRefusedError(
+                    path, f"has {raster.count - _has_alpha(raster)} bands", "give one band, in which changes are not 0"
+                )
         return truth
 
     @property
@@ -185,6 +185,12 @@ class _TruthRaster:
                 window = RasterWindow(0, start, self.grid.width, min(rows, self.grid.height - start))
                 values, known = _values(raster, window)
                 yield start, np.where(known, values, np.float32(np.nan))
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        with self._on_grid() as raster:
+            (top, left), (rows, cols) = (window.row_start, window.col_start), window.shape
+            values, known = _values(raster, RasterWindow(left, top, cols, rows))
+        return np.where(known, values, np.float32(np.nan))
 
     def unknown(self, window: Window) -> NDArray[np.bool_]:
         (top, left), (rows, cols) = (window.row_start, window.col_start), window.shape

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-DEFAULT_MODEL = "survey-sharp"
+DEFAULT_MODEL = "survey"
 _CARD = "geosiam_model_card"
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"

@@ -22,7 +22,7 @@ from geosiam.imagery.grid import Grid
 from geosiam.qgis import elements
 from geosiam.qgis.layers import MapLayer, of_qml
 from geosiam.qgis.scenes import relative, scene_layer
-from geosiam.vector.polygons import COLUMNS
+from geosiam.vector.columns import COLUMNS
 from geosiam.vector.style import polygon_qml
 
 if TYPE_CHECKING:

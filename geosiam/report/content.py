@@ -12,7 +12,8 @@ import numpy as np
 
 from geosiam import __version__
 from geosiam.report.places import rings, step_of
-from geosiam.vector.style import COLOURS, REVIEWS
+from geosiam.vector.columns import REVIEWS
+from geosiam.vector.style import COLOURS
 
 if TYPE_CHECKING:
     from geosiam.report.pairs import Fact, ReportPair

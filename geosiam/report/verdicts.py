@@ -12,8 +12,8 @@ from geosiam.files import is_there
 from geosiam.report.content import FORMAT
 from geosiam.report.pairs import find_pairs
 from geosiam.report.results import opened, read_result
+from geosiam.vector.columns import REVIEWS
 from geosiam.vector.geopackage import LAYER
-from geosiam.vector.style import REVIEWS
 
 if TYPE_CHECKING:
     import os

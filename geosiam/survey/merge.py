@@ -10,7 +10,8 @@ import pyogrio
 import shapely
 
 from geosiam.survey.objects import object_ids
-from geosiam.vector.geopackage import LAYER, write_polygons
+from geosiam.vector.geopackage import LAYER
+from geosiam.vector.writer import write_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from geosiam.survey.results import PairResult
 
 _COMMON_CRS = "EPSG:4326"
-_FIRST = ("pair", "site", "before_date", "date", "object_id")
+_FIRST = {
+    "pair": "Name of the pair",
+    "site": "Name of the place",
+    "before_date": "Date of the before-scene, ISO 8601; empty if not known",
+    "date": "Date of the after-scene, ISO 8601; empty if not known",
+    "object_id": "The same number for the same object at several dates",
+}
 
 
 def merge_polygons(pairs: Sequence[PairResult], target: Path) -> int:
@@ -44,12 +51,11 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> int:
     order = pd.factorize(merged["pair"])[0]
     merged["object_id"] = object_ids(merged.geometry.array, order.tolist())
     merged["review"] = _reviews(merged, target)
-    rest = [column for column in merged.columns if column not in (*_FIRST, "geometry")]
     provenance = {
         "inputs": [pair.name for pair in pairs if pair.done],
         "threshold": min((pair.facts["threshold"] for pair in pairs if pair.done), default=None),
     }
-    return write_polygons(merged[[*_FIRST, *rest, "geometry"]], target, provenance=provenance)
+    return write_polygons(merged, target, provenance=provenance, more_columns=_FIRST)
 
 
 def _read(pair: PairResult) -> geopandas.GeoDataFrame:

@@ -121,7 +121,7 @@ class CellAreas:
         length = np.hypot(across, up)
         if self._projection is not None:
             length *= np.sqrt(self._factor(*middle.T))  # of the projections that stretch, the usual ones are conformal
-        return np.bincount(owner[:-1][along], weights=length, minlength=len(placed))
+        return np.asarray(np.bincount(owner[:-1][along], weights=length, minlength=len(placed)), np.float64)
 
     def _inside(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], ...]:
         """Return the sides of runs as far as the scene reaches: row, bottom, start and stop of shape (runs,)."""
@@ -130,8 +130,9 @@ class CellAreas:
 
     def _on_earth(self) -> bool:
         ellipsoid = self._crs.ellipsoid
-        known = (self._crs.is_geographic or self._crs.is_projected) and ellipsoid is not None
-        return known and abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _AS_EARTH
+        if ellipsoid is None or not (self._crs.is_geographic or self._crs.is_projected):
+            return False
+        return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _AS_EARTH)
 
     def _eccentricity2(self) -> float:
         assert self._ellipsoid is not None

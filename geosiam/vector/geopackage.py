@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pyogrio
 
-from geosiam.vector.columns import COLUMNS
 from geosiam.vector.footprint import FOOTPRINT_COLUMNS
 from geosiam.vector.style import footprint_qml, polygon_qml, polygon_sld
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import geopandas
@@ -36,7 +36,7 @@ def add_footprint(footprint: geopandas.GeoDataFrame, path: Path) -> None:
     )
 
 
-def describe(path: Path, record: dict[str, object], now: str) -> None:
+def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str]) -> None:
     """Add column descriptions, styles and provenance to a GeoPackage.
 
     Parameters
@@ -47,20 +47,23 @@ def describe(path: Path, record: dict[str, object], now: str) -> None:
         What made the polygons.
     now
         The time, ISO 8601.
+    columns
+        Those of the polygons, and what they mean.
     """
     threshold = record.get("threshold")
     lowest = float(threshold) if isinstance(threshold, (int, float)) else 0.5
-    styles = {LAYER: ("anomalies by score", polygon_qml(lowest, COLUMNS), polygon_sld(lowest, LAYER))}
-    columns = {LAYER: COLUMNS}
+    style = ("anomalies by score", polygon_qml(lowest, columns), polygon_sld(lowest, LAYER))
+    styles: dict[str, tuple[str, str, str | None]] = {LAYER: style}
+    meanings = {LAYER: columns}
     if FOOTPRINT_LAYER in pyogrio.list_layers(path)[:, 0]:
         styles[FOOTPRINT_LAYER] = ("outline", footprint_qml(), None)
-        columns[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
+        meanings[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
     # The connection's own context manager commits, it does not close.
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.executescript(_TABLES)
         db.executemany(
             "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES (?, ?, ?)",
-            [(layer, column, text) for layer, described in columns.items() for column, text in described.items()],
+            [(layer, column, text) for layer, described in meanings.items() for column, text in described.items()],
         )
         db.executemany(_INSERT_STYLE, [(layer, *style, now) for layer, style in styles.items()])
         values = [_as_text(record.get(column)) for column in RUN_COLUMNS]

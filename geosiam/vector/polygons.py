@@ -195,7 +195,7 @@ class _Maker:
             placed = simplified(outlines, reach, grid.transform, extent)
         if options.smooth or tolerance is not None:
             plane = shapely.area(placed.geometries()) / abs(grid.transform.determinant)
-            area = area / cells * plane  # noqa: PLR6104 - the caller's array stays as it is
+            area = area / cells * plane
         lon, lat = self._areas.centroids(batch)
         shadow, hint = (None, None) if self._witness is None else self._witness.testify(batch, self._field)
         values: dict[str, Any] = {

@@ -97,7 +97,7 @@ class Outlines:
         return np.repeat(np.arange(len(self)), np.diff(self.rings[self.parts[self.members]]))
 
     def wkb(self) -> pa.Array:
-        """Return well-known binary, an Arrow array of length n; shapely takes a hundred times as long for small ones."""
+        """Return well-known binary, an Arrow array of length n; shapely takes 100 times as long for small ones."""
         ring_part, part_member = _owners(self.parts), _owners(self.members)
         ring_member = part_member[ring_part]
         points, rings, parts = self.xy, self.rings, self.parts

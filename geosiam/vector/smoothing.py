@@ -60,7 +60,7 @@ def smoothed(outlines: Outlines, threshold: float, scores_at: Lookup) -> Outline
     with np.errstate(invalid="ignore"):  # a threshold of 1 meets scores of 1 on both sides of the rounding
         share = (strong - limit) / np.maximum(strong - weak, np.finfo(np.float64).tiny)
     share = np.where(np.isnan(weak), 0.5, np.clip(np.nan_to_num(share, nan=0.5), LEAST, MOST))
-    points = inside + 0.5 + share[:, None] * (outside - inside)
+    points = np.asarray(inside + 0.5 + share[:, None] * (outside - inside), np.float64)
     ring_part = np.repeat(np.arange(len(outlines.parts) - 1), np.diff(outlines.parts))
     part_member = np.repeat(np.arange(len(outlines)), np.diff(outlines.members))
     return Outlines.of_open_rings(points, ring, ring_part, part_member)

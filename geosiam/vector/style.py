@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from geosiam.vector.columns import REVIEWS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COLOURS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
 FIELD, AREA = "score_mean", "area_m2"
@@ -13,7 +17,7 @@ _CATEGORIES = "Symbology"
 LABEL_MM = 4  # least size of a polygon on the map, as the side of a square, for its score to be written on it
 
 
-def polygon_qml(threshold: float, comments: dict[str, str]) -> str:
+def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
     """Return the QGIS style of the polygons: outlined, graduated by mean score from the threshold to 1.
 
     Parameters
@@ -122,7 +126,7 @@ def _fill(colour: str) -> dict[str, str]:
     }
 
 
-def _fields(root: Element, comments: dict[str, str]) -> None:
+def _fields(root: Element, comments: Mapping[str, str]) -> None:
     """Describe the columns and make ``review`` a choice in the form."""
     configuration = SubElement(root, "fieldConfiguration")
     for name in comments:

@@ -164,7 +164,7 @@ def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[
     low, high = SHADE
     darker = (light >= DARK) & (left >= low * light) & (left <= high * light)
     hue = np.abs(before / np.maximum(3 * light, 1e-6) - after / np.maximum(3 * left, 1e-6)).max(axis=0)
-    return darker & (hue <= SAME_HUE)
+    return np.asarray(darker & (hue <= SAME_HUE), np.bool_)
 
 
 def contrasts(sums: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
@@ -32,6 +33,7 @@ from geosiam.vector.polygons import PolygonPieces
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
 FORMATS = {
@@ -53,6 +55,7 @@ def write_polygons(
     path: str | os.PathLike[str],
     *,
     provenance: Mapping[str, object] | None = None,
+    more_columns: Mapping[str, str] | None = None,
 ) -> int:
     """Write polygons to a file that appears under its name when complete, or not at all.
 
@@ -66,11 +69,14 @@ def write_polygons(
     ----------
     polygons
         The table of :func:`~geosiam.vector.polygons.vectorize`, or the pieces of one, which are written as they come.
+        Columns that a table lacks are empty in the file.
     path
         The file to make. An existing one is replaced on success only.
     provenance
         What made the polygons. ``inputs``, ``fingerprints``, ``model``, ``options`` and ``threshold`` get columns of
         their own, all of it is kept as JSON. ``created`` and ``geosiam_version`` are filled in where absent.
+    more_columns
+        Columns of a table beyond :data:`~geosiam.vector.columns.COLUMNS`, and what they mean; written first.
 
     Returns
     -------
@@ -88,7 +94,7 @@ def write_polygons(
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     record = {"created": now, "geosiam_version": importlib.metadata.version("geosiam"), **(provenance or {})}
     with _replacing(target) as partial:
-        stream = _Counted(polygons)
+        stream = _Counted(polygons, tuple(more_columns or ()))
         try:
             _write(stream, partial)
         except Exception:
@@ -98,7 +104,7 @@ def write_polygons(
         if partial.suffix.lower() == ".gpkg":
             if isinstance(polygons, PolygonPieces):
                 add_footprint(polygons.footprint_frame(), partial)
-            describe(partial, record, now)
+            describe(partial, record, now, {**(more_columns or {}), **COLUMNS})
     return stream.count
 
 
@@ -122,9 +128,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
 class _Counted:
     """The pieces of a table, and how many rows have gone by."""
 
-    def __init__(self, polygons: geopandas.GeoDataFrame | PolygonPieces) -> None:
-        whole = isinstance(polygons, geopandas.GeoDataFrame)
-        self._tables = iter([_table(polygons)]) if whole else polygons.tables
+    def __init__(self, polygons: geopandas.GeoDataFrame | PolygonPieces, more_columns: tuple[str, ...]) -> None:
+        self.schema = SCHEMA
+        if isinstance(polygons, geopandas.GeoDataFrame):
+            table = _table(polygons, more_columns)
+            self.schema, self._tables = table.schema, iter([table])
+        else:
+            self._tables = polygons.tables
         self.crs: CRS | pyproj.CRS = polygons.crs
         self.count = 0
         self.failure: BaseException | None = None
@@ -140,11 +150,23 @@ class _Counted:
             raise
 
 
-def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
-    columns = pa.Table.from_pandas(frame[list(COLUMNS)], SCHEMA.remove(len(COLUMNS)), preserve_index=False)
-    return columns.append_column(
-        SCHEMA.field(GEOMETRY), pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary())
-    )
+def _table(frame: geopandas.GeoDataFrame, more_columns: tuple[str, ...]) -> pa.Table:
+    own = [pa.Array.from_pandas(frame[name]) for name in more_columns]
+    texts = [array.cast(pa.string()) if pa.types.is_null(array.type) else array for array in own]
+    more = pa.schema([pa.field(name, array.type) for name, array in zip(more_columns, texts, strict=True)])
+    known = [
+        pa.Array.from_pandas(frame[name], type=field.type) if name in frame else pa.nulls(len(frame), field.type)
+        for name, field in zip(COLUMNS, SCHEMA, strict=False)
+    ]
+    geometry = pa.array(shapely.to_wkb(_as_multipolygons(frame.geometry.to_numpy())), pa.binary())
+    return pa.table([*texts, *known, geometry], schema=pa.schema([*more, *SCHEMA]))
+
+
+def _as_multipolygons(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
+    single = shapely.get_type_id(geometry) == shapely.GeometryType.POLYGON
+    result = geometry.copy()
+    result[single] = shapely.multipolygons(geometry[single], indices=np.arange(single.sum()))
+    return result
 
 
 def _write(stream: _Counted, path: Path) -> None:
@@ -153,9 +175,9 @@ def _write(stream: _Counted, path: Path) -> None:
     if suffix == ".parquet":
         _write_parquet(stream, path, crs)
         return
-    reader = pa.RecordBatchReader.from_batches(SCHEMA, stream.batches())
+    reader = pa.RecordBatchReader.from_batches(stream.schema, stream.batches())
     if suffix == ".shp":
-        reader = _renamed(reader)
+        reader = _renamed(reader, stream.schema)
     epsg = crs.to_epsg()
     with _unsynchronised():
         write_arrow(
@@ -172,17 +194,17 @@ def _write(stream: _Counted, path: Path) -> None:
         )
 
 
-def _renamed(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    names = [SHAPEFILE_NAMES.get(name, name) for name in SCHEMA.names]
-    schema = pa.schema([field.with_name(name) for field, name in zip(SCHEMA, names, strict=True)])
-    return pa.RecordBatchReader.from_batches(schema, (batch.rename_columns(names) for batch in reader))
+def _renamed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
+    names = [SHAPEFILE_NAMES.get(name, name) for name in schema.names]
+    short = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
+    return pa.RecordBatchReader.from_batches(short, (batch.rename_columns(names) for batch in reader))
 
 
 def _write_parquet(stream: _Counted, path: Path, crs: pyproj.CRS) -> None:
     """Write GeoParquet 1.0 piece by piece."""
     column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": crs.to_json_dict()}
     geo = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
-    schema = SCHEMA.with_metadata({"geo": json.dumps(geo)})
+    schema = stream.schema.with_metadata({"geo": json.dumps(geo)})
     with pq.ParquetWriter(path, schema) as writer:
         for batch in stream.batches():
             writer.write_batch(batch.cast(schema))

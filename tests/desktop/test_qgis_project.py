@@ -27,9 +27,9 @@ from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.imagery.pair import open_pair
 from geosiam.pipeline import detect
 from geosiam.qgis.project import check_project, write_project
-from geosiam.vector.geopackage import write_polygons
 from geosiam.vector.polygons import vectorize
 from geosiam.vector.style import COLOURS
+from geosiam.vector.writer import write_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,6 +22,7 @@ from geosiam.detection import raster_writer, scoring
 from geosiam.detection.journal import Journal
 from geosiam.detection.scoring import Scorer
 from geosiam.errors import OutputError, SceneUnreadableError
+from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score_to_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
@@ -394,12 +395,13 @@ def test_a_corrupt_tile_ends_the_run_or_leaves_a_hole_that_is_listed(scenes: Sur
     assert done.summary["holes"][0]["reason"].startswith(f"{ours.after}: cannot be read at rows")
     with rasterio.open(out / "a.tif") as raster:
         missing = raster.read(1) == raster.nodata
-    expected = np.zeros_like(missing)
+    expected, side = np.zeros_like(missing), load_model().card.stride
     for hole in done.holes:
-        expected[hole.rows[0] // 8 : -(-hole.rows[1] // 8), hole.cols[0] // 8 : -(-hole.cols[1] // 8)] = True
+        rows, cols = (slice(start // side, -(-stop // side)) for start, stop in (hole.rows, hole.cols))
+        expected[rows, cols] = True
     np.testing.assert_array_equal(missing, expected)
-    assert missing[-(-row // 8) :, -(-col // 8) :].all()
-    assert not missing[: row // 8 - 16].any()
+    assert missing[-(-row // side) :, -(-col // side) :].all()
+    assert not missing[: (row - 128) // side].any()
     assert names(out) == ["a.gpkg", "a.qml", "a.tif"]
 
 

@@ -11,7 +11,7 @@ from report_samples import SIZE, UTM, record, squares, write_scene
 
 from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report
 from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from report_samples import record, squares
 
 from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report, write_verdicts
 from geosiam.report.results import read_result
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;"

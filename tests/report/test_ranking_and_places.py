@@ -15,8 +15,8 @@ from geosiam.imagery.grid import Grid
 from geosiam.report.content import grade
 from geosiam.report.places import Place, Plane, distance, rings, simplified, step_of
 from geosiam.report.ranking import rank
-from geosiam.vector.geopackage import write_polygons
 from geosiam.vector.style import COLOURS
+from geosiam.vector.writer import write_polygons
 
 MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
 

@@ -8,7 +8,7 @@ from report_samples import record, squares
 
 from geosiam.report import ReportOptions
 from geosiam.report.results import read_result
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 from geosiam_cli.main import main
 from geosiam_cli.report import REPORT_OPTIONS, command
 

@@ -18,7 +18,7 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.report import ReportOptions, ReportPair, api, find_pairs, write_report
 from geosiam.report.page import Page, embedded_json
 from geosiam.report.results import read_result
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--&amp;\u2028'\""
 

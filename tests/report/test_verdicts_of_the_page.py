@@ -11,7 +11,7 @@ from report_samples import record, squares
 from geosiam.errors import InputError, SceneNotFoundError, SceneUnreadableError
 from geosiam.report import write_verdicts
 from geosiam.report.results import read_result
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 
 
 @pytest.fixture

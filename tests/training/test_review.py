@@ -10,7 +10,7 @@ from shapely.affinity import affine_transform
 from geosiam.errors import OptionError, TrainingDataError
 from geosiam.training.api import TrainingOptions, train
 from geosiam.training.review import reviewed_pairs
-from geosiam.vector.geopackage import write_polygons
+from geosiam.vector.writer import write_polygons
 
 TRANSFORM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 REJECTED, CONFIRMED, UNSURE = (60, 40, 80, 70), (200, 150, 230, 170), (20, 200, 40, 220)  # columns and rows, in pixels
@@ -59,7 +59,7 @@ def test_rejected_ground_is_normal_confirmed_is_not_and_the_rest_is_undecided(po
 
 def test_only_judged_cells_count_and_weights_learn_from_them(polygons, tmp_path) -> None:
     options = TrainingOptions(
-        out=tmp_path / "mine.safetensors", review=str(polygons), init="survey", generated=0, epochs=1, steps=2
+        out=tmp_path / "mine.safetensors", review=str(polygons), init="survey-fast", generated=0, epochs=1, steps=2
     )
     done = train(options)
     assert done.card.data == "verdicts in anomalies.gpkg"
@@ -96,11 +96,11 @@ def test_files_without_verdicts_are_refused(tmp_path, scenes) -> None:
 
 def test_fine_tuning_on_a_scene_takes_network_and_start_from_the_given_weights(scenes, tmp_path) -> None:
     options = TrainingOptions(
-        out=tmp_path / "mine.safetensors", scenes=(str(scenes[0]),), init="survey-fine", subcells=2, generated=1,
+        out=tmp_path / "mine.safetensors", scenes=(str(scenes[0]),), init="survey", subcells=2, generated=1,
         epochs=1, steps=1,
     )  # fmt: skip
     card = train(options).card
     assert (card.network.window.stride, card.stride) == (4, 2)
     assert card.data == "before.tif, 1 generated surveys"
     assert "--scenes before.tif" in card.command
-    assert "--init survey-fine" in card.command
+    assert "--init survey" in card.command

@@ -9,8 +9,8 @@ from rasterio.crs import CRS
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery.grid import Grid
 from geosiam.vector.areas import CellAreas
-from geosiam.vector.options import MinArea
 from geosiam.vector.components import component_batches
+from geosiam.vector.options import MinArea
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
     assert info["geometry_type"] == "MultiPolygon"
 
 
-def test_every_column_is_described_inside(frame, tmp_path):
+def test_every_column_is_described_inside(tmp_path):
     write_polygons(pieces(), tmp_path / "a.gpkg")
     db = sqlite3.connect(tmp_path / "a.gpkg")
     for layer, columns in {"anomalies": COLUMNS, "footprint": FOOTPRINT_COLUMNS}.items():

@@ -105,7 +105,7 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         """Add what decides the scores."""
         self.add(
             QgsProcessingParameterString("MODEL", "Model", optional=True),
-            "A name that 'geosiam models' lists, such as survey-fine, or a weights file. Empty: the default.",
+            "A name that 'geosiam models' lists, such as survey-fast, or a weights file. Empty: the default.",
         )
         self.add(
             QgsProcessingParameterString("BANDS", "Bands for red, green and blue, such as 4,3,2", optional=True),
