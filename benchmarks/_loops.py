@@ -8,7 +8,7 @@ and write a score raster.
 - plain: windows of 2048 px side by side, nothing written: just the forward pass, of the pixels of the first window
 - grid: windows of 256 px side by side from a DataLoader with worker processes, as torchgeo's GridGeoSampler gives them
 - blend: windows of 256 px that overlap by half, averaged with a smooth weight
-- chips: one 32 px chip for each cell, in batches
+- chips: one chip for each step of the encoder, in batches
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.float32]
 
-PLAIN_PX, WINDOW_PX, CHIP_PX = 2048, 256, 32
+PLAIN_PX, WINDOW_PX = 2048, 256
 BATCH = 8
 
 
@@ -106,17 +106,17 @@ def blend(network: SiameseNetwork, before: str, after: str) -> Image:
 
 
 def chips(network: SiameseNetwork, before: str, after: str) -> Image:
-    """Cut one chip for each cell and score these in batches."""
-    stride = network.config.receptive_field.stride
+    """Cut one chip for each step of the encoder and score these in batches."""
+    config = network.config
+    side = config.receptive_field.size + (config.subcells - 1) * config.receptive_field.stride
+    step = config.window.stride
     images = []
     for path in (before, after):
         with rasterio.open(path) as scene:
             image = torch.from_numpy(scene.read().astype(np.float32) / 255)
-        images.append(image.unfold(1, CHIP_PX, stride).unfold(2, CHIP_PX, stride).permute(1, 2, 0, 3, 4))
-    found = np.full(images[0].shape[:2], np.nan, np.float32)
-    for row in range(len(found)):
-        found[row] = scores(network, images[0][row], images[1][row])[:, 0, 0]
-    return found
+        images.append(image.unfold(1, side, step).unfold(2, side, step).permute(1, 2, 0, 3, 4))
+    found = [scores(network, *rows).transpose(1, 0, 2) for rows in zip(*images, strict=True)]
+    return np.concatenate([parts.reshape(len(parts), -1) for parts in found])
 
 
 def plain(network: SiameseNetwork, before: str, after: str) -> None:
@@ -143,12 +143,13 @@ def main() -> None:
     """Run one of the ways and write what it finds."""
     way, model, before, after, output = sys.argv[1:]
     torch.set_num_threads(default_workers())
-    found = WAYS[way](load_model(model).network, before, after)
+    network = load_model(model).network
+    found = WAYS[way](network, before, after)
     if found is None:
         return
     profile = {"driver": "GTiff", "width": found.shape[1], "height": found.shape[0], "count": 1, "dtype": "float32"}
     with rasterio.open(before) as scene:
-        profile |= {"crs": scene.crs, "transform": scene.transform @ scene.transform.scale(8)}
+        profile |= {"crs": scene.crs, "transform": scene.transform @ scene.transform.scale(network.config.receptive_field.stride)}
     with rasterio.open(output, "w", compress="deflate", **profile) as target:
         target.write(found, 1)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 HERE = Path(__file__).parent
+FAST = "survey-fast"  # of stride 8
 ONCE_FROM_PX = 20_000  # what takes a minute is run once
 MAD = "otbcli_MultivariateAlterationDetector"
 STORED = {
@@ -79,8 +80,8 @@ class Bench:
             "| model | precision | end to end | forward | decode | end to end / forward | plain | forward / plain |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        decode = self.said("_limits.py", "decode", "survey", "auto", *pair)
-        for model in ("survey", "survey-fast"):
+        decode = self.said("_limits.py", "decode", FAST, "auto", *pair)
+        for model in ("survey", FAST):
             plain = self.said("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
             for precision in ("auto", "fp32"):
                 options = "--model", model, "--precision", precision
@@ -165,7 +166,7 @@ class Bench:
             f"{model}, {precision}, {count} thread(s)": self.detect(
                 pair, "--model", model, "--precision", precision, "--workers", str(count)
             )
-            for model, precision in (("survey", "auto"), ("survey", "fp32"), ("survey-fast", "auto"))
+            for model, precision in (("survey", "auto"), ("survey", "fp32"), (FAST, "auto"))
             for count in (1, 2)
         }
         costs = self.in_turns(options)
@@ -199,7 +200,7 @@ class Bench:
         ]
 
         def loop(way: str, scenes: tuple[Path, Path]) -> list[str]:
-            return [sys.executable, str(HERE / "_loops.py"), way, "survey", *map(str, scenes), scores]
+            return [sys.executable, str(HERE / "_loops.py"), way, FAST, *map(str, scenes), scores]
 
         mad = [MAD, "-in1", str(pair[0]), "-in2", str(pair[1]), "-out", scores, "float"]
         cases: list[tuple[int, tuple[Path, Path], dict[str, list[str]]]] = [
@@ -209,10 +210,10 @@ class Bench:
                 small,
                 {"grid of windows": loop("grid", small), "half-overlapping windows": loop("blend", small)},
             ),
-            (self.sizes[0], tiny, {"a chip for each cell": loop("chips", tiny)}),
+            (self.sizes[0], tiny, {"a chip for each step of 8 px": loop("chips", tiny)}),
         ]
         for side, scenes, others in cases:
-            ours = {f"geosiam, survey, {name}": self.detect(scenes, "--model", "survey", "--precision", precision)
+            ours = {f"geosiam, {FAST}, {name}": self.detect(scenes, "--model", FAST, "--precision", precision)
                     for name, precision in (("default precision", "auto"), ("fp32", "fp32"))}  # fmt: skip
             costs = self.in_turns({**ours, **others})
             best = [median(costs[name]).seconds for name in ours]
@@ -231,7 +232,7 @@ class Bench:
         """Compare blocks with one forward pass over the whole scene."""
         pair = generated(self.sizes[0], self.folder)
         lines = ["| model | largest difference of a score |", "|---|---|"]
-        for model in ("survey", "survey-fast"):
+        for model in ("survey", FAST):
             scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
             with open_pair(*map(str, pair)) as scenes:
                 halo, (height, width) = scorer.network.config.halo, scenes.grid.shape

@@ -82,10 +82,10 @@ class AnomalyConfig:
     """
 
     most: int = 7
-    size_px: tuple[float, float] = (4.0, 96.0)
+    size_px: tuple[float, float] = (3.5, 80.0)
     rate: float = 0.3
-    flat: float = 0.4
-    texture: float = 0.35
+    flat: float = 0.42
+    texture: float = 0.33
     same: float = 0.25
     line: float = 0.06
     shadow: float = 0.3

@@ -69,7 +69,7 @@ class NuisanceConfig:
         Likewise: probability that fine grain is drawn anew, and its depth at most.
     """
 
-    still: float = 0.08
+    still: float = 0.35
     untouched: float = 0.15
     years: float = 0.6
     gain: float = 0.3
