@@ -149,7 +149,10 @@ def main() -> None:
         return
     profile = {"driver": "GTiff", "width": found.shape[1], "height": found.shape[0], "count": 1, "dtype": "float32"}
     with rasterio.open(before) as scene:
-        profile |= {"crs": scene.crs, "transform": scene.transform @ scene.transform.scale(network.config.receptive_field.stride)}
+        profile |= {
+            "crs": scene.crs,
+            "transform": scene.transform @ scene.transform.scale(network.config.receptive_field.stride),
+        }
     with rasterio.open(output, "w", compress="deflate", **profile) as target:
         target.write(found, 1)
 

@@ -111,7 +111,7 @@ def _result(rows: list[dict[str, Any]], places: int, crops: int, path: Path) -> 
 
 def peaks_by_offset(network: SiameseNetwork, ground: NDArray[np.uint8], row: int, col: int) -> NDArray[np.float32]:
     """Return the highest log-odds that a square gets at every offset within a stride: (stride, stride)."""
-    stride = network.config.receptive_field.stride
+    stride = network.config.window.stride
     peaks = np.empty((stride, stride), np.float32)
     for down, right in np.ndindex(stride, stride):
         peaks[down, right] = log_odds(network, *_pair(ground, row + down, col + right)).max()
@@ -123,19 +123,19 @@ def moved_by_strides(network: SiameseNetwork, ground: NDArray[np.uint8], _row: i
 
     The ground is made periodic with the stride, so that it looks the same at both places.
     """
-    field = network.config.receptive_field
-    piece = ground[:, : field.stride, : field.stride]
-    periodic = np.tile(piece, (1, SIDE // field.stride, SIDE // field.stride))
+    stride, parts = network.config.window.stride, network.config.subcells
+    periodic = np.tile(ground[:, :stride, :stride], (1, SIDE // stride, SIDE // stride))
     first = log_odds(network, *_pair(periodic, SPOT, SPOT))
-    second = log_odds(network, *_pair(periodic, SPOT + 3 * field.stride, SPOT + 5 * field.stride))
-    return float(np.abs(first[:-3, :-5] - second[3:, 5:]).max())
+    second = log_odds(network, *_pair(periodic, SPOT + 3 * stride, SPOT + 5 * stride))
+    down, right = 3 * parts, 5 * parts
+    return float(np.abs(first[:-down, :-right] - second[down:, right:]).max())
 
 
 def cropped(network: SiameseNetwork, pair: tuple[torch.Tensor, torch.Tensor], rng: np.random.Generator) -> float:
-    """Return by how much the map of a random crop differs from the same part of the whole map."""
-    field = network.config.receptive_field
+    """Return by how much the map of a random crop, by whole strides, differs from the same part of the whole map."""
+    field, parts = network.config.receptive_field, network.config.subcells
     whole = log_odds(network, *pair)
-    top, left = rng.integers(0, whole.shape[0] - 8, 2)
+    top, left = rng.integers(0, (whole.shape[0] - 8) // parts, 2) * parts
     rows, cols = rng.integers(1, 9, 2)
     pixels = (
         slice(None),

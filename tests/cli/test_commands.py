@@ -49,14 +49,15 @@ SUMMARY = {"warnings": ["after.tif was warped"], "seconds": 1.5}
 
 def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     paths = {"polygons_path": Path("x.gpkg"), "scores_path": Path("x.tif")}
-    detect = Library(SimpleNamespace(**paths, count=3, threshold=0.5, summary=SUMMARY, holes=()))
+    detect = Library(SimpleNamespace(**paths, count=3, threshold=0.5, summary=SUMMARY, holes=(), project_path=None))
     stand_in("geosiam.pipeline", DetectOptions=dict, detect=detect)
 
     args = ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "0.5", "--bands", "3,2,1", "--register"]
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert detect.args == ("a.tif", "b.tif", Path("x.gpkg"))
-    assert detect.keywords == {"scores": None, "options": {"threshold": 0.5, "bands": (3, 2, 1), "register": True}}
+    options = {"threshold": 0.5, "bands": (3, 2, 1), "register": True}
+    assert detect.keywords == {"scores": None, "project": None, "options": options}
     assert out == "x.gpkg\nx.tif\n"
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"
 
