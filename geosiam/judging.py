@@ -14,6 +14,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geosiam.detection.raster import ScoreRaster
+from geosiam.detection.threshold import threshold_of_pair
 from geosiam.errors import (
     GeosiamError,
     OptionError,
@@ -182,7 +183,8 @@ def _judged_prediction(prediction: str, path: str, options: DetectOptions) -> Ag
 def _threshold(raster: ScoreRaster, asked: float | Literal["auto"]) -> float:
     if asked != "auto":
         return asked
-    return float(raster.tags.get("GEOSIAM_THRESHOLD", _DEFAULT_THRESHOLD))
+    usual = float(raster.tags.get("GEOSIAM_THRESHOLD", _DEFAULT_THRESHOLD))
+    return threshold_of_pair(raster, usual).value
 
 
 def _judged_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:

@@ -24,7 +24,8 @@ class DetectOptions:
     model
         Name of bundled weights or path of a weights file.
     threshold
-        Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: what the model's card suggests.
+        Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: the model's own,
+        or what stands out from a pair that differs all over; see :mod:`geosiam.detection.threshold`.
     seed_threshold, min_area, connectivity, smooth, simplify
         What becomes a polygon and how it is drawn: see :class:`~geosiam.vector.options.PolygonOptions`.
     bands

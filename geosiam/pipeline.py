@@ -15,6 +15,7 @@ from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.detection.scoring import Scorer, lazy_scores
+from geosiam.detection.threshold import Threshold, threshold_of_pair
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
@@ -173,7 +174,8 @@ def detect(
         check_project(project)
     with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
-        threshold = _recorded_threshold(finished) if options.threshold == "auto" else options.threshold
+        chosen = _threshold(finished, options.threshold)
+        threshold = chosen.value
         witness = PixelWitness(pair, finished.stride, threshold, coloured=pair.coloured)
         cut = _cut(finished, output, options.of_polygons(threshold), witness)
         if project is not None:
@@ -187,7 +189,9 @@ def detect(
                 report=scored.summary["pair"],
             )
     made = None if project is None else Path(project)
-    return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, scored.summary, scored.holes, made)
+    remarks = [chosen.remark] if chosen.remark else []
+    summary = {**scored.summary, "warnings": [*scored.summary["warnings"], *remarks]}
+    return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, summary, scored.holes, made)
 
 
 def score_to_raster(
@@ -277,13 +281,14 @@ def vectorize_raster(
     output
         Target of the polygons; the suffix chooses the format.
     threshold, seed_threshold, min_area, connectivity, smooth, simplify
-        As in :class:`DetectOptions`; a threshold of ``"auto"`` is what the raster itself records.
+        As in :class:`DetectOptions`; a threshold of ``"auto"`` is that of :func:`threshold_of_pair`, as in
+        :func:`detect`.
     """
     check_target(output)
     _spare_inputs(output, scores)
     raster = ScoreRaster.open(scores)
-    chosen = _recorded_threshold(raster) if threshold == "auto" else threshold
-    options = PolygonOptions(chosen, seed_threshold, min_area, connectivity, smooth, simplify)
+    chosen = _threshold(raster, threshold)
+    options = PolygonOptions(chosen.value, seed_threshold, min_area, connectivity, smooth, simplify)
     return _cut(raster, output, options)
 
 
@@ -346,6 +351,12 @@ def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
     for name in (name for scene in inputs for name in files_of(scene)):
         if is_there(name) and Path(target).samefile(name):
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
+
+
+def _threshold(raster: ScoreRaster, asked: float | Literal["auto"]) -> Threshold:
+    if asked != "auto":
+        return Threshold(asked, asked, float("nan"))
+    return threshold_of_pair(raster, _recorded_threshold(raster))
 
 
 def _recorded_threshold(raster: ScoreRaster) -> float:

@@ -140,7 +140,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         type=threshold,
         metavar="auto|P",
         show_default="auto",
-        help="Anomaly score from which a cell belongs to a polygon; auto takes the model's own.",
+        help="Score from which a cell belongs to a polygon; auto: the model's own, or higher where all differs.",
     ),
     "min_area": click.option(
         "--min-area",

@@ -1,0 +1,108 @@
+"""The threshold that a pair calls for.
+
+A model's own threshold suits two dates that differ by their anomalies and little else. Where years, seasons or another
+camera lie between them, all of the ground scores high, and what the analyst wants is what stands out from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.detection.raster import ScoreRaster
+
+DEVIATIONS = 3.0
+"""How far above the typical cell the threshold lies at least, in robust standard deviations of the log-odds: were those
+of unchanged ground normally distributed, one of its cells in 740 would lie above."""
+
+HIGHEST = 0.98
+"""No pair raises the threshold further: where nearly everything has changed, that is what should be found."""
+
+LEAST_CELLS = 4096
+"""Of fewer cells nobody can say what is typical."""
+
+_STEPS = 254  # of a score, as the score raster stores it
+_LEAST_DEVIATION = 0.5
+_BELOW = 0.158655  # share of a normal distribution that lies more than one deviation below its middle
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and how it came about.
+
+    Parameters
+    ----------
+    value
+        The score from which a cell is anomalous.
+    usual
+        The model's own.
+    typical
+        Median of all scores; NaN without any.
+    """
+
+    value: float
+    usual: float
+    typical: float
+
+    @property
+    def remark(self) -> str | None:
+        """What the user should know; None where nothing is unusual."""
+        if self.value <= self.usual:
+            return None
+        return (
+            f"the two dates differ all over (half of the ground scores {self.typical:.2g} or more): the threshold was "
+            f"raised from {self.usual:.2g} to {self.value:.2g}; --threshold chooses another"
+        )
+
+
+def threshold_of_pair(raster: ScoreRaster, usual: float) -> Threshold:
+    """Choose the threshold of a pair from its scores, which are read once.
+
+    It is the model's own, or, if that is higher, what lies :data:`DEVIATIONS` above the median of the log-odds, at most
+    :data:`HIGHEST`. The deviation is taken below the median (its distance from the 15.9th percentile), where what has
+    changed does not count.
+
+    Parameters
+    ----------
+    raster
+        The scores of the whole pair.
+    usual
+        The model's own threshold.
+    """
+    counts = np.zeros(_STEPS + 1, np.int64)
+    for _, strip in raster.strips():
+        known = strip[~np.isnan(strip)]
+        counts += np.bincount(np.rint(known * _STEPS).astype(np.int64), minlength=_STEPS + 1)
+    return of_counts(counts, usual)
+
+
+def of_counts(counts: NDArray[np.int64], usual: float) -> Threshold:
+    """Choose a threshold by how many cells have each score: int64 (255,), from 0 to 1 in steps of 1/254."""
+    if not counts.any():
+        return Threshold(usual, usual, float("nan"))
+    middle, low = (_percentile(counts, share) for share in (0.5, _BELOW))
+    deviation = max(_log_odds(middle) - _log_odds(low), _LEAST_DEVIATION)
+    outstanding = 1 / (1 + exp(-(_log_odds(middle) + DEVIATIONS * deviation)))
+    enough = int(counts.sum()) >= LEAST_CELLS
+    value = max(usual, round(min(outstanding, HIGHEST), 4)) if enough else usual
+    return Threshold(value, usual, middle)
+
+
+def _percentile(counts: NDArray[np.int64], share: float) -> float:
+    """Return the score that a share of the cells does not exceed, between steps: cells of a step are spread over it."""
+    total = np.cumsum(counts)
+    wanted = share * total[-1]
+    step = int(np.searchsorted(total, wanted))
+    inside = (wanted - (total[step] - counts[step])) / counts[step]
+    return float(min(max((step - 0.5 + inside) / _STEPS, 0.0), 1.0))
+
+
+def _log_odds(score: float) -> float:
+    held = min(max(score, 0.5 / _STEPS), 1 - 0.5 / _STEPS)
+    return log(held / (1 - held))
