@@ -1,6 +1,6 @@
 """What each ingredient of the survey recipe buys: fine-tune the same weights with and without it, judge on real scenes.
 
-    python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --init survey-fine --out OUT
+    python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --init FIRST.safetensors --out OUT
 
 `--data` holds scenes/ and change/ as the development data does. Every variant begins with the same weights and sees
 the same number of steps; none sees the scenes. Judged are scores of whole scenes, aligned and normalised as `detect`
@@ -171,7 +171,7 @@ def learnt(name: str, args: argparse.Namespace) -> str:
     stem = "-".join(word.strip(",()") for word in name.split())
     options = TrainingOptions(
         out=args.out / f"{stem}.safetensors", data=(str(args.chips),), init=args.init, seed=args.seed,
-        precision=args.precision, **changes,
+        generated=args.generated, precision=args.precision, **changes,
     )  # fmt: skip
     usual = SurveyRecipe()
     network = NetworkConfig.of_stride(4, subcells=changes.get("subcells", usual.network.subcells))
@@ -185,7 +185,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
     parser.add_argument("--chips", type=Path, help="CIFAR-10; needed to train")
-    parser.add_argument("--init", default="survey-fine")
+    parser.add_argument("--init", required=True, help="weights of stride 4 to begin with")
+    parser.add_argument("--generated", type=int, default=48)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bf16")

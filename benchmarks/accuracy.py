@@ -6,6 +6,7 @@
 A model is judged by what `geosiam detect` makes of a pair with its defaults: by its score raster at every threshold,
 and by its polygons at the threshold it chose itself. A baseline sees the same two images on one grid, and reports the
 neighbouring pixels (8-connected) from Otsu's threshold up. With --out, figures of methods not run now are kept.
+A model may be named with an option of detect, as in ``survey:radiometry=none`` or ``survey:register=yes``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
@@ -71,9 +72,12 @@ def predict(method: str, case: Case, folder: Path) -> Prediction:
     return run(method, before, after, folder / "found.gpkg")
 
 
-def by_model(model: str, before: Path, after: Path, target: Path) -> Prediction:
-    """Run `geosiam detect` with its defaults."""
-    done = detect(before, after, target, options=DetectOptions(model=model, restart=True))
+def by_model(method: str, before: Path, after: Path, target: Path) -> Prediction:
+    """Run `geosiam detect` with its defaults, but for what the method names."""
+    model, _, option = method.partition(":")
+    name, _, value = option.partition("=")
+    chosen: dict[str, Any] = {name: value == "yes" if name == "register" else value} if option else {}
+    done = detect(before, after, target, options=DetectOptions(model=model, restart=True, **chosen))
     raster = ScoreRaster.open(done.scores_path)
     scores = np.concatenate([strip for _, strip in raster.strips()])
     rows, cols = (round(cells * raster.stride) for cells in raster.extent)
@@ -135,7 +139,7 @@ def pixel_figures(counts: ScoreCounts) -> dict[str, float]:
 def rows_of(method: str, data: Path, protocol: str, seeds: range) -> Iterator[Row]:
     """Judge one method on one protocol; of LEVIR also all pairs together, as the field does."""
     pooled: dict[str, ScoreCounts] = {}
-    name = Path(method).stem
+    name = method.removesuffix(".safetensors").rpartition("/")[2]
     with tempfile.TemporaryDirectory() as folder:
         for case in cases(data, protocol, seeds):
             figures, counts = judge(case, predict(method, case, Path(folder)))

@@ -1,7 +1,7 @@
 """How fast geosiam is from two files to polygons, and how much memory it takes, beside its limits and alternatives.
 
     python benchmarks/engine.py --folder DIR                     # everything, about 40 minutes; DIR keeps the scenes
-    python benchmarks/engine.py --folder DIR --only limits threads --output -
+    python benchmarks/engine.py --folder DIR --only limits threads   # these again; the others stay as they are
     python benchmarks/engine.py --sizes 1024 2048 --runs 1         # a quick look
 
 Scenes are generated survey pairs (RGB, 8 bit, deflate in tiles of 512 px unless said otherwise). Every figure is of a
@@ -166,7 +166,7 @@ class Bench:
             f"{model}, {precision}, {count} thread(s)": self.detect(
                 pair, "--model", model, "--precision", precision, "--workers", str(count)
             )
-            for model, precision in (("survey", "auto"), ("survey", "fp32"), (FAST, "auto"))
+            for model, precision in (("survey", "auto"), (FAST, "auto"), (FAST, "fp32"))
             for count in (1, 2)
         }
         costs = self.in_turns(options)
@@ -293,14 +293,25 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(folder, options.sizes, options.runs)
-        when = f"{datetime.now(UTC):%Y-%m-%d}"
-        report = [f"# Speed and memory\n\n{machine()}; {when}; {options.runs} runs. Made by `benchmarks/engine.py`."]
+        kept = str(options.output) != "-"
         for name in options.only:
             title, section = SECTIONS[name]
-            report.append(f"## {title}\n\n{section(bench)}")
-            print(report[-1] + "\n", flush=True)
-    if str(options.output) != "-":
-        options.output.write_text("\n\n".join(report) + "\n", encoding="utf-8")
+            text = f"## {title}\n\n{section(bench)}"
+            print(text + "\n", flush=True)
+            if kept:
+                write(options.output, name, text, runs=options.runs)
+
+
+def write(path: Path, name: str, text: str, *, runs: int) -> None:
+    """Put a section into the report; the others stay as they are."""
+    found = path.read_text(encoding="utf-8").split("\n\n## ")[1:] if path.exists() else []
+    parts = {part.partition("\n")[0]: f"## {part.rstrip()}" for part in found}
+    parts[SECTIONS[name][0]] = text
+    head = (
+        f"# Speed and memory\n\n{machine()}; {datetime.now(UTC):%Y-%m-%d}; {runs} runs. Made by `benchmarks/engine.py`."
+    )
+    order = [parts[title] for title, _ in SECTIONS.values() if title in parts]
+    path.write_text("\n\n".join([head, *order]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
