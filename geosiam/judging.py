@@ -8,7 +8,7 @@ import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -168,8 +168,9 @@ def _judged(task: Task, method: str, options: DetectOptions, out: Path | None) -
 def _judged_prediction(prediction: str, path: str, options: DetectOptions) -> Agreement:
     if not is_vector(prediction):
         raster = ScoreRaster.open(prediction)
-        threshold = _threshold(raster, options.threshold)
-        return judge_scores(raster, Truth.read(path, pixel_grid(raster)), threshold, min_area=options.min_area)
+        threshold, seed = _thresholds(raster, options)
+        truth = Truth.read(path, pixel_grid(raster))
+        return judge_scores(raster, truth, threshold, seed_threshold=seed, min_area=options.min_area)
     polygons = read_polygons(prediction)
     if is_vector(path):
         truth = read_polygons(path)
@@ -180,11 +181,12 @@ def _judged_prediction(prediction: str, path: str, options: DetectOptions) -> Ag
     return judge_polygons(in_crs_of(grid, prediction, polygons), Truth.read(path, grid))
 
 
-def _threshold(raster: ScoreRaster, asked: float | Literal["auto"]) -> float:
-    if asked != "auto":
-        return asked
-    usual = float(raster.tags.get("GEOSIAM_THRESHOLD", _DEFAULT_THRESHOLD))
-    return threshold_of_pair(raster, usual).value
+def _thresholds(raster: ScoreRaster, options: DetectOptions) -> tuple[float, float | None]:
+    """Return threshold and seed as `detect` would choose them."""
+    if options.threshold != "auto":
+        return options.threshold, options.seed_threshold
+    found = threshold_of_pair(raster, float(raster.tags.get("GEOSIAM_THRESHOLD", _DEFAULT_THRESHOLD)))
+    return found.value, found.seed_or(options.seed_threshold)
 
 
 def _judged_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:

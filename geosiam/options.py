@@ -27,7 +27,8 @@ class DetectOptions:
         Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: the model's own,
         or what stands out from a pair that differs all over; see :mod:`geosiam.detection.threshold`.
     seed_threshold, min_area, connectivity, smooth, simplify
-        What becomes a polygon and how it is drawn: see :class:`~geosiam.vector.options.PolygonOptions`.
+        What becomes a polygon and how it is drawn; a threshold of ``"auto"`` also chooses a seed threshold where none
+        is given. See :class:`~geosiam.vector.options.PolygonOptions`.
     bands
         One or three 1-based band numbers for both scenes; None chooses by colour interpretation.
     valid_area
@@ -73,7 +74,7 @@ class DetectOptions:
         if self.threshold != "auto" and not 0 < self.threshold <= 1:
             raise OptionError(f"threshold {self.threshold}", "is no probability", "use auto or a number in (0, 1]")
         # Raises now what would otherwise come after the scoring.
-        self.of_polygons(self.threshold if self.threshold != "auto" else _LEAST)
+        self.of_polygons(self.threshold if self.threshold != "auto" else _LEAST, self.seed_threshold)
         if self.on_error not in ("stop", "skip"):
             raise OptionError(f"on_error {self.on_error!r}", "is not known", "use stop or skip")
 
@@ -83,11 +84,9 @@ class DetectOptions:
         known = self.scheduler is None or isinstance(self.scheduler, str)
         return values | {"scheduler": self.scheduler if known else "a client"}
 
-    def of_polygons(self, threshold: float) -> PolygonOptions:
-        """Return how polygons are made of scores, at the threshold that was chosen."""
-        return PolygonOptions(
-            threshold, self.seed_threshold, self.min_area, self.connectivity, self.smooth, self.simplify
-        )
+    def of_polygons(self, threshold: float, seed_threshold: float | None = None) -> PolygonOptions:
+        """Return how polygons are made of scores, at the thresholds that were chosen."""
+        return PolygonOptions(threshold, seed_threshold, self.min_area, self.connectivity, self.smooth, self.simplify)
 
     def of_pair(self) -> dict[str, Any]:
         """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""

@@ -15,7 +15,7 @@ from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.detection.scoring import Scorer, lazy_scores
-from geosiam.detection.threshold import Threshold, threshold_of_pair
+from geosiam.detection.threshold import threshold_of_pair
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
@@ -74,6 +74,15 @@ class Hole:
     rows: tuple[int, int]
     cols: tuple[int, int]
     reason: str
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The thresholds of polygons, and what the user should know of them."""
+
+    threshold: float
+    seed: float | None
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,10 +183,9 @@ def detect(
         check_project(project)
     with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
-        chosen = _threshold(finished, options.threshold)
-        threshold = chosen.value
-        witness = PixelWitness(pair, finished.stride, threshold, coloured=pair.coloured)
-        cut = _cut(finished, output, options.of_polygons(threshold), witness)
+        chosen = _threshold(finished, options.threshold, options.seed_threshold)
+        witness = PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured)
+        cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
         if project is not None:
             write_project(
                 project,
@@ -287,8 +295,8 @@ def vectorize_raster(
     check_target(output)
     _spare_inputs(output, scores)
     raster = ScoreRaster.open(scores)
-    chosen = _threshold(raster, threshold)
-    options = PolygonOptions(chosen.value, seed_threshold, min_area, connectivity, smooth, simplify)
+    chosen = _threshold(raster, threshold, seed_threshold)
+    options = PolygonOptions(chosen.threshold, chosen.seed, min_area, connectivity, smooth, simplify)
     return _cut(raster, output, options)
 
 
@@ -353,10 +361,12 @@ def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 
-def _threshold(raster: ScoreRaster, asked: float | Literal["auto"]) -> Threshold:
+def _threshold(raster: ScoreRaster, asked: float | Literal["auto"], seed: float | None) -> _Chosen:
+    """Choose what was left to us: with an automatic threshold goes a seed, where none was asked for."""
     if asked != "auto":
-        return Threshold(asked, asked, float("nan"))
-    return threshold_of_pair(raster, _recorded_threshold(raster))
+        return _Chosen(asked, seed)
+    found = threshold_of_pair(raster, _recorded_threshold(raster))
+    return _Chosen(found.value, found.seed_or(seed), found.remark)
 
 
 def _recorded_threshold(raster: ScoreRaster) -> float:

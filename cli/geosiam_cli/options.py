@@ -152,7 +152,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         "--seed-threshold",
         type=float,
         metavar="P",
-        show_default="none",
+        show_default="chosen with an automatic threshold",
         help="Each polygon needs at least one cell of this score; --threshold then only says how far it reaches.",
     ),
     "connectivity": click.option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -23,6 +23,10 @@ of unchanged ground normally distributed, one of its cells in 740 would lie abov
 
 HIGHEST = 0.98
 """No pair raises the threshold further: where nearly everything has changed, that is what should be found."""
+
+SEED_ODDS = 2.0
+"""A polygon has at least one cell whose odds are so many times those of the threshold: single cells just above it are
+chance more often than not."""
 
 LEAST_CELLS = 4096
 """Of fewer cells nobody can say what is typical."""
@@ -40,6 +44,8 @@ class Threshold:
     ----------
     value
         The score from which a cell is anomalous.
+    seed
+        The score that a polygon's strongest cell has at least (hysteresis).
     usual
         The model's own.
     typical
@@ -47,8 +53,19 @@ class Threshold:
     """
 
     value: float
+    seed: float
     usual: float
     typical: float
+
+    @classmethod
+    def of(cls, value: float, usual: float, typical: float) -> Self:
+        """Return a threshold with the seed that goes with it."""
+        odds = SEED_ODDS * value
+        return cls(value, odds / (odds + 1 - value), usual, typical)
+
+    def seed_or(self, asked: float | None) -> float:
+        """Return the seed that was asked for, which no seed below the threshold can be; or this one's own."""
+        return self.seed if asked is None else max(asked, self.value)
 
     @property
     def remark(self) -> str | None:
@@ -85,13 +102,13 @@ def threshold_of_pair(raster: ScoreRaster, usual: float) -> Threshold:
 def of_counts(counts: NDArray[np.int64], usual: float) -> Threshold:
     """Choose a threshold by how many cells have each score: int64 (255,), from 0 to 1 in steps of 1/254."""
     if not counts.any():
-        return Threshold(usual, usual, float("nan"))
+        return Threshold.of(usual, usual, float("nan"))
     middle, low = (_percentile(counts, share) for share in (0.5, _BELOW))
     deviation = max(_log_odds(middle) - _log_odds(low), _LEAST_DEVIATION)
     outstanding = 1 / (1 + exp(-(_log_odds(middle) + DEVIATIONS * deviation)))
     enough = int(counts.sum()) >= LEAST_CELLS
     value = max(usual, round(min(outstanding, HIGHEST), 4)) if enough else usual
-    return Threshold(value, usual, middle)
+    return Threshold.of(value, usual, middle)
 
 
 def _percentile(counts: NDArray[np.int64], share: float) -> float:

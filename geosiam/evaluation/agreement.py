@@ -138,7 +138,13 @@ def pixel_grid(scores: Scores) -> Grid:
 
 
 def judge_scores(
-    scores: Scores, truth: Truth, threshold: float, *, min_area: str | None = None, calibrated: bool = True
+    scores: Scores,
+    truth: Truth,
+    threshold: float,
+    *,
+    seed_threshold: float | None = None,
+    min_area: str | None = None,
+    calibrated: bool = True,
 ) -> Agreement:
     """Compare a raster of scores with the truth.
 
@@ -148,7 +154,7 @@ def judge_scores(
         The raster, read once for its pixels and once for its polygons.
     truth
         On the grid of :func:`pixel_grid`.
-    threshold, min_area
+    threshold, seed_threshold, min_area
         What polygons are cut at, as in :func:`geosiam.vector.polygons.vectorize`.
     calibrated
         Whether the scores claim to be probabilities.
@@ -169,7 +175,7 @@ def judge_scores(
         drawn += np.bincount(numbers, minlength=len(drawn))
         seen += np.bincount(objects[known & (objects > 0) & scored], minlength=len(seen))
     counted = seen[1:] >= _LEAST_SEEN * np.maximum(drawn[1:], 1)
-    outlines = vectorize(scores, threshold=threshold, min_area=min_area).geometry
+    outlines = vectorize(scores, threshold=threshold, seed_threshold=seed_threshold, min_area=min_area).geometry
     return _agreement(counts, counts.at(threshold), np.asarray(outlines), truth, counted, calibrated=calibrated)
 
 

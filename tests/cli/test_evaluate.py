@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
     place = {"crs": "EPSG:32633", "transform": Affine(1, 0, 400_000, 0, -1, 5_000_000)}
     scores = np.zeros((40, 40), np.float32)
     scores[10:20, 10:20] = 0.9
-    scores[30:32, 5:7] = 0.6
+    scores[30:32, 5:7] = 0.7
     with rasterio.open(
         "scores.tif", "w", driver="GTiff", count=1, dtype="float32", height=40, width=40, **place
     ) as file:

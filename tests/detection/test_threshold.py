@@ -61,3 +61,12 @@ def test_small_or_empty_pairs_keep_the_models_threshold() -> None:
     assert of_counts(np.zeros(255, np.int64), 0.4).value == 0.4
     assert of_counts(counted(np.full(threshold.LEAST_CELLS - 1, 1.0)), 0.4).value == 0.4
     assert of_counts(counted(np.full(threshold.LEAST_CELLS, 1.0)), 0.4).value > 0.4
+
+
+@given(st.floats(0.01, 0.97))
+def test_the_seed_has_twice_the_odds(value: float) -> None:
+    chosen = threshold.Threshold.of(value, value, 0.0)
+    assert chosen.seed / (1 - chosen.seed) == pytest.approx(2 * value / (1 - value))
+    assert value < chosen.seed_or(None) < 1
+    assert chosen.seed_or(value / 2) == value
+    assert chosen.seed_or(0.99) == 0.99
