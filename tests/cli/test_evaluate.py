@@ -42,10 +42,10 @@ def test_a_table_and_json(here, capsys):
     table = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:])
     assert table["AUROC"] == "1.0000"
     assert table["object precision"] == "0.5000"
-    assert main(["evaluate", "scores.tif", "truth.gpkg", "--threshold", "0.7", "--json", "--out", "report"]) == 0
+    assert main(["evaluate", "scores.tif", "truth.gpkg", "--threshold", "0.75", "--json", "--out", "report"]) == 0
     answer = json.loads(capsys.readouterr().out)
     (figures,) = answer["evaluations"]
-    assert (figures["threshold"], figures["object_precision"], figures["iou"]) == (0.7, 1, 1)
+    assert (figures["threshold"], figures["object_precision"], figures["iou"]) == (0.75, 1, 1)
     assert answer["files"] == ["report/evaluation.md", "report/evaluation.json", "report/curves.png"]
     assert all((here / name).stat().st_size for name in answer["files"])
 
