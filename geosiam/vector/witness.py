@@ -12,23 +12,27 @@ where they stand out from these in one scene clearly more than in the other, tha
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from geosiam.detection.hardware import default_workers
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Window
 from geosiam.vector.columns import HINTS
 from geosiam.vector.field import cells_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from geosiam.imagery.pair import PairBlock
     from geosiam.vector.components import ComponentBatch
     from geosiam.vector.field import ScoreField
 
-BLOCK_CELLS = 16
+BLOCK_PX = 128
 REACH = 2
 """Cells around a component that are its surroundings."""
 
@@ -103,19 +107,37 @@ class PixelWitness:
         """Add what the cells of components and those around them show."""
         whose, row, col = (np.concatenate(pair) for pair in zip((owner, rows, cols), around, strict=True))
         inside = np.arange(len(whose)) < len(owner)
-        block = (row // BLOCK_CELLS) * (int(col.max()) // BLOCK_CELLS + 1) + col // BLOCK_CELLS
+        side = max(1, BLOCK_PX // self._stride)
+        block = (row // side) * (int(col.max()) // side + 1) + col // side
         order = np.argsort(block, kind="stable")
-        for here in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
-            top, left = int(row[here].min()), int(col[here].min())
-            cells = Window(top, int(row[here].max()) + 1, left, int(col[here].max()) + 1)
-            try:
-                seen = self._look(cells)[:, row[here] - top, col[here] - left].T
-            except SceneUnreadableError:
-                continue  # where this is no error, there are no scores either: these are surroundings at most
+        groups = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
+        for here, seen in self._seen([(here, row[here], col[here]) for here in groups]):
             mine = inside[here]
             seen[~mine, : _COUNTS.index("still")] = 0
             seen[~mine, len(_COUNTS) : len(_COUNTS) + 6] = 0
             np.add.at(sums, whose[here], seen)
+
+    def _seen(
+        self, groups: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield groups of cells with what each shows, shape (cells, sums); several are looked at at once."""
+
+        def look(
+            group: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+        ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+            here, row, col = group
+            top, left = int(row.min()), int(col.min())
+            cells = Window(top, int(row.max()) + 1, left, int(col.max()) + 1)
+            try:
+                return here, self._look(cells)[:, row - top, col - left].T
+            except SceneUnreadableError:
+                return None  # where this is no error, there are no scores either: these are surroundings at most
+
+        workers = default_workers()
+        with ThreadPoolExecutor(workers) as pool:
+            for first in range(0, len(groups), 4 * workers):
+                found = pool.map(look, groups[first : first + 4 * workers])
+                yield from (one for one in found if one is not None)
 
     def _look(self, cells: Window) -> NDArray[np.int64]:
         """Return the sums over the pixels of each cell of a window, shape (sums, rows, cols)."""
