@@ -16,7 +16,9 @@ from geosiam.vector.columns import REVIEWS
 from geosiam.vector.style import COLOURS
 
 if TYPE_CHECKING:
-    from geosiam.report.pairs import Fact, ReportPair
+    from collections.abc import Sequence
+
+    from geosiam.report.pairs import Fact, LonelyScene, ReportPair
     from geosiam.report.places import Extent, Place
     from geosiam.report.ranking import Ranking
     from geosiam.report.results import Result
@@ -120,12 +122,15 @@ class Content:
         One for each anomaly that comes first in the ranking.
     corners
         How many all outlines on the map may have together.
+    unpaired
+        Scenes that were compared with nothing.
     """
 
     title: str
     ranking: Ranking
     cards: list[Card]
     corners: int
+    unpaired: Sequence[LonelyScene] = ()
     pairs: list[PairContent] = field(default_factory=list)
     rings: dict[int, list[list[list[int]]]] = field(default_factory=dict)
     positions: dict[int, tuple[float, float] | None] = field(default_factory=dict)
@@ -160,6 +165,9 @@ class Content:
             "total": sum(result.count for result in results),
             "planes": planes,
             "pairs": [told.to_dict(number) for told, number in zip(self.pairs, numbers, strict=True)],
+            "unpaired": [
+                {"scene": Path(lonely.scene).name, "reason": lonely.reason[:_LONGEST_TEXT]} for lonely in self.unpaired
+            ],
             "anomalies": self._columns(),
             "cards": [card.to_dict() for card in self.cards],
         }

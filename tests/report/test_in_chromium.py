@@ -322,7 +322,7 @@ def test_a_phone_need_not_scroll_sideways(visit, pages, survey_page, name):
 def complaints_of_axe():
     """Return a function that asks axe-core about a page."""
     if not AXE.is_file():
-        pytest.skip("axe-core is not installed: npm ci --prefix web")
+        pytest.skip("axe-core is not installed: npm install --prefix web --no-save")
 
     def ask(page):
         if not page.evaluate("'axe' in window"):
