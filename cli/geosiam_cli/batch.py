@@ -132,7 +132,8 @@ def _conclude(found: SurveyResult) -> None:
     if found.failed:
         output.lines([f"{pair.name}: {pair.error}" for pair in found.failed])
         fact = f"has {len(found.failed)} of {len(found.pairs)} pairs without results"
-        raise IncompleteRunError(found.folder, fact, "mend what the lines above say; the same command tries only these")
+        remedy = "mend what is listed above and in summary.json; the same command tries only these"
+        raise IncompleteRunError(found.folder, fact, remedy)
 
 
 def _as_json(found: SurveyResult) -> dict[str, Any]:

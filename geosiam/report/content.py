@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from geosiam import __version__
-from geosiam.report.places import rings, step_of
+from geosiam.report.places import rings, shared_out, step_of
 from geosiam.vector.columns import REVIEWS
 from geosiam.vector.style import COLOURS
 
@@ -27,7 +29,6 @@ FORMAT = 1
 """Of the content, and of the verdicts that the page gives away."""
 
 _LONGEST_TEXT = 2000  # characters of a message
-_MOST_CORNERS = 400  # of one outline
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Content:
     def add(self, told: PairContent, rows: np.ndarray[Any, np.dtype[np.intp]]) -> None:
         """Add a pair, and draw its anomalies (their rows in the ranking) on the map."""
         self.pairs.append(told)
-        most = min(_MOST_CORNERS, self.corners // max(1, len(self.ranking)))
+        most = self._most_corners
         if told.place is None:
             return
         for row in rows:
@@ -150,6 +151,11 @@ class Content:
             self.rings[int(row)] = rings(outline, told.place, most)
             middle = outline.representative_point()
             self.positions[int(row)] = told.place.plane.position(middle.x, middle.y)
+
+    @cached_property
+    def _most_corners(self) -> int:
+        """How many corners any outline on the map may have; what simple ones leave, the others have."""
+        return shared_out(shapely.get_num_coordinates(self.ranking.outlines), self.corners)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""
