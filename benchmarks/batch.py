@@ -6,8 +6,8 @@
 
 Generates a few survey pairs and gives each many names. First one process measures what the blocks of a pair cost
 (reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_survey` runs all, once
-without its page, once more with nothing to do, and once to draw the page. Costs are processor time, which counts what is
-done and not what waits for others on the same machine; wall time is beside it. Prints Markdown tables.
+without its page, once more with nothing to do, and once to draw the page. Costs are processor time, which counts what
+is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown tables.
 """
 
 from __future__ import annotations
