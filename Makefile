@@ -50,7 +50,7 @@ qgis-plugin:  ## build dist/geosiam_processing.zip, which QGIS installs from ZIP
 	$(PYTHON) examples/qgis_plugin/build.py dist
 
 page:  ## build the web part of `geosiam report` again, with node and npm
-	npm ci --prefix web --no-audit --no-fund
+	npm install --prefix web --no-save --no-audit --no-fund
 	npm run --prefix web check
 	npm run --prefix web build
 

@@ -1,10 +1,13 @@
 """What a survey of many small pairs costs beyond the pairs themselves, and whether its workers' memory grows.
 
     python benchmarks/batch.py                      # this machine: throughput and memory
+    python benchmarks/batch.py --side 2048 --pairs 40
     python benchmarks/batch.py --cluster --pairs 60 # a Dask cluster of one worker, and of two
 
-Generates a few survey pairs and gives each many names. First one process measures what the blocks of a pair cost, and
-what a whole `detect` costs that has nothing more to import; then `run_survey` runs all. Prints a Markdown table.
+Generates a few survey pairs and gives each many names. First one process measures what the blocks of a pair cost
+(reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_survey` runs all, once
+without its page, once more with nothing to do, and once to draw the page. Costs are processor time, which counts what
+is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -90,6 +93,13 @@ def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float
     return times[1] - times[0], memory
 
 
+def costed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> float:
+    """Return the processor seconds of a call that runs no pair."""
+    used = processor_seconds()
+    run_survey(plan, folder, options=options)
+    return processor_seconds() - used
+
+
 def processor_seconds() -> float:
     """Return the processor time of this process, and of its children that have ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -128,11 +138,11 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
 
 
 def on_clusters(plan: SurveyPlan, folder: Path) -> None:
-    """Compare a cluster of one worker with one of two; each runs the survey twice, the second time warm."""
+    """Compare a cluster of one worker with one of two; starting their processes is included in both."""
     seconds = {}
     for workers in (1, 2):
         with cluster(workers, folder) as address:
-            options = SurveyOptions(scheduler=address)
+            options = SurveyOptions(scheduler=address, report=False)
             seconds[workers], _ = timed(plan, folder / f"out{workers}", options)
     print("| workers | seconds | pairs/s | speed-up |\n|---|---|---|---|")
     for workers, taken in seconds.items():
@@ -143,8 +153,9 @@ def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
     """Compare the survey with what its pairs cost, and the memory of its first pairs with that of its last."""
     blocks, whole = cost_of_a_pair(plan, DetectOptions(workers=1), folder)
     used = processor_seconds()
-    taken, memory = timed(plan, folder / "out", SurveyOptions(workers=workers))
+    taken, memory = timed(plan, folder / "out", SurveyOptions(workers=workers, report=False))
     share = (processor_seconds() - used) / len(plan.pairs)
+    nothing, page = (costed(plan, folder / "out", SurveyOptions(report=report)) for report in (False, True))
     print("| | processor seconds | share of the survey |\n|---|---|---|")
     print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / share:.2f} |")
     print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / share:.2f} |")
@@ -153,6 +164,7 @@ def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
         f"{taken:.0f} s for {len(plan.pairs)} pairs on {workers} cores, {taken * workers / len(plan.pairs):.3f} s of a"
     )
     print("core each; starting the workers is included in both.\n")
+    print(f"A second call, which has nothing to do, takes {nothing:.1f} s, and one that draws the page {page:.1f} s.\n")
     size = min(100, max(1, min(map(len, memory.values())) // 3))
     print(
         f"| worker process | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|"

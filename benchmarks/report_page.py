@@ -27,10 +27,11 @@ import shapely
 from affine import Affine
 
 from geosiam.pipeline import detect
-from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report
+from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report
 from geosiam.report.results import read_result
 from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
-from geosiam.vector.geopackage import LAYER, write_polygons
+from geosiam.vector.geopackage import LAYER
+from geosiam.vector.writer import write_polygons
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -105,7 +106,9 @@ def draw(browser: Browser, folder: Path, pictures: Path) -> None:
     pairs = [survey(folder / name, seed, east=east) for name, seed, east in places]
     failed = ReportPair("north-field", "2026-05/north.tif", "2026-06/north.tif", None, None, "failed",
                         error="2026-06/north.tif: cannot be opened (truncated); copy or export it again")  # fmt: skip
-    made = write_report([*pairs, failed], folder / "page", options=ReportOptions(title="Weekly survey"))
+    lonely = LonelyScene("2026-06/quarry.tif", "no before-scene has its name or lies where it lies")
+    options = ReportOptions(title="Weekly survey")
+    made = write_report([*pairs, failed], folder / "page", options=options, unpaired=[lonely])
     shots: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("report-review", {"viewport": {"width": 1440, "height": 940}}, ("c", "c", "r", "c", "u", "c")),
         ("report-swipe", {"viewport": {"width": 1440, "height": 940}, "color_scheme": "dark"}, ("c", "r", "c", "2")),

@@ -52,6 +52,12 @@ SURVEY_OPTIONS: dict[str, options.Decorator] = {
         show_default="resume",
         help="Run every pair again, or only those that are missing, failed or changed.",
     ),
+    "report": click.option(
+        "--report/--no-report",
+        default=None,
+        show_default="report",
+        help="Make DIR/report/index.html, a page to look through all results and to judge them.",
+    ),
 }
 PAIR_OPTIONS = (*options.POLYGONS, *(name for name in options.COMPARISON if name != "workers"), "on_error")
 TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
@@ -93,7 +99,8 @@ def command(
 
     The pairs are the rows of a manifest (before,after[,name,aoi,...] as CSV, JSON or Parquet); or two folders whose
     scenes belong together by name, place and date; or one folder, or a STAC document, of dates that follow each other.
-    Results go to DIR/NAME/anomalies.gpkg and scores.tif, and those of all pairs together to DIR/survey.gpkg.
+    Results go to DIR/NAME/anomalies.gpkg and scores.tif, and those of all pairs together to DIR/survey.gpkg;
+    DIR/report/index.html is a page to look through them. 'geosiam review' writes the verdicts given there back.
 
     A pair that fails, fails alone, is listed at the end, and the exit code is 4. The same command, given again, runs
     only what is missing, failed or changed; so it also goes on where it was interrupted.
@@ -125,7 +132,8 @@ def _conclude(found: SurveyResult) -> None:
     if found.failed:
         output.lines([f"{pair.name}: {pair.error}" for pair in found.failed])
         fact = f"has {len(found.failed)} of {len(found.pairs)} pairs without results"
-        raise IncompleteRunError(found.folder, fact, "mend what the lines above say; the same command tries only these")
+        remedy = "mend what is listed above and in summary.json; the same command tries only these"
+        raise IncompleteRunError(found.folder, fact, remedy)
 
 
 def _as_json(found: SurveyResult) -> dict[str, Any]:

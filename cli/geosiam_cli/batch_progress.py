@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from geosiam.survey.results import OnEvent, Progress, SurveyEvent
 
 _BETWEEN_LINES = 60.0
+_AT_THE_END = {"collect": "all pairs have been run; putting the results together", "report": "drawing the page"}
 
 
 @contextmanager
@@ -63,9 +64,8 @@ def told(event: SurveyEvent) -> str | None:
         return f"{count} {event.pair}: failed: {event.data['error']}"
     if event.kind == "retry":
         return f"{count} {event.pair}: tried again later: {event.data['reason']}"
-    if event.kind == "collect":
-        return f"{count} all pairs have been run; putting the results together"
-    return None
+    last = _AT_THE_END.get(event.kind)
+    return None if last is None else f"{count} {last}"
 
 
 def rate(so_far: Progress) -> str:

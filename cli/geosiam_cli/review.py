@@ -25,8 +25,9 @@ def command(*, verdicts: str, results: tuple[str, ...]) -> None:
     """Write verdicts from the page into the GeoPackages.
 
     VERDICTS is the file that the page's 'Export verdicts' saved, RESULT a GeoPackage that the page was made of, or a
-    folder of them. The column 'review' becomes confirmed, rejected or unsure where the page says so. GeoPackages of
-    another run than the page's are refused, before any is changed.
+    folder of them, such as that of a survey, whose survey.gpkg then has them too. The column 'review' becomes
+    confirmed, rejected or unsure where the page says so. GeoPackages of another run than the page's are refused, before
+    any is changed.
     """
     from geosiam.report import write_verdicts
 
@@ -35,4 +36,5 @@ def command(*, verdicts: str, results: tuple[str, ...]) -> None:
         if each.missing:
             _log.warning("%s has no polygon %s any more", each.path, ", ".join(map(str, each.missing)))
     output.result([each.path for each in done], as_json=done)
-    output.remark(f"{sum(each.written for each in done)} verdicts in {len(done)} file(s)")
+    own = [each for each in done if not each.merged] or done  # a survey's file has the same verdicts once more
+    output.remark(f"{sum(each.written for each in own)} verdicts in {len(done)} file(s)")

@@ -19,15 +19,18 @@
 """
 
 from geosiam.report.api import ReportOptions, ReportResult, write_report
-from geosiam.report.pairs import ReportPair, find_pairs
+from geosiam.report.page import mark_of
+from geosiam.report.pairs import LonelyScene, ReportPair, find_pairs
 from geosiam.report.verdicts import WrittenVerdicts, write_verdicts
 
 __all__ = [
+    "LonelyScene",
     "ReportOptions",
     "ReportPair",
     "ReportResult",
     "WrittenVerdicts",
     "find_pairs",
+    "mark_of",
     "write_report",
     "write_verdicts",
 ]

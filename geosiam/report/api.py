@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from geosiam.detection.lock import FileLock
 from geosiam.errors import GeosiamError, OptionError, OutputError
 from geosiam.files import check_place
 from geosiam.report.author import Author
@@ -21,7 +21,7 @@ from geosiam.report.results import read_result
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from geosiam.report.pairs import ReportPair
+    from geosiam.report.pairs import LonelyScene, ReportPair
     from geosiam.report.results import Result
 
 PAGE = "index.html"
@@ -94,6 +94,8 @@ def write_report(
     folder: str | Path,
     *,
     options: ReportOptions = ReportOptions(),
+    unpaired: Sequence[LonelyScene] = (),
+    mark: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReportResult:
     """Write ``index.html`` into a folder: one file that needs no other, and no network.
@@ -107,6 +109,10 @@ def write_report(
         Where the page goes; made if it is absent. An existing page is replaced when the new one is complete.
     options
         See :class:`ReportOptions`.
+    unpaired
+        Scenes that are listed as compared with nothing.
+    mark
+        What the caller wants to know the page by; :func:`~geosiam.report.page.mark_of` finds it in the file.
     on_progress
         Called with (cards written, cards in all).
 
@@ -125,10 +131,10 @@ def write_report(
     ranking = rank(files, max(options.mapped, options.cards), options.cards)
     title = options.title or Path(folder).absolute().name
     budget = Budget.of(options.max_mb * 1e6, len(pairs), ranking.cards)
-    content = Content(title, ranking, [Card()] * ranking.cards, corners=budget.corners)
+    content = Content(title, ranking, [Card()] * ranking.cards, corners=budget.corners, unpaired=unpaired)
     with _replacing(target) as file:
         page = Page(file)
-        page.begin(title)
+        page.begin(title, mark)
         author = Author(page, content, budget, chip_px=options.chip_px, on_progress=on_progress)
         for pair, result in results:
             author.add(pair, result)
@@ -162,17 +168,35 @@ def _results(pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, Result | Non
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[BinaryIO]:
     """Give a file that takes the target's place when it is complete, and leaves nothing otherwise."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         check_place(target)
-        with partial.open("wb") as file:
+        with _alone(target), _partial(target) as file:
             yield file
-        partial.replace(target)
     except GeosiamError:
         raise
     except OSError as error:
         raise OutputError(target, f"cannot be written ({error})", "choose another folder") from error
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    if not lock.acquire():
+        raise OutputError(target, "is being written by another run", "wait for it or choose another folder")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[BinaryIO]:
+    partial = target.with_name(f".{target.name}.partial")  # one name: what a killed process left is overwritten
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(target)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

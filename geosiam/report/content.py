@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from geosiam import __version__
-from geosiam.report.places import rings, step_of
+from geosiam.report.places import rings, shared_out, step_of
 from geosiam.vector.columns import REVIEWS
 from geosiam.vector.style import COLOURS
 
 if TYPE_CHECKING:
-    from geosiam.report.pairs import Fact, ReportPair
+    from collections.abc import Sequence
+
+    from geosiam.report.pairs import Fact, LonelyScene, ReportPair
     from geosiam.report.places import Extent, Place
     from geosiam.report.ranking import Ranking
     from geosiam.report.results import Result
@@ -25,7 +29,6 @@ FORMAT = 1
 """Of the content, and of the verdicts that the page gives away."""
 
 _LONGEST_TEXT = 2000  # characters of a message
-_MOST_CORNERS = 400  # of one outline
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,15 @@ class Content:
         One for each anomaly that comes first in the ranking.
     corners
         How many all outlines on the map may have together.
+    unpaired
+        Scenes that were compared with nothing.
     """
 
     title: str
     ranking: Ranking
     cards: list[Card]
     corners: int
+    unpaired: Sequence[LonelyScene] = ()
     pairs: list[PairContent] = field(default_factory=list)
     rings: dict[int, list[list[list[int]]]] = field(default_factory=dict)
     positions: dict[int, tuple[float, float] | None] = field(default_factory=dict)
@@ -137,7 +143,7 @@ class Content:
     def add(self, told: PairContent, rows: np.ndarray[Any, np.dtype[np.intp]]) -> None:
         """Add a pair, and draw its anomalies (their rows in the ranking) on the map."""
         self.pairs.append(told)
-        most = min(_MOST_CORNERS, self.corners // max(1, len(self.ranking)))
+        most = self._most_corners
         if told.place is None:
             return
         for row in rows:
@@ -145,6 +151,11 @@ class Content:
             self.rings[int(row)] = rings(outline, told.place, most)
             middle = outline.representative_point()
             self.positions[int(row)] = told.place.plane.position(middle.x, middle.y)
+
+    @cached_property
+    def _most_corners(self) -> int:
+        """How many corners any outline on the map may have; what simple ones leave, the others have."""
+        return shared_out(shapely.get_num_coordinates(self.ranking.outlines), self.corners)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""
@@ -160,6 +171,9 @@ class Content:
             "total": sum(result.count for result in results),
             "planes": planes,
             "pairs": [told.to_dict(number) for told, number in zip(self.pairs, numbers, strict=True)],
+            "unpaired": [
+                {"scene": Path(lonely.scene).name, "reason": lonely.reason[:_LONGEST_TEXT]} for lonely in self.unpaired
+            ],
             "anomalies": self._columns(),
             "cards": [card.to_dict() for card in self.cards],
         }

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,11 +20,13 @@ from geosiam.report.encoding import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="geosiam-mark" content="{mark}">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
@@ -38,6 +41,7 @@ _HEAD = """<!doctype html>
 <noscript><p class="loading">This page is a program that runs in your browser and nowhere else: it needs JavaScript.\
 </p></noscript>
 """
+_HEAD_BYTES = 2000
 _TAIL = """<script type="text/plain" id="notices">{notices}</script>
 <script>{program}</script>
 </body>
@@ -59,10 +63,12 @@ class Page:
         self.written = 0
         self._pictures = 0
 
-    def begin(self, title: str) -> None:
-        """Write the head."""
+    def begin(self, title: str, mark: str = "") -> None:
+        """Write the head, with a mark that :func:`mark_of` finds again."""
         style = bundled("page.css")
-        self._write(_HEAD.format(policy=html.escape(policy()), title=html.escape(title), style=style))
+        self._write(
+            _HEAD.format(policy=html.escape(policy()), title=html.escape(title), mark=html.escape(mark), style=style)
+        )
 
     def picture(self, data: bytes, kind: str) -> str:
         """Put a picture into the page; return the name under which the page finds it."""
@@ -78,6 +84,17 @@ class Page:
 
     def _write(self, text: str) -> None:
         self.written += self._file.write(text.encode())
+
+
+def mark_of(path: Path) -> str | None:
+    """Return the mark in the head of a page; None where there is no page."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES).decode(errors="replace")
+    except OSError:
+        return None
+    match = re.search(r'<meta name="geosiam-mark" content="([^"]*)">', head)
+    return None if match is None else html.unescape(match[1])
 
 
 def embedded_json(content: Mapping[str, object]) -> str:

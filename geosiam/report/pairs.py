@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ Fact = str | int | float | bool | None
 
 RESULT = "anomalies.gpkg"
 """What the polygons of a pair are called where each pair has a folder of its own, which then names the pair."""
+
+MERGED = "survey.gpkg"
+"""What the polygons of all pairs of a survey together are called."""
 
 _SCORES = "scores.tif"
 
@@ -59,6 +62,14 @@ class ReportPair:
             raise ValueError(f"pair {self.name!r} has neither polygons nor an error")
 
 
+@dataclass(frozen=True)
+class LonelyScene:
+    """A scene that was compared with nothing, and why: it had no partner."""
+
+    scene: str | Path
+    reason: str
+
+
 def find_pairs(paths: Iterable[str | os.PathLike[str]]) -> list[ReportPair]:
     """Return the pairs behind GeoPackages, and behind those inside folders, in the order of their names.
 
@@ -72,29 +83,37 @@ def find_pairs(paths: Iterable[str | os.PathLike[str]]) -> list[ReportPair]:
     SceneUnreadableError
         A file is no GeoPackage that geosiam wrote.
     """
-    files = list(dict.fromkeys(file for path in paths for file in _results_at(Path(path))))
-    pairs = [_pair_of(file) for file in files]
-    count = Counter(pair.name for pair in pairs)
-    return [
-        pair if count[pair.name] == 1 or pair.anomalies is None else replace(pair, name=_long_name(pair.anomalies))
-        for pair in pairs
-    ]
+    files = list(dict.fromkeys(file for path in paths for file in results_at(Path(path))))
+    return [_pair_of(file, name) for file, name in names_of(files).items()]
 
 
-def _results_at(path: Path) -> list[Path]:
+def results_at(path: Path) -> list[Path]:
+    """Return the GeoPackage at a path, or those of the pairs inside a folder.
+
+    Raises
+    ------
+    SceneNotFoundError
+        There is none.
+    """
     if not is_there(path):
         raise SceneNotFoundError(path, "does not exist", "give GeoPackages that geosiam detect wrote, or their folder")
     if not path.is_dir():
         return [path]
     named = sorted(path.rglob(RESULT))
-    found = named or [file for file in sorted(path.rglob("*.gpkg")) if is_result(file)]
+    found = named or [file for file in sorted(path.rglob("*.gpkg")) if file.name != MERGED and is_result(file)]
     if not found:
         raise SceneNotFoundError(path, "holds no results", "give a folder with GeoPackages that geosiam detect wrote")
     return found
 
 
-def name_of(file: Path) -> str:
-    """Return what a pair is called by the place of its GeoPackage."""
+def names_of(files: Iterable[Path]) -> dict[Path, str]:
+    """Return what pairs are called by the places of their GeoPackages: a short name where no two share it."""
+    short = {file: _short_name(file) for file in files}
+    count = Counter(short.values())
+    return {file: name if count[name] == 1 else _long_name(file) for file, name in short.items()}
+
+
+def _short_name(file: Path) -> str:
     absolute = file.absolute()
     return absolute.parent.name if absolute.name == RESULT and absolute.parent.name else file.stem
 
@@ -103,14 +122,16 @@ def _long_name(file: Path) -> str:
     return file.absolute().with_suffix("").as_posix()
 
 
-def _pair_of(file: Path) -> ReportPair:
+def _pair_of(file: Path, name: str) -> ReportPair:
     if file.suffix.lower() != ".gpkg":
         raise SceneUnreadableError(file, "is no GeoPackage", "give one that geosiam detect wrote; other formats keep "
                                    "no record of the scenes")  # fmt: skip
     result = read_result(file)
+    if result.merged:
+        raise SceneUnreadableError(file, "holds the polygons of many pairs", "give the folder that it is in")
     scores = next((path for path in (file.with_suffix(".tif"), file.with_name(_SCORES)) if is_there(path)), None)
     scenes = [_located(result.scene(which).name, file.parent) for which in ("before", "after")]
-    return ReportPair(name_of(file), scenes[0], scenes[1], scores, file)
+    return ReportPair(name, scenes[0], scenes[1], scores, file)
 
 
 def _located(recorded: str | None, folder: Path) -> str | None:

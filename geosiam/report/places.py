@@ -168,15 +168,41 @@ def step_of(extent: Extent) -> float:
 
 
 def simplified(outline: shapely.MultiPolygon, most: int) -> shapely.MultiPolygon:
-    """Return an outline with about as many corners as allowed; it stays where it is."""
-    tolerance = math.sqrt(max(outline.area, 1e-300)) / 50
+    """Return an outline with about as many corners as allowed; it stays where it is.
+
+    Small holes and parts go first: kept, they would use up the corners, and leave the rest a few triangles.
+    """
+    tolerance = outline.length / (8 * max(most, _FEWEST))
     simple = outline
     while shapely.get_num_coordinates(simple) > max(most, _FEWEST) and tolerance < math.sqrt(outline.area):
-        simple = outline.simplify(tolerance)
+        simple = _without_specks(outline, tolerance**2).simplify(tolerance)
         tolerance *= 2
     if simple.geom_type == "Polygon":
         return shapely.MultiPolygon([simple])
     return simple if simple.geom_type == "MultiPolygon" and not simple.is_empty else outline
+
+
+def _without_specks(outline: shapely.MultiPolygon, least: float) -> shapely.MultiPolygon:
+    """Return an outline without holes, and without parts but the largest, that are smaller than an area."""
+    parts = sorted(outline.geoms, key=lambda part: -part.area)
+    kept = [part for part in parts[1:] if part.area >= least]
+    return shapely.MultiPolygon(
+        [
+            shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area >= least])
+            for part in (parts[0], *kept)
+        ]
+    )
+
+
+def shared_out(wanted: NDArray[np.int64], all_together: int) -> int:
+    """Return the most that each may have, so that all together have no more than that, if some want less."""
+    left = all_together
+    for done, want in enumerate(np.sort(wanted)):
+        share = left // (len(wanted) - done)
+        if want > share:
+            return int(share)
+        left -= int(want)
+    return int(max(wanted, default=0))
 
 
 def _differences(points: NDArray[np.float64], extent: Extent, step: float) -> list[int]:

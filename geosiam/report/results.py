@@ -81,6 +81,11 @@ class Result:
         return _mapping(self.record.get("pair"))
 
     @property
+    def merged(self) -> Mapping[str, str]:
+        """The run of each pair whose polygons it holds, by the pair's name; empty where it is of one pair alone."""
+        return {str(name): str(run) for name, run in _mapping(self.record.get("merged")).items()}
+
+    @property
     def model(self) -> str | None:
         """Name of the model."""
         name = _mapping(self.record.get("model")).get("name")

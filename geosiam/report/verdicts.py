@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from geosiam.errors import InputError, SceneNotFoundError
 from geosiam.files import is_there
 from geosiam.report.content import FORMAT
-from geosiam.report.pairs import find_pairs
+from geosiam.report.pairs import MERGED, names_of, results_at
 from geosiam.report.results import opened, read_result
 from geosiam.vector.columns import REVIEWS
 from geosiam.vector.geopackage import LAYER
@@ -18,7 +18,7 @@ from geosiam.vector.geopackage import LAYER
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 KIND = "geosiam verdicts"
 _EXPORT = "export the verdicts from the page again"
@@ -53,11 +53,14 @@ class WrittenVerdicts:
         Number of polygons whose review was set.
     missing
         Polygons, by ``id``, that are not there any more.
+    merged
+        It is that of a whole survey, and has verdicts which its pairs' own GeoPackages have too.
     """
 
     path: Path
     written: int
     missing: tuple[int, ...]
+    merged: bool = False
 
 
 def write_verdicts(
@@ -66,14 +69,15 @@ def write_verdicts(
     """Write the verdicts that a page exported into GeoPackages.
 
     All GeoPackages are checked before the first is touched, and each is changed in one transaction: all of its
-    verdicts are in it or none. Polygons the page says nothing of keep their review.
+    verdicts are in it or none. Polygons the page says nothing of keep their review. The merged GeoPackage of a survey
+    gets those of all its pairs.
 
     Parameters
     ----------
     verdicts
         The file that the page exported.
     results
-        GeoPackages, or folders of them.
+        GeoPackages, or folders of them; what lies in a folder and is not on the page is left as it is.
 
     Raises
     ------
@@ -81,9 +85,10 @@ def write_verdicts(
         The file holds no verdicts, or a GeoPackage is of another run than the page, or not on the page at all.
     """
     pairs = read_verdicts(verdicts)
-    files = [(pair.name, pair.anomalies) for pair in find_pairs(results) if pair.anomalies is not None]
-    plan = [(file, _of(file, name, pairs, verdicts)) for name, file in files]
-    return [_write(file, decided) for file, decided in plan]
+    places = [(place, _files_at(place)) for place in map(Path, results)]
+    names = names_of(dict.fromkeys(file for _, files in places for file in files))
+    plan = [change for place, files in places for change in _changes(place, files, names, pairs)]
+    return [_write(change) for change in dict.fromkeys(plan)]
 
 
 def read_verdicts(path: str | os.PathLike[str]) -> tuple[PairVerdicts, ...]:
@@ -118,30 +123,67 @@ def _pair(entry: Mapping[str, Any]) -> PairVerdicts:
     return PairVerdicts(str(entry["name"]), str(entry["run"]), verdicts)
 
 
-def _of(file: Path, name: str, pairs: tuple[PairVerdicts, ...], verdicts: str | os.PathLike[str]) -> PairVerdicts:
-    """Return the verdicts on a GeoPackage: those on its run, whatever it is called now."""
-    run = read_result(file).run
-    same = [pair for pair in pairs if pair.run == run]
+@dataclass(frozen=True)
+class _Change:
+    """Verdicts to write into a GeoPackage: (pair, polygon's id, verdict), and whether pairs are told apart there."""
+
+    file: Path
+    reviews: tuple[tuple[str, int, str | None], ...]
+    merged: bool
+
+
+def _files_at(place: Path) -> list[Path]:
+    """Return a GeoPackage, or those of pairs and of surveys in a folder."""
+    return [*results_at(place), *(sorted(place.rglob(MERGED)) if place.is_dir() else [])]
+
+
+def _changes(
+    place: Path, files: Sequence[Path], names: Mapping[Path, str], pairs: tuple[PairVerdicts, ...]
+) -> list[_Change]:
+    """Return the changes to GeoPackages; those in a folder that are not on the page are left alone."""
+    changes = [change for file in files if (change := _change(file, names[file], pairs)) is not None]
+    if not changes:
+        fact = (
+            "holds nothing that is on the page" if place.is_dir() else "is not on the page that the verdicts come from"
+        )
+        raise InputError(place, fact, "name the GeoPackages that are, or their folder")
+    return changes
+
+
+def _change(file: Path, name: str, pairs: tuple[PairVerdicts, ...]) -> _Change | None:
+    """Return the change to a GeoPackage; None if the page says nothing of it."""
+    result = read_result(file)
+    if result.merged:
+        known = [pair for pair in pairs if result.merged.get(pair.name) == pair.run]
+        reviews = tuple(review for pair in known for review in _reviews(pair))
+        return _Change(file, reviews, merged=True) if known else None
+    same = [pair for pair in pairs if pair.run == result.run]  # whatever it is called now
     if same:
-        return next((pair for pair in same if pair.name == name), same[0])
+        own = next((pair for pair in same if pair.name == name), same[0])
+        return _Change(file, tuple(_reviews(own)), merged=False)
     if any(pair.name == name for pair in pairs):
         fact = f"is another run of {name!r} than the one on the page"
         raise InputError(file, fact, "make the page again with geosiam report, and decide there")
-    raise InputError(file, f"is not on the page that {verdicts} comes from", "name the GeoPackages that are")
+    return None
 
 
-def _write(file: Path, decided: PairVerdicts) -> WrittenVerdicts:
+def _reviews(pair: PairVerdicts) -> list[tuple[str, int, str | None]]:
+    return [(pair.name, polygon, verdict) for polygon, verdict in pair.verdicts.items()]
+
+
+def _write(change: _Change) -> WrittenVerdicts:
     missing = []
-    with opened(file, "rw") as db, db:  # the second one commits, or rolls back
+    where = "id = :id AND pair = :pair" if change.merged else "id = :id"
+    statement = f"UPDATE {LAYER} SET review = :review WHERE {where}"  # noqa: S608 - constants
+    with opened(change.file, "rw") as db, db:  # the second one commits, or rolls back
         _allow_changes(db)
-        for polygon, verdict in decided.verdicts.items():
-            change = f"UPDATE {LAYER} SET review = ? WHERE id = ?"  # noqa: S608 - a constant
-            if not db.execute(change, (verdict, polygon)).rowcount:
+        for pair, polygon, verdict in change.reviews:
+            if not db.execute(statement, {"review": verdict, "id": polygon, "pair": pair}).rowcount:
                 missing.append(polygon)
-        if decided.verdicts:
+        if change.reviews:
             now = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
             db.execute(f"UPDATE gpkg_contents SET last_change = {now} WHERE table_name = ?", (LAYER,))  # noqa: S608
-    return WrittenVerdicts(file, len(decided.verdicts) - len(missing), tuple(missing))
+    return WrittenVerdicts(change.file, len(change.reviews) - len(missing), tuple(missing), change.merged)
 
 
 def _allow_changes(db: sqlite3.Connection) -> None:

@@ -17,12 +17,13 @@ from geosiam.survey.collect import collect
 from geosiam.survey.engage import cost_of, engaged
 from geosiam.survey.jobs import POLYGONS, SCORES
 from geosiam.survey.ledger import identities, is_finished, load_record
+from geosiam.survey.page import renewed_page
 from geosiam.survey.results import PairResult, SurveyEvent, SurveyResult
 from geosiam.survey.runner import Runner, Ticket
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from geosiam.survey.budget import Need
     from geosiam.survey.ledger import Record
@@ -35,7 +36,7 @@ _PAIR_SECONDS = 0.7  # what a pair takes besides its blocks: checks, radiometry,
 
 @dataclass(frozen=True)
 class SurveyOptions:
-    """How a survey is run; none of it changes any result.
+    """How a survey is run; none of it changes what comes of a pair.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ class SurveyOptions:
         Seconds that a pair may take before it is given up; None: as many as it needs.
     restart
         Run every pair again, also those that need nothing.
+    report
+        Make the page of the survey when its pairs have been run.
     """
 
     workers: int | None = None
@@ -56,6 +59,7 @@ class SurveyOptions:
     scheduler: str | None = None
     time_limit: float | None = None
     restart: bool = False
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.memory is not None:
@@ -114,15 +118,28 @@ def run_survey(
             with engaged(root, detect, options.budget, options.scheduler) as crew:
                 runner = Runner(crew, tickets, skipped=len(kept), time_limit=options.time_limit, on_event=on_event)
                 fresh = runner.run()
-        if runner is not None and on_event is not None:
-            on_event(SurveyEvent("collect", "", {}, runner.progress()))
+        tell = _teller(runner, on_event)
+        tell("collect", {})
         pairs = _pair_results(plan, root, kept, fresh)
         files, remarks = collect(plan, pairs, root)
+        if options.report:
+            tell("report", {})
+            page, remark = renewed_page(plan, pairs, root)
+            files |= {} if page is None else {"page": page}
+            remarks += () if remark is None else (remark,)
         result = SurveyResult(root, pairs, plan.unpaired, plan.notes, files, remarks, time.monotonic() - start)
-        if runner is not None and on_event is not None:
-            ended = {"done": len(pairs) - len(result.failed), "failed": [pair.name for pair in result.failed]}
-            on_event(SurveyEvent("end", "", ended, runner.progress()))
+        tell("end", {"done": len(pairs) - len(result.failed), "failed": [pair.name for pair in result.failed]})
         return result
+
+
+def _teller(runner: Runner | None, on_event: OnEvent | None) -> Callable[[str, dict[str, Any]], None]:
+    """Return what tells of the survey as a whole, if it ran anything and anybody listens."""
+
+    def tell(kind: str, data: dict[str, Any]) -> None:
+        if runner is not None and on_event is not None:
+            on_event(SurveyEvent(kind, "", data, runner.progress()))
+
+    return tell
 
 
 def estimate(

@@ -30,6 +30,7 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
     pair = found.summary["pair"]
     height, width = pair["before"]["height"], pair["before"]["width"]
     area, highest = _of_polygons(found.polygons_path)
+    footprint = footprint_of(ScoreRaster.open(found.scores_path).grid)
     return {
         "count": found.count,
         "area_m2": area,
@@ -43,7 +44,7 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
         "corrected": pair["corrected"],
         "pixel_size": list(pair["before"]["pixel_size"]),
         "crs": pair["before"]["crs"],
-        "footprint": shapely.geometry.mapping(footprint_of(ScoreRaster.open(found.scores_path).grid)),
+        "footprint": None if footprint is None else shapely.geometry.mapping(footprint),
         "model": found.summary["model"],
         "computed": found.summary["computed"],
         "geosiam_version": found.summary["geosiam_version"],

@@ -78,7 +78,7 @@ def _pair_item(pair: PairResult, folder: Path) -> dict[str, Any]:
         "stac_extensions": [PROCESSING],
         "id": pair.name,
         "geometry": facts["footprint"],
-        "bbox": _bbox(facts["footprint"]),
+        **({} if facts["footprint"] is None else {"bbox": _bbox(facts["footprint"])}),
         "properties": properties,
         "links": [
             {"rel": "derived_from", "href": _href(pair.before), "title": "before"},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import difflib
-import importlib.util
 import json
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pyarrow import parquet
 
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
 from geosiam.files import is_there
@@ -97,13 +99,7 @@ def _of_json(path: Path) -> list[dict[str, Any]]:
 
 
 def _of_parquet(path: Path) -> list[dict[str, Any]]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise OptionError(path, "needs pyarrow, which is not installed", "pip install 'geosiam[survey]', or use CSV")
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
-    frame = pd.read_parquet(path)
-    frame.columns = [str(column).strip().lower() for column in frame.columns]
-    return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
+    return [{key.strip().lower(): value for key, value in row.items()} for row in parquet.read_table(path).to_pylist()]
 
 
 def _check_columns(manifest: Path, rows: list[dict[str, Any]]) -> list[str]:
@@ -187,6 +183,20 @@ def _scene(scene: str, site: str, date: str) -> SurveyScene:
     return SurveyScene(scene, site or place, iso_date(date, "manifest") if date else told)
 
 
+def _as_number(name: str, value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError as error:
+        raise OptionError(f"{name} {value!r}", "is no number", "write 0.9") from error
+
+
+def _as_whole(name: str, value: object) -> int:
+    number = _as_number(name, value)  # a column with gaps has 8.0 for 8
+    if not number.is_integer():
+        raise OptionError(f"{name} {value!r}", "is no whole number", "write 8")
+    return int(number)
+
+
 def _as_threshold(value: object) -> float | str:
     if value == "auto":
         return "auto"
@@ -204,15 +214,18 @@ def _as_bands(value: object) -> tuple[int, ...]:
         raise OptionError(f"bands {value!r}", "are no numbers", "write 4 1 2, counted from 1") from error
 
 
-def _as_switch(value: object) -> bool:
+def _as_switch(name: str, value: object) -> bool:
     said = str(value).strip().lower()
     if said not in (*_SAID_YES, *_SAID_NO):
-        raise OptionError(f"register {value!r}", "is neither yes nor no", "write true or false")
+        raise OptionError(f"{name} {value!r}", "is neither yes nor no", "write true or false")
     return said in _SAID_YES
 
 
 _CONVERTERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PER_PAIR, str) | {
     "threshold": _as_threshold,
     "bands": _as_bands,
-    "register": _as_switch,
+    "register": partial(_as_switch, "register"),
+    "seed_threshold": partial(_as_number, "seed_threshold"),
+    "connectivity": partial(_as_whole, "connectivity"),
+    "smooth": partial(_as_switch, "smooth"),
 }

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas
 import pandas as pd
-import pyogrio
-import shapely
+from pyproj.exceptions import ProjError
 
+from geosiam.report.results import read_result
 from geosiam.survey.objects import object_ids
-from geosiam.vector.geopackage import LAYER
+from geosiam.survey.reviews import Reviews
+from geosiam.vector.geopackage import FOOTPRINT_LAYER, LAYER
 from geosiam.vector.writer import write_polygons
 
 if TYPE_CHECKING:
@@ -29,61 +30,69 @@ _FIRST = {
 }
 
 
-def merge_polygons(pairs: Sequence[PairResult], target: Path) -> int:
-    """Write the polygons of all pairs into one GeoPackage; return their number.
+def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]:
+    """Write the polygons of all pairs that are done into one GeoPackage, if there are any such pairs.
 
     ``pair``, ``site``, ``before_date`` and ``date`` say where a polygon is from, ``id`` is that of its pair, and
-    ``object_id`` is the same for the same object at several dates. The coordinate system is that of the pairs where
-    they have one, else WGS 84. A verdict in ``review``, in this file or in the pair's own, is kept as long as its
-    polygon is the same.
+    ``object_id`` is the same for the same object at several dates. The layer ``footprint`` has a row a pair. The
+    coordinate system is that of the pairs where they have one, else WGS 84. Verdicts are those of the pairs and of the
+    file that is replaced: see :class:`~geosiam.survey.reviews.Reviews`.
+
+    Returns
+    -------
+    The names of pairs that are left out, since nothing leads from their coordinate system to WGS 84
 
     Raises
     ------
     OutputError
         The file cannot be written.
     """
-    frames = [_read(pair) for pair in pairs if pair.done]
-    systems = list({frame.crs.to_wkt(): frame.crs for frame in frames if len(frame)}.values())
-    system = systems[0] if len(systems) == 1 else _COMMON_CRS
-    merged = geopandas.GeoDataFrame(
-        pd.concat([frame.to_crs(system) for frame in frames], ignore_index=True), crs=system
-    )
-    order = pd.factorize(merged["pair"])[0]
-    merged["object_id"] = object_ids(merged.geometry.array, order.tolist())
-    merged["review"] = _reviews(merged, target)
+    reviews = Reviews.of(target)
+    layers = {}
+    for pair in pairs:
+        if pair.anomalies is not None:
+            polygons = _read(pair, LAYER)
+            polygons["review"] = reviews.merged(pair.anomalies, polygons)
+            layers[pair.name] = polygons, _read(pair, FOOTPRINT_LAYER)
+    placed = _in_one_system(layers)
+    if not placed:
+        return tuple(layers)
+    polygons, footprint = (_joined([frames[part] for frames in placed.values()]) for part in (0, 1))
+    polygons["object_id"] = object_ids(polygons.geometry.array, pd.factorize(polygons["pair"])[0].tolist())
+    there = [pair for pair in pairs if pair.anomalies is not None and pair.name in placed]
     provenance = {
-        "inputs": [pair.name for pair in pairs if pair.done],
-        "threshold": min((pair.facts["threshold"] for pair in pairs if pair.done), default=None),
+        "inputs": [pair.name for pair in there],
+        "threshold": min((pair.facts["threshold"] for pair in there), default=None),
+        "merged": {pair.name: read_result(pair.anomalies).run for pair in there if pair.anomalies is not None},
     }
-    return write_polygons(merged, target, provenance=provenance, more_columns=_FIRST)
+    write_polygons(polygons, target, provenance=provenance, more_columns=_FIRST, footprint=footprint)
+    return tuple(name for name in layers if name not in placed)
 
 
-def _read(pair: PairResult) -> geopandas.GeoDataFrame:
-    frame = geopandas.read_file(pair.anomalies, layer=LAYER)
-    for column, value in (("pair", pair.name), ("site", pair.site), ("before_date", pair.before_date)):
+def _read(pair: PairResult, layer: str) -> geopandas.GeoDataFrame:
+    frame = geopandas.read_file(pair.anomalies, layer=layer)
+    told = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
+    for column, value in told.items():
         frame[column] = pd.Series([value] * len(frame), dtype="str", index=frame.index)
-    frame["date"] = pd.Series([pair.date] * len(frame), dtype="str", index=frame.index)
-    frame["review"] = frame["review"].astype("object")
     return frame
 
 
-def _reviews(merged: geopandas.GeoDataFrame, target: Path) -> pd.Series[Any]:
-    """Return the verdicts: those of the pairs, and where these have none, those that were given in this file."""
-    given: pd.Series[Any] = merged["review"].where(merged["review"].notna() & (merged["review"] != ""), None)
-    earlier = _earlier(target)
-    if earlier:
-        keys = zip(merged["pair"], shapely.to_wkb(merged.geometry.array), strict=True)
-        given = given.where(given.notna(), pd.Series([earlier.get(key) for key in keys], dtype="object"))
-    return given.astype("object")
+def _in_one_system(
+    layers: dict[str, tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]],
+) -> dict[str, tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]]:
+    """Return the layers of pairs in the system that all share, or in WGS 84; without those that nothing leads there."""
+    if len({polygons.crs.to_wkt() for polygons, _ in layers.values()}) <= 1:
+        return layers
+    placed = {}
+    for name, (polygons, footprint) in layers.items():
+        try:
+            placed[name] = polygons.to_crs(_COMMON_CRS), footprint.to_crs(_COMMON_CRS)
+        except ProjError:  # on another planet, or in a system of its own
+            continue
+    return placed
 
 
-def _earlier(target: Path) -> dict[tuple[str, bytes], str]:
-    """Return the verdicts in the file that is to be replaced, by pair and polygon."""
-    try:
-        frame = geopandas.read_file(target, layer=LAYER)
-        frame = frame[frame["review"].notna() & (frame["review"] != "")]
-        return dict(
-            zip(zip(frame["pair"], shapely.to_wkb(frame.geometry.array), strict=True), frame["review"], strict=True)
-        )
-    except (OSError, KeyError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
-        return {}
+def _joined(frames: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+    filled = [frame for frame in frames if len(frame)] or list(frames[:1])  # pandas warns of columns of empty ones
+    joined: Any = pd.concat(filled, ignore_index=True)
+    return geopandas.GeoDataFrame(joined, crs=filled[0].crs)

@@ -18,8 +18,8 @@ RESERVED = frozenset({"report"})
 """Names in the output folder that are not for a pair."""
 
 PER_PAIR = (
-    "model", "threshold", "min_area", "bands", "valid_area", "register", "radiometry", "device", "precision",
-    "on_error",
+    "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "valid_area",
+    "register", "radiometry", "device", "precision", "on_error",
 )  # fmt: skip
 """The options of :class:`~geosiam.options.DetectOptions` that a pair may have of its own."""
 

@@ -72,7 +72,8 @@ class SurveyResult:
     unpaired, notes
         As in the plan.
     files
-        The results of the survey as a whole, by name: ``geopackage``, ``csv``, ``parquet``, ``stac``, ``summary``.
+        The results of the survey as a whole, by name: ``geopackage``, ``csv``, ``parquet``, ``stac``, ``summary``,
+        ``page``.
     remarks
         What is missing among these, and why.
     seconds
@@ -139,7 +140,8 @@ class SurveyEvent:
     Parameters
     ----------
     kind
-        ``begin``, ``start``, ``progress``, ``log``, ``retry``, ``done``, ``failed``, ``collect`` or ``end``.
+        ``begin``, ``start``, ``progress``, ``log``, ``retry``, ``done``, ``failed``, ``collect``, ``report``,
+        ``end``.
     pair
         Which pair it is about; empty: the survey.
     data

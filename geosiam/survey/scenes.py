@@ -156,17 +156,23 @@ def place_and_date(scene: str) -> tuple[str, SceneDate | None]:
     return place_in(stem), date_in(stem)
 
 
-def footprint_of(grid: Grid) -> shapely.Polygon:
-    """Return the outline of a grid in longitude and latitude; across the dateline longitudes go on beyond 180."""
+def footprint_of(grid: Grid) -> shapely.Polygon | None:
+    """Return the outline of a grid in longitude and latitude; across the dateline longitudes go on beyond 180.
+
+    None where nothing leads there: on another planet, or outside of where the coordinate system is defined.
+    """
     t = np.linspace(0, 1, _POINTS, endpoint=False)
     o, e = np.zeros(_POINTS), np.ones(_POINTS)
     cols = np.concatenate([t, e, 1 - t, o]) * grid.width
     rows = np.concatenate([o, t, e, 1 - t]) * grid.height
     x, y = apply_affine(grid.transform, cols, rows)
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
-    lon, lat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
+    try:
+        lon, lat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
+    except pyproj.exceptions.ProjError:
+        return None
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise ValueError("lies outside of where its coordinate system is defined")
+        return None
     lon = np.degrees(np.unwrap(np.radians(lon)))
     outline = shapely.Polygon(np.column_stack([lon, lat]).round(7))
     return orient(outline if outline.is_valid else outline.convex_hull)
@@ -212,7 +218,7 @@ def _described(scene: str, names: re.Pattern[str] | None) -> SurveyScene:
             tags = _tags(source)
             told = date if names is not None and date is not None else date_of(stem, tags)
             return SurveyScene(scene, place, told, footprint_of(grid), grid.shape)
-    except (InputError, ValueError, pyproj.exceptions.ProjError) as error:
+    except (InputError, ValueError) as error:
         return SurveyScene(scene, place, date, problem=str(error))
     finally:
         source.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,8 +30,8 @@ def table_of(pairs: Sequence[PairResult], folder: Path) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in _TYPES.items()})
 
 
-def write_tables(frame: pd.DataFrame, csv: Path, parquet: Path) -> bool:
-    """Write the table as CSV, and as Parquet where pyarrow is installed; return whether it is.
+def write_tables(frame: pd.DataFrame, csv: Path, parquet: Path) -> None:
+    """Write the table as CSV and as Parquet.
 
     Raises
     ------
@@ -40,10 +39,7 @@ def write_tables(frame: pd.DataFrame, csv: Path, parquet: Path) -> bool:
         A file cannot be written.
     """
     _replacing(csv, lambda partial: frame.to_csv(partial, index=False))
-    if importlib.util.find_spec("pyarrow") is None:
-        return False
     _replacing(parquet, lambda partial: frame.to_parquet(partial, index=False))
-    return True
 
 
 def _row(pair: PairResult, folder: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def write_polygons(
     *,
     provenance: Mapping[str, object] | None = None,
     more_columns: Mapping[str, str] | None = None,
+    footprint: geopandas.GeoDataFrame | None = None,
 ) -> int:
     """Write polygons to a file that appears under its name when complete, or not at all.
 
@@ -77,6 +78,9 @@ def write_polygons(
         their own, all of it is kept as JSON. ``created`` and ``geosiam_version`` are filled in where absent.
     more_columns
         Columns of a table beyond :data:`~geosiam.vector.columns.COLUMNS`, and what they mean; written first.
+    footprint
+        What was looked at, in the columns of :data:`~geosiam.vector.footprint.FOOTPRINT_COLUMNS`, for the layer
+        ``footprint`` beside a table; pieces bring their own.
 
     Returns
     -------
@@ -102,8 +106,9 @@ def write_polygons(
                 raise stream.failure from None
             raise
         if partial.suffix.lower() == ".gpkg":
-            if isinstance(polygons, PolygonPieces):
-                add_footprint(polygons.footprint_frame(), partial)
+            looked_at = polygons.footprint_frame() if isinstance(polygons, PolygonPieces) else footprint
+            if looked_at is not None:
+                add_footprint(looked_at, partial)
             describe(partial, record, now, {**(more_columns or {}), **COLUMNS})
     return stream.count
 

@@ -98,7 +98,7 @@ def test_the_page_says_what_was_found(visit, survey, survey_page):
     found = geopandas.read_file(survey / "anomalies.gpkg", layer="anomalies")
     strongest = found.sort_values(["score_mean", "area_m2"], ascending=False).iloc[0]
     assert read(page, "h1") == page.title() == "A village"
-    assert f"{len(found)} anomalies on" in read(page, "header")
+    assert f"{len(found)} anomalies covering" in read(page, "header")
     assert shown(page) == f"village #{strongest.id}"
     assert f"{strongest.score_mean:.2f}" in read(page, ".facts")
     assert read(page, ".pairs tbody .count") == str(len(found))
@@ -322,7 +322,7 @@ def test_a_phone_need_not_scroll_sideways(visit, pages, survey_page, name):
 def complaints_of_axe():
     """Return a function that asks axe-core about a page."""
     if not AXE.is_file():
-        pytest.skip("axe-core is not installed: npm ci --prefix web")
+        pytest.skip("axe-core is not installed: npm install --prefix web --no-save")
 
     def ask(page):
         if not page.evaluate("'axe' in window"):

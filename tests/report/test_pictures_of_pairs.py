@@ -14,6 +14,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from report_samples import GRID, SIZE, UTM, write_scene
 
+from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_style import STEPS
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Grid
@@ -104,16 +105,16 @@ def opened(survey):
 
     (pair,) = find_pairs([survey])
     pictures = PairPictures.open(pair, read_result(pair.anomalies))
-    yield pictures, geopandas.read_file(pair.anomalies, layer="anomalies")
+    yield pictures, geopandas.read_file(pair.anomalies, layer="anomalies"), ScoreRaster.open(pair.scores).stride
     pictures.close()
 
 
 def test_a_chip_shows_the_polygon_in_its_box(opened):
-    pictures, polygons = opened
+    pictures, polygons, stride = opened
     outline = polygons.geometry.iloc[0]
     chip = pictures.chip(outline, 384)
     assert chip.before.shape == chip.after.shape
-    assert chip.scores.shape[0] == chip.before.shape[0] // 8
+    assert chip.scores.shape[0] == chip.before.shape[0] // stride
     # The outline in the box, the polygon on the scores: the same cells.
     numbers = [pair.split(" ") for pair in chip.outline[1:].split("Z")[0].split("L")]
     x, y = np.array(numbers, float).T
@@ -126,17 +127,24 @@ def test_a_chip_shows_the_polygon_in_its_box(opened):
 
 
 def test_both_scenes_are_stretched_alike(opened, survey):
-    pictures, polygons = opened
-    chip = pictures.chip(polygons.geometry.iloc[0], 384)
+    pictures, polygons, _ = opened
+    outline = polygons.geometry.iloc[0]
+    chip = pictures.chip(outline, 384)
     side = chip.before.shape[0]
     with rasterio.open(survey / "before.tif") as file:
         whole = file.read()
+        middle = file.index(*outline.envelope.centroid.coords[0])
     with rasterio.open(survey / "after.tif") as file:
         later = file.read()
+    corner = [max(0, min(at - side // 2, length - side)) for at, length in zip(middle, whole.shape[1:], strict=True)]
+    near = [
+        range(max(0, at - 3), min(at + 3, length - side) + 1)
+        for at, length in zip(corner, whole.shape[1:], strict=True)
+    ]
     found = [
         (row, col)
-        for row in range(0, whole.shape[1] - side + 1, 8)
-        for col in range(0, whole.shape[2] - side + 1, 8)
+        for row in near[0]
+        for col in near[1]
         if np.corrcoef(whole[:, row : row + side, col : col + side].ravel(), chip.before.transpose(2, 0, 1).ravel())[
             0, 1
         ]
@@ -151,7 +159,7 @@ def test_both_scenes_are_stretched_alike(opened, survey):
 
 
 def test_an_overview_is_small_and_has_the_scene_upright(opened):
-    pictures, polygons = opened
+    pictures, polygons, _ = opened
     from geosiam.report.places import Plane
 
     plane = Plane.of(pictures.grid.crs.to_wkt(), pictures.grid.bounds)
@@ -208,7 +216,8 @@ def test_scores_have_the_colours_that_qgis_gives_them():
         assert abs(int(at[3]) - alpha) <= 1
     scores = np.array([[0.0, 1.0], [np.nan, 0.5]], np.float32)
     picture = np.array(Image.open(io.BytesIO(scores_png(scores))).convert("RGBA"))
-    assert picture[0, 1].tolist() == [0x3F, 0, 0x7D, 255]
+    assert picture[0, 1].tolist() == table[254].tolist()
+    assert picture[1, 0, 3] == 0
     assert picture[0, 0, 3] == picture[1, 0, 3] == 0
 
 

@@ -13,7 +13,7 @@ from report_samples import squares
 
 from geosiam.imagery.grid import Grid
 from geosiam.report.content import grade
-from geosiam.report.places import Place, Plane, distance, rings, simplified, step_of
+from geosiam.report.places import Place, Plane, distance, rings, shared_out, simplified, step_of
 from geosiam.report.ranking import rank
 from geosiam.vector.style import COLOURS
 from geosiam.vector.writer import write_polygons
@@ -128,3 +128,22 @@ def test_grades_are_the_classes_of_the_qgis_style(threshold):
         assert COLOURS[grade((low + high) / 2, threshold)] == colour == COLOURS[index]
     assert grade(threshold, threshold) == 0
     assert grade(1.0, threshold) == len(COLOURS) - 1
+
+
+@given(st.lists(st.integers(0, 50)), st.integers(0, 500))
+def test_what_some_leave_the_others_have(wanted, all_together):
+    most = shared_out(np.array(wanted, np.int64), all_together)
+    given_out = sum(min(want, most) for want in wanted)
+    assert given_out <= all_together or not wanted
+    assert sum(wanted) > all_together or given_out == sum(wanted)
+    assert not wanted or sum(wanted) <= all_together or given_out > all_together - len(wanted)
+
+
+def test_small_holes_go_before_the_shape_does():
+    holes = [shapely.box(x, y, x + 0.2, y + 0.2) for x in range(1, 40) for y in range(1, 20)]
+    lake = shapely.box(10, 5, 30, 15)
+    sieve = shapely.box(0, 0, 41, 21).difference(shapely.union_all([*holes, lake]))
+    simple = simplified(shapely.MultiPolygon([sieve]), 60)
+    assert shapely.get_num_coordinates(simple) <= 60
+    whole = shapely.box(0, 0, 41, 21).difference(lake)
+    assert simple.intersection(whole).area / simple.union(whole).area > 0.99

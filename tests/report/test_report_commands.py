@@ -36,7 +36,7 @@ def test_report_and_review_as_json(result, tmp_path, capsys):
     (tmp_path / "v.json").write_text(json.dumps({"format": "geosiam verdicts", "version": 1, "pairs": pairs}))
     assert main(["review", str(tmp_path / "v.json"), str(result), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == [{"path": str(result), "written": 1, "missing": [9]}]
+    assert json.loads(out) == [{"path": str(result), "written": 1, "missing": [9], "merged": False}]
     assert "has no polygon 9 any more" in err
     assert geopandas.read_file(result, layer="anomalies").review[1] == "rejected"
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from report_samples import SIZE, squares, write_scene
 
+from geosiam.detection.lock import FileLock
 from geosiam.errors import OptionError, OutputError
-from geosiam.report import ReportOptions, ReportPair, api, find_pairs, write_report
+from geosiam.report import LonelyScene, ReportOptions, ReportPair, api, find_pairs, mark_of, write_report
 from geosiam.report.page import Page, embedded_json
 from geosiam.report.results import read_result
 from geosiam.vector.writer import write_polygons
@@ -186,6 +187,29 @@ def test_reviews_that_are_there_already_are_on_the_page(tmp_path):
     write_polygons(frame, tmp_path / "a.gpkg")
     content = content_of(write_report(find_pairs([tmp_path / "a.gpkg"]), tmp_path / "page").path)
     assert content["anomalies"]["review"] == ["confirmed", None, None]
+
+
+def test_scenes_without_a_partner_are_listed_and_the_mark_is_found_again(make_pair, tmp_path):
+    page = tmp_path / "page" / "index.html"
+    assert mark_of(page) is None
+    lonely = [LonelyScene("far/away.tif", HOSTILE)]
+    write_report([make_pair("a")], page.parent, unpaired=lonely, mark='a"<b>&')
+    assert content_of(page)["unpaired"] == [{"scene": "away.tif", "reason": HOSTILE}]
+    assert mark_of(page) == 'a"<b>&'
+    write_report([make_pair("b")], page.parent)
+    assert (mark_of(page), content_of(page)["unpaired"]) == ("", [])
+
+
+def test_a_page_has_one_writer_who_clears_up_after_others(make_pair, tmp_path):
+    lock = FileLock(tmp_path / ".index.html.lock")
+    assert lock.acquire()
+    with pytest.raises(OutputError, match="is being written by another run"):
+        write_report([make_pair("a")], tmp_path)
+    lock.release()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / ".index.html.partial").write_bytes(b"of a process that was killed")
+    write_report([make_pair("b")], tmp_path / "page")
+    assert [file.name for file in (tmp_path / "page").iterdir()] == ["index.html"]
 
 
 def test_a_page_that_fails_leaves_the_old_one(make_pair, tmp_path, monkeypatch):

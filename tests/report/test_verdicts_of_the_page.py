@@ -91,7 +91,19 @@ def test_nothing_is_written_if_one_of_several_is_of_another_run(result, tmp_path
         write_verdicts(file, [result, other])
     with pytest.raises(InputError, match="is not on the page"):
         write_verdicts(exported(tmp_path, ("monday", run, {"1": "confirmed"})), [result, other])
+    with pytest.raises(InputError, match="holds nothing that is on the page"):
+        write_verdicts(exported(tmp_path, ("friday", "0" * 32, {"1": "confirmed"})), [result.parent])
     assert reviews(result) == [None] * 4
+
+
+def test_what_lies_in_the_folder_and_is_not_on_the_page_is_left_alone(result, tmp_path):
+    other = tmp_path / "tuesday" / "anomalies.gpkg"  # the next night's
+    other.parent.mkdir()
+    write_polygons(squares(4), other, provenance=record(tmp_path) | {"threshold": 0.9})
+    before = other.read_bytes()
+    file = exported(tmp_path, ("monday", read_result(result).run, {"1": "confirmed"}))
+    assert [done.path for done in write_verdicts(file, [tmp_path])] == [result]
+    assert other.read_bytes() == before
 
 
 def test_a_geopackage_in_use_is_refused_in_a_line(result, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,10 @@ def test_each_fault_is_named_and_costs_nobody_else_anything(count: int, tmp_path
         assert failed[name] in said
     assert len(summary["failed"]) == len(FAULTS) + 1  # both that are called "twice"
     assert "tried 2 times" in failed["killed"]
+    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    content = json.loads(re.search(r'id="content">(.*?)</script>', page)[1])
+    assert {pair["name"] for pair in content["pairs"] if pair["error"]} == {*FAULTS, "twice (2)"}
+    assert len(content["pairs"]) == count + len(FAULTS) + 1
     single = tmp_path / "single"
     single.mkdir()
     for name in healthy(count):
@@ -130,26 +135,42 @@ def test_each_fault_is_named_and_costs_nobody_else_anything(count: int, tmp_path
     assert {entry["name"] for entry in summary["failed"]} == set(FAULTS) - {"killed", "full-disk"}
 
 
+def wait_for_work(log: Path, journal: Path) -> int:
+    """Wait until blocks of the pair are being scored; return the id of the process that does it."""
+    deadline = time.monotonic() + 120
+    while not (starts(log, "large") and journal.exists()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return starts(log, "large")[0]
+
+
+def wait_for_the_end_of(process: int) -> None:
+    deadline = time.monotonic() + 15
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        while time.monotonic() < deadline:
+            os.kill(process, 0)
+            if "State:\tZ" in Path(f"/proc/{process}/status").read_text():  # nobody is left to ask how it ended
+                return
+            time.sleep(0.02)
+        pytest.fail("the worker lives on")
+
+
 def test_what_is_interrupted_stops_within_seconds_and_goes_on(tmp_path: Path) -> None:
     image = ground(1, 1900, 1900)
     write(tmp_path / "large-1.tif", image)
     write(tmp_path / "large-2.tif", changed(image, 1))
     (tmp_path / "pairs.csv").write_text("before,after,name\nlarge-1.tif,large-2.tif,large\n")
-    log = tmp_path / "log.jsonl"
-    process = batch(tmp_path / "pairs.csv", "-o", tmp_path / "out", "--precision", "fp32", "--json-log", log)
-    working = tmp_path / "out" / "large" / ".scores.tif.partial.json"
-    deadline = time.monotonic() + 120
-    while not working.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    (worker,) = starts(log, "large")
-    process.send_signal(signal.SIGTERM)
-    asked = time.monotonic()
-    _, said = process.communicate(timeout=60)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        log = tmp_path / f"{number.name}.jsonl"
+        process = batch(tmp_path / "pairs.csv", "-o", tmp_path / "out", "--precision", "fp32", "--json-log", log)
+        worker = wait_for_work(log, tmp_path / "out" / "large" / ".scores.tif.partial.json")
+        process.send_signal(number)
+        asked = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        assert time.monotonic() - asked < 15
+        wait_for_the_end_of(worker)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "geosiam: interrupted"
-    assert time.monotonic() - asked < 15
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
     assert not (tmp_path / "out" / ".geosiam-batch.lock").exists()
 
     process = batch(tmp_path / "pairs.csv", "-o", tmp_path / "out", "--precision", "fp32")

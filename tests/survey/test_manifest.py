@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ def written(folder: Path, suffix: str) -> Path:
     if suffix == ".json":
         path.write_text(json.dumps({"pairs": ROWS}))
     elif suffix == ".parquet":
-        pytest.importorskip("pyarrow")
         frame.to_parquet(path)
     else:
         frame.to_csv(path, index=False, sep={".csv": ";", ".tsv": "\t"}[suffix], encoding="utf-8-sig")
@@ -50,6 +50,22 @@ def test_all_forms_say_the_same(suffix: str, tmp_path: Path) -> None:
     assert (second.name, second.site, second.date) == ("Y", "north", "2020-05-01")
     assert (second.before, second.after) == ("/data/y.tif", "https://host/y.tif")
     assert (plan.faults, plan.notes) == ((), ())
+
+
+def test_how_polygons_are_cut_out_may_differ_by_pair(tmp_path: Path) -> None:
+    text = "before,after,seed_threshold,connectivity,smooth,simplify\na,b,0.9,4,yes,0.5px\nc,d,,,,\n"
+    first, second = read_manifest(manifest(tmp_path, text)).pairs
+    expected = DetectOptions(seed_threshold=0.9, connectivity=4, smooth=True, simplify="0.5px")
+    assert (first.options(DetectOptions()), second.options(DetectOptions())) == (expected, DetectOptions())
+
+
+def test_parquet_keeps_types_of_its_own(tmp_path: Path) -> None:
+    row = {"before": "a", "after": "b", "bands": [4, 1, 2], "smooth": True, "date": dt.date(2020, 5, 1)}
+    gaps = {"before": "c", "after": "d", "connectivity": 4}  # a column with gaps becomes one of floats
+    pd.DataFrame([row, gaps]).to_parquet(tmp_path / "pairs.parquet")
+    first, second = read_manifest(tmp_path / "pairs.parquet").pairs
+    assert (first.overrides, first.date) == ({"bands": (4, 1, 2), "smooth": True}, "2020-05-01")
+    assert second.overrides == {"connectivity": 4}
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -82,13 +98,23 @@ def test_other_refusals(tmp_path: Path) -> None:
 
 
 def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
-    rows = ["a,b,7,,", "c,d,0.5,yes,2020", "e,,,,", "g,h,,perhaps,", "i,j,,,soon", "k,l,much,,"]
-    text = "\n".join(["before,after,threshold,register,date", *rows])
+    rows = ["a,b,7,,,", "c,d,0.5,yes,2020,", "e,,,,,", "g,h,,perhaps,,", "i,j,,,soon,", "k,l,much,,,"]
+    rows += ["m,n,,,,inf", "o,p,,,,5", "q,r,,,,x"]
+    text = "\n".join(["before,after,threshold,register,date,connectivity", *rows])
     plan = read_manifest(manifest(tmp_path, text))
     assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": True}]
-    assert [fault.name for fault in plan.faults] == ["row 1", "row 3", "row 4", "row 5", "row 6"]
+    assert [fault.name for fault in plan.faults] == [f"row {number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
     said = " ".join(fault.error for fault in plan.faults)
-    for words in ("threshold 7.0: is no probability", "has no after-scene", "'perhaps'", "date 'soon'", "'much'"):
+    for words in (
+        "threshold 7.0: is no probability",
+        "has no after-scene",
+        "'perhaps'",
+        "date 'soon'",
+        "'much'",
+        "'inf': is no whole",
+        "is 5",
+        "'x'",
+    ):
         assert words in said
 
 

@@ -164,6 +164,10 @@ def test_footprints_of_real_grids(tmp_path: Path) -> None:
     assert found.footprint.bounds == pytest.approx(box, abs=1e-6)
     assert found.footprint.exterior.is_ccw
     os.truncate(tmp_path / "s" / "x.tif", 100)
+    write(tmp_path / "mars" / "x_2020.tif", np.zeros((3, 100, 50), np.uint8), crs="+proj=eqc +a=3396190 +b=3376200")
+    (elsewhere,) = scenes_in(tmp_path / "mars")
+    assert (elsewhere.footprint, elsewhere.problem, elsewhere.shape) == (None, None, (100, 50))
+    assert elsewhere.date.text == "2020"
     (broken,) = scenes_in(tmp_path / "s")
     assert broken.footprint is None
     assert "cannot be opened" in broken.problem

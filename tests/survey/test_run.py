@@ -56,7 +56,7 @@ def test_events_tell_how_far_it_is(ran: tuple[SurveyResult, list[SurveyEvent]]) 
     result, events = ran
     kinds = [event.kind for event in events]
     assert kinds[0] == "begin"
-    assert kinds[-2:] == ["collect", "end"]
+    assert kinds[-3:] == ["collect", "report", "end"]
     assert kinds.count("start") == kinds.count("done") == 3
     finished = [event.progress.finished for event in events]
     assert finished == sorted(finished)
@@ -69,8 +69,8 @@ def test_events_tell_how_far_it_is(ran: tuple[SurveyResult, list[SurveyEvent]]) 
 
 def test_what_is_collected(ran: tuple[SurveyResult, list[SurveyEvent]], scenes: Path) -> None:
     result, _ = ran
-    pytest.importorskip("pyarrow")
-    assert {path.name for path in result.files.values()} == set(FILES.values())
+    assert {path.name for path in result.files.values()} == {*FILES.values(), "index.html"}
+    assert all(path.is_file() for path in result.files.values())
     table = pd.read_csv(result.files["csv"])
     assert table["pair"].tolist() == [pair.name for pair in result.pairs] == ["x_2019", "x_2020", "y_2020"]
     pd.testing.assert_frame_equal(
@@ -86,6 +86,9 @@ def test_what_is_collected(ran: tuple[SurveyResult, list[SurveyEvent]], scenes: 
         assert row.area_m2 == pytest.approx(alone["area_m2"].sum())
         assert (scenes / "out" / row.scores).is_file()
         assert set(merged.loc[merged["pair"] == pair.name].geometry.to_wkb()) == set(alone.geometry.to_wkb())
+    looked_at = geopandas.read_file(result.files["geopackage"], layer="footprint")
+    assert looked_at["pair"].tolist() == table["pair"].tolist()
+    assert looked_at["looked_at_m2"].tolist() == pytest.approx([(160 * 0.2) ** 2] * 3, rel=0.01)
     items = json.loads(result.files["stac"].read_text())["features"]
     assert [item["id"] for item in items[1:]] == table["pair"].tolist()
     log = [json.loads(line) for line in (scenes / "out" / "x_2019" / "log.jsonl").read_text().splitlines()]

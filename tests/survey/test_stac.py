@@ -132,7 +132,7 @@ def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
 # --- what is written ------------------------------------------------------------------------------------------------
 
 
-def done(folder: Path, name: str, **more: str) -> PairResult:
+def done(folder: Path, name: str, *, on_earth: bool = True, **more: str) -> PairResult:
     model = load_model()
     facts = {
         "created": "2026-01-01T00:00:00+00:00",
@@ -142,7 +142,7 @@ def done(folder: Path, name: str, **more: str) -> PairResult:
         "threshold": 0.5,
         "shift_px": None,
         "warnings": [],
-        "footprint": shapely.geometry.mapping(shapely.box(15, 52, 15.1, 52.1)),
+        "footprint": shapely.geometry.mapping(shapely.box(15, 52, 15.1, 52.1)) if on_earth else None,
         "model": {"name": model.card.name, "source": model.source, "checksum": model.card.checksum},
     }
     results = {"scores": folder / name / "scores.tif", "anomalies": folder / name / "anomalies.gpkg"}
@@ -153,13 +153,15 @@ def test_items_are_valid_and_say_which_model(tmp_path: Path) -> None:
     pairs = [
         done(tmp_path, "one", before_date="2018", date="2020-05-01"),
         done(tmp_path, "two"),
+        done(tmp_path, "mars", on_earth=False),
         PairResult("three", "a", "b", "failed", error="no"),
     ]
     collection = item_collection(pairs, tmp_path)
     (tmp_path / "items.json").write_text(json.dumps(collection))
     items = list(pystac.ItemCollection.from_file(str(tmp_path / "items.json")).items)
-    assert [made.id for made in items[1:]] == ["one", "two"]
-    model, one, two = items
+    assert [made.id for made in items[1:]] == ["one", "two", "mars"]
+    model, one, two, mars = items
+    assert (mars.geometry, mars.bbox) == (None, None)
     core = {made.id: made.to_dict(include_self_link=False) | {"stac_extensions": []} for made in items}
     for content in core.values():
         pystac.Item.from_dict(content).validate()  # against the schemas of STAC 1.1 that pystac brings along

@@ -59,6 +59,7 @@ export interface Content {
   total: number;
   planes: { name: string; earth: boolean }[];
   pairs: Pair[];
+  unpaired: { scene: string; reason: string }[];
   anomalies: Columns;
   cards: Card[];
 }

@@ -10,6 +10,7 @@ import { MapPanel } from "./MapPanel";
 import { PairTable } from "./PairTable";
 import { Progress } from "./Progress";
 import { Review } from "./Review";
+import { Unpaired } from "./Unpaired";
 
 export function App() {
   const cards = content.cards.length > 0;
@@ -38,6 +39,7 @@ export function App() {
           <MapPanel />
         </div>
         <PairTable />
+        <Unpaired />
       </main>
       <Footer />
       <Help />

@@ -14,7 +14,7 @@ export function Header() {
       <div class="title">
         <h1>{content.title}</h1>
         <p>
-          {plural(content.total, "anomaly", "anomalies")} on {area(ground)} in {plural(compared.length, "pair")} ·{" "}
+          {plural(content.total, "anomaly", "anomalies")} covering {area(ground)} in {plural(compared.length, "pair")} ·{" "}
           <time dateTime={content.created}>{moment(content.created)} UTC</time>
         </p>
       </div>
