@@ -33,7 +33,8 @@ import geosiam_processing  # noqa: E402 - found only now
 Processing.initialize()
 plugin = geosiam_processing.classFactory(None)
 plugin.initProcessing()
-ProcessingConfig.setSettingValue("GEOSIAM_EXECUTABLE", asked.get("setting", ""))
+# Not by setSettingValue, which refuses a file that is gone: it may vanish after it was chosen.
+ProcessingConfig.settings["GEOSIAM_EXECUTABLE"].value = asked.get("setting", "")
 
 
 class Feedback(QgsProcessingFeedback):
