@@ -11,7 +11,7 @@ BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check slow bench page qgis-plugin clean
+.PHONY: help setup demo test check docs slow bench page qgis-plugin clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,12 +33,16 @@ demo: $(INSTALLED)  ## make a pair of scenes with known changes and find them
 test: $(INSTALLED)  ## run the tests, without those that take minutes
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED)  ## what a change must pass: lint, format, types, import layers, tests with coverage
+check: $(INSTALLED)  ## what a change must pass: lint, format, types, import layers, documents, tests with coverage
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest --cov
+
+docs: $(INSTALLED)  ## build the documentation as a site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
