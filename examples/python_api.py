@@ -1,0 +1,77 @@
+"""geosiam from Python, in the order in which one would try it in a notebook; `# %%` begins a cell.
+
+    python examples/python_api.py [FOLDER]
+
+Makes two scenes with known changes, finds them, and leaves pictures in FOLDER (default: python-api).
+"""
+
+# %% Two scenes with known changes
+import sys
+from pathlib import Path
+
+import geopandas
+import matplotlib as mpl
+import numpy as np
+import rasterio
+
+import geosiam
+from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else "python-api")
+folder.mkdir(parents=True, exist_ok=True)
+scenes = write_survey_tiles(SurveyConfig(height=640, width=800, seed=11, objects=20), folder)
+
+# %% What would be done with them, and how long it takes
+report = geosiam.preflight(scenes.before, scenes.after)
+print(f"{report['blocks']} blocks, {report['estimated_seconds']} s, shift {report['shift_px']} px")
+
+# %% The whole job, as `geosiam detect` does it
+found = geosiam.detect(scenes.before, scenes.after, folder / "anomalies.gpkg")
+print(f"{found.count} polygons with a score of at least {found.threshold}")
+
+# %% The scores as an array: nothing is computed before it is asked for, and then block by block
+scores = geosiam.score(scenes.before, scenes.after)
+corner = scores[:64, :64].compute()
+print(
+    f"{scores.sizes['y']} x {scores.sizes['x']} cells of {scores.attrs['stride']} px; corner: {float(corner.max()):.2f}"
+)
+
+# %% A threshold sweep without scoring again
+truth = geopandas.read_file(scenes.truth)
+held = scores.compute()
+sweep = []
+for threshold in (0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
+    polygons = geosiam.vectorize(held, threshold=threshold, min_area="20px")
+    met = [truth.intersects(outline).any() for outline in polygons.geometry]
+    seen = [polygons.intersects(outline).any() for outline in truth.geometry]
+    sweep.append((threshold, np.mean(seen), np.mean(met) if met else np.nan))
+    print(f"from {threshold:.2f} on: {len(polygons)} polygons, recall {sweep[-1][1]:.2f}, precision {sweep[-1][2]:.2f}")
+
+# %% Pictures
+anomalies = geopandas.read_file(found.polygons_path, layer="anomalies")
+with rasterio.open(scenes.after) as scene:
+    image, bounds = scene.read((1, 2, 3)).transpose(1, 2, 0), scene.bounds
+extent = (bounds.left, bounds.right, bounds.bottom, bounds.top)
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+left.imshow(image, extent=extent)
+anomalies.boundary.plot(ax=left, color="red", linewidth=1.2)
+left.set_title("The second date, and what was found")
+held.plot.imshow(ax=middle, vmin=0, vmax=1, cmap="inferno", cbar_kwargs={"label": "score"})
+middle.set_title("Scores")
+middle.set_aspect("equal")
+right.plot(*zip(*[(step, recall) for step, recall, _ in sweep], strict=True), "o-", label="recall")
+right.plot(*zip(*[(step, precision) for step, _, precision in sweep], strict=True), "s-", label="precision")
+right.axvline(found.threshold, color="grey", linestyle=":", label="chosen by itself")
+right.set(xlabel="threshold", ylim=(0, 1.05), title="What a threshold costs and brings")
+right.legend()
+for axis in (left, middle):
+    axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
+figure.savefig(folder / "found.png", dpi=80)
+print(folder / "found.png")
+
+# %% The evidence that each polygon carries
+columns = ["score_mean", "score_max", "area_m2", "shadow_fraction", "hint"]
+print(anomalies.sort_values("score_mean", ascending=False)[columns].head().to_string(index=False))
