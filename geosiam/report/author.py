@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = NDArray[np.intp]
 
-_OVERVIEW_PX = 512
+_OVERVIEW_PX, _SMALLEST_OVERVIEW_PX = 512, 96
+_PX_PER_BYTE = 6  # of a photograph as WebP
 
 
 class Author:
@@ -96,7 +98,9 @@ class Author:
     def _overview(self, pictures: PairPictures, place: Place | None) -> Overview | None:
         if place is None:
             return None
-        picture, grid = pictures.overview(place.plane, _OVERVIEW_PX)
+        # No larger than its bytes will do for: pressing large pictures of a thousand pairs takes minutes.
+        side = min(_OVERVIEW_PX, max(_SMALLEST_OVERVIEW_PX, math.isqrt(_PX_PER_BYTE * self._budget.overview)))
+        picture, grid = pictures.overview(place.plane, side)
         return Overview(self._page.picture(webp(picture, self._budget.overview), "image/webp"), grid.bounds)
 
     def _cards(self, rows: Rows, make: Callable[[shapely.MultiPolygon], Card]) -> None:

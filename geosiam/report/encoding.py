@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 QUALITIES = (84, 72, 60, 45)
 _SMALLEST = 48  # pixels: no limit makes a picture smaller than this
+_STEP = 0.9  # the least that a picture shrinks in one go
 _UNSCORED = 255
 
 
@@ -25,15 +27,14 @@ def webp(picture: NDArray[np.uint8], limit: int) -> bytes:
     Quality gives way first, then size, down to 48 pixels.
     """
     image = Image.fromarray(picture)
-    while True:
-        for quality in QUALITIES:
-            data = _encoded(image, quality)
-            if len(data) <= limit:
-                return data
-        width, height = (max(1, side * 3 // 4) for side in image.size)
-        if max(width, height) < _SMALLEST:
-            return data
+    least = _encoded(image, QUALITIES[-1])
+    while len(least) > limit and max(image.size) > _SMALLEST:
+        factor = max(min(_STEP, math.sqrt(limit / len(least))), _SMALLEST / max(image.size))  # bytes go with the area
+        width, height = (max(1, round(side * factor)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
+        least = _encoded(image, QUALITIES[-1])
+    better = (_encoded(image, quality) for quality in QUALITIES[:-1])
+    return next((data for data in better if len(data) <= limit), least)
 
 
 def _encoded(image: Image.Image, quality: int) -> bytes:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from geosiam.survey.results import OnEvent
 
 LOCK = ".geosiam-batch.lock"
-_PAIR_SECONDS = 0.7  # what a pair takes besides its blocks: checks, radiometry, files (benchmarks/BATCH.md)
+_PAIR_SECONDS = 0.4  # what a pair takes besides its blocks: checks, radiometry, files (benchmarks/BATCH.md)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import sqlite3
 from pathlib import Path
@@ -56,11 +57,12 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
 
 def memory_now() -> dict[str, float]:
     """Return the memory of this process in MB: what it holds, and the most it ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    held = peak
+    peak = held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        held = pages * resource.getpagesize() / 2**20
+        # On Linux that counts what the process which started this one held, too.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        told = dict(re.findall(r"^(VmRSS|VmHWM):\s*(\d+) kB", status, re.MULTILINE))
+        held, peak = (float(told.get(name, peak * 1024)) / 1024 for name in ("VmRSS", "VmHWM"))
     return {"held_mb": round(held, 1), "peak_mb": round(peak, 1)}
 
 

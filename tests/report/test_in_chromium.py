@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_samples import record, squares
 
-from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report, write_verdicts
+from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report, write_verdicts
 from geosiam.report.results import read_result
 from geosiam.vector.writer import write_polygons
 
@@ -59,11 +59,14 @@ def pages(tmp_path_factory, survey):
         ReportPair(HOSTILE, HOSTILE, HOSTILE, None, None, HOSTILE, {HOSTILE: HOSTILE}, HOSTILE),
         ReportPair("b", None, None, None, folder / "few" / "anomalies.gpkg", facts={"Flight": HOSTILE}),
     ]
+    lonely = [LonelyScene(f"{number}.tif", HOSTILE) for number in range(2)]
     return {
         "nothing": page("nothing", 0),
         "few": page("few", 3),
         "many": page("many", 5000, scenes=folder, cards=300),
-        "hostile": write_report(hostile, folder / "hostile", options=ReportOptions(title=HOSTILE)).path,
+        "hostile": write_report(
+            hostile, folder / "hostile", options=ReportOptions(title=HOSTILE), unpaired=lonely
+        ).path,
     }
 
 
@@ -305,6 +308,7 @@ def test_names_are_text_whatever_they_are(visit, pages):
     assert page.title() == read(page, "h1") == HOSTILE
     page.click(".pairs summary >> nth=0")
     assert read(page, ".pairs tbody").count(HOSTILE) >= 5
+    assert read(page, ".unpaired").split("\n") == ["2 scenes without a partner", f"0.tif {HOSTILE}", f"1.tif {HOSTILE}"]
     assert page.locator("img[src=x]").count() == 0
 
 
