@@ -6,6 +6,7 @@ import configparser
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -230,8 +231,11 @@ def test_algorithms_through_processing(
     assert resumed["steps"][0] > cancelled["steps"][0]
     assert resumed["steps"] == sorted(resumed["steps"])
     assert resumed["loaded"] == {"Anomalies": "graduatedSymbol", "Anomaly scores": "singlebandpseudocolor"}
-    assert_same(tmp_path / "b.gpkg", expected)
-    assert_same_scores(tmp_path / "b.tif", scores)
+    # In blocks of its own size, which rounds scores in another way: as the same command without a break.
+    undisturbed = [slow, "detect", scenes.before, scenes.after, "-o", tmp_path / "e.gpkg"]
+    subprocess.run(undisturbed, capture_output=True, check=True)
+    assert_same(tmp_path / "b.gpkg", tmp_path / "e.gpkg")
+    assert_same_scores(tmp_path / "b.tif", tmp_path / "e.tif")
     assert not list(tmp_path.glob(".*.partial.*"))
 
 
