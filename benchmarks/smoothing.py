@@ -4,7 +4,8 @@
 
 Each survey is scored once, with the defaults of `geosiam detect`, and its polygons are drawn in each way. Three
 figures: IoU of the area of all polygons with that of all objects; mean IoU of each object that was met with the
-polygons that meet it; corners of all outlines. Prints Markdown: means over the seeds, and how often a way was better than without.
+polygons that meet it; corners of all outlines. Prints Markdown: means over the seeds, and how often a way was better
+than without.
 """
 
 from __future__ import annotations
