@@ -91,8 +91,9 @@ def choose_scaling(
     """Return the scaling of both scenes: bytes by their full range, other types by percentiles of valid pixels.
 
     Scenes of the same type share one stretch, so that what differs between them stays visible, unless one of them is
-    so much darker or flatter than the other that it would be squeezed into a small part of the range. Scenes that
-    store the same quantity in different units share the stretch of what they measure.
+    so much darker or flatter than the other that it would be squeezed into a small part of the range. One of a single
+    value has no range of its own, and shares the other's. Scenes that store the same quantity in different units share
+    the stretch of what they measure.
     """
     if units[0] != units[1]:
         first, second = _stretches(units[0].measured(sample.before), units[1].measured(sample.after))
@@ -108,7 +109,8 @@ def choose_scaling(
 def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Scaling, Scaling]:
     before, after = _stretch(first), _stretch(second)
     shared = _stretch(np.concatenate([first, second], axis=1))
-    squeezed = min(_share(before, shared), _share(after, shared)) < _LEAST_SHARE
+    empty = _is_flat(first) != _is_flat(second)
+    squeezed = not empty and min(_share(before, shared), _share(after, shared)) < _LEAST_SHARE
     return (before, after) if squeezed else (shared, shared)
 
 
@@ -118,10 +120,17 @@ def _share(own: Scaling, shared: Scaling) -> float:
     return float(np.median(widths[0] / widths[1]))
 
 
+def _is_flat(pixels: NDArray[Any]) -> bool:
+    """Return whether every channel has a single value."""
+    return bool((pixels == pixels[:, :1]).all())
+
+
 def _stretch(pixels: NDArray[Any]) -> Scaling:
     values = pixels.astype(np.float64).clip(-_LARGEST, _LARGEST)
     low, high = np.percentile(values, (_LOW, _HIGH), axis=1)
-    flat = high - low < 1 / _LARGEST  # a channel of one value
+    uniform = high == low  # a channel of one value, but for a few pixels: these are all there is to see
+    low, high = np.where(uniform, values.min(axis=1), low), np.where(uniform, values.max(axis=1), high)
+    flat = high - low < 1 / _LARGEST
     high = np.where(flat, low + np.maximum(1, np.abs(low) * _LEAST_WIDTH), high)
     return Scaling(_triple(low), _triple(high))
 

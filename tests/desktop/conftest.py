@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PYTHON = "/usr/bin/python3"
 HERE = Path(__file__).parent
@@ -49,6 +54,14 @@ class Desktop:
     def look(self, *asked: dict) -> list[dict]:
         """Open projects in QGIS and draw pictures of them; see look_at_project.py."""
         return self.python("look_at_project.py", asked)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Let what the tests start hear interrupts, which jobs of a shell's background ignore, and all they start."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
 
 
 @pytest.fixture(scope="session")

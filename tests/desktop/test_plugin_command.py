@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -9,10 +10,14 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SOURCE = Path(__file__).parents[2] / "examples" / "qgis_plugin" / "geosiam_processing" / "command.py"
 SPEC = importlib.util.spec_from_file_location("plugin_command", SOURCE)
@@ -143,13 +148,23 @@ PARENT = """
     print(child.pid, file=sys.stderr, flush=True)
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(json.dumps({"progress": {"done": 1, "total": 10}}), file=sys.stderr, flush=True)
     try:
+        print(json.dumps({"progress": {"done": 1, "total": 10}}), file=sys.stderr, flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         print("saved", file=sys.stderr)
         sys.exit(130)
 """
+
+
+@contextlib.contextmanager
+def interrupts(handler: object) -> Iterator[None]:
+    """Handle interrupts so meanwhile: whoever starts the tests in a shell's background has them ignored."""
+    earlier = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def is_alive(pid: int) -> bool:
@@ -161,13 +176,14 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("kind", ["polite", "stubborn"])
+@pytest.mark.parametrize("kind", ["polite", "stubborn", "deaf"])
 def test_cancelling_ends_the_command_and_what_it_started(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_GRACE_SECONDS", 30 if kind == "polite" else 0.2)
+    monkeypatch.setattr(command, "_GRACE_SECONDS", 0.2 if kind == "stubborn" else 30)
     listener = Listener(cancel=True)
-    outcome = run(PARENT, kind, listener=listener)
+    with interrupts(signal.SIG_IGN if kind == "deaf" else signal.default_int_handler):
+        outcome = run(PARENT, kind, listener=listener)
     assert outcome.cancelled
-    assert outcome.code == (130 if kind == "polite" else -signal.SIGKILL)
+    assert outcome.code == {"polite": 130, "stubborn": -signal.SIGKILL, "deaf": -signal.SIGTERM}[kind]
     assert ("saved" in listener.said) == (kind == "polite")
     child = int(listener.said[0])
     deadline = time.monotonic() + 30

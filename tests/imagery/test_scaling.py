@@ -47,6 +47,20 @@ def test_a_much_darker_scene_is_not_squeezed(gain: float) -> None:
     same(second, own(after))
 
 
+@pytest.mark.parametrize(("ground", "thing"), [(10_000, 5_000), (0, 3), (500, 60_000)])
+@pytest.mark.parametrize("side", [4, 30])  # less than a percent of the ground, and a quarter of it
+def test_a_uniform_scene_shares_the_range_of_what_stands_on_it(ground: int, thing: int, side: int) -> None:
+    before = np.full((3, 60, 60), ground, np.uint16)
+    after = before.copy()
+    after[:, 10 : 10 + side, 20 : 20 + side] = thing
+    for one, other in ((before, after), (after, before)):
+        scaling, second = choose_scaling(("uint16", "uint16"), sample(one, other))
+        assert scaling == second
+        differs = scaling.apply(one) != scaling.apply(other)
+        assert np.array_equal(differs, one != other)
+        assert np.ptp([scaling.apply(one), scaling.apply(other)]) == 1
+
+
 def test_other_types_have_their_own_stretch() -> None:
     before, after = RNG.integers(0, 200, (3, 60, 60), dtype=np.uint8), RNG.normal(1e4, 500, (3, 60, 60))
     first, second = choose_scaling(("uint8", "uint16"), sample(before, after))

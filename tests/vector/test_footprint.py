@@ -1,73 +1,70 @@
-"""What was looked at, against the union of all scored cells."""
-
-from dataclasses import dataclass
+"""The footprint: the cells that have a score, whatever strips they come in; in squares where there are too many."""
 
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
+from array_cells import Cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from rasterio.crs import CRS
+from hypothesis.extra import numpy as hnp
 
-from geosiam.imagery.grid import Grid, Window
 from geosiam.vector import footprint
+from geosiam.vector.footprint import FOOTPRINT_COLUMNS
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces
 
-
-@dataclass
-class Scores:
-    known: np.ndarray
-    stride: int = 2
-
-    @property
-    def grid(self) -> Grid:
-        rows, cols = self.known.shape
-        return Grid(CRS.from_epsg(32633), Affine(2, 0, 400_000, 0, -2, 5_000_000), cols, rows)
-
-    @property
-    def extent(self) -> tuple[float, float]:
-        return tuple(map(float, self.known.shape))
-
-    def strips(self, rows: int = 3):
-        for start in range(0, len(self.known), rows):
-            yield start, self.read(Window(start, min(start + rows, len(self.known)), 0, self.known.shape[1]))
-
-    def read(self, window: Window) -> np.ndarray:
-        return np.where(self.known[window.slices], np.float32(0), np.float32(np.nan))
+RASTERS = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.sampled_from([np.nan, 0.0, 1.0])
+)
 
 
-def outline(known: np.ndarray):
-    pieces = polygon_pieces(Scores(known), PolygonOptions(0.5))
-    assert len(pieces.frame()) == 0
+def looked_at(scores, height=1000, extent=None, stride=1):
+    pieces = polygon_pieces(Cells(scores, height, extent, stride), PolygonOptions(0.5))
+    for _ in pieces.tables:
+        pass
     return pieces.footprint_frame()
 
 
-@settings(deadline=None, max_examples=40)
-@given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
-def test_it_covers_the_scored_cells_and_nothing_else(known: np.ndarray) -> None:
-    frame = outline(known)
-    rows, cols = np.nonzero(known)
-    cells = shapely.union_all(
-        shapely.box(400_000 + 2 * cols, 5_000_000 - 2 * rows - 2, 400_000 + 2 * cols + 2, 5_000_000 - 2 * rows)
-    )
-    assert frame.geometry.is_valid.all()
-    assert shapely.area(shapely.symmetric_difference(shapely.union_all(frame.geometry.to_numpy()), cells)) < 1e-6
-    assert frame.looked_at_m2.sum() == pytest.approx(4 * known.sum())
+def cells_of(mask, side=1):
+    places = np.argwhere(mask) * side
+    return shapely.union_all([shapely.box(col, row, col + side, row + side) for row, col in places])
 
 
-def test_a_large_one_is_as_exact_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprint, "MOST_CELLS", 16)
-    known = np.ones((60, 50), bool)
-    known[20:40, 10:30] = False
-    frame = outline(known)
-    (exact,) = frame.accuracy_px
-    assert exact == 8  # four cells of two pixels
-    scene, hole = (
-        shapely.box(400_000, 4_999_880, 400_100, 5_000_000),
-        shapely.box(400_020, 4_999_920, 400_060, 4_999_960),
+@given(RASTERS, st.integers(1, 15))
+@settings(max_examples=60, deadline=None)
+def test_it_is_the_union_of_the_cells_with_a_score(scores, height):
+    frame, known = looked_at(scores, height), ~np.isnan(scores)
+    assert list(frame.columns) == [*FOOTPRINT_COLUMNS, "geometry"]
+    assert len(frame) == known.any()
+    for row in frame.itertuples():
+        assert row.geometry.is_valid
+        assert row.geometry.equals(cells_of(known))
+        assert row.looked_at_m2 == known.sum()
+        assert row.accuracy_px == 1
+
+
+@given(RASTERS, st.sampled_from([1, 3, 1000]), st.sampled_from([2, 5]))
+@settings(max_examples=40, deadline=None)
+def test_in_squares_it_is_those_that_are_known_by_half(scores, height, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(footprint, "MOST_CELLS", most)
+        frame = looked_at(scores, height, stride=4)
+    side = -(-max(scores.shape) // most)
+    known = ~np.isnan(scores)
+    half = np.array(
+        [
+            [known[i : i + side, j : j + side].mean() >= 0.5 for j in range(0, scores.shape[1], side)]
+            for i in range(0, scores.shape[0], side)
+        ]
     )
-    apart = shapely.symmetric_difference(frame.geometry[0], scene - hole)
-    assert shapely.area(apart) <= exact * shapely.length(hole)
+    inside = shapely.box(0, 0, *scores.shape[::-1])
+    assert len(frame) == half.any()
+    for row in frame.itertuples():
+        assert row.geometry.equals(cells_of(half, side).intersection(inside))
+        assert row.accuracy_px == 4 * side
+
+
+def test_it_ends_with_the_scene():
+    (row,) = looked_at(np.zeros((4, 5)), extent=(3.5, 4.25)).itertuples()
+    assert row.geometry.bounds == (0, 0, 4.25, 3.5)
+    assert row.looked_at_m2 == 4.25 * 3.5

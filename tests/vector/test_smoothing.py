@@ -3,6 +3,8 @@
 import numpy as np
 import shapely
 from affine import Affine
+from array_cells import Cells
+from array_cells import polygons as outlines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,28 +18,6 @@ from geosiam.vector.polygons import polygon_pieces
 
 VALUES = st.sampled_from([np.nan, 0.0, 0.2, 0.5, 0.7, 1.0])
 RASTERS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=11), elements=VALUES)
-
-
-class Cells:
-    """An array in cells as coordinates, in strips of any height."""
-
-    stride = 1
-
-    def __init__(self, scores, height=1000, extent=None):
-        self.scores, self.height = scores, height
-        self.grid = Grid(CRS.from_epsg(32633), Affine.identity(), scores.shape[1], scores.shape[0])
-        self.extent = extent or tuple(map(float, scores.shape))
-
-    def strips(self, rows):
-        height = min(rows, self.height)
-        return ((i, self.scores[i : i + height]) for i in range(0, len(self.scores), height))
-
-    def read(self, window):
-        return self.scores[window.slices]
-
-
-def outlines(scores, height=1000, extent=None, **options):
-    return polygon_pieces(Cells(scores, height, extent), PolygonOptions(0.5, **options)).frame()
 
 
 def centres(mask):

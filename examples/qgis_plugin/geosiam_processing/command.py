@@ -191,8 +191,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
     if os.name == "nt":  # the launcher that pip makes takes its Python with it
         process.terminate()
         return
+    # A QGIS that a script started in the background ignores interrupts, and so does what it starts: there is nothing to
+    # wait for then, and what a run has kept every few seconds stays.
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM if deaf else signal.SIGINT)
     try:
         process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
