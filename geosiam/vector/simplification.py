@@ -51,7 +51,7 @@ def _near(full: NDArray[np.object_], fewer: NDArray[np.object_], tolerance: NDAr
     sides = shapely.boundary(fewer)
     shapely.prepare(sides)
     far = ~shapely.dwithin(sides[owner], shapely.points(points), tolerance[owner] + _ROUNDING)
-    return np.bincount(owner[far], minlength=len(full)) == 0
+    return np.asarray(np.bincount(owner[far], minlength=len(full)) == 0, np.bool_)
 
 
 def _shape(multipolygons: NDArray[np.object_]) -> NDArray[np.int64]:
