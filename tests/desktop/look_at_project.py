@@ -47,7 +47,7 @@ def described(layer):
     }
     if isinstance(layer, QgsVectorLayer):
         widgets = {f.name(): layer.editorWidgetSetup(i).type() for i, f in enumerate(layer.fields())}
-        facts |= {"features": layer.featureCount(), "widgets": widgets}
+        facts |= {"features": layer.featureCount(), "widgets": widgets, "called": layer.displayExpression()}
         if facts["renderer"] == "graduatedSymbol":
             facts |= {"attribute": renderer.classAttribute(), "classes": len(renderer.ranges())}
         return facts
