@@ -78,14 +78,14 @@ TRAINING_OPTIONS = {
         "--stride",
         type=click.IntRange(min=1),
         metavar="8|4",
-        show_default="that of --init, else 4 for survey and 8 for paper",
+        show_default="that of --init, else 4, and 8 for paper",
         help="Pixels between neighbouring features of the encoder; 8 is three times as fast as 4, and coarser.",
     ),
     "subcells": click.option(
         "--subcells",
         type=click.IntRange(min=1),
         metavar="1|2|4",
-        show_default="that of --init, else 2 for survey and 1 for paper",
+        show_default="that of --init, else 2, and 1 for paper",
         help="Scores along each side of a stride: 2 halves the size of a cell at next to no cost.",
     ),
     "least_cover": click.option(
@@ -93,8 +93,8 @@ TRAINING_OPTIONS = {
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",
         show_default="0.5, 0.125 for cells of 8 px",
-        help="Share of a cell's own pixels from which on it is labelled anomalous (not recipe paper): larger for tighter "
-        "outlines.",
+        help="Share of a cell's own pixels from which on it is labelled anomalous (not recipe paper): larger for "
+        "tighter outlines.",
     ),
     "init": click.option(
         "--init",

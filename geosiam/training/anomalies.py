@@ -142,6 +142,7 @@ class Shape:
 
     @classmethod
     def random(cls, images: Tensor, config: AnomalyConfig, generator: Generator) -> Shape:
+        """Draw one shape for each image of a batch; only the images' size and device matter."""
         n, _, height, width = images.shape
         column = (n, 1, 1, 1)
         low, high = torch.tensor(config.size_px).log().tolist()
@@ -168,6 +169,7 @@ class Shape:
         )
 
     def distance(self, wobble: Tensor) -> Tensor:
+        """Return the signed distance from the outline in pixels; ``wobble`` makes the outline of blobs uneven."""
         u, v = self.u, self.v
         if self.kind == "rectangle":
             return torch.maximum(u.abs() - self.a, v.abs() - self.b)
@@ -178,6 +180,7 @@ class Shape:
         return ellipse + wobble * self.b * 0.7 if self.kind == "blob" else ellipse
 
     def alpha(self, wobble: Tensor, generator: Generator) -> Tensor:
+        """Return how much of each pixel the shape covers, its edge hard or feathered, all of it now and then thin."""
         n = len(self.a)
         soft = uniform((n, 1, 1, 1), 1.5, 5.0, generator).minimum(self.b)
         feather = torch.where(chance(n, 0.2, generator), soft, 0.7)
@@ -185,6 +188,7 @@ class Shape:
         return (0.5 - self.distance(wobble) / feather).clamp(0, 1) * opacity
 
     def moved(self, du: Tensor, dv: Tensor) -> Shape:
+        """Return the same elsewhere, by pixels along both of its axes."""
         return Shape(self.kind, self.u - du, self.v - dv, self.a, self.b, self.corners)
 
 

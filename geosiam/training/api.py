@@ -119,7 +119,9 @@ class TrainingOptions:
         if self.anomaly and self.recipe != "target":
             raise OptionError(f"recipe {self.recipe}", "takes no anomaly", "pass --recipe target")
         if self.recipe == "target" and not self.anomaly:
-            raise OptionError("recipe target", "does not know what to find", "pass --anomaly, a folder of crops or text")
+            raise OptionError(
+                "recipe target", "has nothing to find", "pass --anomaly, a folder of crops or a specification"
+            )
 
     @property
     def fine_tuning(self) -> bool:
