@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 TRAINING_OPTIONS = {
     "recipe": click.option(
         "--recipe",
-        type=click.Choice(["survey", "paper"]),
+        type=click.Choice(["survey", "target", "paper"]),
         show_default="survey",
         help="What counts as an anomaly, and what as the same.",
+    ),
+    "anomaly": click.option(
+        "--anomaly",
+        multiple=True,
+        metavar="DIR|SPEC",
+        help="What to find (recipe target): a folder of crops, each with alpha or a mask NAME_mask.png, or a "
+        'specification such as "colour=70,100,200 spread=25 texture=folds size=8-60". Repeat for more.',
     ),
     "data": click.option(
         "--data",
@@ -43,8 +50,8 @@ TRAINING_OPTIONS = {
         "--generated",
         type=click.IntRange(min=0),
         metavar="N",
-        show_default="160; 24 with --scenes or --review",
-        help="Generated surveys at two dates that join the data and take half of every batch (recipe survey).",
+        show_default="160; 60 for target; 24 with --scenes or --review",
+        help="Generated surveys at two dates that join the data and take half of every batch (not recipe paper).",
     ),
     "epochs": click.option(
         "--epochs",
@@ -71,14 +78,14 @@ TRAINING_OPTIONS = {
         "--stride",
         type=click.IntRange(min=1),
         metavar="8|4",
-        show_default="that of --init, else 4 for survey and 8 for paper",
+        show_default="that of --init, else 4, and 8 for paper",
         help="Pixels between neighbouring features of the encoder; 8 is three times as fast as 4, and coarser.",
     ),
     "subcells": click.option(
         "--subcells",
         type=click.IntRange(min=1),
         metavar="1|2|4",
-        show_default="that of --init, else 2 for survey and 1 for paper",
+        show_default="that of --init, else 2, and 1 for paper",
         help="Scores along each side of a stride: 2 halves the size of a cell at next to no cost.",
     ),
     "least_cover": click.option(
@@ -86,13 +93,13 @@ TRAINING_OPTIONS = {
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",
         show_default="0.5, 0.125 for cells of 8 px",
-        help="Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): larger for tighter "
-        "outlines.",
+        help="Share of a cell's own pixels from which on it is labelled anomalous (not recipe paper): larger for "
+        "tighter outlines.",
     ),
     "init": click.option(
         "--init",
         metavar="NAME|FILE",
-        show_default="random weights; the default model with --scenes or --review",
+        show_default="random weights; the default model for recipe target and with --scenes or --review",
         help="Weights to begin with, of the same stride: go on learning instead of beginning anew.",
     ),
     "seed": click.option(
@@ -120,6 +127,7 @@ TRAINING_OPTIONS = {
     examples=(
         "geosiam train --recipe paper --data cifar-10-python.tar.gz -o paper.safetensors",
         "geosiam train --scenes before.tif --scenes after.tif -o mine.safetensors",
+        'geosiam train --recipe target --anomaly "colour=70,100,200 texture=folds" -o tarps.safetensors',
         "geosiam train --review anomalies.gpkg -o mine.safetensors",
         "geosiam train --data my-orthophotos/ -o new.safetensors --epochs 40 --device cuda",
     ),
@@ -131,7 +139,8 @@ def command(*, output_path: Path, chosen: dict[str, Any]) -> None:
     """Train the network and write its weights with their model card.
 
     The recipe 'survey' learns whatever differs between two views of the same place, apart from light, colour, blur and
-    a slight shift. 'paper' learns blue rectangles on random pairs, as the seed paper did. With --scenes or --review,
+    a slight shift. 'target' learns one kind of thing, named by --anomaly, and to ignore whatever else has changed.
+    'paper' learns blue rectangles on random pairs, as the seed paper did. With --scenes or --review,
     weights that know their trade learn your place, or your verdicts, in minutes. An interrupted training goes on where
     its last checkpoint stands.
     """

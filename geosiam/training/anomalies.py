@@ -111,7 +111,7 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
         if not there.any():
             continue
         ground = result[there]
-        shape = _Shape.random(ground, config, generator)
+        shape = Shape.random(ground, config, generator)
         alpha = shape.alpha(wobble[there], generator)
         if happens(config.shadow, generator):
             ground = _with_shadow(ground, shape, wobble[there], generator)
@@ -126,7 +126,7 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """One shape per image as a signed distance in pixels, negative inside; all are of one kind.
 
     Several hundred batches show every kind with every fill; drawing the kind for each image apart would cost as much
@@ -141,7 +141,8 @@ class _Shape:
     corners: Tensor  # (n, corners, 1, 1) directions of a polygon's sides
 
     @classmethod
-    def random(cls, images: Tensor, config: AnomalyConfig, generator: Generator) -> _Shape:
+    def random(cls, images: Tensor, config: AnomalyConfig, generator: Generator) -> Shape:
+        """Draw one shape for each image of a batch; only the images' size and device matter."""
         n, _, height, width = images.shape
         column = (n, 1, 1, 1)
         low, high = torch.tensor(config.size_px).log().tolist()
@@ -168,6 +169,7 @@ class _Shape:
         )
 
     def distance(self, wobble: Tensor) -> Tensor:
+        """Return the signed distance from the outline in pixels; ``wobble`` makes the outline of blobs uneven."""
         u, v = self.u, self.v
         if self.kind == "rectangle":
             return torch.maximum(u.abs() - self.a, v.abs() - self.b)
@@ -178,17 +180,19 @@ class _Shape:
         return ellipse + wobble * self.b * 0.7 if self.kind == "blob" else ellipse
 
     def alpha(self, wobble: Tensor, generator: Generator) -> Tensor:
+        """Return how much of each pixel the shape covers, its edge hard or feathered, all of it now and then thin."""
         n = len(self.a)
         soft = uniform((n, 1, 1, 1), 1.5, 5.0, generator).minimum(self.b)
         feather = torch.where(chance(n, 0.2, generator), soft, 0.7)
         opacity = torch.where(chance(n, 0.15, generator), uniform((n, 1, 1, 1), 0.55, 1.0, generator), 1.0)
         return (0.5 - self.distance(wobble) / feather).clamp(0, 1) * opacity
 
-    def moved(self, du: Tensor, dv: Tensor) -> _Shape:
-        return _Shape(self.kind, self.u - du, self.v - dv, self.a, self.b, self.corners)
+    def moved(self, du: Tensor, dv: Tensor) -> Shape:
+        """Return the same elsewhere, by pixels along both of its axes."""
+        return Shape(self.kind, self.u - du, self.v - dv, self.a, self.b, self.corners)
 
 
-def _with_shadow(images: Tensor, shape: _Shape, wobble: Tensor, generator: Generator) -> Tensor:
+def _with_shadow(images: Tensor, shape: Shape, wobble: Tensor, generator: Generator) -> Tensor:
     """Darken the ground beside objects as a cast shadow does."""
     column = (len(images), 1, 1, 1)
     length = uniform(column, 0.2, 0.9, generator) * shape.b

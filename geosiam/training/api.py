@@ -14,10 +14,12 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.network.siamese import can_grow, grown
 from geosiam.network.weights import DEFAULT_MODEL, ModelCard, load_model, save_model
 from geosiam.training.calibration import calibration_error, cool, fit_temperature
-from geosiam.training.generated import FEW, GENERATED
-from geosiam.training.ingredients import gathered, ingredients
+from geosiam.training.generated import FEW, GENERATED, SOME
+from geosiam.training.ingredients import gathered, ingredients, named_anomaly
 from geosiam.training.loop import TrainingRun, best_threshold
-from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe
+from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, with_network
+from geosiam.training.target_recipe import TargetRecipe
+from geosiam.training.targets import load_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +37,10 @@ class TrainingOptions:
     Parameters
     ----------
     recipe
-        ``"survey"`` (the default model's) or ``"paper"`` (the seed's).
+        ``"survey"`` (the default model's), ``"target"`` (one kind of thing) or ``"paper"`` (the seed's).
+    anomaly
+        What recipe target is to find: folders of crops or specifications, as
+        :func:`geosiam.training.targets.load_target` reads them.
     data
         Images to cut chips from, as :func:`geosiam.training.datasets.load_chips` reads them; none: CIFAR-10, fetched
         from its authors, unless there are ``scenes`` or a ``review``. Several take equal shares.
@@ -45,7 +50,7 @@ class TrainingOptions:
         Name of the model; by default the weights file's stem.
     generated
         Number of generated surveys (two dates, known changes) that join the survey recipe's chips; they take half of
-        every batch, or a third with ``scenes`` or ``review``. None: 160, or 24 in that case.
+        every batch, or a third with ``scenes`` or ``review``. None: 160, 60 for recipe target, or 24 in that case.
     scenes
         The user's own scenes, to fine-tune weights on: chips of them with inserted objects, half of every batch.
     review
@@ -60,10 +65,11 @@ class TrainingOptions:
         Scores along each side of a stride: 2 halves the size of a cell at next to no cost; None: as for ``stride``.
     least_cover
         Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): the larger, the tighter
-        the outlines, and the larger the smallest object that has any cell. None: what cells of that size allow.
+        the outlines, and the larger the smallest object that has any cell. None: what cells of that size allow. For
+        recipe target likewise.
     init
         Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's, or have
-        fewer subcells. None: random ones, or the default model with ``scenes`` or ``review``.
+        fewer subcells. None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.
     seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
     device
@@ -76,6 +82,7 @@ class TrainingOptions:
 
     out: Path
     recipe: str = "survey"
+    anomaly: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
     review: str | None = None
@@ -105,8 +112,16 @@ class TrainingOptions:
             raise OptionError(f"learning rate {self.learning_rate}", "is not positive", "use about 0.001")
         if self.generated is not None and self.generated < 0:
             raise OptionError(f"generated {self.generated}", "is negative", "use 0 for none")
-        if self.fine_tuning and self.recipe != "survey":
-            raise OptionError(f"recipe {self.recipe}", "takes no scenes or review", "use --data, or --recipe survey")
+        if self.scenes and self.recipe == "paper":
+            raise OptionError(f"recipe {self.recipe}", "takes no scenes", "use --data, or --recipe survey")
+        if self.review and self.recipe != "survey":
+            raise OptionError(f"recipe {self.recipe}", "takes no review", "use --recipe survey")
+        if self.anomaly and self.recipe != "target":
+            raise OptionError(f"recipe {self.recipe}", "takes no anomaly", "pass --recipe target")
+        if self.recipe == "target" and not self.anomaly:
+            raise OptionError(
+                "recipe target", "has nothing to find", "pass --anomaly, a folder of crops or a specification"
+            )
 
     @property
     def fine_tuning(self) -> bool:
@@ -116,25 +131,28 @@ class TrainingOptions:
     @property
     def begin_with(self) -> str | None:
         """Name of the weights to begin with."""
-        return self.init or (DEFAULT_MODEL if self.fine_tuning else None)
+        return self.init or (DEFAULT_MODEL if self.fine_tuning or self.recipe == "target" else None)
 
     @property
     def surveys(self) -> int:
         """Number of generated surveys that take part."""
-        if self.recipe != "survey":
+        if self.recipe == "paper":
             return 0
         if self.generated is not None:
             return self.generated
-        return FEW if self.fine_tuning else GENERATED
+        if self.fine_tuning:
+            return FEW
+        return SOME if self.recipe == "target" else GENERATED
 
     @property
     def command(self) -> str:
         """The command line that repeats this training; data are named without their folders."""
         words = ["geosiam", "train", "--recipe", self.recipe]
+        words += [word for text in self.anomaly for word in ("--anomaly", named_anomaly(text))]
         words += _repeated("--data", self.data) + _repeated("--scenes", self.scenes)
         words += ["--review", Path(self.review).name] if self.review else []
         words += ["--seed", str(self.seed), "--precision", self.precision]
-        words += ["--generated", str(self.surveys)] if self.recipe == "survey" else []
+        words += ["--generated", str(self.surveys)] if self.recipe != "paper" else []
         words += ["--init", Path(self.begin_with).name] if self.begin_with else []
         for option in ("stride", "subcells", "least_cover", "epochs", "steps", "learning_rate"):
             if getattr(self, option) is not None:
@@ -204,8 +222,12 @@ def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
     if init is not None:
         stride = stride or init.card.network.window.stride
         subcells = subcells or init.card.network.subcells
-    recipe = make_recipe(options.recipe, stride=stride, subcells=subcells)
-    if isinstance(recipe, SurveyRecipe) and options.least_cover is not None:
+    if options.recipe == "target":
+        targets = tuple(load_target(text) for text in options.anomaly)
+        recipe = with_network(TargetRecipe(targets), stride=stride, subcells=subcells)
+    else:
+        recipe = make_recipe(options.recipe, stride=stride, subcells=subcells)
+    if isinstance(recipe, SurveyRecipe | TargetRecipe) and options.least_cover is not None:
         recipe = replace(recipe, least_cover=options.least_cover)
     schedule = FINE_TUNING if options.fine_tuning else recipe.schedule
     schedule = replace(

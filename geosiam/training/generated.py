@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 GENERATED = 160
 """Surveys that take part in a training."""
 
+SOME = 60
+"""Surveys that teach recipe target what else may change."""
+
 FEW = 24
 """Surveys that keep a fine-tuning from forgetting what it knew."""
 

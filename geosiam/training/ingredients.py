@@ -56,4 +56,10 @@ def ingredients(options: TrainingOptions) -> list[str]:
         named.append(f"{options.surveys} generated surveys")
     if options.review:
         named.append(f"verdicts in {Path(options.review).name}")
+    named += [f"anomaly {named_anomaly(text)}" for text in options.anomaly]
     return named
+
+
+def named_anomaly(text: str) -> str:
+    """Return how a card names an ``--anomaly``: its specification, or its folder without those above."""
+    return Path(text).name if Path(text).is_dir() else text

@@ -206,14 +206,18 @@ RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}
 def make_recipe(name: str, *, stride: int | None = None, subcells: int | None = None) -> Recipe:
     """Return a ready-made recipe by name, its network with another stride or number of subcells if they are given."""
     if name not in RECIPES:
-        raise OptionError(f"recipe {name!r}", "is not known", f"use one of {', '.join(RECIPES)}")
-    recipe: Recipe = RECIPES[name]()
+        raise OptionError(f"recipe {name!r}", "is not known", f"use one of {', '.join((*RECIPES, 'target'))}")
+    return with_network(RECIPES[name](), stride=stride, subcells=subcells)
+
+
+def with_network(recipe: Recipe, *, stride: int | None = None, subcells: int | None = None) -> Recipe:
+    """Return a recipe with another stride or number of subcells of its network if they are given."""
     usual = recipe.network
     try:
         network = NetworkConfig.of_stride(stride or usual.window.stride, subcells=subcells or usual.subcells)
     except ValueError as error:
         raise OptionError(f"stride {stride}", str(error), "use 8 or 4, and 1, 2 or 4 subcells") from error
     if network.receptive_field.size > recipe.chip_size:
-        fact = f"needs chips of {network.receptive_field.size} px, recipe {name} has {recipe.chip_size} px"
+        fact = f"needs chips of {network.receptive_field.size} px, recipe {recipe.name} has {recipe.chip_size} px"
         raise OptionError(f"{network.subcells} subcells", fact, "use 1, or recipe survey")
     return replace(recipe, network=network)  # type: ignore[type-var]  # recipes are dataclasses
