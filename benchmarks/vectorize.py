@@ -2,7 +2,9 @@
 
 Run with ``python benchmarks/vectorize.py`` (a smaller raster: ``--size 5000``). Each way runs in a process of its own,
 whose peak memory is taken. The raster is random, with a fixed seed: about 0.027 components a cell. The rival holds
-every polygon as Python objects and is run on a raster of at most ``--rival-size``, with geosiam on the same one.
+every polygon as Python objects and is run on a raster of at most ``--rival-size``, with geosiam on the same one. With
+``--output`` the table is a file, which keeps the lines of ways not run now, so that it can be made in pieces; with
+``--folder`` the rasters are kept for the next piece.
 
 Targets for 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labelled, 50,000 polygons/s written.
 """
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -21,6 +22,20 @@ from pathlib import Path
 
 import numpy as np
 
+INTRODUCTION = """\
+# Speckle to polygons
+
+Made by `python benchmarks/vectorize.py --output benchmarks/VECTORIZE.md`: random speckle, 3.5 % of the cells, one run
+of each way in a process of its own. Times are from nothing imported to a closed file.
+
+- `label`: components found, nothing made of them
+- `everything`: a GeoPackage of all polygons with all columns, footprint and style
+- `smooth`: the same with smooth outlines
+- `large_ones`: the same with `--min-area`, which leaves the components of six cells or more
+- `shapes`: what a script would do: `rasterio.features.shapes`, shapely, geopandas; geometry and area only
+
+Asked for on 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labelled, 50,000 polygons/s written.
+"""
 SHARE, SEED, THRESHOLD = 0.035, 0, 0.5
 STEPS, TILE = 254, 512
 
@@ -115,11 +130,13 @@ def row(way: str, size: int, result: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--rival-size", type=int, default=5_000)
     parser.add_argument("--ways", nargs="*", default=["label", "everything", "smooth", "large_ones"])
+    parser.add_argument("--output", type=Path, help="Markdown file to make, or to add lines to")
+    parser.add_argument("--folder", type=Path, help="where rasters are kept")
     parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
@@ -130,18 +147,56 @@ def main() -> None:
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"count": count, "wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb}))
         return
-    print(f"Python {platform.python_version()}, {platform.machine()}\n")
-    print("| way | side in cells | polygons | wall s | CPU s | Mcells/s | polygons/s | polygons/CPU s | peak MB |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        sizes = {args.size: args.ways}
-        if args.rival_size:
-            sizes[min(args.size, args.rival_size)] = ["everything", "shapes"]
-        for size, ways in sizes.items():
-            generate(folder / f"{size}.tif", size)
-            for way in ways:
-                print(row(way, size, measured(way, folder / f"{size}.tif", folder)), flush=True)
+        folder = args.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = {} if args.output is None or not args.output.exists() else lines_of(args.output)
+        for size, ways in ((args.size, args.ways), (args.rival_size, ["everything", "shapes"])):
+            raster = folder / f"{size}.tif"
+            if ways and size and not raster.exists():
+                generate(raster, size)
+            for way in ways if size else []:
+                rows[way, size] = row(way, size, measured(way, raster, folder))
+                print(rows[way, size], flush=True)
+                if args.output is not None:
+                    args.output.write_text(document(rows), encoding="utf-8")
+
+
+def lines_of(report: Path) -> dict[tuple[str, int], str]:
+    """Return the lines of a table that was made before, by way and size."""
+    lines = [line for line in report.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return {(way, int(size)): line for line, (way, size, *_) in zip(lines, cells, strict=True)}
+
+
+def document(rows: dict[tuple[str, int], str]) -> str:
+    """Return the report."""
+    from _measure import machine
+
+    heading = "| way | side in cells | polygons | wall s | CPU s | Mcells/s | polygons/s | polygons/CPU s | peak MB |"
+    table = [
+        heading,
+        "|---|---|---|---|---|---|---|---|---|",
+        *(rows[key] for key in sorted(rows, key=lambda k: -k[1])),
+    ]
+    return "\n".join([INTRODUCTION, f"{machine()}.\n", *table, *compared(rows), ""])
+
+
+def compared(rows: dict[tuple[str, int], str]) -> list[str]:
+    """Return how geosiam and its rival compare on the same raster."""
+
+    def figures(line: str) -> tuple[float, float]:
+        cells = line.strip("| ").split(" | ")
+        return float(cells[3]), float(cells[-1])
+
+    found = []
+    for (way, size), line in rows.items():
+        if way == "shapes" and ("everything", size) in rows:
+            theirs, ours = figures(line), figures(rows["everything", size])
+            longer, more = (other / own for other, own in zip(theirs, ours, strict=True))
+            ratio = f"takes {longer:.1f} times as long as `everything` and {more:.1f} times the memory"
+            found.append(f"\nOn {size} x {size} cells `shapes` {ratio}.")
+    return found
 
 
 if __name__ == "__main__":

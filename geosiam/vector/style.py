@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -36,7 +37,7 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
     )
     ranges, symbols = SubElement(renderer, "ranges"), SubElement(renderer, "symbols")
     for i, (lower, upper, colour) in enumerate(_classes(threshold)):
-        label = f"{lower:.2f} - {upper:.2f}"
+        label = _label(lower, upper)
         SubElement(
             ranges,
             "range",
@@ -94,7 +95,7 @@ def polygon_sld(threshold: float, layer: str) -> str:
     style = SubElement(SubElement(named, "UserStyle"), "FeatureTypeStyle")
     for lower, upper, colour in _classes(threshold):
         rule = SubElement(style, "Rule")
-        SubElement(rule, "Title").text = f"{lower:.2f} - {upper:.2f}"
+        SubElement(rule, "Title").text = _label(lower, upper)
         between = SubElement(SubElement(rule, "ogc:Filter"), "ogc:PropertyIsBetween")
         SubElement(between, "ogc:PropertyName").text = FIELD
         for side, value in (("LowerBoundary", lower), ("UpperBoundary", upper)):
@@ -113,6 +114,12 @@ def _classes(threshold: float) -> list[tuple[float, float, str]]:
     edges = [threshold + (1 - threshold) * i / count for i in range(count + 1)]
     edges[0] -= 1e-6  # a mean may lie a rounding error below the threshold
     return [(edges[i], edges[i + 1], COLOURS[i]) for i in range(count)]
+
+
+def _label(lower: float, upper: float) -> str:
+    """Return the bounds of a class with as many digits as tell them apart."""
+    digits = max(2, math.ceil(-math.log10(max(upper - lower, 1e-9))))
+    return f"{lower:.{digits}f} - {upper:.{digits}f}"
 
 
 def _fill(colour: str) -> dict[str, str]:

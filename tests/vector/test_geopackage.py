@@ -18,6 +18,7 @@ from geosiam.vector.columns import COLUMNS, SHAPEFILE_NAMES
 from geosiam.vector.footprint import FOOTPRINT_COLUMNS
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import Origin, empty_frame, polygon_pieces
+from geosiam.vector.style import polygon_qml
 from geosiam.vector.writer import write_polygons
 
 UTM = CRS.from_epsg(32633)
@@ -238,6 +239,14 @@ def test_the_footprint_has_holes_where_nothing_could_be_seen(tmp_path):
     assert footprint.accuracy_px.tolist() == [8]
     ((polygon,),) = (g.geoms for g in footprint.geometry)
     assert len(polygon.interiors) == 4
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.449, 0.98, 0.9999])
+def test_classes_are_told_apart_in_the_legend(threshold):
+    labels = [item.get("label") for item in ET.fromstring(polygon_qml(threshold, COLUMNS)).iter("range")]
+    bounds = [label.split(" - ") for label in labels]
+    assert all(lower != upper for lower, upper in bounds)
+    assert [upper for _, upper in bounds[:-1]] == [lower for lower, _ in bounds[1:]]
 
 
 def test_names_are_short_enough_for_a_shapefile():
