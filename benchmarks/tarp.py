@@ -61,12 +61,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with real scenes")
-    parser.add_argument("--model", action="append", help="models to compare; default: survey, paper")
+    parser.add_argument("--model", action="append", help="models to compare; default: tarp, survey, paper")
     parser.add_argument("--keep", type=Path, help="folder that keeps the polygons and scores")
     args = parser.parse_args()
     print("| model | sheets found | recall | polygons right | precision | recall, precision at IoU > 0.5 | left out |")
     print("|---|---|---|---|---|---|---|")
-    for model in args.model or ["survey", "paper"]:
+    for model in args.model or ["tarp", "survey", "paper"]:
         with tempfile.TemporaryDirectory() as scratch:
             folder = args.keep / Path(model).stem if args.keep else Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,7 @@ def test_commands_in_the_documents_parse(line: str) -> None:
 def test_stated_defaults_are_those_of_the_library(command: str, names: dict, module: str, library: str) -> None:
     defaults = eval(library, vars(importlib.import_module(module)))
     switches = {
+        "report": ("no-report", "report"),
         "register": ("no-register", "register"),
         "restart": ("resume", "restart"),
         "smooth": ("no-smooth", "smooth"),

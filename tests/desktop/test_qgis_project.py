@@ -277,7 +277,7 @@ def test_files_are_named_relative_to_the_project_and_urls_are_not(run: Run, serv
 
 
 def test_a_scene_in_memory_is_left_out_and_this_is_said(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    with rioxarray.open_rasterio(run.before) as array, caplog.at_level(logging.WARNING):
+    with rioxarray.open_rasterio(run.before) as array, caplog.at_level(logging.WARNING, "geosiam"):
         project = run.project("memory.qgz", before=array.load().rename("an array"))
     names = [layer.findtext("layername") for layer in content(project).iter("maplayer")]
     assert [name for name in names if name in ORDER] == ORDER[:3]

@@ -36,7 +36,7 @@ def test_weights_and_card_come_back(weights: Path) -> None:
 
 def test_all_recipes_ship_and_the_default_comes_first() -> None:
     cards = available_models()
-    assert [card.name for card in cards] == ["survey", "paper", "survey-fast"]
+    assert [card.name for card in cards] == ["survey", "paper", "survey-fast", "tarp"]
     for card in cards:
         model = load_model(card.name)
         assert model.card == card
