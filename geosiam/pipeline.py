@@ -184,8 +184,8 @@ def detect(
     with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
         chosen = _threshold(finished, options.threshold, options.seed_threshold)
-        witness = PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured)
-        cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
+        with PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured) as witness:
+            cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
         if project is not None:
             write_project(
                 project,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geosiam.errors import GeosiamError, IncompleteRunError
+from geosiam.memory import keep_freed_memory
 from geosiam_cli import logs, options
 from geosiam_cli.state import State
 
@@ -76,6 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
     -------
     the exit code
     """
+    keep_freed_memory()
     state = State()
     logs.configure(state.verbosity)
     try:

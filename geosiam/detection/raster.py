@@ -139,6 +139,23 @@ class ScoreRaster:
         SceneRefusedError
             A value lies outside [0, 1].
         """
+        for start, stored in self._stored(rows):
+            yield start, self._scores(stored)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells have each score, from 0 to 1 in steps of 1/254: shape (255,); raises as `strips`."""
+        counts = np.zeros(SCORE_STEPS + 1, np.int64)
+        for _, stored in self._stored(TILE):
+            if self._ours(stored.dtype):
+                counts += np.bincount(stored.ravel(), minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
+            else:
+                scores = self._scores(stored)
+                steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
+                counts += np.bincount(steps, minlength=SCORE_STEPS + 1)
+        return counts
+
+    def _stored(self, rows: int) -> Iterator[tuple[int, NDArray[np.number[Any]]]]:
+        """Yield the raster from top to bottom as it is stored."""
         with _opened(self.path) as src:
             for start in range(0, self.grid.height, rows):
                 window = rasterio.windows.Window(0, start, self.grid.width, min(rows, self.grid.height - start))
@@ -147,7 +164,7 @@ class ScoreRaster:
                 except RasterioError as error:
                     fact = f"cannot be read at row {start} ({error})"
                     raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
-                yield start, self._scores(stored)
+                yield start, stored
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the scores of a window of cells inside the raster, as :meth:`strips` would."""
@@ -159,10 +176,13 @@ class ScoreRaster:
                 fact = f"cannot be read at row {window.row_start} ({error})"
                 raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
 
+    def _ours(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether values are stored in the way that geosiam itself stores scores as bytes."""
+        scaled = abs(self.scale * SCORE_STEPS - 1) < 1e-9 and self.offset == 0  # noqa: PLR2004
+        return bool(scaled and dtype == np.uint8 and self.nodata == SCORE_NODATA)
+
     def _scores(self, stored: NDArray[np.number[Any]]) -> NDArray[np.float32]:
-        # 1/254 stored as a double does not give back the exact quotients, the table does.
-        ours = stored.dtype == np.uint8 and self.nodata == SCORE_NODATA and abs(self.scale * SCORE_STEPS - 1) < 1e-9  # noqa: PLR2004
-        if ours and self.offset == 0:
+        if self._ours(stored.dtype):  # 1/254 stored as a double does not give back the exact quotients, the table does
             return decode(stored.astype(np.uint8, copy=False))
         scores: NDArray[np.float32] = (stored * self.scale + self.offset).astype(np.float32)
         if self.nodata is not None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from geosiam.detection.working_raster import SCORE_STEPS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,7 +33,6 @@ chance more often than not."""
 LEAST_CELLS = 4096
 """Of fewer cells nobody can say what is typical."""
 
-_STEPS = 254  # of a score, as the score raster stores it
 _LEAST_DEVIATION = 0.5
 _BELOW = 0.158655  # share of a normal distribution that lies more than one deviation below its middle
 
@@ -92,11 +93,7 @@ def threshold_of_pair(raster: ScoreRaster, usual: float) -> Threshold:
     usual
         The model's own threshold.
     """
-    counts = np.zeros(_STEPS + 1, np.int64)
-    for _, strip in raster.strips():
-        known = strip[~np.isnan(strip)]
-        counts += np.bincount(np.rint(known * _STEPS).astype(np.int64), minlength=_STEPS + 1)
-    return of_counts(counts, usual)
+    return of_counts(raster.counts(), usual)
 
 
 def of_counts(counts: NDArray[np.int64], usual: float) -> Threshold:
@@ -117,9 +114,9 @@ def _percentile(counts: NDArray[np.int64], share: float) -> float:
     wanted = share * total[-1]
     step = int(np.searchsorted(total, wanted))
     inside = (wanted - (total[step] - counts[step])) / counts[step]
-    return float(min(max((step - 0.5 + inside) / _STEPS, 0.0), 1.0))
+    return float(min(max((step - 0.5 + inside) / SCORE_STEPS, 0.0), 1.0))
 
 
 def _log_odds(score: float) -> float:
-    held = min(max(score, 0.5 / _STEPS), 1 - 0.5 / _STEPS)
+    held = min(max(score, 0.5 / SCORE_STEPS), 1 - 0.5 / SCORE_STEPS)
     return log(held / (1 - held))

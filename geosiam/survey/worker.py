@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from geosiam.errors import ClusterError, GeosiamError, SceneNotFoundError, SceneUnreadableError
+from geosiam.memory import keep_freed_memory
 from geosiam.pipeline import detect
 from geosiam.survey.facts import facts_of, memory_now
 from geosiam.survey.jobs import POLYGONS, SCORES, Event, Job
@@ -60,6 +61,7 @@ def main() -> None:
     back = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the shell's background has it ignored
     channel = _Channel(back)
     logging.getLogger("geosiam").addHandler(_Handler(channel))

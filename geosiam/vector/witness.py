@@ -12,8 +12,10 @@ where they stand out from these in one scene clearly more than in the other, tha
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from geosiam.vector.field import ScoreField
 
 BLOCK_PX = 128
+_ERRAND_BLOCKS = 4  # along a side: what one thread looks at in one go is about a tile of a file, which it decodes alone
 REACH = 2
 """Cells around a component that are its surroundings."""
 
@@ -65,7 +68,7 @@ class Reader(Protocol):
 
 
 class PixelWitness:
-    """Looks at the pixels of components.
+    """Looks at the pixels of components, in threads that end with the context.
 
     Parameters
     ----------
@@ -81,6 +84,13 @@ class PixelWitness:
 
     def __init__(self, pair: Reader, stride: int, threshold: float, *, coloured: bool) -> None:
         self._pair, self._stride, self._threshold, self._coloured = pair, stride, threshold, coloured
+        self._threads = ThreadPoolExecutor(default_workers(), "geosiam-witness")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
 
     def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
         """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
@@ -107,37 +117,36 @@ class PixelWitness:
         """Add what the cells of components and those around them show."""
         whose, row, col = (np.concatenate(pair) for pair in zip((owner, rows, cols), around, strict=True))
         inside = np.arange(len(whose)) < len(owner)
-        side = max(1, BLOCK_PX // self._stride)
-        block = (row // side) * (int(col.max()) // side + 1) + col // side
-        order = np.argsort(block, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
-        for here, seen in self._seen([(here, row[here], col[here]) for here in groups]):
+        for here, seen in self._seen(row, col):
             mine = inside[here]
             seen[~mine, : _COUNTS.index("still")] = 0
             seen[~mine, len(_COUNTS) : len(_COUNTS) + 6] = 0
             np.add.at(sums, whose[here], seen)
 
     def _seen(
-        self, groups: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield groups of cells with what each shows, shape (cells, sums); several are looked at at once."""
+        self, row: NDArray[np.int64], col: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+        """Yield which cells were looked at and what each shows, shape (cells, sums), in any order."""
+        side = max(1, BLOCK_PX // self._stride)
 
-        def look(
-            group: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-        ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-            here, row, col = group
-            top, left = int(row.min()), int(col.min())
-            cells = Window(top, int(row.max()) + 1, left, int(col.max()) + 1)
-            try:
-                return here, self._look(cells)[:, row - top, col - left].T
-            except SceneUnreadableError:
-                return None  # where this is no error, there are no scores either: these are surroundings at most
+        def run(errand: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+            blocks = (errand[here] for here in _alike(row[errand] // side, col[errand] // side))
+            return [(here, seen) for here in blocks if (seen := self._shown(row[here], col[here])) is not None]
 
-        workers = default_workers()
-        with ThreadPoolExecutor(workers) as pool:
-            for first in range(0, len(groups), 4 * workers):
-                found = pool.map(look, groups[first : first + 4 * workers])
-                yield from (one for one in found if one is not None)
+        errands = iter(_alike(row // (side * _ERRAND_BLOCKS), col // (side * _ERRAND_BLOCKS)))
+        waiting = deque(self._threads.submit(run, errand) for errand in islice(errands, 2 * default_workers()))
+        while waiting:
+            yield from waiting.popleft().result()
+            waiting.extend(self._threads.submit(run, errand) for errand in islice(errands, 1))
+
+    def _shown(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return what cells of a block show, shape (cells, sums)."""
+        top, left = int(row.min()), int(col.min())
+        cells = Window(top, int(row.max()) + 1, left, int(col.max()) + 1)
+        try:
+            return self._look(cells)[:, row - top, col - left].T
+        except SceneUnreadableError:
+            return None  # where this is no error, there are no scores either: these are surroundings at most
 
     def _look(self, cells: Window) -> NDArray[np.int64]:
         """Return the sums over the pixels of each cell of a window, shape (sums, rows, cols)."""
@@ -161,6 +170,13 @@ class PixelWitness:
             return np.full(len(sums), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(valid > 0, sums[:, 1] / valid, np.nan)
+
+
+def _alike(row: NDArray[np.int64], col: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """Return the places of equal pairs of numbers, one array for each pair, in raster order."""
+    key = row * (int(col.max()) + 1) + col
+    order = np.argsort(key, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
 
 
 def _around(

@@ -73,6 +73,14 @@ def test_scores_come_back_in_strips_of_any_height(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_counts_are_those_of_the_scores(tmp_path, dtype):
+    scores = random_scores(700, 600)
+    raster = ScoreRaster.open(write(tmp_path / "s.tif", scores, dtype=dtype))
+    steps = np.rint(scores[~np.isnan(scores)].astype(np.float64) * 254).astype(int)
+    assert (raster.counts() == np.bincount(steps, minlength=255)).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_result_is_a_cog_that_says_what_it_is(tmp_path, dtype):
     write(tmp_path / "s.tif", random_scores(700, 1100), dtype=dtype, tags={STRIDE_TAG: "8", "GEOSIAM_MODEL": "survey"})
     with rasterio.open(tmp_path / "s.tif") as src:

@@ -48,9 +48,9 @@ def marked(shape=(25, 30), cells=CELLS):
 
 
 def asked(scenes, scores=None, *, height=1000, coloured=True):
-    witness = PixelWitness(scenes, STRIDE, 0.5, coloured=coloured)
     cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
-    return polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame()
+    with PixelWitness(scenes, STRIDE, 0.5, coloured=coloured) as witness:
+        return polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame()
 
 
 def told(scenes, **how):
@@ -145,13 +145,13 @@ def test_neither_strips_nor_company_matter(seed, height):
     assert cut.drop(columns="geometry").equals(together.drop(columns="geometry"))
 
     field, first = ScoreField(Cells(scores, stride=STRIDE)), 0
-    witness = PixelWitness(scenes, STRIDE, 0.5, coloured=True)
-    for batch in component_batches(field.strips(), 0.5):
-        for number in range(0, len(batch), 7):
-            shadow, hint = witness.testify(batch.where(np.arange(len(batch)) == number), field)
-            row = together.iloc[first + number]
-            assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
-        first += len(batch)
+    with PixelWitness(scenes, STRIDE, 0.5, coloured=True) as witness:
+        for batch in component_batches(field.strips(), 0.5):
+            for number in range(0, len(batch), 7):
+                shadow, hint = witness.testify(batch.where(np.arange(len(batch)) == number), field)
+                row = together.iloc[first + number]
+                assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
+            first += len(batch)
 
 
 def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):

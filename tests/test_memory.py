@@ -1,0 +1,44 @@
+"""Memory that is kept: the settings arrive, and are left alone where the user has made them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Blocks of 8 MiB come and go; without the setting each is mapped and zeroed by the system anew.
+CHURN = """
+import ctypes, resource, sys
+from geosiam.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size = 24 << 20
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    block = libc.malloc(size)
+    libc.memset(block, 1, size)
+    other = libc.malloc(size)
+    libc.memset(other, 1, size)
+    libc.free(block)
+    libc.free(other)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **environment: str) -> int:
+    said = subprocess.run(
+        [sys.executable, "-c", CHURN, how], capture_output=True, text=True, check=True, env=environment
+    )
+    return int(said.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_is_zeroed_by_the_system_once_unless_the_user_has_decided_otherwise() -> None:
+    kept, usual = faults("keep"), faults("leave", MALLOC_MMAP_THRESHOLD_="131072")
+    assert kept < usual / 5
+    assert faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > usual / 2
