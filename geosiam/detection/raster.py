@@ -21,6 +21,7 @@ from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, de
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
+from geosiam.imagery.scene import GDAL_CACHE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,7 +161,7 @@ class ScoreRaster:
             for start in range(0, self.grid.height, rows):
                 window = rasterio.windows.Window(0, start, self.grid.width, min(rows, self.grid.height - start))
                 try:
-                    stored = src.read(1, window=window)
+                    stored = _decoded(src, window)
                 except RasterioError as error:
                     fact = f"cannot be read at row {start} ({error})"
                     raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
@@ -171,7 +172,7 @@ class ScoreRaster:
         with _opened(self.path) as src:
             place = rasterio.windows.Window.from_slices(*window.slices)
             try:
-                return self._scores(src.read(1, window=place))
+                return self._scores(_decoded(src, place))
             except RasterioError as error:
                 fact = f"cannot be read at row {window.row_start} ({error})"
                 raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
@@ -192,6 +193,12 @@ class ScoreRaster:
             fact = f"holds values from {valid.min():g} to {valid.max():g}, scores lie in 0 to 1"
             raise SceneRefusedError(self.path, fact, "give the raster that geosiam score or detect wrote")
         return scores
+
+
+def _decoded(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):  # by itself GDAL would fill a twentieth of the machine's memory
+        stored: NDArray[np.number[Any]] = dataset.read(1, window=window)
+    return stored
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from geosiam.vector.components import ComponentBatch
 
-MOST_ROWS, STRIP_CELLS = 512, 1 << 23
+MOST_ROWS, STRIP_CELLS = 512, 1 << 22
 """Height of a strip: a row of tiles, or less where a strip would have too many cells."""
 
 _STEPS = 254  # of a score, as the score raster stores it
