@@ -1,25 +1,28 @@
-"""What each ingredient of the survey recipe buys: fine-tune the same weights with and without it, judge on real scenes.
+"""What each ingredient of the survey recipe buys: train with all but one of them, judge on real scenes.
 
-    python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --init FIRST.safetensors --out OUT
+    python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --out OUT
 
-`--data` holds scenes/ and change/ as the development data does. Every variant begins with the same weights and sees
-the same number of steps; none sees the scenes. Judged are scores of whole scenes, aligned and normalised as `detect`
-does, at the threshold of the variant's own card. `accuracy.py` judges more, and more slowly.
+`--data` holds scenes/ and change/ as the development data does. Every variant begins with the same random weights (or
+with `--init`) and sees the same number of steps, far fewer than the shipped weights saw; none sees the scenes. Judged
+are scores of whole scenes, aligned and normalised as `detect` does, at the threshold of the variant's own card.
+`accuracy.py` judges more, and more slowly. What was trained before is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
+import torch
 from affine import Affine
 from PIL import Image
 from scipy import ndimage
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from geosiam.detection.scoring import Scorer
 from geosiam.evaluation.metrics import auroc, object_scores_raster
@@ -29,18 +32,69 @@ from geosiam.network.siamese import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.training.api import TrainingOptions, train
-from geosiam.training.recipes import SurveyRecipe
+from geosiam.training.losses import CrossEntropy
+from geosiam.training.recipes import Schedule, SurveyRecipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
-NO_YEARS = {"years": 0.0, "warp": 0.0, "coarse": 0.0, "jpeg": 0.0, "still": 0.0}
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of the options, of the nuisance
-    "one cell a feature": ({"subcells": 1}, NO_YEARS),
-    "two cells a feature": ({}, NO_YEARS),
-    "and seasons, cameras, bends": ({}, {"still": 0.0}),
-    "and still pairs (the recipe)": ({}, {}),
+    from geosiam.training.losses import Labelled
+
+
+@dataclass(frozen=True)
+class Focal(CrossEntropy):
+    """Focal loss (Lin et al., "Focal loss for dense object detection", 2017): sure cells hardly count."""
+
+    gamma: float = 2.0
+
+    def loss(self, logits: Tensor, batch: Labelled) -> Tensor:
+        """Return the mean over the cells that count."""
+        sure = torch.sigmoid(torch.where(batch.similar > 0, logits, -logits))
+        losses = binary_cross_entropy_with_logits(logits, batch.similar, weight=batch.weight, reduction="none")
+        return ((1 - sure) ** self.gamma * losses).sum() / batch.weight.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The survey recipe with something left out or put in another's place."""
+
+    anomalies: dict[str, float] = field(default_factory=dict)
+    nuisance: dict[str, float] = field(default_factory=dict)
+    network: dict[str, int] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    surveys: bool = True
+
+    def of(self, usual: SurveyRecipe, schedule: Schedule) -> SurveyRecipe:
+        """Return the recipe."""
+        network = NetworkConfig.of_stride(4, **({"subcells": usual.network.subcells} | self.network))
+        parts = {
+            "anomalies": replace(usual.anomalies, **self.anomalies),
+            "nuisance": replace(usual.nuisance, **self.nuisance),
+        }
+        return replace(usual, network=network, schedule=schedule, **parts, **self.recipe)
+
+
+VARIANTS = {
+    "the recipe": Variant(),
+    "no generated surveys": Variant(surveys=False),
+    "flat fills alone": Variant(anomalies={"texture": 0.0, "same": 0.0}),
+    "no shadows": Variant(anomalies={"shadow": 0.0}, nuisance={"shadow": 0.0}),
+    "no misregistration": Variant(nuisance={"shift_px": 0.0, "warp": 0.0}),
+    "no change of light": Variant(
+        nuisance={"gain": 0.0, "cast": 0.0, "offset": 0.0, "gamma": 0.0, "saturation": 0.0, "haze": 0.0}
+    ),
+    "no seasons": Variant(nuisance={"years": 0.0}),
+    "no cameras (blur, coarse, JPEG, noise)": Variant(nuisance={"blur": 0.0, "coarse": 0.0, "jpeg": 0.0, "noise": 0.0}),
+    "no still pairs": Variant(nuisance={"still": 0.0}),
+    "cells of 4 px": Variant(network={"subcells": 1}),
+    "focal loss": Variant(recipe={"objective": Focal()}),
 }
+SHOWN = (
+    "flat, nuisance, recall", "flat, nuisance, precision", "self-texture, nuisance, recall",
+    "self-texture, nuisance, precision", "flat, clean, IoU", "alarms per Mpx, no change", "real dates, AUROC",
+    "LEVIR, AUROC",
+)  # fmt: skip
 TEMPLATES = ("aerial/5dded5bc0140b80006d2e565_23", "aerial/5b90f92da0d7280005fab355_4310", "drone/fotomap_small",
              "naip/m_4709963_se_14_1_20120731")  # fmt: skip
 DATES = (("naip/m_4709963_se_14_1_20090818", "naip/m_4709963_se_14_1_20170827"),
@@ -166,18 +220,18 @@ def judged(model: str, found: list[Pair]) -> dict[str, float]:
 
 
 def learnt(name: str, args: argparse.Namespace) -> str:
-    """Train a variant and return its weights file."""
-    changes, other = VARIANTS[name]
-    stem = "-".join(word.strip(",()") for word in name.split())
+    """Train a variant, unless it was trained before, and return its weights file."""
+    variant = VARIANTS[name]
+    weights: Path = args.out / f"{'-'.join(word.strip('(),') for word in name.split())}-{args.seed}.safetensors"
+    if weights.exists():
+        return str(weights)
     options = TrainingOptions(
-        out=args.out / f"{stem}.safetensors", data=(str(args.chips),), init=args.init, seed=args.seed,
-        generated=args.generated, precision=args.precision, **changes,
+        out=weights, data=(str(args.chips),), init=args.init, seed=args.seed,
+        generated=args.generated if variant.surveys else 0, precision=args.precision,
     )  # fmt: skip
     usual = SurveyRecipe()
-    network = NetworkConfig.of_stride(4, subcells=changes.get("subcells", usual.network.subcells))
-    schedule = replace(usual.schedule, epochs=3, steps=args.steps // 3, learning_rate=1.5e-3)
-    recipe = replace(usual, network=network, schedule=schedule, nuisance=replace(usual.nuisance, **other))
-    return str(train(options, recipe=recipe).weights)
+    schedule = replace(usual.schedule, epochs=3, steps=args.steps // 3)
+    return str(train(options, recipe=variant.of(usual, schedule)).weights)
 
 
 def main() -> None:
@@ -185,21 +239,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
     parser.add_argument("--chips", type=Path, help="CIFAR-10; needed to train")
-    parser.add_argument("--init", required=True, help="weights of stride 4 to begin with")
+    parser.add_argument("--init", help="weights of stride 4 to begin with; by default random ones")
     parser.add_argument("--generated", type=int, default=48)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=Path, default=Path("ablations"))
     parser.add_argument("--model", action="append", default=[], help="judge these weights, and train nothing")
     args = parser.parse_args()
     found = pairs(args.data)
-    tables = {name: judged(name, found) for name in args.model or [args.init]}
-    if not args.model:
-        tables |= {name: judged(learnt(name, args), found) for name in VARIANTS}
-    print("| |" + " | ".join(tables) + " |\n|---|" + "---|" * len(tables))
-    for figure in next(iter(tables.values())):
-        print(f"| {figure} | " + " | ".join(f"{table[figure]:.3f}" for table in tables.values()) + " |")
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = dict.fromkeys(args.model or args.only)
+    tables = {name: judged(name if args.model else learnt(name, args), found) for name in names}
+    figures = list(SHOWN)
+    print("| | " + " | ".join(figures) + " |\n|---|" + "---|" * len(figures))
+    for name, table in tables.items():
+        print(f"| {name} | " + " | ".join(f"{table[figure]:.3f}" for figure in figures) + " |")
 
 
 if __name__ == "__main__":
