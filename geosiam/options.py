@@ -34,7 +34,8 @@ class DetectOptions:
     valid_area
         Vector file outside of whose polygons nothing is looked at.
     register
-        Correct the misregistration of the after-scene where it can be estimated reliably.
+        Correct the misregistration of the after-scene where it can be estimated reliably. None: by whole pixels only,
+        which changes none of them, or fully where the scene is resampled anyway.
     radiometry
         Relative normalisation: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``.
     device
@@ -61,7 +62,7 @@ class DetectOptions:
     simplify: str | None = None
     bands: tuple[int, ...] | None = None
     valid_area: str | None = None
-    register: bool = False
+    register: bool | None = None
     radiometry: str = "auto"
     device: str = "auto"
     precision: str = "auto"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from geosiam.options import DetectOptions
 
 _DECISIONS = (
-    "before_bands", "after_bands", "alignment", "resampling", "scaling", "radiometry", "overlap", "shift", "corrected",
+    "before_bands", "after_bands", "alignment", "resampling", "scaling", "radiometry", "overlap", "shift", "moved_px",
 )  # fmt: skip
 
 

@@ -190,8 +190,8 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     "register": click.option(
         "--register/--no-register",
         default=None,
-        show_default="no-register",
-        help="Estimate the shift between the scenes and correct it.",
+        show_default="by whole pixels",
+        help="Estimate the shift between the scenes and correct it, to a fraction of a pixel or not at all.",
     ),
     "radiometry": click.option(
         "--radiometry",

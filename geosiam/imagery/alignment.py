@@ -61,8 +61,9 @@ class Alignment:
 def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[float, float] = (0.0, 0.0)) -> Alignment:
     """Decide how a scene comes onto the target grid: read as it is where whole pixels coincide, warped otherwise."""
     same_crs = scene.crs == target.crs
-    offset = _whole_pixels(scene, target) if same_crs and shift == (0.0, 0.0) else None
-    if offset is not None:
+    coinciding = _whole_pixels(scene, target) if same_crs and all(part == round(part) for part in shift) else None
+    if coinciding is not None:
+        offset = coinciding[0] - round(shift[0]), coinciding[1] - round(shift[1])
         moved = f"moved by {offset[0]} rows and {offset[1]} columns" if offset != (0, 0) else "the grids are the same"
         return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, moved)
     scale = _scale(scene, target)

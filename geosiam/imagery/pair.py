@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
 import rasterio
@@ -46,7 +46,9 @@ __all__ = ["NEUTRAL", "PairBlock", "PairReport", "Scene", "ScenePair", "StoredBl
 NEUTRAL = np.float32(0.5)
 """Value of pixels that are not valid, the same in both scenes, so that an edge of nodata is no anomaly."""
 
+NOT_MOVED = (0.0, 0.0)
 _FARTHEST_PX = 100.0
+_WORTH_PX = 0.5  # below that, an estimate's own error counts
 _FAR_PX = 8.0
 _MOST_PIXELS = 10**13  # of the before-scene, which sets the size of the score raster
 
@@ -187,7 +189,7 @@ def open_pair(
     *,
     bands: Sequence[int] | None = None,
     radiometry: str = "auto",
-    register: bool = False,
+    register: bool | None = None,
     valid_area: str | os.PathLike[str] | None = None,
     skip_unreadable: bool = False,
 ) -> ScenePair:
@@ -203,7 +205,8 @@ def open_pair(
     radiometry
         See :func:`geosiam.imagery.radiometry.estimate`.
     register
-        Correct the misregistration where it can be estimated reliably.
+        Correct the misregistration where it can be estimated reliably. None: by whole pixels only, which changes none
+        of them, or fully where the scene is resampled anyway; and only if less of it is then left.
     valid_area
         Vector file outside of whose polygons nothing is valid.
     skip_unreadable
@@ -227,6 +230,16 @@ def open_pair(
         raise
 
 
+@dataclass(frozen=True)
+class _View:
+    """How the scenes are read, and what is seen."""
+
+    before: AlignedReader
+    after: AlignedReader
+    overlap: Window
+    sample: Sample
+
+
 class _Preflight:
     """The checks and decisions of :func:`open_pair`, in their order."""
 
@@ -247,52 +260,67 @@ class _Preflight:
         )
         self.warnings: list[str] = []
 
-    def pair(self, mode: str, valid_area: str | os.PathLike[str] | None, *, register: bool) -> ScenePair:
+    def pair(self, mode: str, valid_area: str | os.PathLike[str] | None, *, register: bool | None) -> ScenePair:
         area = ValidArea.read(valid_area, self.grid) if valid_area is not None else None
-        overlap = self._overlap(area)
-        before, after = self._readers((0.0, 0.0))
-        sample = self._sample(before, after, overlap, area)
-        if sample is None:
+        view = self._view(area)
+        if view is None:
             raise SceneRefusedError(
                 self.sources[1].name,
                 f"has no valid pixel in common with {self.sources[0].name}",
                 "check nodata values and masks, or name with --valid-area where data are",
             )
-        scaling = choose_scaling(self._dtypes(), sample, self._units())
-        shift = sample.shift(scaling)
-        if register and shift is not None and shift.trustworthy and _FAR_PX < shift.length <= _FARTHEST_PX:
+        scaling = choose_scaling(self._dtypes(), view.sample, self._units())
+        shift = remaining = view.sample.shift(scaling)
+        if register is not False and _far(shift):
             shift = self._looked_at_again(shift, scaling, area)
-        corrected = register and self._correctable(shift)
-        if corrected and shift is not None:
-            before, after = self._readers((shift.rows, shift.cols))
-            overlap = self._overlap(area, margin=math.ceil(shift.length))
-            sample = self._sample(before, after, overlap, area) or sample
-        radiometry = radiometric.estimate(*sample.pixels(scaling), mode)
-        remaining = sample.shift(scaling) if corrected else shift
+        moved = self._correction(shift, view, register=register)
+        if moved != NOT_MOVED and (there := self._view(area, moved)) is not None:
+            left = there.sample.shift(scaling)
+            if register or _nearer(left, shift):
+                view, remaining = there, left
+        radiometry = radiometric.estimate(*view.sample.pixels(scaling), mode)
+        known = remaining is not None and remaining.trustworthy
+        moved = view.after.alignment.shift
         report = PairReport(
-            **self._found(before, after, overlap),
+            **self._found(view.before, view.after, view.overlap),
             scaling={"before": asdict(scaling[0]), "after": asdict(scaling[1])},
             radiometry=radiometry.to_dict(),
-            valid_fraction=round(sample.valid_fraction, 4),
+            valid_fraction=round(view.sample.valid_fraction, 4),
             shift=None if shift is None else asdict(shift),
-            corrected=corrected,
-            shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
-            warnings=(*self.warnings, *remarks_on_radiometry(radiometry, mode), *remarks_on_shift(remaining)),
+            moved_px=moved,
+            shift_px=round(remaining.length, 3) if remaining is not None and known else None,
+            warnings=(
+                *self.warnings,
+                *remarks_on_radiometry(radiometry, mode),
+                *remarks_on_shift(remaining, moved, asked=register is not None),
+            ),
         )
-        return ScenePair(self.grid, overlap, before, after, scaling, radiometry, area, report)
+        return ScenePair(self.grid, view.overlap, view.before, view.after, scaling, radiometry, area, report)
+
+    def _view(self, area: ValidArea | None, shift: tuple[float, float] = NOT_MOVED) -> _View | None:
+        """Return how the scenes are read if a shift (rows, cols) is corrected; None where they then share no pixel."""
+        before, after = self._readers(shift)
+        overlap = self._overlap(area, margin=math.ceil(math.hypot(*shift)))
+        sample = sample_overlap(before, after, overlap, area, skip_unreadable=self.skip_unreadable)
+        return None if sample is None else _View(before, after, overlap, sample)
+
+    def _correction(self, shift: Shift | None, view: _View, *, register: bool | None) -> tuple[float, float]:
+        """Return what to move the after-scene by: all of the shift, or, unasked, what costs no resampling."""
+        if register is False or (register and not self._correctable(shift)):
+            return NOT_MOVED
+        if shift is None or not shift.trustworthy or shift.length > _FARTHEST_PX:
+            return NOT_MOVED
+        if register or (view.after.alignment.offset is None and shift.length >= _WORTH_PX):
+            return shift.rows, shift.cols
+        whole = float(round(shift.rows)), float(round(shift.cols))
+        return whole if view.after.alignment.offset is not None else NOT_MOVED
 
     def _looked_at_again(self, shift: Shift, scaling: tuple[Scaling, Scaling], area: ValidArea | None) -> Shift:
         """Estimate a large shift once more where the scenes then meet: patches far apart have little in common."""
         known = replace(shift, rows=float(round(shift.rows)), cols=float(round(shift.cols)))
-        before, after = self._readers((known.rows, known.cols))
-        sample = self._sample(before, after, self._overlap(area, margin=math.ceil(known.length)), area)
-        rest = sample.shift(scaling) if sample is not None else None
+        view = self._view(area, (known.rows, known.cols))
+        rest = None if view is None else view.sample.shift(scaling)
         return known + rest if rest is not None and rest.trustworthy else shift
-
-    def _sample(
-        self, before: AlignedReader, after: AlignedReader, overlap: Window, area: ValidArea | None
-    ) -> Sample | None:
-        return sample_overlap(before, after, overlap, area, skip_unreadable=self.skip_unreadable)
 
     def _overlap(self, area: ValidArea | None, margin: int = 0) -> Window:
         overlap = footprint(self.after_grid, self.grid)
@@ -357,6 +385,15 @@ class _Preflight:
             "overlap": (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
             "overlap_fraction": round(share, 4),
         }
+
+
+def _far(shift: Shift | None) -> TypeGuard[Shift]:
+    return shift is not None and shift.trustworthy and _FAR_PX < shift.length <= _FARTHEST_PX
+
+
+def _nearer(left: Shift | None, shift: Shift | None) -> bool:
+    """Return whether what is left of a shift is known to be less of one."""
+    return left is not None and shift is not None and left.trustworthy and left.length < shift.length
 
 
 def _bands(channels: Channels) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class PairReport:
         Share of the before-scene inside that window, and estimated share of valid pixels in the window.
     shift
         Estimated misregistration (rows, cols) in pixels and the share of patches that agree, before any correction.
-    corrected
-        Whether it is corrected.
+    moved_px
+        (rows, cols) of it that are corrected: the content of the after-scene is moved up and left by as much.
     shift_px
         Estimated misregistration in pixels that remains; None where it cannot be told.
     warnings
@@ -64,7 +64,7 @@ class PairReport:
     overlap_fraction: float
     valid_fraction: float
     shift: dict[str, float] | None
-    corrected: bool
+    moved_px: tuple[float, float]
     shift_px: float | None
     warnings: tuple[str, ...]
 
@@ -129,8 +129,14 @@ def remarks_on_radiometry(radiometry: Radiometry, asked: str) -> list[str]:
     return found
 
 
-def remarks_on_shift(remaining: Shift | None) -> list[str]:
-    """Say that the scenes are misregistered."""
-    if remaining is None or not remaining.trustworthy or remaining.length <= _NOTICEABLE_PX:
-        return []
-    return [f"the scenes are misregistered by about {remaining.length:.1f} px; consider --register"]
+def remarks_on_shift(remaining: Shift | None, moved: tuple[float, float], *, asked: bool) -> list[str]:
+    """Say that the scenes are misregistered, or were and nobody asked to mend it."""
+    found = []
+    if not asked and max(map(abs, moved)) >= _NOTICEABLE_PX:
+        down, right = (f"{-part:+.3g}" for part in moved)
+        found.append(
+            f"the after-scene lies apart and was moved by {down} rows and {right} columns; --no-register leaves it"
+        )
+    if remaining is not None and remaining.trustworthy and remaining.length > _NOTICEABLE_PX:
+        found.append(f"the scenes are misregistered by about {remaining.length:.1f} px; consider --register")
+    return found

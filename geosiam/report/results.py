@@ -106,10 +106,8 @@ class Result:
     @property
     def corrected_shift(self) -> tuple[float, float]:
         """(rows, cols) in pixels by which the after-scene was moved before it was compared."""
-        shift = _mapping(self._pair.get("shift"))
-        if not self._pair.get("corrected"):
-            return 0.0, 0.0
-        return float(shift.get("rows", 0)), float(shift.get("cols", 0))
+        moved = self._pair.get("moved_px") or (0.0, 0.0)
+        return float(moved[0]), float(moved[1])
 
     def scene(self, which: Which) -> RecordedScene:
         """Return what was recorded of a scene."""

@@ -42,7 +42,7 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
         "overlap_fraction": pair["overlap_fraction"],
         "valid_fraction": pair["valid_fraction"],
         "shift_px": pair["shift_px"],
-        "corrected": pair["corrected"],
+        "corrected": any(pair["moved_px"]),
         "pixel_size": list(pair["before"]["pixel_size"]),
         "crs": pair["before"]["crs"],
         "footprint": None if footprint is None else shapely.geometry.mapping(footprint),

@@ -49,6 +49,8 @@ _LAYER_OPTIONS = {
     ".shp": {"ENCODING": "UTF-8"},
 }
 
+_INDEX_BYTES = 100_000_000
+
 
 def write_polygons(
     polygons: geopandas.GeoDataFrame | PolygonPieces,
@@ -184,7 +186,7 @@ def _write(stream: _Counted, path: Path) -> None:
     if suffix == ".shp":
         reader = _renamed(reader, stream.schema)
     epsg = crs.to_epsg()
-    with _unsynchronised():
+    with _bulk_loading():
         write_arrow(
             reader,
             path,
@@ -216,15 +218,18 @@ def _write_parquet(stream: _Counted, path: Path, crs: pyproj.CRS) -> None:
 
 
 @contextlib.contextmanager
-def _unsynchronised() -> Iterator[None]:
-    """Let SQLite leave to the end what must be on disk: until then nobody knows the file."""
-    option = "OGR_SQLITE_SYNCHRONOUS"
-    before = pyogrio.get_gdal_config_option(option)
-    pyogrio.set_gdal_config_options({option: "OFF"})
+def _bulk_loading() -> Iterator[None]:
+    """Let SQLite leave to the end what must be on disk, for until then nobody knows the file; and bound its index.
+
+    By itself GDAL builds the spatial index in up to a tenth of the machine's memory.
+    """
+    wanted = {"OGR_SQLITE_SYNCHRONOUS": "OFF", "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(_INDEX_BYTES)}
+    before = {option: pyogrio.get_gdal_config_option(option) for option in wanted}
+    pyogrio.set_gdal_config_options(wanted)
     try:
         yield
     finally:
-        pyogrio.set_gdal_config_options({option: before})
+        pyogrio.set_gdal_config_options(before)
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def test_stated_defaults_are_those_of_the_library(command: str, names: dict, mod
     defaults = eval(library, vars(importlib.import_module(module)))
     switches = {
         "report": ("no-report", "report"),
-        "register": ("no-register", "register"),
+        "register": {None: "by whole pixels"},
         "restart": ("resume", "restart"),
         "smooth": ("no-smooth", "smooth"),
     }

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.windows import Window
 from scipy.ndimage import fourier_shift, gaussian_filter
 
+from geosiam.imagery.grid import Window as Place
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.registration import Shift, estimate_shift
+from geosiam.imagery.sampling import Sample
 from geosiam.synthesis.insertion import nuisance
 
 RNG = np.random.default_rng(1)
@@ -64,18 +67,57 @@ def test_registering_removes_the_shift(rows: float, cols: float, write) -> None:
     first = ground(700).clip(0, 1)
     second = moved(first, rows, cols).clip(0, 1)
     a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
-    with open_pair(a, b) as pair:
+    with open_pair(a, b, register=False) as pair:
+        assert pair.report().moved_px == (0, 0)
         assert pair.report().shift_px == pytest.approx(np.hypot(rows, cols), abs=0.15)
         assert any("--register" in warning for warning in pair.report().warnings)
     with open_pair(a, b, register=True) as pair:
-        assert pair.report().corrected
+        assert pair.report().moved_px == pytest.approx((rows, cols), abs=0.15)
         assert pair.report().shift_px < 0.25  # resampling blurs, and the second estimate with it
+
+
+@pytest.mark.parametrize("tail", [(0.3, -0.2), (0.0, 0.0)])
+def test_unasked_a_scene_is_moved_by_whole_pixels_and_read_as_it_is(tail: tuple[float, float], write) -> None:
+    first = ground(700).clip(0, 1)
+    second = moved(first, 3 + tail[0], -2 + tail[1]).clip(0, 1)
+    a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
+    with open_pair(a, b) as pair:
+        report = pair.report()
+        stored = pair.stored(Place(100, 300, 100, 300))
+    assert (report.moved_px, report.resampling) == ((3, -2), "none")
+    assert report.shift_px == pytest.approx(np.hypot(*tail), abs=0.1)
+    assert any("was moved by -3 rows and +2 columns; --no-register" in warning for warning in report.warnings)
+    with rasterio.open(b) as scene:
+        assert np.array_equal(stored.after, scene.read(window=((103, 303), (98, 298))))
+
+
+def test_unasked_a_scene_stays_where_moving_it_does_not_help(write, monkeypatch) -> None:
+    image = (ground(700).clip(0, 1) * 255).astype(np.uint8)
+    path = write("a.tif", image)
+    monkeypatch.setattr(Sample, "shift", lambda _self, _scaling: Shift(4.0, 4.0, 1.0, 9))  # wrong, and sure of itself
+    with open_pair(path, path) as pair:
+        assert pair.report().moved_px == (0, 0)
+
+
+def test_unasked_a_scene_that_is_resampled_anyway_is_moved_by_all_of_it(write) -> None:
+    first = ground(700).clip(0, 1)
+    a, b = (
+        write(
+            f"{i}.tif",
+            (image * 255).round().astype(np.uint8),
+            transform=Affine(0.5, 0, 400_000 + i / 8, 0, -0.5, 5_000_000),
+        )
+        for i, image in enumerate((first, moved(first, 1.4, -2.6).clip(0, 1)))
+    )
+    with open_pair(a, b) as pair:
+        assert pair.report().moved_px == pytest.approx((1.4, -2.35), abs=0.15)
+        assert pair.report().shift_px < 0.4  # of 2.7; resampling blurs, and the second estimate with it
 
 
 def test_a_shift_that_cannot_be_estimated_is_not_corrected(write) -> None:
     a, b = (write(name, RNG.integers(0, 256, (3, 400, 400), dtype=np.uint8)) for name in ("a.tif", "b.tif"))
     with open_pair(a, b, register=True) as pair:
-        assert not pair.report().corrected
+        assert pair.report().moved_px == (0, 0)
         assert pair.report().shift_px is None
         assert any("not corrected" in warning for warning in pair.report().warnings)
 
@@ -84,7 +126,7 @@ def test_a_pair_that_lies_right_is_not_resampled(write) -> None:
     image = (ground(700).clip(0, 1) * 255).astype(np.uint8)
     path = write("a.tif", image)
     with open_pair(path, path, register=True) as pair:
-        assert not pair.report().corrected
+        assert pair.report().moved_px == (0, 0)
         assert pair.report().resampling == "none"
 
 
@@ -109,7 +151,7 @@ def test_surveys_without_ground_control_are_brought_together(data_dir, write, ro
     a, b = (write(f"{i}.tif", np.ascontiguousarray(p[:, 100:-100, 100:-100])) for i, p in enumerate((image, second)))
     with open_pair(a, b, register=True) as pair:
         report = pair.report()
-    assert report.corrected
+    assert report.moved_px == pytest.approx((rows, cols), abs=0.1)
     assert (report.shift["rows"], report.shift["cols"]) == pytest.approx((rows, cols), abs=0.1)
     assert report.shift_px < 0.25  # resampling blurs, and the second estimate with it
 

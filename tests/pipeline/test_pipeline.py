@@ -161,8 +161,9 @@ def test_a_scene_against_itself_has_no_anomalies(scenes: SurveyPaths, tmp_path: 
 
 
 def test_the_order_of_the_scenes_may_matter_but_both_see_the_changes(scenes: SurveyPaths) -> None:
-    forth = score(scenes.before, scenes.after).to_numpy()
-    back = score(scenes.after, scenes.before).to_numpy()
+    unmoved = DetectOptions(register=False)  # on one grid each cell has its like
+    forth = score(scenes.before, scenes.after, options=unmoved).to_numpy()
+    back = score(scenes.after, scenes.before, options=unmoved).to_numpy()
     assert np.corrcoef(forth.ravel(), back.ravel())[0, 1] > 0.8
 
 
@@ -202,7 +203,7 @@ def test_no_input_is_ever_overwritten(scenes: SurveyPaths, tmp_path: Path) -> No
 
 
 def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:
-    report = preflight(scenes.before, scenes.after)
+    report = preflight(scenes.before, scenes.after, options=DetectOptions(register=False))
     json.dumps(report, allow_nan=False)
     assert report["score_grid"] == {"rows": -(-531 // STRIDE), "cols": -(-618 // STRIDE)}
     assert report["alignment"] == "the grids are the same"
@@ -215,7 +216,7 @@ def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:
 def test_registration_corrects_the_shift(scenes: SurveyPaths) -> None:
     with open_pair(scenes.before, scenes.after, register=True) as pair:
         report = pair.report()
-        assert report.corrected
+        assert any(report.moved_px)
         assert report.shift_px is not None
         assert report.shift_px < 0.3
         assert report.shift is not None

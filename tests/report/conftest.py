@@ -43,13 +43,13 @@ def make_pair(tmp_path: Path) -> Callable[..., ReportPair]:
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a generated pair and what `detect` found in it."""
-    from geosiam.pipeline import detect
+    from geosiam.pipeline import DetectOptions, detect
 
     folder = tmp_path_factory.mktemp("survey") / "village"
     folder.mkdir()
     scenes = write_survey_tiles(SurveyConfig(height=512, width=512, seed=3, objects=10), folder)
     scenes.truth.unlink()
-    detect(scenes.before, scenes.after, folder / "anomalies.gpkg")
+    detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=DetectOptions(register=False))
     return folder
 
 

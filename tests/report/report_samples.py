@@ -48,7 +48,7 @@ def squares(count: int, crs: CRS = UTM, transform: Affine = GRID) -> geopandas.G
 def record(folder: Path) -> dict:
     """Return what a run on before.tif and after.tif would have recorded."""
     full = {"low": [0, 0, 0], "high": [255, 255, 255]}
-    facts = {"scaling": {"before": full, "after": full}, "shift_px": 0.4, "corrected": False, "shift": None}
+    facts = {"scaling": {"before": full, "after": full}, "shift_px": 0.4, "moved_px": [0, 0], "shift": None}
     for which in ("before", "after"):
         facts[which] = {"name": str(folder / f"{which}.tif"), "fingerprint": ""}
         facts[f"{which}_bands"] = {"indexes": [1, 2, 3]}

@@ -176,7 +176,7 @@ def test_the_correction_of_a_shift_is_applied(survey):
         result,
         record={
             **result.record,
-            "pair": {**result.record["pair"], "corrected": True, "shift": {"rows": 3, "cols": -5}},
+            "pair": {**result.record["pair"], "moved_px": [3, -5]},
         },
     )
     outline = shapely.MultiPolygon([shapely.box(*(part for part in _box(pair)))])
