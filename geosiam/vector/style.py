@@ -15,6 +15,13 @@ COLOURS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to str
 FIELD, AREA = "score_mean", "area_m2"
 FOOTPRINT_COLOUR = "#2b7bba"
 _CATEGORIES = "Symbology"
+_FEATURE_ID = "fid"  # the GeoPackage's own number
+_WIDGETS = {"review": "ValueMap", "touches_nodata": "CheckBox", _FEATURE_ID: "Hidden"}
+_DECIMALS = {
+    "score_mean": 3, "score_max": 3, "score_p90": 3, "area_m2": 2, "area_px": 0, "perimeter_m": 2, "centroid_lon": 7,
+    "centroid_lat": 7, "valid_fraction": 2, "shift_px": 2, "shadow_fraction": 2,
+}  # fmt: skip
+"""Digits behind the point in the form; the table has all there are."""
 LABEL_MM = 4  # least size of a polygon on the map, as the side of a square, for its score to be written on it
 
 
@@ -136,13 +143,19 @@ def _fill(colour: str) -> dict[str, str]:
 
 
 def _fields(root: Element, comments: Mapping[str, str]) -> None:
-    """Describe the columns and make ``review`` a choice in the form."""
+    """Describe the columns, make ``review`` a choice in the form, and show the rest as a reader wants it."""
     configuration = SubElement(root, "fieldConfiguration")
-    for name in comments:
+    for name in (_FEATURE_ID, *comments):
         widget = SubElement(SubElement(configuration, "field", name=name), "editWidget")
-        widget.set("type", "ValueMap" if name == "review" else "TextEdit")
+        widget.set("type", _WIDGETS.get(name, "Range" if name in _DECIMALS else "TextEdit"))
+        options = SubElement(SubElement(widget, "config"), "Option", type="Map")
+        if name in _DECIMALS:
+            for key, value, kind in (
+                ("Style", "SpinBox", "QString"), ("AllowNull", "true", "bool"), ("Precision", f"{_DECIMALS[name]}", "int"),
+                ("Min", "-1e15", "double"), ("Max", "1e15", "double"), ("Step", "1", "double"),
+            ):  # fmt: skip
+                SubElement(options, "Option", name=key, value=value, type=kind)
         if name == "review":
-            options = SubElement(SubElement(widget, "config"), "Option", type="Map")
             choices = SubElement(options, "Option", name="map", type="List")
             # The long name is what QGIS stores as NULL.
             for label, value in (
@@ -154,5 +167,5 @@ def _fields(root: Element, comments: Mapping[str, str]) -> None:
     for i, name in enumerate(comments):
         SubElement(aliases, "alias", index=str(i + 1), field=name, name="")
     editable = SubElement(root, "editable")
-    for name in comments:
+    for name in (_FEATURE_ID, *comments):
         SubElement(editable, "field", name=name, editable="1" if name == "review" else "0")

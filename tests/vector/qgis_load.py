@@ -48,7 +48,13 @@ seen = {
     "renderer": renderer.type() if renderer else None,
     "attribute": renderer.classAttribute() if graduated else None,
     "classes": len(renderer.ranges()) if graduated else 0,
-    "review_widget": polygons.editorWidgetSetup(polygons.fields().indexFromName("review")).type(),
+    "widgets": {
+        name: polygons.editorWidgetSetup(polygons.fields().indexFromName(name)).type()
+        for name in ("fid", "score_mean", "touches_nodata", "before", "review")
+    },
+    "editable": [
+        field.name() for index, field in enumerate(polygons.fields()) if not polygons.editFormConfig().readOnly(index)
+    ],
     "raster_valid": scores.isValid(),
     "raster_renderer": scores.renderer().type(),
     "colours": {f"{row},{col}": list(image.pixelColor(col, row).getRgb()[:3]) for row, col in places},

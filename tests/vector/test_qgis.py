@@ -66,7 +66,14 @@ def test_polygons_and_scores_load_styled_and_without_a_warning(made, home):
     assert (seen["valid"], seen["features"], seen["crs"]) == (True, 3, "EPSG:32633")
     assert (seen["renderer"], seen["attribute"]) == ("graduatedSymbol", "score_mean")
     assert seen["classes"] == 5
-    assert seen["review_widget"] == "ValueMap"
+    assert seen["widgets"] == {
+        "fid": "Hidden",
+        "score_mean": "Range",
+        "touches_nodata": "CheckBox",
+        "before": "TextEdit",
+        "review": "ValueMap",
+    }
+    assert seen["editable"] == ["review"]
     assert (seen["raster_valid"], seen["raster_renderer"]) == (True, "singlebandpseudocolor")
 
 
