@@ -151,8 +151,9 @@ def _fields(root: Element, comments: Mapping[str, str]) -> None:
         options = SubElement(SubElement(widget, "config"), "Option", type="Map")
         if name in _DECIMALS:
             for key, value, kind in (
-                ("Style", "SpinBox", "QString"), ("AllowNull", "true", "bool"), ("Precision", f"{_DECIMALS[name]}", "int"),
-                ("Min", "-1e15", "double"), ("Max", "1e15", "double"), ("Step", "1", "double"),
+                ("Style", "SpinBox", "QString"), ("AllowNull", "true", "bool"),
+                ("Precision", f"{_DECIMALS[name]}", "int"), ("Min", "-1e15", "double"),
+                ("Max", "1e15", "double"), ("Step", "1", "double"),
             ):  # fmt: skip
                 SubElement(options, "Option", name=key, value=value, type=kind)
         if name == "review":
