@@ -259,6 +259,7 @@ class _Preflight:
             choose_channels(after.name, handles[1], bands, by_colour=by_colour),
         )
         self.warnings: list[str] = []
+        self._unmoved: tuple[AlignedReader, AlignedReader] | None = None
 
     def pair(self, mode: str, valid_area: str | os.PathLike[str] | None, *, register: bool | None) -> ScenePair:
         area = ValidArea.read(valid_area, self.grid) if valid_area is not None else None
@@ -340,7 +341,10 @@ class _Preflight:
         own = align(self.grid, self.grid)
         there = align(self.after_grid, self.grid, palette=palette, shift=shift)
         check_resolution((before.name, after.name), (self.grid, self.after_grid), there)
-        return AlignedReader(before, self.channels[0], own), AlignedReader(after, self.channels[1], there)
+        if self._unmoved is not None:
+            return self._unmoved[0], self._unmoved[1].realigned(there)
+        self._unmoved = AlignedReader(before, self.channels[0], own), AlignedReader(after, self.channels[1], there)
+        return self._unmoved
 
     def _dtypes(self) -> tuple[str, str]:
         kinds = []

@@ -21,6 +21,7 @@ _KNOTS = 33
 _FEWEST = 500  # valid pixels below which no estimate is worth its name
 _SAME_GAIN, _SAME_OFFSET = 0.04, 0.012  # differences below these are left to the network, which learnt to ignore them
 _WILDEST_GAIN = 10.0
+_SETTLED = 1e-4  # a fortieth of a step of 8 bits
 _LARGEST_RATIO = 3.0
 _LEAST_CORRELATION = 0.5
 
@@ -145,7 +146,7 @@ def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int 
         line = _orthogonal(x64, y64, weight)
         if line is None:
             return None
-        if np.allclose(line, (gain, offset), atol=1e-6):
+        if np.allclose(line, (gain, offset), rtol=0, atol=_SETTLED):
             break
         gain, offset = line
     if not 1 / _WILDEST_GAIN < gain < _WILDEST_GAIN or _correlation(x64, y64, weight) < _LEAST_CORRELATION:

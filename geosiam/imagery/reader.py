@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
 from geosiam.imagery.validity import Validity, has_alpha, validity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -73,8 +74,20 @@ class AlignedReader:
         return self._read(window, self._assembled)
 
     def read_once(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a window that nothing else is read around: the same as :meth:`read`, and nothing is kept."""
-        return self._read(window, self._decoded)
+        """Read a window that nothing else is read around: the same as :meth:`read`, and nothing is kept.
+
+        Of a scene that can be kept as a whole everything is: the windows read later are then there already.
+        """
+        height, width = self._shape
+        whole = height * width * self._pixel_bytes <= self._tiles.cache.capacity
+        return self._read(window, self._assembled if whole else self._decoded)
+
+    def realigned(self, alignment: Alignment) -> AlignedReader:
+        """Return a reader of the same scene that comes onto the grid in another way; what is decoded is shared."""
+        reader = AlignedReader(self.source, self.channels, alignment)
+        if self.alignment.offset is not None and alignment.offset is not None:
+            reader._tiles = self._tiles
+        return reader
 
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return what :meth:`read` calls valid, without reading where the scene's outline alone decides."""
@@ -117,9 +130,9 @@ class AlignedReader:
         self, window: Window, inner: Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read what the scene has of a window, and leave the rest zero and not valid."""
-        with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)):
-            dataset, own = self._decodable(), self._own(window)
-            inside = own.intersection(Window(0, dataset.height, 0, dataset.width))
+        with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)), self._parts_checked():
+            own, (height, width) = self._own(window), self._shape
+            inside = own.intersection(Window(0, height, 0, width))
             if inside == own:
                 return inner(own)
             valid = np.zeros(window.shape, bool)
@@ -131,6 +144,14 @@ class AlignedReader:
             values[:, *part] = known
             return values, valid
 
+    @contextlib.contextmanager
+    def _parts_checked(self) -> Iterator[None]:
+        try:
+            yield
+        except DECODING_ERRORS:
+            self.source.check_parts(opening=True)
+            raise
+
     def _assembled(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         layout, cache = self._tiles.layout, self._tiles.cache
         if layout is None:
@@ -138,6 +159,7 @@ class AlignedReader:
         try:
             tiles = cache.get(layout.over(window), self._tile)
         except DECODING_ERRORS:
+            self.source.check_parts(opening=True)
             return self._decoded(window)  # what cannot be decoded may lie outside of the window
         return assembled(layout, window, tiles)
 
@@ -148,18 +170,25 @@ class AlignedReader:
         return Tile(values, None if valid.all() else valid)
 
     @cached_property
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of what is decoded; a thread that finds all of it in the cache need not open the file."""
+        with rasterio.Env(**ENVIRONMENT):
+            dataset = self._decodable()
+            return dataset.height, dataset.width
+
+    @cached_property
     def _tiles(self) -> _Tiles:
         """How the scene is decoded for all threads; the first of them finds out."""
-        dataset = self._decodable()
-        stored = self._vrt() if self.alignment.offset is None else self.source.handle()
-        layout = TileLayout.of_blocks(dataset.shape, stored.block_shapes[0])
+        with rasterio.Env(**ENVIRONMENT):
+            stored = self._vrt() if self.alignment.offset is None else self.source.handle()
+            layout = TileLayout.of_blocks(self._shape, stored.block_shapes[0])
         capacity = CACHE_BYTES
         if layout.in_strips:
             capacity = min(max(capacity, self._strip_bytes(layout)), _MOST_CACHE_BYTES)
         largest = layout.rows * layout.cols * self._pixel_bytes
         return _Tiles(layout if largest * _LARGEST_SHARE <= capacity else None, TileCache(capacity))
 
-    @property
+    @cached_property
     def _pixel_bytes(self) -> int:
         itemsize = 4 if self.channels.table is not None else np.dtype(self.source.handle().dtypes[0]).itemsize
         return len(self.channels.indexes) * itemsize + 1  # and a byte of the mask

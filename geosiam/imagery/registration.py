@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _SUBPIXEL = 20  # steps a pixel is divided into
 _AGREE_PX = 1.0  # how far a patch may be from the median and still count as agreeing
 _FEWEST = 3
+_MOST = 18  # patches, those with the most contrast
 _SMALLEST_PX = 48
 _LEAST_CONTRAST = 0.01
 _WRAPS = 0.45  # of a patch's side, from which on a shift may really be one the other way round
@@ -70,8 +72,12 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
     -------
     the shift, or None where no patch is large and varied enough
     """
-    shifts = [_patch_shift(before.mean(axis=0), after.mean(axis=0)) for before, after in pairs]
-    known = np.array([shift for shift in shifts if shift is not None])
+    grey = [
+        (before.mean(axis=0), after.mean(axis=0)) for before, after in pairs if min(before.shape[1:]) >= _SMALLEST_PX
+    ]
+    contrast = np.array([min(before.std(), after.std()) for before, after in grey])
+    telling = [i for i in np.argsort(-contrast, kind="stable")[:_MOST] if contrast[i] >= _LEAST_CONTRAST]
+    known = np.array([_patch_shift(*grey[i]) for i in telling])
     if not len(known):
         return None
     agree = np.abs(known - np.median(known, axis=0)).max(axis=1) <= _AGREE_PX
@@ -82,13 +88,9 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
     return Shift(float(rows), float(cols), float(agree.mean()), len(known))
 
 
-def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    if min(before.shape) < _SMALLEST_PX or min(before.std(), after.std()) < _LEAST_CONTRAST:
-        return None
+def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
     first, second = before - before.mean(), after - after.mean()
-    taper = np.outer(
-        *(np.hanning(side) for side in before.shape)
-    )  # without it the patch's own edges correlate best, at shift zero
+    taper = _taper(*before.shape)  # without it the patch's own edges correlate best, at shift zero
     found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
         first * taper,
         second * taper,
@@ -96,6 +98,11 @@ def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDA
         normalization=None if min(before.shape) < 2 * _SMALLEST_PX else "phase",
     )
     return _unwrapped(first, second, -np.asarray(found, np.float64))
+
+
+@lru_cache(maxsize=8)
+def _taper(height: int, width: int) -> NDArray[np.float32]:
+    return np.outer(*(np.hanning(side).astype(np.float32) for side in (height, width)))
 
 
 def _unwrapped(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 PATCH_PX = 192
 _ACROSS = 6
-_MOST_PIXELS = 100_000
+_MOST_PIXELS = 30_000
+_FEW = 25  # patches of local files are read in less time than threads take to open these
 _THREADS = 4  # decoding on as many processors, and waiting for a server's answers at the same time
 _FILE_BLOCK_PX = 256  # or a multiple of it
 _HALF = 0.5
@@ -64,12 +66,12 @@ class Sample:
     @property
     def before(self) -> NDArray[Any]:
         """Valid pixels of the before-scene, (3, n) in its own values."""
-        return self._thinned([patch.before[:, patch.valid] for patch in self.patches])
+        return self._thinned([patch.before for patch in self.patches])
 
     @property
     def after(self) -> NDArray[Any]:
         """The same pixels of the after-scene."""
-        return self._thinned([patch.after[:, patch.valid] for patch in self.patches])
+        return self._thinned([patch.after for patch in self.patches])
 
     @property
     def valid_fraction(self) -> float:
@@ -85,10 +87,14 @@ class Sample:
         full = [trimmed for patch in self.patches if (trimmed := patch.trimmed()) is not None]
         return estimate_shift([(scaling[0].apply(p.before), scaling[1].apply(p.after)) for p in full])
 
-    @staticmethod
-    def _thinned(parts: list[NDArray[Any]]) -> NDArray[Any]:
-        pixels = np.concatenate(parts, axis=1)
-        return pixels[:, :: max(1, pixels.shape[1] // _MOST_PIXELS)]
+    def _thinned(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
+        counts = [int(patch.valid.sum()) for patch in self.patches]
+        step = max(1, sum(counts) // _MOST_PIXELS)
+        firsts = [-seen % step for seen in accumulate(counts, initial=0)]  # goes on where the last patch ended
+        wanted = [np.flatnonzero(patch.valid)[first::step] for patch, first in zip(self.patches, firsts, strict=False)]
+        return np.concatenate(
+            [part.reshape(len(part), -1)[:, where] for part, where in zip(parts, wanted, strict=True)], axis=1
+        )
 
 
 def sample_overlap(
@@ -137,9 +143,13 @@ def _sample(
             return None
         return Patch(first, second, valid & also)
 
-    with ThreadPoolExecutor(min(_THREADS, len(windows)), "geosiam-sample") as pool:
-        read = [(window, found) for window, found in zip(windows, pool.map(patch, windows), strict=True) if found]
-    patches = [found if area is None else found.within(area.mask(window)) for window, found in read]
+    if len(windows) <= _FEW and not (before.source.remote or after.source.remote):
+        found = [patch(window) for window in windows]
+    else:
+        with ThreadPoolExecutor(_THREADS, "geosiam-sample") as pool:
+            found = list(pool.map(patch, windows))
+    read = [(window, seen) for window, seen in zip(windows, found, strict=True) if seen]
+    patches = [seen if area is None else seen.within(area.mask(window)) for window, seen in read]
     return Sample(tuple(patches)) if any(patch.valid.any() for patch in patches) else None
 
 

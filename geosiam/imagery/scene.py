@@ -91,6 +91,7 @@ class Source:
         self._local = threading.local()
         self._open: list[DatasetReader] = []
         self._lock = threading.Lock()
+        self._broken: SceneRefusedError | None = None
 
     @classmethod
     def of(cls, scene: Scene) -> Source:
@@ -138,9 +139,13 @@ class Source:
             datasets[view] = self._opened(view)
         return datasets[view]
 
+    @property
+    def remote(self) -> bool:
+        """Whether the path is none of this machine's file system, or none that can be looked up there."""
+        return "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
+
     def _opened(self, view: str | None = None) -> DatasetReader:
-        remote = "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
-        if not remote and not is_there(self.path):
+        if not self.remote and not is_there(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with _OPENING, warnings.catch_warnings():
@@ -155,9 +160,28 @@ class Source:
             self._open.append(dataset)
         return dataset
 
+    def check_parts(self, *, opening: bool = False) -> None:
+        """Refuse a virtual raster of which a file is missing or, on demand, cannot be opened.
+
+        GDAL reports such a file the first time it is asked for, and reads it as zeros from then on.
+
+        Raises
+        ------
+        SceneRefusedError
+            It names the file.
+        """
+        dataset = self.handle()
+        for name in dataset.files if dataset.driver == "VRT" else []:
+            if not (_can_be_opened(name) if opening else name.startswith("/vsi") or is_there(name)):
+                fact = f"is made of files of which {name} cannot be opened"
+                self._broken = SceneRefusedError(self.name, fact, "bring it back, or do without it")
+                raise self._broken
+
     @contextlib.contextmanager
     def decoding(self, where: str) -> Iterator[None]:
         """Turn GDAL's errors while reading into one that names the scene and the place."""
+        if self._broken is not None:
+            raise self._broken
         try:
             yield
         except DECODING_ERRORS as error:
@@ -202,15 +226,24 @@ class SceneFacts:
     fingerprint: str
 
 
+def _can_be_opened(name: str) -> bool:
+    try:
+        rasterio.open(name).close()
+    except (RasterioError, CPLE_BaseError):
+        return False
+    return True
+
+
 def checked_grid(source: Source) -> Grid:
     """Return the grid of a scene, or refuse the scene.
 
     Raises
     ------
     SceneRefusedError
-        Complex values, no bands, no coordinate reference system, or no affine georeference.
+        Complex values, no bands, no coordinate reference system, no affine georeference, or a file of it missing.
     """
     dataset = source.handle()
+    source.check_parts()
     name = source.name
     if not dataset.count:
         layers = f"it has subdatasets, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "name a raster"

@@ -60,6 +60,7 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
         meanings[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
     # The connection's own context manager commits, it does not close.
     with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA synchronous = OFF")  # nobody knows the file yet; whoever gives it its name syncs it first
         db.executescript(_TABLES)
         db.executemany(
             "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES (?, ?, ?)",

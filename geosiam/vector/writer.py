@@ -110,7 +110,8 @@ def write_polygons(
         if partial.suffix.lower() == ".gpkg":
             looked_at = polygons.footprint_frame() if isinstance(polygons, PolygonPieces) else footprint
             if looked_at is not None:
-                add_footprint(looked_at, partial)
+                with _bulk_loading():
+                    add_footprint(looked_at, partial)
             describe(partial, record, now, {**(more_columns or {}), **COLUMNS})
     return stream.count
 

@@ -7,6 +7,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 import xarray
 from affine import Affine
@@ -15,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 
 from geosiam.errors import InputError, OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.imagery import reader
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 
@@ -55,7 +57,8 @@ def test_truncated_files(good, write, texture) -> None:
     refused(good, part, SceneUnreadableError, "cannot be (read|opened)")
 
 
-def test_a_file_that_breaks_later_names_the_place(write, texture) -> None:
+def test_a_file_that_breaks_later_names_the_place(write, texture, monkeypatch) -> None:
+    monkeypatch.setattr(reader, "CACHE_BYTES", 2_500_000)  # of a smaller scene all is decoded at the beginning
     tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
     path = write("a.tif", texture(height=900, width=900), **tiles)
     with open_pair(path, path) as pair:
@@ -66,6 +69,25 @@ def test_a_file_that_breaks_later_names_the_place(write, texture) -> None:
         path.write_bytes(content)
         with pytest.raises(SceneUnreadableError, match="rows 512-900, columns 0-900"):
             pair.read(Window(512, 900, 0, 900))
+
+
+def test_a_virtual_raster_whose_file_breaks_later(write, texture, monkeypatch) -> None:
+    """While GDAL has another one open, it reports such a file once and then reads it as zeros."""
+    monkeypatch.setattr(reader, "CACHE_BYTES", 2_500_000)
+    paths = [write(name, texture(height=900, width=900), tiled=True) for name in ("a.tif", "b.tif")]
+    views = [path.with_suffix(".vrt") for path in paths]
+    for path, view in zip(paths, views, strict=True):
+        rasterio.shutil.copy(path, view, driver="VRT")
+    with open_pair(*views, skip_unreadable=True) as pair:
+        pair.read(Window(0, 10, 0, 10))
+        pair.before.source.close()
+        pair.after.source.close()
+        paths[1].write_bytes(b"nothing of a raster")
+        for _ in range(3):
+            with pytest.raises(SceneRefusedError, match=r"b\.vrt: is made of files of which .*b\.tif cannot be opened"):
+                pair.read(Window(512, 900, 0, 900))
+    paths[1].unlink()
+    refused(views[0], views[1], SceneRefusedError, r"b\.tif cannot be opened; bring it back")
 
 
 def test_complex_values(good, write) -> None:
