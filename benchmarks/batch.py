@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import Scorer
 from geosiam.imagery.pair import open_pair
+from geosiam.memory import keep_freed_memory
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
@@ -184,7 +185,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--cluster", action="store_true", help="compare Dask clusters instead")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "OMP_NUM_THREADS" not in os.environ:  # which counts only if it is there from the beginning
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_NUM_THREADS": "1"})
+    keep_freed_memory()  # as the survey's own processes do
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         plan = made_plan(folder / "scenes", options.side, options.pairs)

@@ -136,8 +136,7 @@ def write_report(
         page = Page(file)
         page.begin(title, mark)
         author = Author(page, content, budget, chip_px=options.chip_px, on_progress=on_progress)
-        for pair, result in results:
-            author.add(pair, result)
+        author.add(results)
         page.end(content.to_dict())
     return ReportResult(
         path=target,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import replace
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from geosiam.detection.hardware import default_workers
 from geosiam.detection.raster import ScoreRaster
 from geosiam.errors import GeosiamError
 from geosiam.report.content import Card, Overview, PairContent
@@ -18,7 +21,8 @@ from geosiam.report.pictures import PairPictures
 from geosiam.report.places import Place, bounds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
 
     import shapely
     from numpy.typing import NDArray
@@ -34,6 +38,18 @@ if TYPE_CHECKING:
 
 _OVERVIEW_PX, _SMALLEST_OVERVIEW_PX = 512, 96
 _PX_PER_BYTE = 6  # of a photograph as WebP
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pair looks like; without a result, or without pictures and with a note why."""
+
+    pair: ReportPair
+    result: Result | None
+    pictures: PairPictures | None = None
+    place: Place | None = None
+    overview: tuple[bytes, Extent] | None = None
+    note: str = ""
 
 
 class Author:
@@ -64,26 +80,56 @@ class Author:
         self._on_progress = on_progress
         self._done = 0
 
-    def add(self, pair: ReportPair, result: Result | None) -> None:
-        """Write the pictures of the next pair."""
+    def add(self, pairs: Iterable[tuple[ReportPair, Result | None]]) -> None:
+        """Write the pictures of all pairs; while those of one are written, the next ones are looked at."""
+        seen: deque[Future[_Seen]] = deque()
+        with ThreadPoolExecutor(default_workers(), "geosiam-page") as pool:
+            try:
+                for number, (pair, result) in enumerate(pairs):
+                    seen.append(pool.submit(self._look, number, pair, result))
+                    if len(seen) > default_workers():
+                        self._add(seen.popleft().result())
+                while seen:
+                    self._add(seen.popleft().result())
+            finally:
+                for rest in seen:
+                    rest.add_done_callback(_close)
+
+    def _look(self, number: int, pair: ReportPair, result: Result | None) -> _Seen:
+        if result is None:
+            return _Seen(pair, None)
+        try:
+            pictures = PairPictures.open(pair, result)
+        except GeosiamError as error:
+            return _Seen(pair, result, note=_reason(error))
+        try:
+            place = self._place(number, pictures.grid.bounds)
+            return _Seen(pair, result, pictures, place, self._overview(pictures, place))
+        except BaseException:
+            pictures.close()
+            raise
+
+    def _add(self, seen: _Seen) -> None:
+        pair, result, note = seen.pair, seen.result, seen.note
         if result is None:
             self._content.add(PairContent(pair), np.empty(0, np.intp))
             return
         rows = self._content.next_rows()
-        try:
-            pictures = PairPictures.open(pair, result)
-        except GeosiamError as error:
-            note = _reason(error)
-            self._content.add(PairContent(pair, result, self._place(self._bounds(pair, rows)), note=note), rows)
+        if (pictures := seen.pictures) is None:
+            place = self._place(len(self._content.pairs), self._bounds(pair, rows))
+            self._content.add(PairContent(pair, result, place, note=note), rows)
             self._cards(rows, lambda _: self._without_picture(note))
             return
         with contextlib.closing(pictures):
-            told = PairContent(pair, result, self._place(pictures.grid.bounds))
-            self._content.add(replace(told, overview=self._overview(pictures, told.place)), rows)
+            told = PairContent(pair, result, seen.place)
+            if seen.overview is not None:
+                data, bounds = seen.overview
+                told = replace(told, overview=Overview(self._page.picture(data, "image/webp"), bounds))
+            self._content.add(told, rows)
             self._cards(rows, lambda outline: self._card(pictures, outline))
 
-    def _place(self, bounds: Extent | None) -> Place | None:
-        crs = self._content.ranking.systems.get(len(self._content.pairs))
+    def _place(self, number: int, bounds: Extent | None) -> Place | None:
+        crs = self._content.ranking.systems.get(number)
         return None if bounds is None or crs is None else Place.of(crs, bounds)
 
     def _bounds(self, pair: ReportPair, rows: Rows) -> Extent | None:
@@ -95,13 +141,13 @@ class Author:
             return None
         return bounds_of(np.array([self._content.ranking.outlines[row].bounds for row in rows]).reshape(-1, 2))
 
-    def _overview(self, pictures: PairPictures, place: Place | None) -> Overview | None:
+    def _overview(self, pictures: PairPictures, place: Place | None) -> tuple[bytes, Extent] | None:
         if place is None:
             return None
         # No larger than its bytes will do for: pressing large pictures of a thousand pairs takes minutes.
         side = min(_OVERVIEW_PX, max(_SMALLEST_OVERVIEW_PX, math.isqrt(_PX_PER_BYTE * self._budget.overview)))
         picture, grid = pictures.overview(place.plane, side)
-        return Overview(self._page.picture(webp(picture, self._budget.overview), "image/webp"), grid.bounds)
+        return webp(picture, self._budget.overview), grid.bounds
 
     def _cards(self, rows: Rows, make: Callable[[shapely.MultiPolygon], Card]) -> None:
         cards = self._content.cards
@@ -131,6 +177,12 @@ class Author:
     def _without_picture(self, note: str) -> Card:
         self._budget.spend(0)
         return Card(note=note)
+
+
+def _close(seen: Future[_Seen]) -> None:
+    """Close what was opened for nothing."""
+    if not seen.cancelled() and seen.exception() is None and (pictures := seen.result().pictures) is not None:
+        pictures.close()
 
 
 def _reason(error: GeosiamError) -> str:

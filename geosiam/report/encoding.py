@@ -27,14 +27,17 @@ def webp(picture: NDArray[np.uint8], limit: int) -> bytes:
     Quality gives way first, then size, down to 48 pixels.
     """
     image = Image.fromarray(picture)
-    least = _encoded(image, QUALITIES[-1])
-    while len(least) > limit and max(image.size) > _SMALLEST:
-        factor = max(min(_STEP, math.sqrt(limit / len(least))), _SMALLEST / max(image.size))  # bytes go with the area
+    data = b""
+    for quality in QUALITIES:
+        data = _encoded(image, quality)
+        if len(data) <= limit:
+            return data
+    while len(data) > limit and max(image.size) > _SMALLEST:
+        factor = max(min(_STEP, math.sqrt(limit / len(data))), _SMALLEST / max(image.size))  # bytes go with the area
         width, height = (max(1, round(side * factor)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-        least = _encoded(image, QUALITIES[-1])
-    better = (_encoded(image, quality) for quality in QUALITIES[:-1])
-    return next((data for data in better if len(data) <= limit), least)
+        data = _encoded(image, QUALITIES[-1])
+    return data
 
 
 def _encoded(image: Image.Image, quality: int) -> bytes:
