@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="compare Dask clusters instead")
     options = parser.parse_args()
     if "OMP_NUM_THREADS" not in os.environ:  # which counts only if it is there from the beginning
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_NUM_THREADS": "1"})
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S606
     keep_freed_memory()  # as the survey's own processes do
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -76,6 +76,8 @@ class DetectOptions:
             raise OptionError(f"threshold {self.threshold}", "is no probability", "use auto or a number in (0, 1]")
         # Raises now what would otherwise come after the scoring.
         self.of_polygons(self.threshold if self.threshold != "auto" else _LEAST, self.seed_threshold)
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"{self.workers} workers", "cannot do any work", "use 1 or more")
         if self.on_error not in ("stop", "skip"):
             raise OptionError(f"on_error {self.on_error!r}", "is not known", "use stop or skip")
 
@@ -92,4 +94,4 @@ class DetectOptions:
     def of_pair(self) -> dict[str, Any]:
         """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""
         shared = {name: getattr(self, name) for name in ("bands", "valid_area", "register", "radiometry")}
-        return shared | {"skip_unreadable": self.on_error == "skip"}
+        return shared | {"skip_unreadable": self.on_error == "skip", "workers": self.workers}

@@ -184,7 +184,8 @@ def detect(
     with _scored(before, after, raster, options, on_progress) as (scored, pair):
         finished = ScoreRaster.open(raster)
         chosen = _threshold(finished, options.threshold, options.seed_threshold)
-        with PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured) as witness:
+        looking = PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured, workers=options.workers)
+        with looking as witness:
             cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
         if project is not None:
             write_project(
@@ -237,6 +238,7 @@ def _scored(
             lattice=scorer.lattice(pair.grid),
             identity=identity(pair, model, scorer, options),
             restart=options.restart,
+            workers=options.workers,
         )
         with raster:
             stream = stream_scores(

@@ -62,6 +62,8 @@ class ScoreRasterWriter:
         What the scores depend on: a digest by its name, as in "begun with another NAME".
     restart
         Forget what an interrupted run left.
+    workers
+        Number of threads that compress the finished raster; None: as many as there are processors.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class ScoreRasterWriter:
         lattice: Lattice | None = None,
         identity: Mapping[str, str] | None = None,
         restart: bool = False,
+        workers: int | None = None,
     ) -> None:
         if dtype not in ("uint8", "float32"):
             raise OptionError("score dtype", f"is {dtype!r}", "use uint8 or float32")
@@ -94,6 +97,7 @@ class ScoreRasterWriter:
         self._restart = restart or lattice is None
         self._lock = FileLock(self._hidden("lock"))
         self._partial = self._hidden("tif")
+        self._threads = "ALL_CPUS" if workers is None else str(workers)
         self._complete = False
         self._saved = 0.0
 
@@ -222,7 +226,7 @@ class ScoreRasterWriter:
             predictor="YES" if self._dtype == "float32" else "NO",
             blocksize=TILE,
             overview_resampling="average",
-            num_threads="ALL_CPUS",
+            num_threads=self._threads,
             bigtiff="IF_SAFER",
         )
         # GDAL says nothing when the disk fills up while it closes the copy.

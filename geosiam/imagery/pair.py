@@ -192,6 +192,7 @@ def open_pair(
     register: bool | None = None,
     valid_area: str | os.PathLike[str] | None = None,
     skip_unreadable: bool = False,
+    workers: int | None = None,
 ) -> ScenePair:
     """Check two scenes and decide how they are read; no result is written before this has passed.
 
@@ -211,6 +212,8 @@ def open_pair(
         Vector file outside of whose polygons nothing is valid.
     skip_unreadable
         Decide without those parts of the scenes that cannot be decoded.
+    workers
+        Number of threads that decode local files for these decisions; None: as many as help.
 
     Raises
     ------
@@ -222,7 +225,7 @@ def open_pair(
     sources = Source.of(before), Source.of(after)
     try:
         with rasterio.Env(**ENVIRONMENT):
-            preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable)
+            preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable, workers=workers)
             return preflight.pair(radiometry, valid_area, register=register)
     except BaseException:
         for source in sources:
@@ -243,8 +246,16 @@ class _View:
 class _Preflight:
     """The checks and decisions of :func:`open_pair`, in their order."""
 
-    def __init__(self, before: Source, after: Source, bands: Sequence[int] | None, *, skip_unreadable: bool) -> None:
-        self.skip_unreadable = skip_unreadable
+    def __init__(
+        self,
+        before: Source,
+        after: Source,
+        bands: Sequence[int] | None,
+        *,
+        skip_unreadable: bool,
+        workers: int | None,
+    ) -> None:
+        self.skip_unreadable, self.workers = skip_unreadable, workers
         self.sources = before, after
         self.grid = checked_grid(before)
         if self.grid.width * self.grid.height > _MOST_PIXELS:
@@ -302,7 +313,9 @@ class _Preflight:
         """Return how the scenes are read if a shift (rows, cols) is corrected; None where they then share no pixel."""
         before, after = self._readers(shift)
         overlap = self._overlap(area, margin=math.ceil(math.hypot(*shift)))
-        sample = sample_overlap(before, after, overlap, area, skip_unreadable=self.skip_unreadable)
+        sample = sample_overlap(
+            before, after, overlap, area, skip_unreadable=self.skip_unreadable, workers=self.workers
+        )
         return None if sample is None else _View(before, after, overlap, sample)
 
     def _correction(self, shift: Shift | None, view: _View, *, register: bool | None) -> tuple[float, float]:

@@ -104,6 +104,7 @@ def sample_overlap(
     area: ValidArea | None,
     *,
     skip_unreadable: bool = False,
+    workers: int | None = None,
 ) -> Sample | None:
     """Sample the overlap; None if no pixel at all is valid in both scenes.
 
@@ -117,8 +118,10 @@ def sample_overlap(
         The scenes on one grid, and where to look at them.
     skip_unreadable
         Do without patches that cannot be decoded.
+    workers
+        Number of threads that decode local files; None: as many as help.
     """
-    sample = _sample(before, after, _spread(overlap), area, skip_unreadable=skip_unreadable)
+    sample = _sample(before, after, _spread(overlap), area, skip_unreadable=skip_unreadable, workers=workers)
     if sample is None:
         strips = (_sample(before, after, [w], area, skip_unreadable=skip_unreadable) for w in _strips(overlap))
         sample = next((found for found in strips if found), None)
@@ -132,6 +135,7 @@ def _sample(
     area: ValidArea | None,
     *,
     skip_unreadable: bool,
+    workers: int | None = None,
 ) -> Sample | None:
     def patch(window: Window) -> Patch | None:
         try:
@@ -143,10 +147,12 @@ def _sample(
             return None
         return Patch(first, second, valid & also)
 
-    if len(windows) <= _FEW and not (before.source.remote or after.source.remote):
+    remote = before.source.remote or after.source.remote
+    threads = _THREADS if remote or workers is None else min(_THREADS, workers)
+    if threads == 1 or (len(windows) <= _FEW and not remote):
         found = [patch(window) for window in windows]
     else:
-        with ThreadPoolExecutor(_THREADS, "geosiam-sample") as pool:
+        with ThreadPoolExecutor(threads, "geosiam-sample") as pool:
             found = list(pool.map(patch, windows))
     read = [(window, seen) for window, seen in zip(windows, found, strict=True) if seen]
     patches = [seen if area is None else seen.within(area.mask(window)) for window, seen in read]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _TAIL_BYTES = 16_000
 _MODULE = "geosiam.survey.worker"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Libraries that start a thread for each processor, in each of several processes, keep these from work by waiting."""
 
 
 class Child:
@@ -99,10 +101,10 @@ class Child:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the process: it must find this very geosiam."""
+    """Return the variables of the process: it must find this very geosiam, and compute in the threads it is given."""
     home = str(Path(geosiam.__file__).parents[1])
     search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": search, **more}
+    return {**_ONE_THREAD, **os.environ, "PYTHONPATH": search, **more}
 
 
 def _reason(code: int) -> str:

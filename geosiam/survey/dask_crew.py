@@ -8,7 +8,9 @@ worker's own hand, so that folder must be shared.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from geosiam.survey.budget import Cost, Need
 
 _ENDINGS = ("done", "failed", "died")
+_COUNTED_SECONDS = 1.0  # for which the number of the cluster's threads is taken to be the same
 _LATER_DISTURBANCE = 2  # pairs in flight for each thread: one that runs, and the next one
 
 
@@ -52,6 +55,7 @@ class DaskCrew:
         self._ended: set[str] = set()
         self._leaders = LocalCrew(cost, Budget(1, memory))
         self._led: set[str] = set()
+        self._counted = -math.inf, 1
         client.subscribe_topic(self._topic, self._heard)
 
     def need(self, shape: tuple[int, int] | None, *, waiting: int, times: float) -> Need:
@@ -109,8 +113,9 @@ class DaskCrew:
         self._leaders.stop()
 
     def _threads(self) -> int:
-        threads: int = sum(self._client.nthreads().values())
-        return max(1, threads)
+        if time.monotonic() - self._counted[0] > _COUNTED_SECONDS:  # asking takes longer than most events
+            self._counted = time.monotonic(), max(1, sum(self._client.nthreads().values()))
+        return self._counted[1]
 
     def _heard(self, event: tuple[float, str]) -> None:
         with contextlib.suppress(ValueError):

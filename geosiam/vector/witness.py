@@ -80,11 +80,16 @@ class PixelWitness:
         Score from which on cells are no surroundings.
     coloured
         Whether the scenes have colours; without them nothing can be said about shadows.
+    workers
+        Number of threads; None: as many as there are processors.
     """
 
-    def __init__(self, pair: Reader, stride: int, threshold: float, *, coloured: bool) -> None:
+    def __init__(
+        self, pair: Reader, stride: int, threshold: float, *, coloured: bool, workers: int | None = None
+    ) -> None:
         self._pair, self._stride, self._threshold, self._coloured = pair, stride, threshold, coloured
-        self._threads = ThreadPoolExecutor(default_workers(), "geosiam-witness")
+        self._workers = workers or default_workers()
+        self._threads = ThreadPoolExecutor(self._workers, "geosiam-witness")
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +139,7 @@ class PixelWitness:
             return [(here, seen) for here in blocks if (seen := self._shown(row[here], col[here])) is not None]
 
         errands = iter(_alike(row // (side * _ERRAND_BLOCKS), col // (side * _ERRAND_BLOCKS)))
-        waiting = deque(self._threads.submit(run, errand) for errand in islice(errands, 2 * default_workers()))
+        waiting = deque(self._threads.submit(run, errand) for errand in islice(errands, 2 * self._workers))
         while waiting:
             yield from waiting.popleft().result()
             waiting.extend(self._threads.submit(run, errand) for errand in islice(errands, 1))
