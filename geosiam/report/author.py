@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 
 from geosiam.detection.hardware import default_workers
 from geosiam.detection.raster import ScoreRaster
@@ -83,7 +85,9 @@ class Author:
     def add(self, pairs: Iterable[tuple[ReportPair, Result | None]]) -> None:
         """Write the pictures of all pairs; while those of one are written, the next ones are looked at."""
         seen: deque[Future[_Seen]] = deque()
-        with ThreadPoolExecutor(default_workers(), "geosiam-page") as pool:
+        # Python has one list of filters for all threads: what one of them ignores, another may restore meanwhile.
+        with warnings.catch_warnings(), ThreadPoolExecutor(default_workers(), "geosiam-page") as pool:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             try:
                 for number, (pair, result) in enumerate(pairs):
                     seen.append(pool.submit(self._look, number, pair, result))

@@ -22,6 +22,7 @@ from geosiam.detection import raster_writer, scoring
 from geosiam.detection.journal import Journal
 from geosiam.detection.scoring import Scorer
 from geosiam.errors import OutputError, SceneUnreadableError
+from geosiam.imagery import reader
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score_to_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
@@ -348,8 +349,9 @@ def copied(scenes: SurveyPaths, folder: Path) -> SurveyPaths:
 
 
 def test_a_scene_that_vanishes_midway_is_one_line_and_the_run_goes_on_when_it_is_back(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
+    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reader, "CACHE_BYTES", 2_000_000)  # of a smaller scene all is decoded at the beginning
     ours = copied(scenes, tmp_path / "in")
     content, times = ours.after.read_bytes(), ours.after.stat()
     out = tmp_path / "out"
