@@ -30,7 +30,7 @@ of each way in a process of its own. Times are from nothing imported to a closed
 
 - `label`: components found, nothing made of them
 - `everything`: a GeoPackage of all polygons with all columns, footprint and style
-- `smooth`: the same with smooth outlines
+- `along_cells`: the same with `--no-smooth`: outlines along the sides of cells
 - `large_ones`: the same with `--min-area`, which leaves the components of six cells or more
 - `shapes`: what a script would do: `rasterio.features.shapes`, shapely, geopandas; geometry and area only
 
@@ -77,11 +77,11 @@ def everything(raster: Path, out: Path) -> int:
     return vectorize_raster(raster, out, threshold=THRESHOLD).count
 
 
-def smooth(raster: Path, out: Path) -> int:
-    """Write every polygon with a smooth outline."""
+def along_cells(raster: Path, out: Path) -> int:
+    """Write every polygon with an outline along the sides of its cells."""
     from geosiam.pipeline import vectorize_raster
 
-    return vectorize_raster(raster, out, threshold=THRESHOLD, smooth=True).count
+    return vectorize_raster(raster, out, threshold=THRESHOLD, smooth=False).count
 
 
 def large_ones(raster: Path, out: Path) -> int:
@@ -107,7 +107,7 @@ def shapes(raster: Path, out: Path) -> int:
     return len(frame)
 
 
-WAYS = {way.__name__: way for way in (label, everything, smooth, large_ones, shapes)}
+WAYS = {way.__name__: way for way in (label, everything, along_cells, large_ones, shapes)}
 
 
 def measured(way: str, raster: Path, folder: Path) -> dict[str, float]:
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--rival-size", type=int, default=5_000)
-    parser.add_argument("--ways", nargs="*", default=["label", "everything", "smooth", "large_ones"])
+    parser.add_argument("--ways", nargs="*", default=["label", "everything", "along_cells", "large_ones"])
     parser.add_argument("--output", type=Path, help="Markdown file to make, or to add lines to")
     parser.add_argument("--folder", type=Path, help="where rasters are kept")
     parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     examples=(
         "geosiam detect before.tif after.tif -o anomalies.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.8 --min-area 1.5m2",
-        "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.5 --seed-threshold 0.9 --smooth",
+        "geosiam detect before.tif after.tif -o anomalies.gpkg --threshold 0.5 --seed-threshold 0.9 --no-smooth",
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --qgz anomalies.qgz",

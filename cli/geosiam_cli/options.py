@@ -165,7 +165,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     "smooth": click.option(
         "--smooth/--no-smooth",
         default=None,
-        show_default="no-smooth",
+        show_default="smooth",
         help="Draw outlines between cells, where the score crosses the threshold, or along the sides of cells.",
     ),
     "simplify": click.option(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         "geosiam vectorize scores.tif -o anomalies.gpkg",
         "geosiam vectorize scores.tif -o certain.gpkg --threshold 0.9",
         "geosiam vectorize scores.tif -o large.geojson --threshold 0.5 --min-area 20m2",
-        "geosiam vectorize scores.tif -o drawn.gpkg --smooth --simplify 0.2m",
+        "geosiam vectorize scores.tif -o drawn.gpkg --no-smooth --simplify 0.2m",
     ),
 )
 @click.argument("scores", metavar="SCORES")

@@ -75,7 +75,7 @@ class Truth:
             outlines = np.asarray(in_crs_of(grid, path, read_polygons(path)).geometry, dtype=object)
             return cls(path, grid, outlines, None, shapely.STRtree(outlines))
         raster = _TruthRaster.open(path, grid)
-        outlines = np.asarray(vectorize(raster, threshold=1.0).geometry, dtype=object)
+        outlines = np.asarray(vectorize(raster, threshold=1.0, smooth=False).geometry, dtype=object)
         return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
 
     def objects(self, window: Window) -> NDArray[np.int32]:

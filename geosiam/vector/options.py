@@ -112,7 +112,7 @@ class PolygonOptions:
     seed_threshold: float | None = None
     min_area: MinArea | str | None = None
     connectivity: int = 8
-    smooth: bool = False
+    smooth: bool = True
     simplify: Tolerance | str | None = None
 
     def __post_init__(self) -> None:
