@@ -6,6 +6,7 @@ neither - whatever else has changed, and an anomaly when it is there at exactly 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from geosiam.training.sources import ChipSource
     from geosiam.training.targets import Target
 
+_TURN = 0.45, 2 * math.pi - 0.45  # radians
+_TURNED_SATURATION, _PALE, _MISS_LIGHT = (0.2, 1.2), (0.0, 0.5), (0.35, 1.2)
 _SOLID, _FRINGE = 0.5, 0.05  # alpha from which on a pixel belongs to a thing, and up to which it does not
 
 
@@ -42,6 +45,8 @@ class TargetRecipe:
         Share of pairs whose dates show two different places, as the paper's pairs do: everything has changed.
     others
         Other objects that come and go, which count as similar.
+    misses
+        Largest number of things of the right shape and texture in another colour, which count as similar too.
     """
 
     targets: tuple[Target, ...]
@@ -55,6 +60,7 @@ class TargetRecipe:
     elsewhere: float = 0.25
     least_cover: float | None = None
     others: AnomalyConfig = field(default_factory=AnomalyConfig)
+    misses: int = 3
     nuisance: NuisanceConfig = field(default_factory=NuisanceConfig)
     name: str = "target"
     summary: str = "One kind of thing, at one of two dates; all other change is normal"
@@ -65,6 +71,7 @@ class TargetRecipe:
         first, second, _ = source.pairs(n, self.chip_size, generator)
         second = torch.where(chance(n, self.elsewhere, generator), first.roll(1, 0), second)
         second, _ = insert(second, self.others, generator)
+        first, second = self._with_misses(first, second, generator)
         alike = torch.stack([self._resembles(first), self._resembles(second)])
         first, second, states = self._with_things(first, second, generator)
         unsure = (alike[0] != alike[1]) | (alike.any(dim=0) & (states > 0).any(dim=1, keepdim=True))
@@ -81,6 +88,21 @@ class TargetRecipe:
     def _resembles(self, images: Tensor) -> Tensor:
         return torch.stack([target.resembles(images) for target in self.targets]).any(dim=0)
 
+    def _any_target(self, generator: Generator) -> Target:
+        return self.targets[int(torch.randint(len(self.targets), (), generator=generator, device=generator.device))]
+
+    def _with_misses(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw things of another colour; where they come too near to the right one, the labels leave them out."""
+        n = len(first)
+        for _ in range(self.misses):
+            fill, alpha = self._any_target(generator).draw(first.shape, generator)
+            fill = recoloured(fill, generator)
+            alpha = alpha * chance(n, self.rate, generator)
+            pick = uniform((n, 1, 1, 1), 0, 1, generator)
+            first = torch.lerp(first, fill, alpha * (pick < (1 + self.both) / 2))
+            second = torch.lerp(second, fill, alpha * (pick > (1 - self.both) / 2))
+        return first, second
+
     def _with_things(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw things into either or both dates.
 
@@ -95,8 +117,7 @@ class TargetRecipe:
         n = len(first)
         layers = torch.zeros((n, 3, *first.shape[-2:]), device=first.device)
         for _ in range(self.most):
-            target = self.targets[int(torch.randint(len(self.targets), (), generator=generator, device=first.device))]
-            fill, alpha = target.draw(first.shape, generator)
+            fill, alpha = self._any_target(generator).draw(first.shape, generator)
             alpha = alpha * chance(n, self.rate, generator)
             pick = uniform((n, 1, 1, 1), 0, 1, generator)
             shared, earlier = pick < self.both, pick > (1 + self.both) / 2
@@ -105,6 +126,21 @@ class TargetRecipe:
             where = torch.cat([earlier & ~shared, ~earlier & ~shared, shared], dim=1)
             layers = torch.maximum(layers, alpha * where)
         return first, second, torch.where(layers > _SOLID, 1.0, torch.where(layers > _FRINGE, 0.5, 0.0))
+
+
+def recoloured(images: Tensor, generator: Generator) -> Tensor:
+    """Return images (n, 3, h, w), half of them in another hue and half of them paler, and all in another light."""
+    column = (len(images), 1, 1, 1)
+    turned = chance(len(images), 0.5, generator)
+    angle = torch.where(turned, uniform(column, *_TURN, generator), 0.0)
+    saturation = torch.where(
+        turned, uniform(column, *_TURNED_SATURATION, generator), uniform(column, *_PALE, generator)
+    )
+    grey = images.mean(dim=1, keepdim=True)
+    colour = images - grey  # at right angles to the grey axis, about which hues turn
+    across = torch.stack([colour[:, 2] - colour[:, 1], colour[:, 0] - colour[:, 2], colour[:, 1] - colour[:, 0]], dim=1)
+    hue = colour * angle.cos() + across * (angle.sin() / 3**0.5)
+    return ((grey + hue * saturation) * uniform(column, *_MISS_LIGHT, generator)).clamp(0, 1)
 
 
 def pair_rule(first: Tensor, second: Tensor, both: Tensor) -> Tensor:

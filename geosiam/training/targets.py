@@ -138,13 +138,13 @@ def load_target(text: str) -> Target:
 
 
 def _near(images: Tensor, colours: Tensor, tolerance: float) -> Tensor:
-    """Return where images have one of the ``colours`` (count, 3) in some light, to within ``tolerance``."""
+    """Return where images have one of the ``colours`` (count, 3) in some light, to a ``tolerance`` in full light."""
     low, high = _LOOK_ALIKE_LIGHT
     near = torch.zeros_like(images[:, :1], dtype=torch.bool)
     for colour in colours:
         base = colour.view(1, 3, 1, 1)
         light = ((images * base).sum(dim=1, keepdim=True) / base.square().sum().clamp(min=1e-6)).clamp(low, high)
-        near |= (images - light * base).abs().amax(dim=1, keepdim=True) <= tolerance
+        near |= (images - light * base).abs().amax(dim=1, keepdim=True) <= tolerance * light.clamp(max=1)
     return near
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from torch import Generator
 
 from geosiam.errors import InputError, OptionError, TrainingDataError
 from geosiam.network.weights import load_model
+from geosiam.training.anomalies import AnomalyConfig
 from geosiam.training.api import TrainingOptions
 from geosiam.training.crops import read_crops
 from geosiam.training.nuisance import NuisanceConfig
 from geosiam.training.recipes import Schedule
 from geosiam.training.sources import ChipStack
-from geosiam.training.target_recipe import TargetRecipe, pair_rule
+from geosiam.training.target_recipe import TargetRecipe, pair_rule, recoloured
 from geosiam.training.target_spec import TEXTURES, TargetSpec, parse_spec
 from geosiam.training.targets import CropTarget, SpecTarget, load_target
 from geosiam_cli.main import main
@@ -160,6 +162,28 @@ def test_other_objects_other_places_and_all_nuisance_are_similar() -> None:
     batch = recipe(rate=0.0, elsewhere=0.5).batch(CHIPS, Generator().manual_seed(0))
     assert (batch.before - batch.after).abs().mean() > 0.1
     assert batch.similar.all()
+
+
+def test_the_same_things_in_another_colour_are_similar() -> None:
+    still = NuisanceConfig(still=1.0)
+    alone = recipe(rate=1.0, most=0, elsewhere=0.0, others=AnomalyConfig(rate=0.0), nuisance=still)
+    batch = alone.batch(GREY, Generator().manual_seed(3))
+    differs = (batch.before - batch.after).abs().amax(dim=1) > 0.1
+    assert 0.05 < differs.float().mean() < 0.9
+    assert batch.similar.all()
+    without = replace(alone, misses=0).batch(GREY, Generator().manual_seed(3))
+    assert torch.equal(without.before, without.after)
+
+
+def test_another_colour_is_hardly_ever_the_right_one() -> None:
+    target = SpecTarget(parse_spec("colour=70,100,200 spread=10 texture=folds size=20-60"))
+    fill, _ = target.draw((200, 3, 8, 8), Generator().manual_seed(0))
+    other = recoloured(fill, Generator().manual_seed(1))
+    assert 0 <= other.min() <= other.max() <= 1
+    assert target.resembles(fill).float().mean() > 0.95
+    assert target.resembles(other).float().mean() < 0.15
+    paler = (other.amax(dim=1) - other.amin(dim=1)).flatten(1).mean(dim=1) < 0.12
+    assert 0.2 < paler.float().mean() < 0.8  # and the rest is of another hue
 
 
 @settings(max_examples=5, deadline=None)
