@@ -137,16 +137,16 @@ def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int 
     if min(spread_x, spread_y) < 1e-4:  # noqa: PLR2004 - a channel of one value
         return None
     gain = spread_y / spread_x
-    offset = float(np.median(y64) - gain * np.median(x64))
+    offset = _median(y64) - gain * _median(x64)
     weight = np.ones_like(x64)
     for _ in range(iterations):
         distance = np.abs(y64 - gain * x64 - offset) / np.hypot(1, gain)
-        scale = 4.685 * max(1.4826 * float(np.median(distance)), 1e-4)
+        scale = 4.685 * max(1.4826 * _median(distance), 1e-4)
         weight = np.square(np.clip(1 - np.square(distance / scale), 0, None))
         line = _orthogonal(x64, y64, weight)
         if line is None:
             return None
-        if np.allclose(line, (gain, offset), rtol=0, atol=_SETTLED):
+        if abs(line[0] - gain) <= _SETTLED and abs(line[1] - offset) <= _SETTLED:
             break
         gain, offset = line
     if not 1 / _WILDEST_GAIN < gain < _WILDEST_GAIN or _correlation(x64, y64, weight) < _LEAST_CORRELATION:
@@ -155,8 +155,16 @@ def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int 
 
 
 def _spread(values: NDArray[np.float64]) -> float:
-    low, high = np.quantile(values, (0.25, 0.75))
+    low, high = np.quantile(np.sort(values), (0.25, 0.75))  # it sorts by itself, too, but at twice the cost
     return float(high - low)
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """Return what `np.median` does at a fraction of its cost: numpy finds one place in the order faster than two."""
+    half = len(values) // 2
+    parted = np.partition(values, half)
+    upper = parted[half]
+    return float(upper if len(values) % 2 else (parted[:half].max() + upper) / 2)
 
 
 def _moments(

@@ -167,7 +167,9 @@ class PixelWitness:
         squares = (np.rint(scene * scene * _ONE).astype(np.int32) for scene in (before, after))
         layers += [square[channel] * still for square in squares for channel in range(3)]
         height, width = cells.shape
-        return np.stack([layer.reshape(height, s, width, s).sum(axis=(1, 3), dtype=np.int64) for layer in layers])
+        # Down the columns first, where what is added lies side by side in memory.
+        rows = np.stack(layers).reshape(len(layers), height, s, width * s).sum(axis=2, dtype=np.int64)
+        return np.asarray(rows.reshape(len(layers), height, width, s).sum(axis=3), np.int64)
 
     def _shadow(self, sums: NDArray[np.int64]) -> NDArray[np.float64]:
         valid = sums[:, 0].astype(np.float64)
