@@ -84,7 +84,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     scores[48:50, 70:80] = 0.8
     with ScoreRasterWriter(folder / "a.tif", CELLS, tags={STRIDE_TAG: str(STRIDE)}) as writer:
         writer.write(Block(0, Window(0, 60, 0, 90)), scores)
-    write_polygons(vectorize(folder / "a.tif", threshold=0.5), folder / "a.gpkg", provenance={"threshold": 0.5})
+    polygons = vectorize(folder / "a.tif", threshold=0.5, smooth=False)  # whose corners are known
+    write_polygons(polygons, folder / "a.gpkg", provenance={"threshold": 0.5})
     before = write_scene(folder / "before.tif", texture(1), photometric="RGB")
     after = write_scene(folder / "after.tif", texture(2), photometric="RGB")
     return Run(folder, before, after, folder / "a.tif", folder / "a.gpkg")
