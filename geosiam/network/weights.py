@@ -10,7 +10,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -179,10 +178,9 @@ def _load(path: Path, source: str) -> Model:
     except (SafetensorError, OSError) as error:
         raise WeightsError(source, f"is no safetensors file ({error})", _REMEDY) from error
     card = _card(metadata, source)
-    with torch.device("meta"):  # no random weights for tensors to replace
-        network = SiameseNetwork(card.network)
+    network = SiameseNetwork(card.network)
     try:
-        network.load_state_dict(tensors, assign=True)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(source, "its tensors do not fit the architecture in its card", _REMEDY) from error
     if card.checksum != _checksum(tensors):

@@ -2,10 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from skimage.exposure import match_histograms
 
 from geosiam.errors import OptionError
-from geosiam.imagery.radiometry import Radiometry, estimate, robust_line
+from geosiam.imagery.radiometry import Radiometry, _median, estimate, robust_line
 
 RNG = np.random.default_rng(0)
 
@@ -22,6 +25,11 @@ def changed(pixels: np.ndarray, share: float) -> np.ndarray:
     where = RNG.random(pixels.shape[1]) < share
     other[:, where] = RNG.uniform(0.6, 1, (3, where.sum()))
     return other
+
+
+@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(-10, 10)))
+def test_the_median_is_numpys_to_the_bit(values: np.ndarray) -> None:
+    assert _median(values) == np.median(values)
 
 
 def test_the_same_scene_is_left_alone_exactly() -> None:
