@@ -28,6 +28,7 @@ from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces, vectorize
+from geosiam.vector.sightings import Sightings
 from geosiam.vector.witness import PixelWitness
 from geosiam.vector.writer import check_target, write_polygons
 
@@ -181,11 +182,17 @@ def detect(
     check_place(raster)
     if project is not None:
         check_project(project)
-    with _scored(before, after, raster, options, on_progress) as (scored, pair):
+    with _scored(before, after, raster, options, on_progress, sighting=True) as (scored, pair, sightings):
         finished = ScoreRaster.open(raster)
         chosen = _threshold(finished, options.threshold, options.seed_threshold)
-        looking = PixelWitness(pair, finished.stride, chosen.threshold, coloured=pair.coloured, workers=options.workers)
-        with looking as witness:
+        with PixelWitness(
+            pair,
+            finished.stride,
+            chosen.threshold,
+            coloured=pair.coloured,
+            workers=options.workers,
+            sightings=sightings,
+        ) as witness:
             cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
         if project is not None:
             write_project(
@@ -212,15 +219,24 @@ def score_to_raster(
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities; see :func:`detect`."""
-    with _scored(before, after, output, options, on_progress) as (scored, _):
+    with _scored(before, after, output, options, on_progress) as (scored, _, _):
         return scored
 
 
 @contextlib.contextmanager
 def _scored(
-    before: Scene, after: Scene, output: str | Path, options: DetectOptions, on_progress: Progress | None
-) -> Iterator[tuple[ScoreResult, ScenePair]]:
-    """Make the score raster, and give the open pair as well; until this is left, an interruption costs none of it."""
+    before: Scene,
+    after: Scene,
+    output: str | Path,
+    options: DetectOptions,
+    on_progress: Progress | None,
+    *,
+    sighting: bool = False,
+) -> Iterator[tuple[ScoreResult, ScenePair, Sightings | None]]:
+    """Make the score raster, and give the open pair as well; until this is left, an interruption costs none of it.
+
+    With `sighting`, what the pixels of likely polygons show is noted on the way.
+    """
     _spare_inputs(output, before, after)
     model = load_model(options.model)
     scorer = _scorer(model, options)
@@ -240,6 +256,10 @@ def _scored(
             restart=options.restart,
             workers=options.workers,
         )
+        sightings = None
+        if sighting:
+            least = model.card.threshold if options.threshold == "auto" else options.threshold
+            sightings = Sightings(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least)
         with raster:
             stream = stream_scores(
                 pair,
@@ -249,13 +269,14 @@ def _scored(
                 finished=raster.finished,
                 on_unreadable=leave_out if options.on_error == "skip" else None,
                 on_progress=on_progress,
+                onlooker=None if sightings is None else sightings.note,
             )
             with contextlib.closing(stream):
                 for block, scores in stream:
                     raster.write(block, scores)
             record["holes"] = [asdict(hole) for hole in holes]
             raster.complete(raster_tags(pair, model, record))
-            yield ScoreResult(Path(output), record, tuple(holes)), pair
+            yield ScoreResult(Path(output), record, tuple(holes)), pair, sightings
 
 
 def _scorer(model: Model, options: DetectOptions) -> Scorer:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
-    from geosiam.detection.scoring import Outcome, Pair, Scorer
+    from geosiam.detection.scoring import Onlooker, Outcome, Pair, Scorer
     from geosiam.imagery.grid import Block, Lattice
 
     Stream = Generator[tuple[Block, Outcome], None, None]
@@ -43,6 +43,7 @@ def stream_scores(
     finished: NDArray[np.bool_] | None = None,
     on_unreadable: Callable[[Block, SceneUnreadableError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Generator[tuple[Block, NDArray[np.float32]], None, None]:
     """Score the blocks of a scene and yield them: in the order they are read here, as they are finished on a cluster.
 
@@ -64,6 +65,8 @@ def stream_scores(
         Called with a block that a scene cannot be read for, and why; it is left out. None: that ends the run.
     on_progress
         Called with (pixels done, pixels in all) after each block, in the caller's thread.
+    onlooker
+        Shown the pixels of blocks, in the threads that score them; the workers of a cluster have none.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def stream_scores(
     done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
     running = (
-        _on_threads(Job(pair, scorer), todo, workers + scorer.blocks_waiting)
+        _on_threads(Job(pair, scorer, onlooker), todo, workers + scorer.blocks_waiting)
         if client is None
         else stream_on_cluster(client, Job(pair, scorer), todo)
     )

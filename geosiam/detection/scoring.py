@@ -56,6 +56,14 @@ class Pair(Protocol):
         ...
 
 
+class Onlooker(Protocol):
+    """Who wants to see the pixels of blocks together with their scores; threads call it at the same time."""
+
+    def __call__(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32], /) -> None:
+        """Look at a block's cells, the window of pixels that were read for it, these, and the scores."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A network ready to score blocks on a device at a precision.
@@ -129,8 +137,11 @@ class Scorer:
         side = max(1, BLOCK_PX // self.stride)
         return Lattice(cells.height, cells.width, side, side)
 
-    def block(self, pair: Pair, block: Block) -> NDArray[np.float32]:
-        """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's centre is not valid."""
+    def block(self, pair: Pair, block: Block, onlooker: Onlooker | None = None) -> NDArray[np.float32]:
+        """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's centre is not valid.
+
+        An onlooker is shown the block together with its pixels, while these are at hand.
+        """
         config = self.network.config
         if self._surely_empty(pair, block):
             return np.full(block.cells.shape, np.nan, np.float32)
@@ -143,7 +154,10 @@ class Scorer:
         valid = pixels.valid[np.ix_(centre_rows, centre_cols)]
         if not valid.any():
             return np.full(block.cells.shape, np.nan, np.float32)
-        return np.where(valid, self._scored(pixels, valid), np.float32(np.nan))
+        scores = np.where(valid, self._scored(pixels, valid), np.float32(np.nan))
+        if onlooker is not None:
+            onlooker(block, window, pixels, scores)
+        return scores
 
     def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return 1 - P(similar) for two images.
@@ -214,11 +228,12 @@ class Job:
 
     pair: Pair
     scorer: Scorer
+    onlooker: Onlooker | None = None
 
     def __call__(self, block: Block) -> Outcome:
         """Score a block; what cannot be decoded is an outcome, so that the blocks around it are not lost."""
         try:
-            return self.scorer.block(self.pair, block)
+            return self.scorer.block(self.pair, block, self.onlooker)
         except SceneUnreadableError as error:
             return error
 

@@ -1,8 +1,8 @@
 """What the pixels of both scenes show of a component: does it darken like a shadow, did something appear or vanish.
 
-Pixels are read in blocks, of those that hold a component large enough to become a polygon, and of each block the part
-around such components. They are summed up by cells, in whole numbers, so that neither the order nor the company in
-which components come matters.
+Pixels that were not noted while they were scored (:mod:`geosiam.vector.sightings`) are read in blocks, of those that
+hold a component large enough to become a polygon, and of each block the part around such components. They are summed up
+by cells, in whole numbers, so that neither the order nor the company in which components come matters.
 
 *Shadow.* A pixel darkens like a shadow where the after-scene has the same colour at a part of the brightness.
 
@@ -21,42 +21,29 @@ import numpy as np
 
 from geosiam.detection.hardware import default_workers
 from geosiam.errors import SceneUnreadableError
-from geosiam.imagery.grid import Window
 from geosiam.vector.columns import HINTS
 from geosiam.vector.field import cells_of
+from geosiam.vector.sightings import COLUMNS, COUNTS, ONE, REACH, SUMS, cell_sums, patches, pixels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from geosiam.imagery.grid import Window
     from geosiam.imagery.pair import PairBlock
     from geosiam.vector.components import ComponentBatch
     from geosiam.vector.field import ScoreField
+    from geosiam.vector.sightings import Sightings
 
-BLOCK_PX = 128
 _ERRAND_BLOCKS = 4  # along a side: what one thread looks at in one go is about a tile of a file, which it decodes alone
-REACH = 2
-"""Cells around a component that are its surroundings."""
-
-SHADE = 0.25, 0.85
-"""Share of the brightness that a shadow leaves."""
-
-SAME_HUE, DARK = 0.025, 0.06
-"""Largest difference of a channel's share in the brightness; brightness below which there is no telling."""
-
-CHANGED = 0.1
-"""Difference of a channel from which on a pixel has changed."""
 
 TELLING, LEAST_CONTRAST, LEAST_PIXELS = 2.0, 1.0, 12
 """How many times the contrast in one scene is that in the other, the least contrast, and the least number of pixels
 that changed and that did not, for a hint."""
 
-_ONE = 1 << 12  # fixed point
 _NOISE = 0.02  # contrast is measured against at least this spread of the surroundings
 _SLICE_CELLS = 1 << 16
-_COUNTS = ("valid", "shaded", "changed", "still")
-_SUMS = ("changed_before", "changed_after", "still_before", "still_after", "still_before_2", "still_after_2")
 
 
 class Reader(Protocol):
@@ -82,12 +69,22 @@ class PixelWitness:
         Whether the scenes have colours; without them nothing can be said about shadows.
     workers
         Number of threads; None: as many as there are processors.
+    sightings
+        What was noted when the cells were scored; only the others are looked at.
     """
 
     def __init__(
-        self, pair: Reader, stride: int, threshold: float, *, coloured: bool, workers: int | None = None
+        self,
+        pair: Reader,
+        stride: int,
+        threshold: float,
+        *,
+        coloured: bool,
+        workers: int | None = None,
+        sightings: Sightings | None = None,
     ) -> None:
         self._pair, self._stride, self._threshold, self._coloured = pair, stride, threshold, coloured
+        self._sightings = sightings
         self._workers = workers or default_workers()
         self._threads = ThreadPoolExecutor(self._workers, "geosiam-witness")
 
@@ -99,7 +96,7 @@ class PixelWitness:
 
     def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
         """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
-        sums = np.zeros((len(batch), len(_COUNTS) + 3 * len(_SUMS)), np.int64)
+        sums = np.zeros((len(batch), COLUMNS), np.int64)
         length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
         run_owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
         part = np.cumsum(length) // _SLICE_CELLS
@@ -124,52 +121,41 @@ class PixelWitness:
         inside = np.arange(len(whose)) < len(owner)
         for here, seen in self._seen(row, col):
             mine = inside[here]
-            seen[~mine, : _COUNTS.index("still")] = 0
-            seen[~mine, len(_COUNTS) : len(_COUNTS) + 6] = 0
+            seen[~mine, : COUNTS.index("still")] = 0
+            seen[~mine, len(COUNTS) : len(COUNTS) + 6] = 0
             np.add.at(sums, whose[here], seen)
 
     def _seen(
         self, row: NDArray[np.int64], col: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64]]]:
         """Yield which cells were looked at and what each shows, shape (cells, sums), in any order."""
-        side = max(1, BLOCK_PX // self._stride)
+        unknown = np.arange(len(row))
+        if self._sightings is not None:
+            known, shown = self._sightings.recall(row, col)
+            yield np.flatnonzero(known), shown
+            unknown = np.flatnonzero(~known)
+        row, col = row[unknown], col[unknown]
 
         def run(errand: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
-            blocks = (errand[here] for here in _alike(row[errand] // side, col[errand] // side))
-            return [(here, seen) for here in blocks if (seen := self._shown(row[here], col[here])) is not None]
+            found = []
+            for part, cells in patches(row[errand], col[errand], self._stride):
+                here = errand[part]
+                if (sums := self._look(cells)) is not None:
+                    found.append((unknown[here], sums[:, row[here] - cells.row_start, col[here] - cells.col_start].T))
+            return found
 
-        errands = iter(_alike(row // (side * _ERRAND_BLOCKS), col // (side * _ERRAND_BLOCKS)))
+        errands = (errand for errand, _ in patches(row, col, self._stride, _ERRAND_BLOCKS))
         waiting = deque(self._threads.submit(run, errand) for errand in islice(errands, 2 * self._workers))
         while waiting:
             yield from waiting.popleft().result()
             waiting.extend(self._threads.submit(run, errand) for errand in islice(errands, 1))
 
-    def _shown(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return what cells of a block show, shape (cells, sums)."""
-        top, left = int(row.min()), int(col.min())
-        cells = Window(top, int(row.max()) + 1, left, int(col.max()) + 1)
+    def _look(self, cells: Window) -> NDArray[np.int64] | None:
+        """Return what the cells of a window show, shape (sums, rows, cols); None where a scene cannot be read."""
         try:
-            return self._look(cells)[:, row - top, col - left].T
+            return cell_sums(self._pair.read(pixels_of(cells, self._stride)), self._stride)
         except SceneUnreadableError:
             return None  # where this is no error, there are no scores either: these are surroundings at most
-
-    def _look(self, cells: Window) -> NDArray[np.int64]:
-        """Return the sums over the pixels of each cell of a window, shape (sums, rows, cols)."""
-        s = self._stride
-        seen = self._pair.read(Window(cells.row_start * s, cells.row_stop * s, cells.col_start * s, cells.col_stop * s))
-        before, after, valid = seen.before, seen.after, seen.valid
-        changed = valid & (np.abs(after - before).max(axis=0) >= CHANGED)
-        still = valid & ~changed
-        one, other = (np.rint(scene * _ONE).astype(np.int32) for scene in (before, after))
-        layers = [valid, valid & _shaded(before, after), changed, still]
-        layers += [scene[channel] * changed for scene in (one, other) for channel in range(3)]
-        layers += [scene[channel] * still for scene in (one, other) for channel in range(3)]
-        squares = (np.rint(scene * scene * _ONE).astype(np.int32) for scene in (before, after))
-        layers += [square[channel] * still for square in squares for channel in range(3)]
-        height, width = cells.shape
-        # Down the columns first, where what is added lies side by side in memory.
-        rows = np.stack(layers).reshape(len(layers), height, s, width * s).sum(axis=2, dtype=np.int64)
-        return np.asarray(rows.reshape(len(layers), height, width, s).sum(axis=3), np.int64)
 
     def _shadow(self, sums: NDArray[np.int64]) -> NDArray[np.float64]:
         valid = sums[:, 0].astype(np.float64)
@@ -177,13 +163,6 @@ class PixelWitness:
             return np.full(len(sums), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(valid > 0, sums[:, 1] / valid, np.nan)
-
-
-def _alike(row: NDArray[np.int64], col: NDArray[np.int64]) -> list[NDArray[np.intp]]:
-    """Return the places of equal pairs of numbers, one array for each pair, in raster order."""
-    key = row * (int(col.max()) + 1) + col
-    order = np.argsort(key, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
 
 
 def _around(
@@ -203,19 +182,10 @@ def _around(
     return whose[weak], row[weak], col[weak]
 
 
-def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which pixels darken like a shadow: float32 (3, rows, cols) to bool (rows, cols)."""
-    light, left = before.mean(axis=0), after.mean(axis=0)
-    low, high = SHADE
-    darker = (light >= DARK) & (left >= low * light) & (left <= high * light)
-    hue = np.abs(before / np.maximum(3 * light, 1e-6) - after / np.maximum(3 * left, 1e-6)).max(axis=0)
-    return np.asarray(darker & (hue <= SAME_HUE), np.bool_)
-
-
 def contrasts(sums: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how much the changed pixels stand out from the others in the before- and the after-scene, shape (n,)."""
-    changed, still = (np.maximum(sums[:, _COUNTS.index(name), None], 1) for name in ("changed", "still"))
-    values = {name: sums[:, len(_COUNTS) + 3 * i :][:, :3] / _ONE for i, name in enumerate(_SUMS)}
+    changed, still = (np.maximum(sums[:, COUNTS.index(name), None], 1) for name in ("changed", "still"))
+    values = {name: sums[:, len(COUNTS) + 3 * i :][:, :3] / ONE for i, name in enumerate(SUMS)}
     found = []
     for scene in ("before", "after"):
         mean = values[f"still_{scene}"] / still
@@ -227,7 +197,7 @@ def contrasts(sums: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 def _hints(sums: NDArray[np.int64]) -> NDArray[np.object_]:
     before, after = contrasts(sums)
-    enough = (sums[:, _COUNTS.index("changed")] >= LEAST_PIXELS) & (sums[:, _COUNTS.index("still")] >= LEAST_PIXELS)
+    enough = (sums[:, COUNTS.index("changed")] >= LEAST_PIXELS) & (sums[:, COUNTS.index("still")] >= LEAST_PIXELS)
     hints = np.full(len(sums), None, dtype=object)
     appeared, vanished = HINTS
     hints[enough & (after >= LEAST_CONTRAST) & (after >= TELLING * before)] = appeared

@@ -1,0 +1,207 @@
+"""What the pixels of cells show, noted while these pixels are decoded anyway.
+
+The evidence for a polygon is in the pixels of its cells and of those around them. When the polygons are known, these
+pixels are long gone, and decoding them once more takes as long as decoding all tiles of the scenes that hold a polygon.
+So the cells that may be asked for are noted while they are scored. What is noted are whole numbers that depend on the
+cell alone: whoever looks at a cell again finds the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from geosiam.imagery.grid import Window
+from geosiam.imagery.pair import StoredBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Block
+    from geosiam.imagery.pair import PairBlock
+
+REACH = 2
+"""Cells around a component that are its surroundings."""
+
+SHADE = 0.25, 0.85
+"""Share of the brightness that a shadow leaves."""
+
+SAME_HUE, DARK = 0.025, 0.06
+"""Largest difference of a channel's share in the brightness; brightness below which there is no telling."""
+
+CHANGED = 0.1
+"""Difference of a channel from which on a pixel has changed."""
+
+COUNTS = ("valid", "shaded", "changed", "still")
+SUMS = ("changed_before", "changed_after", "still_before", "still_after", "still_before_2", "still_after_2")
+COLUMNS = len(COUNTS) + 3 * len(SUMS)
+"""How many numbers say what a cell shows: pixels of each kind in :data:`COUNTS`, sums of three channels in `SUMS`."""
+
+ONE = 1 << 12
+"""A channel's largest value in the sums, which are whole numbers so that their order does not matter."""
+
+BLOCK_PX = 128
+"""Side of what is looked at in one go."""
+
+_MOST_CELLS = 1 << 17  # noted: 12 MB
+_ROUNDING = 0.5 / 254  # what the score raster may add to a score
+
+
+class Sightings:
+    """Notes what the pixels of cells with high scores, and of those around them, show.
+
+    Threads may note at the same time. The memory is bounded: what is not noted has to be looked at again.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of cells of the scene.
+    stride
+        Pixels along a cell's side.
+    least
+        Score from which on a cell may become part of a polygon.
+    most_cells
+        Number of cells that are noted at most.
+    """
+
+    def __init__(self, shape: tuple[int, int], stride: int, least: float, most_cells: int = _MOST_CELLS) -> None:
+        self._shape, self._stride, self._room = shape, stride, most_cells
+        self._least = least - _ROUNDING
+        self._lock = threading.Lock()
+        self._notes: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+
+    def note(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32]) -> None:
+        """Note what has been scored.
+
+        Parameters
+        ----------
+        block
+            The cells.
+        window
+            The pixels of the scene that were read for them.
+        pixels
+            These.
+        scores
+            float32 of the block's shape, NaN = none.
+        """
+        high = scores >= self._least
+        if not high.any():
+            return
+        seen = self._within(window)
+        row, col = np.nonzero(_grown(high, block.cells, seen))
+        row, col = row + seen.row_start, col + seen.col_start
+        if self._claim(len(row)):
+            sums = np.empty((len(row), COLUMNS), np.int32)
+            for here, cells in patches(row, col, self._stride):
+                place = pixels_of(cells, self._stride).relative_to(window).slices
+                shown = cell_sums(_part(pixels, *place), self._stride)
+                sums[here] = shown[:, row[here] - cells.row_start, col[here] - cells.col_start].T
+            with self._lock:
+                self._notes.append((self._key(row, col), sums))
+
+    def _within(self, window: Window) -> Window:
+        """Return the cells of the scene whose pixels are all in a window."""
+        s, (height, width) = self._stride, self._shape
+        return Window(
+            max(0, -(-window.row_start // s)),
+            min(height, window.row_stop // s),
+            max(0, -(-window.col_start // s)),
+            min(width, window.col_stop // s),
+        )
+
+    def _claim(self, cells: int) -> bool:
+        with self._lock:
+            if cells > self._room:
+                return False
+            self._room -= cells
+            return True
+
+    def _key(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
+        return row.astype(np.int64) * self._shape[1] + col
+
+    def recall(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which of some cells were noted, bool (n,), and what these show, shape (noted, :data:`COLUMNS`)."""
+        noted, sums = self._sorted()
+        key = self._key(row, col)
+        place = np.searchsorted(noted, key)
+        known = np.zeros(len(key), bool)
+        inside = place < len(noted)
+        known[inside] = noted[place[inside]] == key[inside]
+        return known, sums[place[known]].astype(np.int64)
+
+    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        with self._lock:
+            if len(self._notes) != 1:
+                keys = [keys for keys, _ in self._notes] or [np.empty(0, np.int64)]
+                sums = [sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)]
+                key, first = np.unique(np.concatenate(keys), return_index=True)
+                self._notes = [(key, np.concatenate(sums)[first])]
+            return self._notes[0]
+
+
+def pixels_of(cells: Window, stride: int) -> Window:
+    """Return the pixels of a window of cells."""
+    return Window(*(stride * end for end in (cells.row_start, cells.row_stop, cells.col_start, cells.col_stop)))
+
+
+def patches(
+    row: NDArray[np.int64], col: NDArray[np.int64], stride: int, blocks: int = 1
+) -> Iterator[tuple[NDArray[np.intp], Window]]:
+    """Sort cells by where they lie, in patches so many times :data:`BLOCK_PX` wide.
+
+    Yields
+    ------
+    places of the cells of a patch among those given, and the smallest window of cells that holds these
+    """
+    side = max(1, BLOCK_PX // stride) * blocks
+    down, across = row // side, col // side
+    key = down * (int(across.max(initial=0)) + 1) + across
+    order = np.argsort(key, kind="stable")
+    for here in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+        if len(here):
+            yield here, Window(
+                int(row[here].min()), int(row[here].max()) + 1, int(col[here].min()), int(col[here].max()) + 1
+            )
+
+
+def cell_sums(seen: PairBlock, stride: int) -> NDArray[np.int64]:
+    """Return what each cell of a block shows: shape (:data:`COLUMNS`, rows, cols), summed over its pixels."""
+    before, after, valid = seen.before, seen.after, seen.valid
+    changed = valid & (np.abs(after - before).max(axis=0) >= CHANGED)
+    still = valid & ~changed
+    one, other = (np.rint(scene * ONE).astype(np.int32) for scene in (before, after))
+    layers = [valid, valid & _shaded(before, after), changed, still]
+    layers += [scene[channel] * changed for scene in (one, other) for channel in range(3)]
+    layers += [scene[channel] * still for scene in (one, other) for channel in range(3)]
+    squares = (np.rint(scene * scene * ONE).astype(np.int32) for scene in (before, after))
+    layers += [square[channel] * still for square in squares for channel in range(3)]
+    height, width = (side // stride for side in valid.shape)
+    # Down the columns first, where what is added lies side by side in memory.
+    rows = np.stack(layers).reshape(len(layers), height, stride, width * stride).sum(axis=2, dtype=np.int64)
+    return np.asarray(rows.reshape(len(layers), height, width, stride).sum(axis=3), np.int64)
+
+
+def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which pixels darken like a shadow: float32 (3, rows, cols) to bool (rows, cols)."""
+    light, left = before.mean(axis=0), after.mean(axis=0)
+    low, high = SHADE
+    darker = (light >= DARK) & (left >= low * light) & (left <= high * light)
+    hue = np.abs(before / np.maximum(3 * light, 1e-6) - after / np.maximum(3 * left, 1e-6)).max(axis=0)
+    return np.asarray(darker & (hue <= SAME_HUE), np.bool_)
+
+
+def _grown(high: NDArray[np.bool_], cells: Window, seen: Window) -> NDArray[np.bool_]:
+    """Return which of the cells seen are such cells of a block or around one: bool, of the shape of `seen`."""
+    marked = np.zeros(seen.shape, bool)
+    marked[cells.relative_to(seen).slices] = high
+    return np.asarray(binary_dilation(marked, np.ones((2 * REACH + 1,) * 2, bool)), np.bool_)
+
+
+def _part(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:
+    before, after = pixels.before[:, rows, cols], pixels.after[:, rows, cols]
+    return StoredBlock(before, after, pixels.valid[rows, cols], pixels.transfers).comparable()
