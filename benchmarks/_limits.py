@@ -17,10 +17,10 @@ import numpy as np
 import rasterio
 import torch
 
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import FORWARD_PX, Scorer
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.network.weights import load_model
+from geosiam.processors import default_workers
 
 SECONDS = 6.0
 

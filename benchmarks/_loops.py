@@ -23,8 +23,8 @@ import torch
 from rasterio.windows import Window
 from torch.utils.data import DataLoader, Dataset
 
-from geosiam.detection.hardware import default_workers
 from geosiam.network.weights import load_model
+from geosiam.processors import default_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

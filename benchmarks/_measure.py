@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import rasterio.shutil
 import torch
 
-from geosiam.detection.hardware import default_workers, multiplies_bf16
+from geosiam.detection.hardware import multiplies_bf16
+from geosiam.processors import default_workers
 from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import Scorer
 from geosiam.imagery.pair import open_pair
 from geosiam.memory import keep_freed_memory
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
+from geosiam.processors import default_workers
 from geosiam.survey.api import SurveyOptions, run_survey
 from geosiam.survey.pairs import SurveyPair, SurveyPlan
 from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles

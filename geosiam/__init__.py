@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geosiam.network.weights import Model, ModelCard, available_models, load_model
-    from geosiam.pipeline import DetectOptions, DetectResult, detect, preflight, score, vectorize
+    from geosiam.pipeline import DetectOptions, DetectResult, detect, score, vectorize
+    from geosiam.preflight import preflight
     from geosiam.training.api import TrainingOptions, TrainingResult, train
 
 __version__ = version("geosiam")
@@ -24,7 +25,7 @@ _HOMES = {
     "available_models": "geosiam.network.weights",
     "detect": "geosiam.pipeline",
     "load_model": "geosiam.network.weights",
-    "preflight": "geosiam.pipeline",
+    "preflight": "geosiam.preflight",
     "score": "geosiam.pipeline",
     "train": "geosiam.training.api",
     "vectorize": "geosiam.pipeline",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError
-from geosiam.network.weights import DEFAULT_MODEL
+from geosiam.network.default import DEFAULT_MODEL
 from geosiam.vector.options import PolygonOptions
 
 if TYPE_CHECKING:

@@ -10,33 +10,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from geosiam.detection.cluster import connected
-from geosiam.detection.execution import stream_scores
 from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_writer import ScoreRasterWriter
-from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.detection.threshold import threshold_of_pair
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
-from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
-from geosiam.preflight import preflight
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
+from geosiam.startup import imported_meanwhile
+from geosiam.vector.formats import check_target
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces, vectorize
 from geosiam.vector.sightings import Sightings
 from geosiam.vector.witness import PixelWitness
-from geosiam.vector.writer import check_target, write_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import xarray
 
+    from geosiam.detection.scoring import Scorer
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
     from geosiam.imagery.pair import Scene, ScenePair
@@ -52,12 +49,14 @@ __all__ = [
     "ScoreResult",
     "VectorizeResult",
     "detect",
-    "preflight",
     "score",
     "score_to_raster",
     "vectorize",
     "vectorize_raster",
 ]
+
+_SLOW = "geosiam.detection.execution", "geosiam.vector.writer"
+"""What takes long to import: the first is needed when the scenes are open, the second when all is scored."""
 
 
 @dataclass(frozen=True)
@@ -238,14 +237,18 @@ def _scored(
     With `sighting`, what the pixels of likely polygons show is noted on the way.
     """
     _spare_inputs(output, before, after)
-    model = load_model(options.model)
-    scorer = _scorer(model, options)
     holes: list[Hole] = []
 
     def leave_out(block: Block, error: SceneUnreadableError) -> None:
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
-    with connected(options.scheduler) as client, open_pair(before, after, **options.of_pair()) as pair:
+    with imported_meanwhile(*_SLOW), open_pair(before, after, **options.of_pair()) as pair:
+        from geosiam.detection.cluster import connected  # noqa: PLC0415 - PyTorch has had the time of opening to load
+        from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - likewise
+        from geosiam.network.weights import load_model  # noqa: PLC0415 - likewise
+
+        model = load_model(options.model)
+        scorer = _scorer(model, options)
         record = provenance(pair, model, scorer, options)
         raster = ScoreRasterWriter(
             output,
@@ -260,7 +263,7 @@ def _scored(
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
             sightings = Sightings(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least)
-        with raster:
+        with connected(options.scheduler) as client, raster:
             stream = stream_scores(
                 pair,
                 scorer,
@@ -281,6 +284,8 @@ def _scored(
 
 def _scorer(model: Model, options: DetectOptions) -> Scorer:
     """Make the scorer; on a cluster it is the workers that have the device."""
+    from geosiam.detection.scoring import Scorer  # noqa: PLC0415 - brings PyTorch
+
     elsewhere = options.scheduler is not None
     return Scorer.of_model(model, device=options.device, precision=options.precision, elsewhere=elsewhere)
 
@@ -327,6 +332,8 @@ def _cut(
     raster: ScoreRaster, output: str | Path, options: PolygonOptions, witness: Witness | None = None
 ) -> VectorizeResult:
     """Make polygons of a score raster; a witness, where the scenes are at hand, says what their pixels show."""
+    from geosiam.vector.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
+
     record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
     pieces = polygon_pieces(raster, options, origin(record, raster.tags), witness)
     count = write_polygons(pieces, output, provenance={**record, **asdict(options)})
@@ -350,6 +357,9 @@ def score(
     """
     import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
     import xarray  # noqa: PLC0415 - likewise
+
+    from geosiam.detection.scoring import Scorer, lazy_scores  # noqa: PLC0415 - likewise
+    from geosiam.network.weights import load_model  # noqa: PLC0415 - likewise
 
     model = load_model(options.model)
     scorer = Scorer.of_model(model, device=options.device, precision=options.precision)

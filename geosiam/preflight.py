@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX, Job, Scorer
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
+from geosiam.processors import default_workers
 
 if TYPE_CHECKING:
     from geosiam.imagery.pair import Scene, ScenePair

@@ -8,12 +8,8 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from geosiam import __version__
-from geosiam.detection.hardware import precision_name
 from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG
-from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX
 from geosiam.vector.polygons import Origin
 
 if TYPE_CHECKING:
@@ -31,6 +27,8 @@ _DECISIONS = (
 
 def provenance(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, Any]:
     """Return everything that says how a result came about, as JSON can hold it."""
+    from geosiam.detection.hardware import precision_name  # noqa: PLC0415 - brings PyTorch, which a scorer has brought
+
     return {
         "geosiam_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,6 +68,11 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
     Two runs that differ in nothing here have the same scores to the bit, so one may go on where the other stopped.
     Who does the work, and what becomes of the scores, is not part of it.
     """
+    import torch  # noqa: PLC0415 - slow to import, and a scorer has done so already
+
+    from geosiam.detection.hardware import precision_name  # noqa: PLC0415 - likewise
+    from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
+
     report = pair.report().to_dict()
     area = pair.valid_area
     return {

@@ -30,3 +30,7 @@ def test_the_package_alone_is_light() -> None:
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
 def test_help_loads_nothing_heavy(args: list[str]) -> None:
     assert loaded_by(f"from geosiam_cli.main import main\nassert main({args!r}) == 0") == set()
+
+
+def test_opening_scenes_waits_for_no_library_that_only_scoring_needs() -> None:
+    assert not loaded_by("import geosiam.pipeline") & {"dask", "geopandas", "torch", "xarray"}

@@ -13,9 +13,9 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from geosiam.detection.cluster import stream_on_cluster
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import Job
 from geosiam.errors import OptionError, SceneUnreadableError
+from geosiam.processors import default_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -1,8 +1,6 @@
-"""What this machine computes with: device, precision, processors."""
+"""What this machine computes with: device and precision."""
 
 from __future__ import annotations
-
-import os
 
 import torch
 
@@ -78,8 +76,3 @@ def multiplies_bf16() -> bool:
     # The public torch.cpu.get_capabilities() is younger than the oldest PyTorch that will do.
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check is not None and check() for check in checks)
-
-
-def default_workers() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

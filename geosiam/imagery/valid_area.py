@@ -9,7 +9,6 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
@@ -106,6 +105,7 @@ class ValidArea:
 def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
     """Return the polygons of a vector file that enclose anything."""
     import geopandas  # noqa: PLC0415 - slow to import, and most pairs come without an area
+    from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
 
     try:
         frame = geopandas.read_file(path)

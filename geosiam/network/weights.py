@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
 from geosiam.files import check_place, is_there
+from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-DEFAULT_MODEL = "survey"
 _CARD = "geosiam_model_card"
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import tostring
 
-import pyogrio
 from affine import Affine
 
 from geosiam.detection.raster import ScoreRaster
@@ -125,6 +124,8 @@ def _polygon_layers(path: Path, threshold: float, folder: Path) -> list[MapLayer
 
 
 def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: str) -> MapLayer:
+    import pyogrio  # noqa: PLC0415 - slow to import, and most runs make no project
+
     facts = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
     bounds = facts["total_bounds"]
     extent = None if bounds is None else (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3]))

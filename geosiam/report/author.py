@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.raster import ScoreRaster
 from geosiam.errors import GeosiamError
+from geosiam.processors import default_workers
 from geosiam.report.content import Card, Overview, PairContent
 from geosiam.report.encoding import scores_png, webp
 from geosiam.report.pictures import PairPictures

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.lock import FileLock
 from geosiam.errors import OptionError, OutputError
 from geosiam.options import DetectOptions
+from geosiam.processors import default_workers
 from geosiam.survey.budget import Budget, memory_available, parse_memory
 from geosiam.survey.collect import collect
 from geosiam.survey.engage import cost_of, engaged

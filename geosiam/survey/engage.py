@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from geosiam.detection.cluster import connected
-from geosiam.detection.hardware import default_workers
 from geosiam.detection.scoring import BLOCK_PX, Scorer
 from geosiam.network.weights import load_model
 from geosiam.preflight import estimated_memory, seconds_per_pixel
+from geosiam.processors import default_workers
 from geosiam.survey.budget import Cost
 from geosiam.survey.crew import LocalCrew
 from geosiam.survey.dask_crew import DaskCrew, check_shared

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from geosiam import __version__
 from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
+from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_grow, grown
-from geosiam.network.weights import DEFAULT_MODEL, ModelCard, load_model, save_model
+from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.calibration import calibration_error, cool, fit_temperature
 from geosiam.training.generated import FEW, GENERATED, SOME
 from geosiam.training.ingredients import gathered, ingredients, named_anomaly

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
+import pyarrow as pa
 import shapely
 from affine import Affine
 
 from geosiam.imagery.grid import Grid
 from geosiam.vector.areas import CellAreas
+from geosiam.vector.columns import GEOMETRY
 from geosiam.vector.components import component_batches
 from geosiam.vector.outlines import trace
 
@@ -27,6 +28,18 @@ FOOTPRINT_COLUMNS = {
     "looked_at_m2": "Area of the cells with a score in square metres, counted in the grid of this outline",
     "accuracy_px": "Side of the squares that the outline is made of, in pixels of the before-scene: it is that exact",
 }
+
+FOOTPRINT_SCHEMA = pa.schema(
+    [
+        ("before", pa.string()),
+        ("after", pa.string()),
+        ("created", pa.string()),
+        ("looked_at_m2", pa.float64()),
+        ("accuracy_px", pa.int64()),
+        (GEOMETRY, pa.binary()),
+    ]
+)
+"""The columns with their types, and the outline as WKB."""
 
 
 class Footprint:
@@ -61,7 +74,7 @@ class Footprint:
         cells = sides[0][:, None] * sides[1][None, :]
         return 2 * self._scored >= cells
 
-    def frame(self, stride: int, origin: dict[str, str | None]) -> geopandas.GeoDataFrame:
+    def table(self, stride: int, origin: dict[str, str | None]) -> pa.Table:
         """Return the outline as a table of one row, or of none where nothing has a score.
 
         Parameters
@@ -81,8 +94,6 @@ class Footprint:
             for outline in trace(batch).placed(transform, extent).geometries():
                 polygons.extend(outline.geoms)
             area += float(areas.of(batch).sum())
-        row = {**origin, "looked_at_m2": area, "accuracy_px": self.factor * stride}
-        rows = [row] if polygons else []
-        geometry = [shapely.MultiPolygon(polygons)] if polygons else []
-        frame = geopandas.GeoDataFrame(rows, columns=list(FOOTPRINT_COLUMNS), geometry=geometry, crs=grid.crs)
-        return frame.astype({"looked_at_m2": "float64", "accuracy_px": "int64"})
+        outline = shapely.to_wkb(shapely.MultiPolygon(polygons))
+        row = {**origin, "looked_at_m2": area, "accuracy_px": self.factor * stride, GEOMETRY: outline}
+        return pa.Table.from_pylist([row] if polygons else [], schema=FOOTPRINT_SCHEMA)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyogrio
+from pyogrio.raw import write_arrow
 
+from geosiam.vector.columns import GEOMETRY
 from geosiam.vector.footprint import FOOTPRINT_COLUMNS
 from geosiam.vector.style import footprint_qml, polygon_qml, polygon_sld
 
@@ -23,17 +26,19 @@ FOOTPRINT_LAYER = "footprint"
 RUN_COLUMNS = ("created", "geosiam_version", "inputs", "fingerprints", "model", "options", "threshold")
 
 
-def add_footprint(footprint: geopandas.GeoDataFrame, path: Path) -> None:
-    """Add the layer of what was looked at to a GeoPackage."""
-    pyogrio.write_dataframe(
-        footprint,
-        path,
-        layer=FOOTPRINT_LAYER,
-        driver="GPKG",
-        geometry_type="MultiPolygon",
-        append=True,
-        layer_options={"GEOMETRY_NAME": "geom", "DESCRIPTION": "What was looked at: cells that have a score"},
-    )
+def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: Path, crs: str) -> None:
+    """Add the layer of what was looked at to a GeoPackage: a table in a CRS, in either form."""
+    where: dict[str, Any] = {
+        "layer": FOOTPRINT_LAYER,
+        "driver": "GPKG",
+        "geometry_type": "MultiPolygon",
+        "append": True,
+        "layer_options": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "What was looked at: cells that have a score"},
+    }
+    if isinstance(footprint, pa.Table):
+        write_arrow(footprint, path, geometry_name=GEOMETRY, crs=crs, **where)
+    else:
+        pyogrio.write_dataframe(footprint, path, **where)
 
 
 def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str]) -> None:

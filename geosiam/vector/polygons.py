@@ -7,9 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import geopandas
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import shapely
 
@@ -27,6 +25,7 @@ from geosiam.vector.smoothing import smoothed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import geopandas
     import xarray as xr
     from numpy.typing import NDArray
     from rasterio.crs import CRS
@@ -84,10 +83,10 @@ class PolygonPieces:
         """Take all pieces and return them as one table."""
         return to_frame(pa.concat_tables([SCHEMA.empty_table(), *self.tables]), self.crs)
 
-    def footprint_frame(self) -> geopandas.GeoDataFrame:
+    def footprint_table(self) -> pa.Table:
         """Return the outline of what was looked at, after the last piece has been taken."""
         origin = {name: value for name, value in asdict(self.origin).items() if name != "shift_px"}
-        return self.footprint.frame(self.stride, origin)
+        return self.footprint.table(self.stride, origin)
 
 
 def vectorize(
@@ -234,6 +233,9 @@ def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN4
 
 def to_frame(table: pa.Table, crs: CRS) -> geopandas.GeoDataFrame:
     """Return a piece of the table for geopandas."""
+    import geopandas  # noqa: PLC0415 - slow to import, and a file is written without
+    import pandas as pd  # noqa: PLC0415 - likewise
+
     columns = {}
     for name in COLUMNS:
         column = table[name]

@@ -164,8 +164,9 @@ def patches(
     order = np.argsort(key, kind="stable")
     for here in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
         if len(here):
-            yield here, Window(
-                int(row[here].min()), int(row[here].max()) + 1, int(col[here].min()), int(col[here].max()) + 1
+            yield (
+                here,
+                Window(int(row[here].min()), int(row[here].max()) + 1, int(col[here].min()), int(col[here].max()) + 1),
             )
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from geosiam.detection.hardware import default_workers
 from geosiam.errors import SceneUnreadableError
+from geosiam.processors import default_workers
 from geosiam.vector.columns import HINTS
 from geosiam.vector.field import cells_of
 from geosiam.vector.sightings import COLUMNS, COUNTS, ONE, REACH, SUMS, cell_sums, patches, pixels_of

@@ -24,9 +24,9 @@ import shapely
 from pyogrio.raw import write_arrow
 
 from geosiam.detection.lock import FileLock
-from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import check_place
+from geosiam.errors import GeosiamError, OutputError
 from geosiam.vector.columns import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
+from geosiam.vector.formats import FORMATS, check_target
 from geosiam.vector.geopackage import LAYER, add_footprint, describe
 from geosiam.vector.polygons import PolygonPieces
 
@@ -34,15 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-    from rasterio.crs import CRS
 
-FORMATS = {
-    ".gpkg": "GPKG",
-    ".geojson": "GeoJSON",
-    ".fgb": "FlatGeobuf",
-    ".shp": "ESRI Shapefile",
-    ".parquet": "Parquet",
-}
 _LAYER_OPTIONS = {
     ".gpkg": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Anomalies between two scenes"},
     ".geojson": {"RFC7946": "YES", "COORDINATE_PRECISION": "9"},  # the usual 7 digits are a centimetre
@@ -108,29 +100,12 @@ def write_polygons(
                 raise stream.failure from None
             raise
         if partial.suffix.lower() == ".gpkg":
-            looked_at = polygons.footprint_frame() if isinstance(polygons, PolygonPieces) else footprint
+            looked_at = polygons.footprint_table() if isinstance(polygons, PolygonPieces) else footprint
             if looked_at is not None:
                 with _bulk_loading():
-                    add_footprint(looked_at, partial)
+                    add_footprint(looked_at, partial, _named(stream.crs))
             describe(partial, record, now, {**(more_columns or {}), **COLUMNS})
     return stream.count
-
-
-def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that cannot be written to, before any work is done.
-
-    Raises
-    ------
-    OptionError
-        The suffix names no format known here.
-    OutputError
-        The folder does not exist, or the name is too long.
-    """
-    target = Path(path)
-    suffix = target.suffix.lower()
-    if suffix not in FORMATS:
-        raise OptionError(target, f"has the suffix {suffix!r}", f"use one of {', '.join(FORMATS)}")
-    check_place(target)
 
 
 class _Counted:
@@ -143,7 +118,7 @@ class _Counted:
             self.schema, self._tables = table.schema, iter([table])
         else:
             self._tables = polygons.tables
-        self.crs: CRS | pyproj.CRS = polygons.crs
+        self.crs = pyproj.CRS.from_user_input(polygons.crs)
         self.count = 0
         self.failure: BaseException | None = None
 
@@ -179,14 +154,12 @@ def _as_multipolygons(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
 
 def _write(stream: _Counted, path: Path) -> None:
     suffix = path.suffix.lower()
-    crs = pyproj.CRS.from_user_input(stream.crs)
     if suffix == ".parquet":
-        _write_parquet(stream, path, crs)
+        _write_parquet(stream, path, stream.crs)
         return
     reader = pa.RecordBatchReader.from_batches(stream.schema, stream.batches())
     if suffix == ".shp":
         reader = _renamed(reader, stream.schema)
-    epsg = crs.to_epsg()
     with _bulk_loading():
         write_arrow(
             reader,
@@ -196,10 +169,16 @@ def _write(stream: _Counted, path: Path) -> None:
             geometry_name=GEOMETRY,
             # A shapefile makes no difference between polygons and multipolygons.
             geometry_type="Polygon" if suffix == ".shp" else "MultiPolygon",
-            crs=crs.to_wkt("WKT1_GDAL") if epsg is None else f"EPSG:{epsg}",
+            crs=_named(stream.crs),
             dataset_options={"VERSION": "1.2"} if suffix == ".gpkg" else {},  # 1.4, the default, makes QGIS 3.22 warn
             layer_options=_LAYER_OPTIONS.get(suffix, {}),
         )
+
+
+def _named(crs: pyproj.CRS) -> str:
+    """Return a CRS as GDAL takes it."""
+    epsg = crs.to_epsg()
+    return str(crs.to_wkt("WKT1_GDAL")) if epsg is None else f"EPSG:{epsg}"
 
 
 def _renamed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:

@@ -110,7 +110,8 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     preflight = Library({"blocks": 4, "warnings": []})
-    stand_in("geosiam.pipeline", DetectOptions=dict, preflight=preflight)
+    stand_in("geosiam.options", DetectOptions=dict)
+    stand_in("geosiam.preflight", preflight=preflight)
 
     assert main(["info", "a.tif", "b.tif", "--model", "paper", "--json"]) == 0
     assert (preflight.args, preflight.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})

@@ -3,13 +3,12 @@
 import sys
 import time
 
-from geosiam import pipeline
-from geosiam.detection import raster_writer, scoring
+from geosiam.detection import execution, raster_writer, scoring
 from geosiam_cli.main import main
 
 scoring.BLOCK_PX = 64
 raster_writer.FLUSH_SECONDS = 0.1
-stream = pipeline.stream_scores
+stream = execution.stream_scores
 
 
 def slowly(*args, **keywords):
@@ -19,5 +18,5 @@ def slowly(*args, **keywords):
         yield block
 
 
-pipeline.stream_scores = slowly
+execution.stream_scores = slowly
 sys.exit(main())

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from geosiam.pipeline import detect, preflight, vectorize_raster
+from geosiam.pipeline import detect, vectorize_raster
+from geosiam.preflight import preflight
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:

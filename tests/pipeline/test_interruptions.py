@@ -247,7 +247,7 @@ def test_an_interruption_of_the_vectorising_costs_no_scoring(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("geosiam.pipeline.write_polygons", interrupt)
+        patch.setattr("geosiam.vector.writer.write_polygons", interrupt)
         with pytest.raises(KeyboardInterrupt):
             detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
     monkeypatch.setattr(Scorer, "block", interrupt)

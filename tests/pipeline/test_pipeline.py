@@ -18,9 +18,11 @@ from geosiam.detection.working_raster import decode
 from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundError, SceneRefusedError
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
-from geosiam.imagery.pair import open_pair
-from geosiam.network.weights import DEFAULT_MODEL, load_model
-from geosiam.pipeline import DetectOptions, detect, preflight, score, score_to_raster, vectorize_raster
+from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network.weights import load_model
+from geosiam.pipeline import DetectOptions, detect, score, score_to_raster, vectorize_raster
+from geosiam.preflight import preflight
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
 STRIDE = load_model().card.stride
@@ -261,3 +263,17 @@ def test_real_pairs(data_dir: Path, tmp_path: Path, before: str, after: str) -> 
         grid.transform, *polygons.representative_point().get_coordinates().T.to_numpy()
     )
     assert valid[np.clip(rows, 0, grid.height - 1), np.clip(cols, 0, grid.width - 1)].mean() > 0.95
+
+
+def test_pixels_are_decoded_for_the_scores_alone(
+    scenes: SurveyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evidence for polygons is noted on the way."""
+
+    def again(*_: object) -> None:
+        pytest.fail("a block was read a second time")
+
+    monkeypatch.setattr(ScenePair, "read", again)
+    found = detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
+    assert found.count
+    assert geopandas.read_file(found.polygons_path, layer="anomalies").shadow_fraction.notna().all()

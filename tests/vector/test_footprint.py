@@ -1,5 +1,6 @@
 """The footprint: the cells that have a score, whatever strips they come in; in squares where there are too many."""
 
+import geopandas
 import numpy as np
 import pytest
 import shapely
@@ -22,7 +23,8 @@ def looked_at(scores, height=1000, extent=None, stride=1):
     pieces = polygon_pieces(Cells(scores, height, extent, stride), PolygonOptions(0.5))
     for _ in pieces.tables:
         pass
-    return pieces.footprint_frame()
+    table = pieces.footprint_table().to_pandas()
+    return geopandas.GeoDataFrame(table.assign(geometry=shapely.from_wkb(table["geometry"])), crs=pieces.crs)
 
 
 def cells_of(mask, side=1):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geosiam.vector.columns import COLUMNS, REVIEWS, SHAPEFILE_NAMES
 from geosiam.vector.footprint import FOOTPRINT_COLUMNS
-from geosiam.vector.writer import FORMATS
+from geosiam.vector.formats import FORMATS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "polygons.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

@@ -155,7 +155,7 @@ def test_neither_strips_nor_company_matter(seed, height):
 
 
 def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
-    monkeypatch.setattr("geosiam.vector.witness.BLOCK_PX", 64)
+    monkeypatch.setattr("geosiam.vector.sightings.BLOCK_PX", 64)
     unreadable = np.zeros((100, 120), bool)
     unreadable[64:72] = True  # block rows 0-15 end at row 63 of pixels
     assert told(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")

@@ -1,0 +1,3 @@
+"""The weights that are used where none are named."""
+
+DEFAULT_MODEL = "survey"

@@ -1,0 +1,37 @@
+"""The formats that polygons can be written in; what can be said of a target before there is anything to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosiam.errors import OptionError
+from geosiam.files import check_place
+
+if TYPE_CHECKING:
+    import os
+
+FORMATS = {
+    ".gpkg": "GPKG",
+    ".geojson": "GeoJSON",
+    ".fgb": "FlatGeobuf",
+    ".shp": "ESRI Shapefile",
+    ".parquet": "Parquet",
+}
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that cannot be written to, before any work is done.
+
+    Raises
+    ------
+    OptionError
+        The suffix names no format known here.
+    OutputError
+        The folder does not exist, or the name is too long.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in FORMATS:
+        raise OptionError(target, f"has the suffix {suffix!r}", f"use one of {', '.join(FORMATS)}")
+    check_place(target)

@@ -1,0 +1,125 @@
+"""What is noted while blocks are scored is what a look at the cells finds afterwards."""
+
+import numpy as np
+import pytest
+from array_cells import Cells
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geosiam.imagery.grid import Halo, Lattice, Window, reflected
+from geosiam.imagery.pair import StoredBlock
+from geosiam.imagery.transfer import identity
+from geosiam.vector.options import PolygonOptions
+from geosiam.vector.polygons import polygon_pieces
+from geosiam.vector.sightings import COLUMNS, REACH, Sightings, cell_sums, pixels_of
+from geosiam.vector.witness import PixelWitness
+
+STRIDE = 4
+CELLS = (23, 31)
+SHAPE = (90, 122)  # in pixels: the last cells are partial
+HALO = Halo(3 * STRIDE, 3 * STRIDE + 1)
+
+
+class Scenes:
+    """Noise that differs here and there; counts the pixels that are read."""
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self.before = np.float32(rng.random((3, *SHAPE)))
+        self.after = np.where(rng.random(SHAPE) < 0.5, self.before, np.float32(rng.random((3, *SHAPE))))
+        self.valid = rng.random(SHAPE) < 0.9
+        self.pixels_read = 0
+
+    def stored(self, window):
+        rows = reflected(window.row_start, window.row_stop, SHAPE[0])
+        cols = reflected(window.col_start, window.col_stop, SHAPE[1])
+        images = (image[:, rows][:, :, cols] for image in (self.before, self.after))
+        return StoredBlock(*images, self.valid[rows][:, cols], (identity(3), identity(3)))
+
+    def read(self, window):
+        self.pixels_read += window.shape[0] * window.shape[1]
+        return self.stored(window).comparable()
+
+
+def scored(seed, share=0.03):
+    rng = np.random.default_rng(seed)
+    scores = np.where(rng.random(CELLS) < share, 0.9, 0.1).astype(np.float32)
+    scores[rng.random(CELLS) < 0.05] = np.nan
+    return scores
+
+
+def noted(scenes, scores, side=8, halo=HALO, **how):
+    sightings = Sightings(CELLS, STRIDE, 0.5, **how)
+    for block in Lattice(*CELLS, side, side):
+        window = block.pixels(STRIDE, halo)
+        sightings.note(block, window, scenes.stored(window), scores[block.cells.slices])
+    return sightings
+
+
+def everywhere():
+    row, col = (places.ravel() for places in np.indices(CELLS))
+    return row, col
+
+
+def near(scores):
+    """Return which cells lie close to a high one, the slow way."""
+    result = np.zeros(CELLS, bool)
+    for row, col in np.argwhere(scores >= 0.5):
+        result[max(0, row - REACH) : row + REACH + 1, max(0, col - REACH) : col + REACH + 1] = True
+    return result
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 0.1]), st.integers(3, 40))
+@settings(max_examples=40, deadline=None)
+def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, side):
+    scenes, scores = Scenes(seed % 5), scored(seed, share)
+    known, sums = noted(scenes, scores, side).recall(*everywhere())
+    assert np.array_equal(known.reshape(CELLS), near(scores))
+    whole = cell_sums(scenes.read(pixels_of(Window(0, CELLS[0], 0, CELLS[1]), STRIDE)), STRIDE)
+    assert np.array_equal(sums, whole.reshape(COLUMNS, -1).T[known])
+
+
+@pytest.mark.parametrize("halo", [HALO, Halo(0, 0), Halo(STRIDE, 1)])
+@pytest.mark.parametrize("most_cells", [0, 60, 10_000])
+def test_polygons_say_the_same_with_and_without(halo, most_cells):
+    scenes, scores = Scenes(1), scored(1)
+    sightings = noted(scenes, scores, halo=halo, most_cells=most_cells)
+    frames = []
+    for notes in (None, sightings):
+        with PixelWitness(scenes, STRIDE, 0.5, coloured=True, sightings=notes) as witness:
+            cells = Cells(scores, 10, stride=STRIDE)
+            frames.append(polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame())
+    assert frames[0].equals(frames[1])
+    assert frames[0].shadow_fraction.notna().any()
+
+
+def test_what_was_noted_is_not_read_again():
+    scenes, scores = Scenes(2), scored(2)
+    with PixelWitness(scenes, STRIDE, 0.5, coloured=True, sightings=noted(scenes, scores)) as witness:
+        assert len(polygon_pieces(Cells(scores, 10, stride=STRIDE), PolygonOptions(0.5), witness=witness).frame())
+    assert scenes.pixels_read == 0
+
+
+def test_a_raised_threshold_makes_more_cells_surroundings():
+    scenes, scores = Scenes(3), scored(3)
+    sightings = noted(scenes, np.where(scores == 0.9, np.float32(0.6), scores))
+    scores[5:7, 5:7] = 0.9
+    frames = []
+    for notes in (None, sightings):
+        with PixelWitness(scenes, STRIDE, 0.8, coloured=True, sightings=notes) as witness:
+            cells = Cells(scores, 10, stride=STRIDE)
+            frames.append(polygon_pieces(cells, PolygonOptions(0.8), witness=witness).frame())
+    assert frames[0].equals(frames[1])
+
+
+def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
+    scores = np.full(CELLS, 0.1, np.float32)
+    scores[10, 10] = 126.6 / 254  # stored as 127 of 254
+    known, _ = noted(Scenes(0), scores).recall(np.array([10]), np.array([10]))
+    assert known.all()
+
+
+def test_memory_is_bounded():
+    scenes, everything = Scenes(4), np.full(CELLS, 0.9, np.float32)
+    known, _ = noted(scenes, everything, most_cells=300).recall(*everywhere())
+    assert 0 < known.sum() <= 300
