@@ -55,9 +55,6 @@ __all__ = [
     "vectorize_raster",
 ]
 
-_SLOW = "geosiam.detection.execution", "geosiam.vector.writer"
-"""What takes long to import: the first is needed when the scenes are open, the second when all is scored."""
-
 
 @dataclass(frozen=True)
 class Hole:
@@ -242,8 +239,8 @@ def _scored(
     def leave_out(block: Block, error: SceneUnreadableError) -> None:
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
-    with imported_meanwhile(*_SLOW), open_pair(before, after, **options.of_pair()) as pair:
-        from geosiam.detection.cluster import connected  # noqa: PLC0415 - PyTorch has had the time of opening to load
+    with open_pair(before, after, **options.of_pair()) as pair:
+        from geosiam.detection.cluster import connected  # noqa: PLC0415 - brings PyTorch: not before it is needed
         from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - likewise
         from geosiam.network.weights import load_model  # noqa: PLC0415 - likewise
 
@@ -263,7 +260,7 @@ def _scored(
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
             sightings = Sightings(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least)
-        with connected(options.scheduler) as client, raster:
+        with connected(options.scheduler) as client, raster, imported_meanwhile("geosiam.vector.writer"):
             stream = stream_scores(
                 pair,
                 scorer,
