@@ -175,16 +175,20 @@ def cell_sums(seen: PairBlock, stride: int) -> NDArray[np.int64]:
     before, after, valid = seen.before, seen.after, seen.valid
     changed = valid & (np.abs(after - before).max(axis=0) >= CHANGED)
     still = valid & ~changed
-    one, other = (np.rint(scene * ONE).astype(np.int32) for scene in (before, after))
-    layers = [valid, valid & _shaded(before, after), changed, still]
-    layers += [scene[channel] * changed for scene in (one, other) for channel in range(3)]
-    layers += [scene[channel] * still for scene in (one, other) for channel in range(3)]
-    squares = (np.rint(scene * scene * ONE).astype(np.int32) for scene in (before, after))
-    layers += [square[channel] * still for square in squares for channel in range(3)]
+    layers = np.empty((COLUMNS, *valid.shape), np.int32)
+    layers[: len(COUNTS)] = valid, valid & _shaded(before, after), changed, still
+    both = np.concatenate([before, after])
+    values, squares = np.rint(both * ONE).astype(np.int32), np.rint(both * both * ONE).astype(np.int32)
+    of_changed, of_still, of_squares = layers[len(COUNTS) :].reshape(3, 6, *valid.shape)
+    np.multiply(values, changed, out=of_changed)
+    np.multiply(values, still, out=of_still)
+    np.multiply(squares, still, out=of_squares)
     height, width = (side // stride for side in valid.shape)
     # Down the columns first, where what is added lies side by side in memory.
-    rows = np.stack(layers).reshape(len(layers), height, stride, width * stride).sum(axis=2, dtype=np.int64)
-    return np.asarray(rows.reshape(len(layers), height, width, stride).sum(axis=3), np.int64)
+    down = layers.reshape(COLUMNS, height, stride, width * stride)
+    rows = sum((down[:, :, i] for i in range(1, stride)), start=down[:, :, 0])
+    across = rows.reshape(COLUMNS, height, width, stride)
+    return np.asarray(sum((across[..., i] for i in range(1, stride)), start=across[..., 0]), np.int64)
 
 
 def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:
