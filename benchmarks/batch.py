@@ -4,20 +4,23 @@
     python benchmarks/batch.py --side 2048 --pairs 40
     python benchmarks/batch.py --cluster --pairs 60 # a Dask cluster of one worker, and of two
 
-Generates a few survey pairs and gives each many names. First one process measures what the blocks of a pair cost
-(reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_survey` runs all, once
-without its page, once more with nothing to do, and once to draw the page. Costs are processor time, which counts what
-is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown tables.
+Generates a few survey pairs and lays copies of them side by side on the map. First one process measures what the blocks
+of a pair cost (reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_survey`
+runs all, once without its page, once more with nothing to do, and once to draw the page. Costs are processor time,
+which counts what is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown
+tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import pickle
 import platform
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -25,8 +28,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import rasterio
+from affine import Affine
 
 from geosiam.detection.scoring import Scorer
 from geosiam.imagery.pair import open_pair
@@ -49,16 +56,29 @@ ROUNDS = 3
 
 
 def made_plan(folder: Path, side: int, count: int) -> SurveyPlan:
-    """Return a plan of that many pairs, of a few places."""
+    """Return a plan of that many pairs of different places, of which a few look different."""
     paths = []
     for seed in range(PLACES):
         config = SurveyConfig(height=side, width=side, seed=seed, objects=max(1, side // 64))
         paths.append(write_survey_tiles(config, folder / str(seed)))
-    pairs = [
-        SurveyPair(f"pair-{number:04}", str(where.before), str(where.after), shape=(side, side))
-        for number, where in ((number, paths[number % PLACES]) for number in range(count))
-    ]
+    across = math.isqrt(count) + 1
+    pairs = []
+    for number in range(count):
+        where, name = paths[number % PLACES], f"pair-{number:04}"
+        row, col = divmod(number, across)
+        before, after = (moved(scene, folder / name, row, col) for scene in (where.before, where.after))
+        pairs.append(SurveyPair(name, str(before), str(after), shape=(side, side)))
     return SurveyPlan(tuple(pairs))
+
+
+def moved(scene: Path, folder: Path, rows: int, cols: int) -> Path:
+    """Return a copy of a scene that lies so many of its own heights further south and of its widths further east."""
+    folder.mkdir(exist_ok=True)
+    copy = folder / scene.name
+    shutil.copyfile(scene, copy)
+    with rasterio.open(copy, "r+") as dataset:
+        dataset.transform @= Affine.translation(cols * dataset.width, rows * dataset.height)
+    return copy
 
 
 def cost_of_a_pair(plan: SurveyPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
@@ -79,21 +99,36 @@ def cost_of_a_pair(plan: SurveyPlan, options: DetectOptions, folder: Path) -> tu
     return statistics.median(blocks[PLACES:]), statistics.median(whole[PLACES:])  # without those that warm up
 
 
-def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float, dict[int, list[float]]]:
-    """Run the survey; return the seconds from the first pair to the last, and the memory after each pair by process."""
-    memory: dict[int, list[float]] = defaultdict(list)
+@dataclass(frozen=True)
+class Held:
+    """Memory after a pair, in MB: that of the process that ran it, and that of the one that leads the survey."""
+
+    process: int
+    worker: float
+    leader: float
+
+
+def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float, list[Held]]:
+    """Run the survey; return the seconds from the first pair to the last, and the memory after each pair."""
+    memory: list[Held] = []
     times: list[float] = []
 
     def note(event: SurveyEvent) -> None:
         if event.kind in ("begin", "collect"):
             times.append(time.perf_counter())
         if event.kind == "done":
-            memory[event.data.get("pid", 0)].append(event.data["held_mb"])
+            memory.append(Held(event.data.get("pid", 0), event.data["held_mb"], resident_mb()))
 
     result = run_survey(plan, folder, options=options, on_event=note)
     if result.failed:
         raise SystemExit(f"{len(result.failed)} pairs failed, such as {result.failed[0].error}")
     return times[1] - times[0], memory
+
+
+def resident_mb() -> float:
+    """Return the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return pages * resource.getpagesize() / 1e6
 
 
 def costed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> float:
@@ -168,13 +203,23 @@ def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
     )
     print("core each; starting the workers is included in both.\n")
     print(f"A second call, which has nothing to do, takes {nothing:.1f} s, and one that draws the page {page:.1f} s.\n")
-    size = min(100, max(1, min(map(len, memory.values())) // 3))
-    print(
-        f"| worker process | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|"
-    )
-    for number, held in enumerate(memory.values(), 1):
-        first, last = statistics.mean(held[:size]), statistics.mean(held[-size:])
-        print(f"| {number} | {len(held)} | {first:.0f} | {last:.0f} | {last / first:.3f} |")
+    size = min(100, max(1, len(memory) // 3))
+    print(f"| memory | pairs | MB after the first {size} | after the last {size} | ratio |\n|---|---|---|---|---|")
+    row("the leading process", [held.leader for held in memory], size)
+    row("the process that ran the pair", [held.worker for held in memory], size)
+    processes: dict[int, list[float]] = defaultdict(list)
+    for held in memory:
+        processes[held.process].append(held.worker)
+    size = max(1, size // 4)
+    print(f"\n| worker | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|")
+    for number, values in enumerate((values for values in processes.values() if len(values) >= 2 * size), 1):
+        row(str(number), values, size)
+
+
+def row(name: str, held: list[float], size: int) -> None:
+    """Print a row of a table: the mean of the first values, of the last, and their ratio."""
+    first, last = statistics.mean(held[:size]), statistics.mean(held[-size:])
+    print(f"| {name} | {len(held)} | {first:.0f} | {last:.0f} | {last / first:.3f} |")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from geosiam.startup import imported_meanwhile
 from geosiam.vector.formats import check_target
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces, vectorize
-from geosiam.vector.sightings import Sightings
+from geosiam.vector.sightings import Lookout, Sightings
 from geosiam.vector.witness import PixelWitness
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _scored(
         sightings = None
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
-            sightings = Sightings(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least)
+            sightings = Sightings(Lookout(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least))
         with connected(options.scheduler) as client, raster, imported_meanwhile("geosiam.vector.writer"):
             stream = stream_scores(
                 pair,
@@ -269,7 +269,7 @@ def _scored(
                 finished=raster.finished,
                 on_unreadable=leave_out if options.on_error == "skip" else None,
                 on_progress=on_progress,
-                onlooker=None if sightings is None else sightings.note,
+                notebook=sightings,
             )
             with contextlib.closing(stream):
                 for block, scores in stream:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-    from geosiam.detection.scoring import Outcome, Pair, Scorer
+    from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
     from geosiam.imagery.grid import Block
 
 _BLOCKS_PER_THREAD = 3
@@ -58,9 +58,11 @@ def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
 
 
 def stream_on_cluster(
-    client: Client, job: Job, blocks: Iterator[Block]
-) -> Generator[tuple[Block, Outcome], None, None]:
-    """Yield the blocks with their outcomes as they are finished, a bounded number in flight.
+    client: Client, job: Job, tasks: Iterator[tuple[Block, bool]]
+) -> Generator[tuple[Block, Answer], None, None]:
+    """Yield the blocks with their answers as they are finished, a bounded number in flight.
+
+    With each block comes whether the job's lookout is wanted.
 
     A worker that dies is no loss: the scheduler gives its blocks to another one.
 
@@ -78,18 +80,18 @@ def stream_on_cluster(
     running: dict[Future, Block] = {}
     try:
         # A result that workers hold and can make again, not data that would be gone with the last one who had it.
-        held = client.submit(_unpacked, job.pair, job.scorer, pure=False)
+        held = client.submit(_unpacked, job.pair, job.scorer, job.lookout, pure=False)
         finished = as_completed(loop=client.loop)
         while True:
-            for block in itertools.islice(blocks, max(0, crew.room() - len(running))):
-                future = client.submit(_scored, held, block, pure=False)
+            for block, looking in itertools.islice(tasks, max(0, crew.room() - len(running))):
+                future = client.submit(_scored, held, block, looking, pure=False)
                 running[future] = block
                 finished.add(future)
             if not running:
                 return
             future = next(finished)
-            outcome = future.result()
-            yield running.pop(future), outcome
+            answer = future.result()
+            yield running.pop(future), answer
     except BaseException as error:
         reported = _reported(client, error)
         if reported is None:
@@ -107,12 +109,12 @@ def _check_sendable(pair: Pair) -> None:
         raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
 
 
-def _unpacked(pair: Pair, scorer: Scorer) -> Job:
-    return Job(pair, scorer.arrived())
+def _unpacked(pair: Pair, scorer: Scorer, lookout: Lookout | None) -> Job:
+    return Job(pair, scorer.arrived(), lookout)
 
 
-def _scored(job: Job, block: Block) -> Outcome:
-    return job(block)
+def _scored(job: Job, block: Block, looking: bool) -> Answer:  # noqa: FBT001 - dask passes arguments by position
+    return job(block, looking=looking)
 
 
 class _Crew:

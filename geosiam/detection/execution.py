@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dask.base import compute
 from dask.delayed import delayed
@@ -25,13 +25,32 @@ if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
-    from geosiam.detection.scoring import Onlooker, Outcome, Pair, Scorer
+    from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
     from geosiam.imagery.grid import Block, Lattice
 
-    Stream = Generator[tuple[Block, Outcome], None, None]
+    Stream = Generator[tuple[Block, Answer], None, None]
+    Task = tuple[Block, bool]  # and whether the lookout is wanted
 
 _GRAPHS = 4
 """Graphs in flight: enough that no thread waits while the scores of one are written."""
+
+
+class Notebook(Protocol):
+    """Who keeps what is noted of the pixels of blocks while they are scored."""
+
+    @property
+    def lookout(self) -> Lookout:
+        """Who notes it, where the blocks are scored."""
+        ...
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is room for more."""
+        ...
+
+    def keep(self, notes: Any) -> None:  # noqa: ANN401 - whatever its lookout returns
+        """Keep the notes of a block."""
+        ...
 
 
 def stream_scores(
@@ -43,7 +62,7 @@ def stream_scores(
     finished: NDArray[np.bool_] | None = None,
     on_unreadable: Callable[[Block, SceneUnreadableError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    onlooker: Onlooker | None = None,
+    notebook: Notebook | None = None,
 ) -> Generator[tuple[Block, NDArray[np.float32]], None, None]:
     """Score the blocks of a scene and yield them: in the order they are read here, as they are finished on a cluster.
 
@@ -65,8 +84,8 @@ def stream_scores(
         Called with a block that a scene cannot be read for, and why; it is left out. None: that ends the run.
     on_progress
         Called with (pixels done, pixels in all) after each block, in the caller's thread.
-    onlooker
-        Shown the pixels of blocks, in the threads that score them; the workers of a cluster have none.
+    notebook
+        Gets what its lookout notes of the pixels of blocks, in the caller's thread.
 
     Raises
     ------
@@ -82,19 +101,23 @@ def stream_scores(
     todo = (block for block in _in_reading_order(pair, lattice) if finished is None or not finished[block.index])
     done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
+    job = Job(pair, scorer, None if notebook is None else notebook.lookout)
+    tasks = ((block, notebook is not None and notebook.wanted) for block in todo)
     running = (
-        _on_threads(Job(pair, scorer, onlooker), todo, workers + scorer.blocks_waiting)
+        _on_threads(job, tasks, workers + scorer.blocks_waiting)
         if client is None
-        else stream_on_cluster(client, Job(pair, scorer), todo)
+        else stream_on_cluster(client, job, tasks)
     )
     with contextlib.closing(running):
-        for block, outcome in running:
-            if not isinstance(outcome, SceneUnreadableError):
-                yield block, outcome
+        for block, answer in running:
+            if notebook is not None and answer.notes is not None:
+                notebook.keep(answer.notes)
+            if not isinstance(answer.outcome, SceneUnreadableError):
+                yield block, answer.outcome
             elif on_unreadable is None:
-                raise outcome
+                raise answer.outcome
             else:
-                on_unreadable(block, outcome)
+                on_unreadable(block, answer.outcome)
             done += 1
             if on_progress:
                 on_progress(done * height * width // len(lattice), height * width)
@@ -108,7 +131,7 @@ def _in_reading_order(pair: Pair, lattice: Lattice) -> Iterator[Block]:
     return lattice.in_stripes(max(1, columns * width // pair.grid.width))
 
 
-def _on_threads(job: Job, blocks: Iterator[Block], workers: int) -> Stream:
+def _on_threads(job: Job, tasks: Iterator[Task], workers: int) -> Stream:
     """Run small graphs with Dask's threaded scheduler, several at a time on the same threads.
 
     A thread that finds no more work in one graph takes the next one's, and those after are made while the caller
@@ -116,13 +139,14 @@ def _on_threads(job: Job, blocks: Iterator[Block], workers: int) -> Stream:
     """
     stopped = threading.Event()
 
-    def unless_stopped(block: Block) -> Outcome | None:
-        return None if stopped.is_set() else job(block)
+    def unless_stopped(task: Task) -> Answer | None:
+        block, looking = task
+        return None if stopped.is_set() else job(block, looking=looking)
 
-    graphs: deque[Future[list[tuple[Block, Outcome]]]] = deque()
+    graphs: deque[Future[list[tuple[Block, Answer]]]] = deque()
     with ThreadPoolExecutor(workers, "geosiam") as pool, ThreadPoolExecutor(_GRAPHS, "geosiam-graph") as schedulers:
         try:
-            while batch := list(itertools.islice(blocks, workers)):
+            while batch := list(itertools.islice(tasks, workers)):
                 graphs.append(schedulers.submit(_computed, unless_stopped, batch, pool))
                 if len(graphs) == _GRAPHS:
                     yield from graphs.popleft().result()
@@ -133,8 +157,8 @@ def _on_threads(job: Job, blocks: Iterator[Block], workers: int) -> Stream:
 
 
 def _computed(
-    function: Callable[[Block], Outcome | None], blocks: list[Block], pool: ThreadPoolExecutor
-) -> list[tuple[Block, Outcome]]:
-    tasks = [delayed(function, pure=False)(block) for block in blocks]
-    outcomes = compute(*tasks, scheduler="threads", pool=pool)  # type: ignore[no-untyped-call]
-    return list(zip(blocks, outcomes, strict=True))
+    function: Callable[[Task], Answer | None], tasks: list[Task], pool: ThreadPoolExecutor
+) -> list[tuple[Block, Answer]]:
+    blocks = [block for block, _ in tasks]
+    answers = compute(*(delayed(function, pure=False)(task) for task in tasks), scheduler="threads", pool=pool)  # type: ignore[no-untyped-call]
+    return list(zip(blocks, answers, strict=True))

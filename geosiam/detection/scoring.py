@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -19,6 +19,8 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import dask.array as da
     from numpy.typing import NDArray
 
@@ -56,11 +58,11 @@ class Pair(Protocol):
         ...
 
 
-class Onlooker(Protocol):
-    """Who wants to see the pixels of blocks together with their scores; threads call it at the same time."""
+class Lookout(Protocol):
+    """Who sees the pixels of a block together with its scores, wherever it is scored; it can be pickled."""
 
-    def __call__(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32], /) -> None:
-        """Look at a block's cells, the window of pixels that were read for it, these, and the scores."""
+    def __call__(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32], /) -> Any:  # noqa: ANN401
+        """Return what is worth noting of a block, the window of pixels read for it, these, and the scores, or None."""
         ...
 
 
@@ -137,10 +139,10 @@ class Scorer:
         side = max(1, BLOCK_PX // self.stride)
         return Lattice(cells.height, cells.width, side, side)
 
-    def block(self, pair: Pair, block: Block, onlooker: Onlooker | None = None) -> NDArray[np.float32]:
+    def block(self, pair: Pair, block: Block, show: Callable[..., None] | None = None) -> NDArray[np.float32]:
         """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's centre is not valid.
 
-        An onlooker is shown the block together with its pixels, while these are at hand.
+        `show` gets what a :class:`Lookout` gets, if there is anything to see.
         """
         config = self.network.config
         if self._surely_empty(pair, block):
@@ -155,8 +157,8 @@ class Scorer:
         if not valid.any():
             return np.full(block.cells.shape, np.nan, np.float32)
         scores = np.where(valid, self._scored(pixels, valid), np.float32(np.nan))
-        if onlooker is not None:
-            onlooker(block, window, pixels, scores)
+        if show is not None:
+            show(block, window, pixels, scores)
         return scores
 
     def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -223,19 +225,41 @@ Outcome: TypeAlias = "NDArray[np.float32] | SceneUnreadableError"
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What became of a block.
+
+    Parameters
+    ----------
+    outcome
+        Its scores, or why there are none.
+    notes
+        What the lookout noted, if there was one and anything to note.
+    """
+
+    outcome: Outcome
+    notes: Any = None
+
+
+@dataclass(frozen=True)
 class Job:
     """The function that every block goes through, wherever that happens."""
 
     pair: Pair
     scorer: Scorer
-    onlooker: Onlooker | None = None
+    lookout: Lookout | None = None
 
-    def __call__(self, block: Block) -> Outcome:
+    def __call__(self, block: Block, *, looking: bool = True) -> Answer:
         """Score a block; what cannot be decoded is an outcome, so that the blocks around it are not lost."""
+        notes: list[Any] = []
+
+        def show(*seen: Any) -> None:  # noqa: ANN401 - what a lookout gets
+            if looking and self.lookout is not None:
+                notes.append(self.lookout(*seen))
+
         try:
-            return self.scorer.block(self.pair, block, self.onlooker)
+            return Answer(self.scorer.block(self.pair, block, show), *notes)
         except SceneUnreadableError as error:
-            return error
+            return Answer(error)
 
 
 def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:

@@ -8,7 +8,7 @@ cell alone: whoever looks at a cell again finds the same.
 
 from __future__ import annotations
 
-import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,14 +48,14 @@ ONE = 1 << 12
 BLOCK_PX = 128
 """Side of what is looked at in one go."""
 
-_MOST_CELLS = 1 << 17  # noted: 12 MB
+_MOST_CELLS = 1 << 17  # 12 MB
+_MOST_OF_A_BLOCK = 1 << 14  # a quarter of the cells of one: where nearly everything has changed, nothing is noted
 _ROUNDING = 0.5 / 254  # what the score raster may add to a score
 
 
-class Sightings:
-    """Notes what the pixels of cells with high scores, and of those around them, show.
-
-    Threads may note at the same time. The memory is bounded: what is not noted has to be looked at again.
+@dataclass(frozen=True)
+class Lookout:
+    """Looks at the pixels of cells with high scores, and of those around them, where they are scored.
 
     Parameters
     ----------
@@ -65,18 +65,16 @@ class Sightings:
         Pixels along a cell's side.
     least
         Score from which on a cell may become part of a polygon.
-    most_cells
-        Number of cells that are noted at most.
     """
 
-    def __init__(self, shape: tuple[int, int], stride: int, least: float, most_cells: int = _MOST_CELLS) -> None:
-        self._shape, self._stride, self._room = shape, stride, most_cells
-        self._least = least - _ROUNDING
-        self._lock = threading.Lock()
-        self._notes: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+    shape: tuple[int, int]
+    stride: int
+    least: float
 
-    def note(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32]) -> None:
-        """Note what has been scored.
+    def __call__(
+        self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
+        """Return which cells are worth noting and what they show.
 
         Parameters
         ----------
@@ -88,25 +86,29 @@ class Sightings:
             These.
         scores
             float32 of the block's shape, NaN = none.
+
+        Returns
+        -------
+        places of cells in raster order (n,) and sums (n, :data:`COLUMNS`); None if there are none, or too many
         """
-        high = scores >= self._least
+        high = scores >= self.least - _ROUNDING
         if not high.any():
-            return
+            return None
         seen = self._within(window)
         row, col = np.nonzero(_grown(high, block.cells, seen))
+        if len(row) > _MOST_OF_A_BLOCK:
+            return None
         row, col = row + seen.row_start, col + seen.col_start
-        if self._claim(len(row)):
-            sums = np.empty((len(row), COLUMNS), np.int32)
-            for here, cells in patches(row, col, self._stride):
-                place = pixels_of(cells, self._stride).relative_to(window).slices
-                shown = cell_sums(_part(pixels, *place), self._stride)
-                sums[here] = shown[:, row[here] - cells.row_start, col[here] - cells.col_start].T
-            with self._lock:
-                self._notes.append((self._key(row, col), sums))
+        sums = np.empty((len(row), COLUMNS), np.int32)
+        for here, cells in patches(row, col, self.stride):
+            place = pixels_of(cells, self.stride).relative_to(window).slices
+            shown = cell_sums(_part(pixels, *place), self.stride)
+            sums[here] = shown[:, row[here] - cells.row_start, col[here] - cells.col_start].T
+        return self.places(row, col), sums
 
     def _within(self, window: Window) -> Window:
         """Return the cells of the scene whose pixels are all in a window."""
-        s, (height, width) = self._stride, self._shape
+        s, (height, width) = self.stride, self.shape
         return Window(
             max(0, -(-window.row_start // s)),
             min(height, window.row_stop // s),
@@ -114,34 +116,47 @@ class Sightings:
             min(width, window.col_stop // s),
         )
 
-    def _claim(self, cells: int) -> bool:
-        with self._lock:
-            if cells > self._room:
-                return False
-            self._room -= cells
-            return True
+    def places(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of cells in raster order."""
+        return row.astype(np.int64) * self.shape[1] + col
 
-    def _key(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
-        return row.astype(np.int64) * self._shape[1] + col
+
+class Sightings:
+    """What a lookout has noted, up to a number of cells: what is not here has to be looked at again."""
+
+    def __init__(self, lookout: Lookout, most_cells: int = _MOST_CELLS) -> None:
+        self.lookout = lookout
+        self._room = most_cells
+        self._notes: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is room for more."""
+        return self._room > 0
+
+    def keep(self, notes: tuple[NDArray[np.int64], NDArray[np.int32]]) -> None:
+        """Keep what the lookout has noted of a block."""
+        if len(notes[0]) <= self._room:
+            self._room -= len(notes[0])
+            self._notes.append(notes)
 
     def recall(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which of some cells were noted, bool (n,), and what these show, shape (noted, :data:`COLUMNS`)."""
         noted, sums = self._sorted()
-        key = self._key(row, col)
-        place = np.searchsorted(noted, key)
-        known = np.zeros(len(key), bool)
-        inside = place < len(noted)
-        known[inside] = noted[place[inside]] == key[inside]
-        return known, sums[place[known]].astype(np.int64)
+        wanted = self.lookout.places(row, col)
+        found = np.searchsorted(noted, wanted)
+        known = np.zeros(len(wanted), bool)
+        inside = found < len(noted)
+        known[inside] = noted[found[inside]] == wanted[inside]
+        return known, sums[found[known]].astype(np.int64)
 
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        with self._lock:
-            if len(self._notes) != 1:
-                keys = [keys for keys, _ in self._notes] or [np.empty(0, np.int64)]
-                sums = [sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)]
-                key, first = np.unique(np.concatenate(keys), return_index=True)
-                self._notes = [(key, np.concatenate(sums)[first])]
-            return self._notes[0]
+        if len(self._notes) != 1:
+            places = [places for places, _ in self._notes] or [np.empty(0, np.int64)]
+            sums = [sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)]
+            noted, first = np.unique(np.concatenate(places), return_index=True)
+            self._notes = [(noted, np.concatenate(sums)[first])]
+        return self._notes[0]
 
 
 def pixels_of(cells: Window, stride: int) -> Window:

@@ -42,10 +42,31 @@ class FakeScorer:
     def lattice(self, grid):
         return Lattice(*grid.shape, 10, 10)
 
-    def block(self, _pair, block):
+    def block(self, _pair, block, show):
         self.started.append(block.index)
         self.do(block.index)
-        return np.full(block.cells.shape, block.index, np.float32)
+        scores = np.full(block.cells.shape, block.index, np.float32)
+        show(block, None, None, scores)
+        return scores
+
+
+class Notes:
+    """A notebook with room for a few notes, which are made of blocks with an odd number."""
+
+    def __init__(self, room):
+        self.room, self.kept, self.writers = room, [], set()
+
+    @property
+    def wanted(self):
+        return len(self.kept) < self.room
+
+    @staticmethod
+    def lookout(block, _window, _pixels, scores):
+        return (block.index, float(scores.max())) if block.index % 2 else None
+
+    def keep(self, notes):
+        self.kept.append(notes)
+        self.writers.add(threading.current_thread())
 
 
 def test_blocks_come_in_raster_order_with_their_scores():
@@ -62,6 +83,19 @@ def test_finished_blocks_are_left_out_and_counted_as_progress():
     assert sorted(scorer.started) == list(range(5))
     assert seen[0] == (3500 * 31 // 35, 3500)
     assert seen[-1] == (3500, 3500)
+
+
+def test_what_the_lookout_notes_is_kept_by_the_caller():
+    notes = Notes(room=100)
+    list(stream_scores(FakePair(), FakeScorer(), workers=3, notebook=notes))
+    assert notes.kept == [(index, float(index)) for index in range(1, 35, 2)]
+    assert notes.writers == {threading.current_thread()}
+
+
+def test_a_full_notebook_wants_no_more():
+    notes = Notes(room=3)
+    list(stream_scores(FakePair(), FakeScorer(), workers=1, notebook=notes))
+    assert len(notes.kept) <= 3 + execution._GRAPHS
 
 
 def test_nothing_waits_for_a_slow_block():

@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas
 import pytest
@@ -25,10 +26,15 @@ from same_result import assert_same
 from geosiam.detection import cluster, scoring
 from geosiam.detection.cluster import connected, stream_on_cluster
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score_to_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from geosiam.imagery.grid import Block
 
 distributed = pytest.importorskip("distributed")
 
@@ -243,6 +249,22 @@ def test_workers_read_urls_by_ranges(client, scenes: SurveyPaths, here: Path, tm
     assert_same(tmp_path / "a.gpkg", here)
 
 
+def test_workers_note_what_polygons_will_need(
+    client, scenes: SurveyPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*_: object) -> None:
+        pytest.fail("the client read a block")
+
+    monkeypatch.setattr(ScenePair, "read", again)
+    detect(scenes.before, scenes.after, tmp_path / "a.gpkg", options=DetectOptions(scheduler=client))
+    assert_same(tmp_path / "a.gpkg", here)
+
+
+def unseen(blocks: Iterable[Block]) -> Iterator[tuple[Block, bool]]:
+    """Hand out blocks with no lookout wanted."""
+    return ((block, False) for block in blocks)
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
@@ -260,11 +282,11 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     counting = Counting(client)
     with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", valid_area=tmp_path / "area.gpkg") as pair:
         tracemalloc.start()
-        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
         most = 0
         for done in range(1000):
-            block, scores = next(stream)
-            assert scores.shape == block.cells.shape
+            block, answer = next(stream)
+            assert answer.outcome.shape == block.cells.shape
             most = max(most, counting.submitted - 1 - done)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -294,7 +316,7 @@ def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SurveyPaths, t
     moved.write_bytes(scenes.before.read_bytes())
     with open_pair(moved, scenes.after) as pair:
         moved.unlink()
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
         with pytest.raises(SceneNotFoundError, match="does not exist on a worker of the cluster; name the scene by"):
             list(stream)
 
@@ -305,8 +327,8 @@ def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SurveyPaths, 
     cut.write_bytes(scenes.before.read_bytes())
     with open_pair(cut, scenes.after) as pair:
         os.truncate(cut, cut.stat().st_size // 2)
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), iter(scorer.lattice(pair.grid)))
-        outcomes = {block.index: outcome for block, outcome in stream}
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
+        outcomes = {block.index: answer.outcome for block, answer in stream}
     failed = [outcome for outcome in outcomes.values() if isinstance(outcome, SceneUnreadableError)]
     assert 0 < len(failed) < len(outcomes) == 195
     assert str(failed[0]).startswith(f"{cut}: cannot be read at rows")

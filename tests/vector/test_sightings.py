@@ -11,7 +11,7 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces
-from geosiam.vector.sightings import COLUMNS, REACH, Sightings, cell_sums, pixels_of
+from geosiam.vector.sightings import COLUMNS, REACH, Lookout, Sightings, cell_sums, pixels_of
 from geosiam.vector.witness import PixelWitness
 
 STRIDE = 4
@@ -49,10 +49,12 @@ def scored(seed, share=0.03):
 
 
 def noted(scenes, scores, side=8, halo=HALO, **how):
-    sightings = Sightings(CELLS, STRIDE, 0.5, **how)
+    sightings = Sightings(Lookout(CELLS, STRIDE, 0.5), **how)
     for block in Lattice(*CELLS, side, side):
         window = block.pixels(STRIDE, halo)
-        sightings.note(block, window, scenes.stored(window), scores[block.cells.slices])
+        notes = sightings.lookout(block, window, scenes.stored(window), scores[block.cells.slices])
+        if sightings.wanted and notes is not None:
+            sightings.keep(notes)
     return sightings
 
 
