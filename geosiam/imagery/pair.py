@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
-import rasterio
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import radiometry as radiometric
@@ -26,7 +25,7 @@ from geosiam.imagery.report import (
 )
 from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scaling import PLAIN, Scaling, Unit, choose_scaling
-from geosiam.imagery.scene import ENVIRONMENT, Scene, Source, checked_grid, facts
+from geosiam.imagery.scene import Scene, Source, checked_grid, environment, facts
 from geosiam.imagery.transfer import Transfer
 from geosiam.imagery.valid_area import ValidArea
 
@@ -135,8 +134,9 @@ class ScenePair:
         if inner.intersection(self.overlap) is None:
             nothing = np.zeros((CHANNELS, *window.shape), np.uint8)
             return StoredBlock(nothing, nothing, np.zeros(window.shape, bool), self.transfers)
-        before, valid = self.before.read(inner)
-        after, also = self.after.read(inner)
+        with environment():
+            before, valid = self.before.read(inner)
+            after, also = self.after.read(inner)
         valid &= also
         if self.valid_area is not None:
             valid &= self.valid_area.mask(inner)
@@ -224,7 +224,7 @@ def open_pair(
         raise OptionError(f"radiometry {radiometry!r}", "is not known", f"use {', '.join(radiometric.MODES)}")
     sources = Source.of(before), Source.of(after)
     try:
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable, workers=workers)
             return preflight.pair(radiometry, valid_area, register=register)
     except BaseException:
@@ -286,7 +286,10 @@ class _Preflight:
         if register is not False and _far(shift):
             shift = self._looked_at_again(shift, scaling, area)
         moved = self._correction(shift, view, register=register)
-        if moved != NOT_MOVED and (there := self._view(area, moved)) is not None:
+        if not register and (near := self._moved_a_little(view, moved, area)) is not None:
+            assert shift is not None
+            view, remaining = near, shift.without(*moved)
+        elif moved != NOT_MOVED and (there := self._view(area, moved)) is not None:
             left = there.sample.shift(scaling)
             if register or _nearer(left, shift):
                 view, remaining = there, left
@@ -317,6 +320,17 @@ class _Preflight:
             before, after, overlap, area, skip_unreadable=self.skip_unreadable, workers=self.workers
         )
         return None if sample is None else _View(before, after, overlap, sample)
+
+    def _moved_a_little(self, view: _View, shift: tuple[float, float], area: ValidArea | None) -> _View | None:
+        """Return what is seen where a few whole pixels are corrected, if the patches alone tell that this helps."""
+        whole = all(part.is_integer() for part in shift) and view.after.alignment.offset is not None
+        if not whole or shift == NOT_MOVED or max(map(abs, shift)) > _FAR_PX:
+            return None
+        sample = view.sample.moved(int(shift[0]), int(shift[1]))
+        if sample is None or sample.likeness() <= view.sample.likeness():
+            return None
+        before, after = self._readers(shift)
+        return _View(before, after, self._overlap(area, margin=math.ceil(math.hypot(*shift))), sample)
 
     def _correction(self, shift: Shift | None, view: _View, *, register: bool | None) -> tuple[float, float]:
         """Return what to move the after-scene by: all of the shift, or, unasked, what costs no resampling."""

@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 
 from geosiam.imagery.colours import colours_of
 from geosiam.imagery.grid import Window
-from geosiam.imagery.scene import DECODING_ERRORS, ENVIRONMENT, GDAL_CACHE_BYTES
+from geosiam.imagery.scene import DECODING_ERRORS, GDAL_CACHE_BYTES, environment
 from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
 from geosiam.imagery.validity import Validity, has_alpha, validity
 
@@ -105,7 +105,7 @@ class AlignedReader:
     @property
     def columns_at_once(self) -> int | None:
         """How many pixel columns of a row of blocks can be kept; None: all."""
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             layout = self._tiles.layout
             if layout is None or layout.in_strips:
                 return None
@@ -114,7 +114,7 @@ class AlignedReader:
     @property
     def decodes_again(self) -> bool:
         """Whether parts of the file have to be decoded more than once, because of how large they are."""
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             layout, dataset = self._tiles.layout, self._decodable()
             if layout is None:
                 size: int = dataset.height * dataset.width * self._pixel_bytes
@@ -130,7 +130,7 @@ class AlignedReader:
         self, window: Window, inner: Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read what the scene has of a window, and leave the rest zero and not valid."""
-        with rasterio.Env(**ENVIRONMENT), self.source.decoding(_place(window)), self._parts_checked():
+        with environment(), self.source.decoding(_place(window)), self._parts_checked():
             own, (height, width) = self._own(window), self._shape
             inside = own.intersection(Window(0, height, 0, width))
             if inside == own:
@@ -172,14 +172,14 @@ class AlignedReader:
     @cached_property
     def _shape(self) -> tuple[int, int]:
         """Rows and columns of what is decoded; a thread that finds all of it in the cache need not open the file."""
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             dataset = self._decodable()
             return dataset.height, dataset.width
 
     @cached_property
     def _tiles(self) -> _Tiles:
         """How the scene is decoded for all threads; the first of them finds out."""
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             stored = self._vrt() if self.alignment.offset is None else self.source.handle()
             layout = TileLayout.of_blocks(self._shape, stored.block_shapes[0])
         capacity = CACHE_BYTES

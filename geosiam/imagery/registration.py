@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,10 @@ class Shift:
     def __add__(self, rest: Shift) -> Shift:
         """Return the whole shift where this much of it was known, and ``rest`` found beside it."""
         return Shift(self.rows + rest.rows, self.cols + rest.cols, rest.confidence, rest.patches)
+
+    def without(self, rows: float, cols: float) -> Shift:
+        """Return what is left of the shift if so much of it is undone."""
+        return replace(self, rows=self.rows - rows, cols=self.cols - cols)
 
     @property
     def trustworthy(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.registration import estimate_shift
+from geosiam.imagery.scene import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,13 @@ class Patch:
         """Return the patch with no more pixels valid than a mask (rows, cols) has."""
         return replace(self, valid=self.valid & mask)
 
+    def moved(self, rows: int, cols: int) -> Patch:
+        """Return what the patch shows of both scenes if the after-scene's content lies so far down and to the right."""
+        height, width = self.valid.shape
+        here = slice(max(0, -rows), height - max(0, rows)), slice(max(0, -cols), width - max(0, cols))
+        there = slice(max(0, rows), height + min(0, rows)), slice(max(0, cols), width + min(0, cols))
+        return Patch(self.before[:, *here], self.after[:, *there], self.valid[here] & self.valid[there])
+
     def trimmed(self) -> Patch | None:
         """Return the patch without margins that are not valid, or None where that leaves gaps or nothing."""
         rows, cols = (np.flatnonzero(self.valid.mean(axis=axis) > _HALF) for axis in (1, 0))
@@ -77,6 +85,18 @@ class Sample:
     def valid_fraction(self) -> float:
         """Share of valid pixels."""
         return float(sum(p.valid.sum() for p in self.patches) / sum(p.valid.size for p in self.patches))
+
+    def moved(self, rows: int, cols: int) -> Sample | None:
+        """Return the sample with a small shift of the after-scene undone; None where some pixels are not valid."""
+        if not all(patch.valid.all() and min(patch.valid.shape) > max(abs(rows), abs(cols)) for patch in self.patches):
+            return None
+        return Sample(tuple(patch.moved(rows, cols) for patch in self.patches))
+
+    def likeness(self) -> float:
+        """Return the median correlation of both scenes' brightness over the patches; -1 where all of these are even."""
+        grey = [[image[:, ::2, ::2].mean(axis=0) for image in (patch.before, patch.after)] for patch in self.patches]
+        known = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in grey if one.std() and other.std()]
+        return float(np.median(known)) if known else -1.0
 
     def pixels(self, scaling: tuple[Scaling, Scaling]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the valid pixels of both scenes, scaled to [0, 1]."""
@@ -139,8 +159,9 @@ def _sample(
 ) -> Sample | None:
     def patch(window: Window) -> Patch | None:
         try:
-            first, valid = before.read_once(window)
-            second, also = after.read_once(window)
+            with environment():
+                first, valid = before.read_once(window)
+                second, also = after.read_once(window)
         except SceneUnreadableError:
             if not skip_unreadable:
                 raise

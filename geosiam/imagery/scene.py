@@ -51,6 +51,23 @@ ENVIRONMENT = {
     "GDAL_HTTP_MAX_RETRY": 3,
 }
 
+_inside = threading.local()
+
+
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """Run GDAL by the options above in this thread; within itself it costs nothing, which rasterio's own does."""
+    if getattr(_inside, "environment", False):
+        yield
+        return
+    with rasterio.Env(**ENVIRONMENT):
+        _inside.environment = True
+        try:
+            yield
+        finally:
+            _inside.environment = False
+
+
 _OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
 
 DECODING_ERRORS = (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError)

@@ -16,7 +16,7 @@ from rasterio.warp import reproject
 from geosiam.imagery.alignment import align, footprint, turned
 from geosiam.imagery.bands import Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Grid, Window
-from geosiam.imagery.scene import ENVIRONMENT, Source, checked_grid
+from geosiam.imagery.scene import Source, checked_grid, environment
 from geosiam.imagery.validity import has_alpha, validity
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class SceneView:
         SceneUnreadableError
             It cannot be decoded there.
         """
-        with rasterio.Env(**ENVIRONMENT), self.source.decoding("the part to show"):
+        with environment(), self.source.decoding("the part to show"):
             return _on(self, target, 3)
 
     def decimated(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:

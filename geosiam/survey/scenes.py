@@ -17,7 +17,7 @@ from shapely.geometry.polygon import orient
 
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
 from geosiam.imagery.grid import apply_affine
-from geosiam.imagery.scene import ENVIRONMENT, Source, checked_grid
+from geosiam.imagery.scene import Source, checked_grid, environment
 from geosiam.imagery.tiles import find_tiles
 from geosiam.survey.dates import FILE_TAGS, TAGS, SceneDate, date_in, date_of, iso_date, place_in
 
@@ -135,7 +135,7 @@ def shape_of(scene: str) -> tuple[int, int] | None:
     try:
         source = Source.of(scene)
         try:
-            with rasterio.Env(**ENVIRONMENT):
+            with environment():
                 dataset = source.handle()
                 return dataset.height, dataset.width
         finally:
@@ -213,7 +213,7 @@ def _described(scene: str, names: re.Pattern[str] | None) -> SurveyScene:
     except InputError as error:
         return SurveyScene(scene, place, date, problem=str(error))
     try:
-        with rasterio.Env(**ENVIRONMENT):
+        with environment():
             grid = checked_grid(source)
             tags = _tags(source)
             told = date if names is not None and date is not None else date_of(stem, tags)

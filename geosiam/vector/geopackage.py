@@ -41,7 +41,7 @@ def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: Path, crs:
         pyogrio.write_dataframe(footprint, path, **where)
 
 
-def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str]) -> None:
+def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str], *, footprint: bool) -> None:
     """Add column descriptions, styles and provenance to a GeoPackage.
 
     Parameters
@@ -54,13 +54,15 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
         The time, ISO 8601.
     columns
         Those of the polygons, and what they mean.
+    footprint
+        Whether the file has the layer of the footprint.
     """
     threshold = record.get("threshold")
     lowest = float(threshold) if isinstance(threshold, (int, float)) else 0.5
     style = ("anomalies by score", polygon_qml(lowest, columns), polygon_sld(lowest, LAYER))
     styles: dict[str, tuple[str, str, str | None]] = {LAYER: style}
     meanings = {LAYER: columns}
-    if FOOTPRINT_LAYER in pyogrio.list_layers(path)[:, 0]:
+    if footprint:
         styles[FOOTPRINT_LAYER] = ("outline", footprint_qml(), None)
         meanings[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
     # The connection's own context manager commits, it does not close.

@@ -104,7 +104,8 @@ def write_polygons(
             if looked_at is not None:
                 with _bulk_loading():
                     add_footprint(looked_at, partial, _named(stream.crs))
-            describe(partial, record, now, {**(more_columns or {}), **COLUMNS})
+            columns = {**(more_columns or {}), **COLUMNS}
+            describe(partial, record, now, columns, footprint=looked_at is not None)
     return stream.count
 
 

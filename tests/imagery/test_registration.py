@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rasterio.windows import Window
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 from geosiam.imagery.grid import Window as Place
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.registration import Shift, estimate_shift
-from geosiam.imagery.sampling import Sample
+from geosiam.imagery.sampling import Patch, Sample
 from geosiam.synthesis.insertion import nuisance
 
 RNG = np.random.default_rng(1)
@@ -39,6 +41,28 @@ def test_known_shifts_are_found_to_a_tenth_of_a_pixel(rows: float, cols: float) 
     assert (found.rows, found.cols) == pytest.approx((rows, cols), abs=0.1)
     assert found.trustworthy
     assert found.length == pytest.approx(np.hypot(found.rows, found.cols))
+
+
+@given(st.integers(-8, 8), st.integers(-8, 8), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_patches_with_a_shift_undone_show_the_same_ground(rows: int, cols: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = rng.integers(0, 256, (3, 60, 70), np.uint8)
+    valid = np.ones((40, 50), bool)
+    before, after = scene[:, 10:50, 10:60], scene[:, 10 - rows : 50 - rows, 10 - cols : 60 - cols]
+    sample = Sample((Patch(before, after, valid),)).moved(rows, cols)
+    assert sample is not None
+    (patch,) = sample.patches
+    assert np.array_equal(patch.before, patch.after)
+    assert patch.before.shape[1:] == patch.valid.shape == (40 - abs(rows), 50 - abs(cols))
+    assert sample.likeness() == pytest.approx(1)
+
+
+def test_patches_with_gaps_do_not_tell_what_a_shift_would_show() -> None:
+    image, valid = np.zeros((3, 40, 40), np.uint8), np.ones((40, 40), bool)
+    assert Sample((Patch(image, image, valid),)).likeness() == -1
+    valid[3, 3] = False
+    assert Sample((Patch(image, image, valid),)).moved(1, 0) is None
 
 
 def test_patches_that_changed_do_not_matter() -> None:
