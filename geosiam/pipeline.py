@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,8 +31,10 @@ from geosiam.vector.witness import PixelWitness
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pyarrow as pa
     import xarray
 
+    from geosiam.detection.raster_writer import Completion
     from geosiam.detection.scoring import Scorer
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
@@ -178,18 +180,20 @@ def detect(
     check_place(raster)
     if project is not None:
         check_project(project)
-    with _scored(before, after, raster, options, on_progress, sighting=True) as (scored, pair, sightings):
-        finished = ScoreRaster.open(raster)
-        chosen = _threshold(finished, options.threshold, options.seed_threshold)
+    with _scored(before, after, raster, options, on_progress, sighting=True) as scoring:
+        pair, scored, scores_made = scoring.pair, scoring.result, ScoreRaster.open(scoring.completion.path)
+        chosen = _threshold(scores_made, options.threshold, options.seed_threshold)
         with PixelWitness(
             pair,
-            finished.stride,
+            scores_made.stride,
             chosen.threshold,
             coloured=pair.coloured,
             workers=options.workers,
-            sightings=sightings,
+            sightings=scoring.sightings,
         ) as witness:
-            cut = _cut(finished, output, options.of_polygons(chosen.threshold, chosen.seed), witness)
+            wanted = options.of_polygons(chosen.threshold, chosen.seed)
+            cut = _cut(scores_made, output, wanted, witness, last=scoring.completion.wait)
+        scoring.completion.wait()
         if project is not None:
             write_project(
                 project,
@@ -215,8 +219,18 @@ def score_to_raster(
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities; see :func:`detect`."""
-    with _scored(before, after, output, options, on_progress) as (scored, _, _):
-        return scored
+    with _scored(before, after, output, options, on_progress) as scoring:
+        return scoring.result
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """Scores that are all there, while their raster is still being made, and the scenes are open."""
+
+    result: ScoreResult
+    pair: ScenePair
+    completion: Completion
+    sightings: Sightings | None
 
 
 @contextlib.contextmanager
@@ -228,8 +242,8 @@ def _scored(
     on_progress: Progress | None,
     *,
     sighting: bool = False,
-) -> Iterator[tuple[ScoreResult, ScenePair, Sightings | None]]:
-    """Make the score raster, and give the open pair as well; until this is left, an interruption costs none of it.
+) -> Iterator[_Scoring]:
+    """Make the score raster; until this is left, an interruption costs none of it.
 
     With `sighting`, what the pixels of likely polygons show is noted on the way.
     """
@@ -275,8 +289,8 @@ def _scored(
                 for block, scores in stream:
                     raster.write(block, scores)
             record["holes"] = [asdict(hole) for hole in holes]
-            raster.complete(raster_tags(pair, model, record))
-            yield ScoreResult(Path(output), record, tuple(holes)), pair, sightings
+            with raster.completing(raster_tags(pair, model, record)) as completion:
+                yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
 
 
 def _scorer(model: Model, options: DetectOptions) -> Scorer:
@@ -326,15 +340,28 @@ def vectorize_raster(
 
 
 def _cut(
-    raster: ScoreRaster, output: str | Path, options: PolygonOptions, witness: Witness | None = None
+    raster: ScoreRaster,
+    output: str | Path,
+    options: PolygonOptions,
+    witness: Witness | None = None,
+    last: Callable[[], None] = lambda: None,
 ) -> VectorizeResult:
-    """Make polygons of a score raster; a witness, where the scenes are at hand, says what their pixels show."""
+    """Make polygons of a score raster; a witness, where the scenes are at hand, says what their pixels show.
+
+    `last` is called when all of them are made: if it raises, the file does not appear.
+    """
     from geosiam.vector.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
 
     record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
-    pieces = polygon_pieces(raster, options, origin(record, raster.tags), witness)
+    made = polygon_pieces(raster, options, origin(record, raster.tags), witness)
+    pieces = replace(made, tables=_then(made.tables, last))
     count = write_polygons(pieces, output, provenance={**record, **asdict(options)})
     return VectorizeResult(Path(output), count, options.threshold)
+
+
+def _then(pieces: Iterator[pa.Table], last: Callable[[], None]) -> Iterator[pa.Table]:
+    yield from pieces
+    last()
 
 
 def score(

@@ -6,6 +6,8 @@ import contextlib
 import glob
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ from geosiam.files import check_place
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -37,6 +39,22 @@ FLUSH_SECONDS = 2.0
 
 _ON_DISK = "check the folder's permissions and the free disk space"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A score raster that is being completed.
+
+    Parameters
+    ----------
+    path
+        A raster of the same scores and tags, there until the writer is left.
+    wait
+        Returns when the raster has appeared, or raises why it cannot.
+    """
+
+    path: Path
+    wait: Callable[[], None]
 
 
 class ScoreRasterWriter:
@@ -199,25 +217,42 @@ class ScoreRasterWriter:
         tags
             More tags, known only now.
         """
+        with self.completing(tags):
+            pass
+
+    @contextlib.contextmanager
+    def completing(self, tags: Mapping[str, str] | None = None) -> Iterator[Completion]:
+        """Do what :meth:`complete` does in a thread, while the caller already reads the scores."""
         with self._reported():
             if self._blocks:
                 self._save()
             self._working.close()
+            tagged = self._tagged({**self._tags, **(tags or {})})
+        with ThreadPoolExecutor(1, "geosiam-raster") as thread:
+            completed = thread.submit(self._appear, tagged)
+            yield Completion(tagged, completed.result)
+            completed.result()
+
+    def _tagged(self, tags: Mapping[str, str]) -> Path:
+        """Describe the working raster, with tags: changing its own header could spoil it for a resume."""
+        tagged = self._hidden("vrt")
+        rasterio.shutil.copy(self._partial, tagged, driver="VRT")
+        with rasterio.open(tagged, "r+") as dataset:
+            dataset.update_tags(**tags)
+        return tagged
+
+    def _appear(self, tagged: Path) -> None:
+        with self._reported():
             made, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
-            self._to_cog(made, {**self._tags, **(tags or {})})
+            self._to_cog(tagged, made)
             replace_durably(made, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")
                 self._hidden("qml").replace(style)
         self._complete = True
 
-    def _to_cog(self, target: Path, tags: Mapping[str, str]) -> None:
+    def _to_cog(self, tagged: Path, target: Path) -> None:
         """Copy the working raster into a cloud optimised GeoTIFF."""
-        # The tags go into a description of the working raster: changing its own header could spoil it for a resume.
-        tagged = self._hidden("vrt")
-        rasterio.shutil.copy(self._partial, tagged, driver="VRT")
-        with rasterio.open(tagged, "r+") as dataset:
-            dataset.update_tags(**tags)
         rasterio.shutil.copy(
             tagged,
             target,

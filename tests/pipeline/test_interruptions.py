@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from same_result import assert_same
 
 from geosiam.detection import raster_writer, scoring
 from geosiam.detection.journal import Journal
+from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.detection.scoring import Scorer
 from geosiam.errors import OutputError, SceneUnreadableError
 from geosiam.imagery import reader
@@ -254,6 +256,24 @@ def test_an_interruption_of_the_vectorising_costs_no_scoring(
     detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
     assert_same(tmp_path / "a.gpkg", undisturbed)
     assert names(tmp_path) == ["a.gpkg", "a.qml", "a.tif"]
+
+
+def test_without_a_score_raster_there_are_no_polygons(
+    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raster is completed while polygons are cut; a disk that is full by then takes neither."""
+
+    def full(*_: object) -> None:
+        time.sleep(0.5)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreRasterWriter, "_to_cog", full)
+        with pytest.raises(OutputError, match=r"a\.tif: cannot be written .*No space left"):
+            detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
+    assert not [name for name in names(tmp_path) if not name.startswith(".")]
+    detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
+    assert_same(tmp_path / "a.gpkg", undisturbed)
 
 
 def test_an_output_has_one_writer(scenes: SurveyPaths, tmp_path: Path) -> None:
