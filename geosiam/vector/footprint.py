@@ -59,11 +59,14 @@ class Footprint:
 
     def add(self, start: int, strip: NDArray[np.float32]) -> None:
         """Count the cells of a strip that begins at row ``start``."""
-        scored = ~np.isnan(strip)
-        across = np.add.reduceat(scored, np.arange(0, strip.shape[1], self.factor), axis=1, dtype=np.int64)
         rows = (start + np.arange(len(strip))) // self.factor
         first = np.flatnonzero(np.diff(rows, prepend=-1))
-        self._scored[rows[first]] += np.add.reduceat(across, first, axis=0)
+        # Down the columns first, in numbers as small as they can be: along rows it would take ten times as long.
+        counting = np.uint8 if self.factor <= np.iinfo(np.uint8).max else np.int64
+        down = np.add.reduceat((~np.isnan(strip)).view(np.uint8), first, axis=0, dtype=counting)
+        for offset in range(self.factor):
+            across = down[:, offset :: self.factor]
+            self._scored[rows[first], : across.shape[1]] += across
 
     def looked_at(self) -> NDArray[np.bool_]:
         """Return the squares of which at least half of the cells have a score, shape (rows, cols)."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import StoredBlock
@@ -217,9 +216,14 @@ def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[
 
 def _grown(high: NDArray[np.bool_], cells: Window, seen: Window) -> NDArray[np.bool_]:
     """Return which of the cells seen are such cells of a block or around one: bool, of the shape of `seen`."""
-    marked = np.zeros(seen.shape, bool)
-    marked[cells.relative_to(seen).slices] = high
-    return np.asarray(binary_dilation(marked, np.ones((2 * REACH + 1,) * 2, bool)), np.bool_)
+    grown = np.zeros(seen.shape, bool)
+    grown[cells.relative_to(seen).slices] = high
+    for lines in (grown, grown.T):  # a square grows along one axis after the other
+        here = lines.copy()
+        for distance in range(1, REACH + 1):
+            lines[distance:] |= here[:-distance]
+            lines[:-distance] |= here[distance:]
+    return grown
 
 
 def _part(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:
