@@ -19,6 +19,7 @@ import torch
 
 from geosiam.detection.scoring import FORWARD_PX, Scorer
 from geosiam.imagery.tile_cache import TileLayout
+from geosiam.memory import keep_freed_memory
 from geosiam.network.weights import load_model
 from geosiam.processors import default_workers
 
@@ -75,6 +76,7 @@ def decode(before: str, after: str) -> float:
 def main() -> None:
     """Print one of the limits."""
     limit, model, precision, before, after = sys.argv[1:]
+    keep_freed_memory()  # as the program does
     if limit == "forward":
         print(forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)))
     else:
