@@ -102,7 +102,9 @@ def stored(scene: Path, name: str, **options: str | int) -> Path:
 def machine() -> str:
     """Say what this runs on."""
     cpu = "x86-64" if platform.machine() == "x86_64" else platform.machine()
-    kind = " with AVX512-BF16 or AMX" if multiplies_bf16() else ""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    bf16 = "AMX" if tiles is not None and tiles() else "AVX512-BF16"
+    kind = f" with {bf16}" if multiplies_bf16() else ""
     commit = "unknown"
     if git := shutil.which("git"):
         asked = [git, "rev-parse", "--short", "HEAD"]
