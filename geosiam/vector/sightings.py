@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Block
     from geosiam.imagery.pair import PairBlock
 
+    Notes = tuple[NDArray[np.int64], NDArray[np.uint16] | NDArray[np.int32]]
+
 REACH = 2
 """Cells around a component that are its surroundings."""
 
@@ -47,7 +49,7 @@ ONE = 1 << 12
 BLOCK_PX = 128
 """Side of what is looked at in one go."""
 
-_MOST_CELLS = 1 << 17  # 12 MB
+_MOST_BYTES = 32_000_000
 _MOST_OF_A_BLOCK = 1 << 14  # a quarter of the cells of one: where nearly everything has changed, nothing is noted
 _ROUNDING = 0.5 / 254  # what the score raster may add to a score
 
@@ -70,9 +72,7 @@ class Lookout:
     stride: int
     least: float
 
-    def __call__(
-        self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
+    def __call__(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32]) -> Notes | None:
         """Return which cells are worth noting and what they show.
 
         Parameters
@@ -98,7 +98,9 @@ class Lookout:
         if len(row) > _MOST_OF_A_BLOCK:
             return None
         row, col = row + seen.row_start, col + seen.col_start
-        sums = np.empty((len(row), COLUMNS), np.int32)
+        # The largest sum is that of a cell whose pixels all have the largest value.
+        small = self.stride**2 * ONE <= np.iinfo(np.uint16).max
+        sums = np.empty((len(row), COLUMNS), np.uint16 if small else np.int32)
         for here, cells in patches(row, col, self.stride):
             place = pixels_of(cells, self.stride).relative_to(window).slices
             shown = cell_sums(_part(pixels, *place), self.stride)
@@ -121,22 +123,23 @@ class Lookout:
 
 
 class Sightings:
-    """What a lookout has noted, up to a number of cells: what is not here has to be looked at again."""
+    """What a lookout has noted, in bounded memory: what is not here has to be looked at again."""
 
-    def __init__(self, lookout: Lookout, most_cells: int = _MOST_CELLS) -> None:
+    def __init__(self, lookout: Lookout, most_bytes: int = _MOST_BYTES) -> None:
         self.lookout = lookout
-        self._room = most_cells
-        self._notes: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+        self._room = most_bytes
+        self._notes: list[Notes] = []
 
     @property
     def wanted(self) -> bool:
         """Whether there is room for more."""
         return self._room > 0
 
-    def keep(self, notes: tuple[NDArray[np.int64], NDArray[np.int32]]) -> None:
+    def keep(self, notes: Notes) -> None:
         """Keep what the lookout has noted of a block."""
-        if len(notes[0]) <= self._room:
-            self._room -= len(notes[0])
+        size = sum(part.nbytes for part in notes)
+        if size <= self._room:
+            self._room -= size
             self._notes.append(notes)
 
     def recall(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -149,12 +152,13 @@ class Sightings:
         known[inside] = noted[found[inside]] == wanted[inside]
         return known, sums[found[known]].astype(np.int64)
 
-    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _sorted(self) -> Notes:
         if len(self._notes) != 1:
-            places = [places for places, _ in self._notes] or [np.empty(0, np.int64)]
-            sums = [sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)]
-            noted, first = np.unique(np.concatenate(places), return_index=True)
-            self._notes = [(noted, np.concatenate(sums)[first])]
+            places = np.concatenate([places for places, _ in self._notes] or [np.empty(0, np.int64)])
+            sums = np.concatenate([sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)])
+            self._notes = []
+            noted, first = np.unique(places, return_index=True)
+            self._notes = [(noted, sums[first])]
         return self._notes[0]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import importlib.metadata
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ import pyproj
 import shapely
 from pyogrio.raw import write_arrow
 
+from geosiam import __version__
 from geosiam.detection.lock import FileLock
 from geosiam.errors import GeosiamError, OutputError
 from geosiam.vector.columns import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
@@ -90,7 +90,7 @@ def write_polygons(
     target = Path(path)
     check_target(target)
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    record = {"created": now, "geosiam_version": importlib.metadata.version("geosiam"), **(provenance or {})}
+    record = {"created": now, "geosiam_version": __version__, **(provenance or {})}
     with _replacing(target) as partial:
         stream = _Counted(polygons, tuple(more_columns or ()))
         try:

@@ -11,7 +11,7 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces
-from geosiam.vector.sightings import COLUMNS, REACH, Lookout, Sightings, cell_sums, pixels_of
+from geosiam.vector.sightings import COLUMNS, ONE, REACH, Lookout, Sightings, cell_sums, pixels_of
 from geosiam.vector.witness import PixelWitness
 
 STRIDE = 4
@@ -82,10 +82,10 @@ def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, sid
 
 
 @pytest.mark.parametrize("halo", [HALO, Halo(0, 0), Halo(STRIDE, 1)])
-@pytest.mark.parametrize("most_cells", [0, 60, 10_000])
-def test_polygons_say_the_same_with_and_without(halo, most_cells):
+@pytest.mark.parametrize("most_bytes", [0, 6_000, 10_000_000])
+def test_polygons_say_the_same_with_and_without(halo, most_bytes):
     scenes, scores = Scenes(1), scored(1)
-    sightings = noted(scenes, scores, halo=halo, most_cells=most_cells)
+    sightings = noted(scenes, scores, halo=halo, most_bytes=most_bytes)
     frames = []
     for notes in (None, sightings):
         with PixelWitness(scenes, STRIDE, 0.5, coloured=True, sightings=notes) as witness:
@@ -121,7 +121,18 @@ def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
     assert known.all()
 
 
+def test_the_largest_sum_fits_where_it_is_kept():
+    for stride in (1, 2, 3, 4, 8):
+        white = np.ones((3, 4 * stride, 4 * stride), np.float32)
+        block = StoredBlock(white, white, np.ones(white.shape[1:], bool), (identity(3), identity(3)))
+        lookout = Lookout((4, 4), stride, 0.5)
+        window = Window(0, 4 * stride, 0, 4 * stride)
+        places, sums = lookout(Lattice(4, 4, 4, 4)[0], window, block, np.full((4, 4), 0.9, np.float32))
+        assert len(places) == 16
+        assert sums.max() == stride**2 * ONE
+
+
 def test_memory_is_bounded():
     scenes, everything = Scenes(4), np.full(CELLS, 0.9, np.float32)
-    known, _ = noted(scenes, everything, most_cells=300).recall(*everywhere())
-    assert 0 < known.sum() <= 300
+    known, _ = noted(scenes, everything, most_bytes=30_000).recall(*everywhere())
+    assert 0 < known.sum() <= 30_000 / COLUMNS / 2
