@@ -288,6 +288,7 @@ def _scored(
             with contextlib.closing(stream):
                 for block, scores in stream:
                     raster.write(block, scores)
+            pair.forget()
             record["holes"] = [asdict(hole) for hole in holes]
             with raster.completing(raster_tags(pair, model, record)) as completion:
                 yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)

@@ -162,6 +162,11 @@ class ScenePair:
         inner = Window(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
         return inner, rows - inner.row_start, cols - inner.col_start
 
+    def forget(self) -> None:
+        """Keep nothing of what has been decoded so far: it will hardly be needed again."""
+        self.before.forget()
+        self.after.forget()
+
     @property
     def coloured(self) -> bool:
         """Whether the channels of both scenes differ."""

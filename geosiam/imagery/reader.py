@@ -82,6 +82,10 @@ class AlignedReader:
         whole = height * width * self._pixel_bytes <= self._tiles.cache.capacity
         return self._read(window, self._assembled if whole else self._decoded)
 
+    def forget(self) -> None:
+        """Keep nothing of what has been decoded so far."""
+        self._tiles.cache.clear()
+
     def realigned(self, alignment: Alignment) -> AlignedReader:
         """Return a reader of the same scene that comes onto the grid in another way; what is decoded is shared."""
         reader = AlignedReader(self.source, self.channels, alignment)

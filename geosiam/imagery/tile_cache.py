@@ -127,6 +127,12 @@ class TileCache:
             raise
         return [future.result() for future in wanted]
 
+    def clear(self) -> None:
+        """Forget all tiles, while none is being loaded."""
+        with self._lock:
+            for position in [position for position, future in self._tiles.items() if future.done()]:
+                self._bytes -= self._tiles.pop(position).result().nbytes
+
     def _claim(self, positions: Sequence[Position]) -> tuple[list[Future[Tile]], list[tuple[Position, Future[Tile]]]]:
         wanted, missing = [], []
         with self._lock:

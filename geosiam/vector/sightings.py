@@ -9,6 +9,7 @@ cell alone: whoever looks at a cell again finds the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,22 +145,37 @@ class Sightings:
 
     def recall(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which of some cells were noted, bool (n,), and what these show, shape (noted, :data:`COLUMNS`)."""
-        noted, sums = self._sorted()
-        wanted = self.lookout.places(row, col)
-        found = np.searchsorted(noted, wanted)
+        index, wanted = self._index, self.lookout.places(row, col)
+        found = np.searchsorted(index.places, wanted)
         known = np.zeros(len(wanted), bool)
-        inside = found < len(noted)
-        known[inside] = noted[found[inside]] == wanted[inside]
-        return known, sums[found[known]].astype(np.int64)
+        inside = found < len(index.places)
+        known[inside] = index.places[found[inside]] == wanted[inside]
+        block, line = index.block[found[known]], index.line[found[known]]
+        sums = np.empty((len(block), COLUMNS), np.int64)
+        for number in np.unique(block):
+            here = block == number
+            sums[here] = self._notes[number][1][line[here]]
+        return known, sums
 
-    def _sorted(self) -> Notes:
-        if len(self._notes) != 1:
-            places = np.concatenate([places for places, _ in self._notes] or [np.empty(0, np.int64)])
-            sums = np.concatenate([sums for _, sums in self._notes] or [np.empty((0, COLUMNS), np.int32)])
-            self._notes = []
-            noted, first = np.unique(places, return_index=True)
-            self._notes = [(noted, sums[first])]
-        return self._notes[0]
+    @cached_property
+    def _index(self) -> _Index:
+        """Where to find each place; all is noted when the first of them is looked for."""
+        lengths = [len(places) for places, _ in self._notes]
+        places = np.concatenate([places for places, _ in self._notes] or [np.empty(0, np.int64)])
+        order = np.argsort(places, kind="stable")
+        block = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        first = np.repeat(np.cumsum([0, *lengths[:-1]], dtype=np.int64)[: len(lengths)], lengths)
+        line = (np.arange(len(places)) - first).astype(np.int32)
+        return _Index(places[order], block[order], line[order])
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The places noted (n,), in order, and of each the block whose note it is in, and its line there."""
+
+    places: NDArray[np.int64]
+    block: NDArray[np.int32]
+    line: NDArray[np.int32]
 
 
 def pixels_of(cells: Window, stride: int) -> Window:

@@ -67,6 +67,20 @@ def test_each_tile_is_loaded_once_by_any_number_of_threads():
     assert sorted(loaded) == positions
 
 
+def test_what_is_forgotten_is_loaded_again():
+    cache, loaded = TileCache(10**6), []
+
+    def load(position):
+        loaded.append(position)
+        return tile(position[1])
+
+    for _ in range(2):
+        assert [found.values[0, 0, 0] for found in cache.get([(0, 1), (0, 2)], load)] == [1, 2]
+        cache.clear()
+        assert cache._bytes == 0
+    assert loaded == [(0, 1), (0, 2)] * 2
+
+
 def test_no_more_is_kept_than_the_capacity_and_the_latest_stay():
     cache, loaded = TileCache(350), []
 
