@@ -193,7 +193,6 @@ def detect(
         ) as witness:
             wanted = options.of_polygons(chosen.threshold, chosen.seed)
             cut = _cut(scores_made, output, wanted, witness, last=scoring.completion.wait)
-        scoring.completion.wait()
         if project is not None:
             write_project(
                 project,

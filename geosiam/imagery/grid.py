@@ -119,6 +119,10 @@ class Window:
         row, col = other.row_start, other.col_start
         return Window(self.row_start - row, self.row_stop - row, self.col_start - col, self.col_stop - col)
 
+    def scaled(self, factor: int) -> Window:
+        """Return the pixels of a window of cells that are so many pixels wide."""
+        return Window(self.row_start * factor, self.row_stop * factor, self.col_start * factor, self.col_stop * factor)
+
     def grown(self, margin: int) -> Window:
         """Return the window with a margin on every side."""
         return Window(self.row_start - margin, self.row_stop + margin, self.col_start - margin, self.col_stop + margin)
@@ -158,12 +162,12 @@ class Block:
 
         The window may reach outside the scene; there the scene is reflected (see :func:`reflected`).
         """
-        c = self.cells
+        own = self.cells.scaled(stride)
         return Window(
-            c.row_start * stride - halo.before,
-            c.row_stop * stride + halo.after,
-            c.col_start * stride - halo.before,
-            c.col_stop * stride + halo.after,
+            own.row_start - halo.before,
+            own.row_stop + halo.after,
+            own.col_start - halo.before,
+            own.col_stop + halo.after,
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geosiam.detection.working_raster import SCORE_STEPS
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import StoredBlock
 
@@ -52,7 +53,7 @@ BLOCK_PX = 128
 
 _MOST_BYTES = 32_000_000
 _MOST_OF_A_BLOCK = 1 << 14  # a quarter of the cells of one: where nearly everything has changed, nothing is noted
-_ROUNDING = 0.5 / 254  # what the score raster may add to a score
+_ROUNDING = 0.5 / SCORE_STEPS  # what the score raster may add to a score
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Lookout:
         small = self.stride**2 * ONE <= np.iinfo(np.uint16).max
         sums = np.empty((len(row), COLUMNS), np.uint16 if small else np.int32)
         for here, cells in patches(row, col, self.stride):
-            place = pixels_of(cells, self.stride).relative_to(window).slices
+            place = cells.scaled(self.stride).relative_to(window).slices
             shown = cell_sums(_part(pixels, *place), self.stride)
             sums[here] = shown[:, row[here] - cells.row_start, col[here] - cells.col_start].T
         return self.places(row, col), sums
@@ -176,11 +177,6 @@ class _Index:
     places: NDArray[np.int64]
     block: NDArray[np.int32]
     line: NDArray[np.int32]
-
-
-def pixels_of(cells: Window, stride: int) -> Window:
-    """Return the pixels of a window of cells."""
-    return Window(*(stride * end for end in (cells.row_start, cells.row_stop, cells.col_start, cells.col_stop)))
 
 
 def patches(

@@ -23,7 +23,7 @@ from geosiam.errors import SceneUnreadableError
 from geosiam.processors import default_workers
 from geosiam.vector.columns import HINTS
 from geosiam.vector.field import cells_of
-from geosiam.vector.sightings import COLUMNS, COUNTS, ONE, REACH, SUMS, cell_sums, patches, pixels_of
+from geosiam.vector.sightings import COLUMNS, COUNTS, ONE, REACH, SUMS, cell_sums, patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ class PixelWitness:
     def _look(self, cells: Window) -> NDArray[np.int64] | None:
         """Return what the cells of a window show, shape (sums, rows, cols); None where a scene cannot be read."""
         try:
-            return cell_sums(self._pair.read(pixels_of(cells, self._stride)), self._stride)
+            return cell_sums(self._pair.read(cells.scaled(self._stride)), self._stride)
         except SceneUnreadableError:
             return None  # where this is no error, there are no scores either: these are surroundings at most
 

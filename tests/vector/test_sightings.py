@@ -11,7 +11,7 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
 from geosiam.vector.options import PolygonOptions
 from geosiam.vector.polygons import polygon_pieces
-from geosiam.vector.sightings import COLUMNS, ONE, REACH, Lookout, Sightings, cell_sums, pixels_of
+from geosiam.vector.sightings import COLUMNS, ONE, REACH, Lookout, Sightings, cell_sums
 from geosiam.vector.witness import PixelWitness
 
 STRIDE = 4
@@ -58,6 +58,11 @@ def noted(scenes, scores, side=8, halo=HALO, **how):
     return sightings
 
 
+def polygons(scenes, scores, threshold, sightings=None):
+    with PixelWitness(scenes, STRIDE, threshold, coloured=True, sightings=sightings) as witness:
+        return polygon_pieces(Cells(scores, 10, stride=STRIDE), PolygonOptions(threshold), witness=witness).frame()
+
+
 def everywhere():
     row, col = (places.ravel() for places in np.indices(CELLS))
     return row, col
@@ -77,7 +82,7 @@ def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, sid
     scenes, scores = Scenes(seed % 5), scored(seed, share)
     known, sums = noted(scenes, scores, side).recall(*everywhere())
     assert np.array_equal(known.reshape(CELLS), near(scores))
-    whole = cell_sums(scenes.read(pixels_of(Window(0, CELLS[0], 0, CELLS[1]), STRIDE)), STRIDE)
+    whole = cell_sums(scenes.read(Window(0, CELLS[0], 0, CELLS[1]).scaled(STRIDE)), STRIDE)
     assert np.array_equal(sums, whole.reshape(COLUMNS, -1).T[known])
 
 
@@ -86,19 +91,14 @@ def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, sid
 def test_polygons_say_the_same_with_and_without(halo, most_bytes):
     scenes, scores = Scenes(1), scored(1)
     sightings = noted(scenes, scores, halo=halo, most_bytes=most_bytes)
-    frames = []
-    for notes in (None, sightings):
-        with PixelWitness(scenes, STRIDE, 0.5, coloured=True, sightings=notes) as witness:
-            cells = Cells(scores, 10, stride=STRIDE)
-            frames.append(polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame())
-    assert frames[0].equals(frames[1])
-    assert frames[0].shadow_fraction.notna().any()
+    looked = polygons(scenes, scores, 0.5)
+    assert looked.equals(polygons(scenes, scores, 0.5, sightings))
+    assert looked.shadow_fraction.notna().any()
 
 
 def test_what_was_noted_is_not_read_again():
     scenes, scores = Scenes(2), scored(2)
-    with PixelWitness(scenes, STRIDE, 0.5, coloured=True, sightings=noted(scenes, scores)) as witness:
-        assert len(polygon_pieces(Cells(scores, 10, stride=STRIDE), PolygonOptions(0.5), witness=witness).frame())
+    assert len(polygons(scenes, scores, 0.5, noted(scenes, scores)))
     assert scenes.pixels_read == 0
 
 
@@ -106,12 +106,7 @@ def test_a_raised_threshold_makes_more_cells_surroundings():
     scenes, scores = Scenes(3), scored(3)
     sightings = noted(scenes, np.where(scores == 0.9, np.float32(0.6), scores))
     scores[5:7, 5:7] = 0.9
-    frames = []
-    for notes in (None, sightings):
-        with PixelWitness(scenes, STRIDE, 0.8, coloured=True, sightings=notes) as witness:
-            cells = Cells(scores, 10, stride=STRIDE)
-            frames.append(polygon_pieces(cells, PolygonOptions(0.8), witness=witness).frame())
-    assert frames[0].equals(frames[1])
+    assert polygons(scenes, scores, 0.8).equals(polygons(scenes, scores, 0.8, sightings))
 
 
 def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
