@@ -17,6 +17,7 @@ from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
 from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
+from geosiam.network.winograd import quickened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +111,8 @@ class Scorer:
         where = named_device(device) if elsewhere else choose_device(device)
         dtype = choose_precision(precision, where)
         network = model.network.for_inference().to(dtype)
+        if where.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
+            network.encoder = quickened(network.encoder)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         scorer = cls(network, where, dtype)
         return scorer if elsewhere else scorer.arrived()
