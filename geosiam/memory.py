@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # names that mallopt(3) goes by
 _MIB = 1 << 20
+
+_kept: dict[int, int] = {}  # what has been set
 
 
 def keep_freed_memory() -> bool:
@@ -32,5 +39,29 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
-    settings = [setting for variable, setting in wanted.items() if variable not in os.environ]
-    return bool(sum(mallopt(*setting) for setting in settings) == len(settings))
+    settings = dict(setting for variable, setting in wanted.items() if variable not in os.environ)
+    _kept.update({name: value for name, value in settings.items() if mallopt(name, value)})
+    return _kept == settings
+
+
+@contextlib.contextmanager
+def sparing_memory() -> Iterator[None]:
+    """Return to the system what this process has freed, and what it frees meanwhile, where that can be told (glibc).
+
+    For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
+    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        yield
+        return
+    ours = _MMAP_THRESHOLD in _kept
+    if ours:
+        libc.mallopt(_MMAP_THRESHOLD, _MIB)
+    try:
+        yield
+    finally:
+        if ours:
+            libc.mallopt(_MMAP_THRESHOLD, _kept[_MMAP_THRESHOLD])

@@ -18,6 +18,7 @@ from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
+from geosiam.memory import sparing_memory
 from geosiam.options import DetectOptions
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
@@ -263,6 +264,7 @@ def _scored(
         raster = ScoreRasterWriter(
             output,
             pair.grid.coarsened(scorer.stride),
+            dtype=options.score_type,
             tags=raster_tags(pair, model, record),
             lattice=scorer.lattice(pair.grid),
             identity=identity(pair, model, scorer, options),
@@ -289,7 +291,8 @@ def _scored(
                     raster.write(block, scores)
             pair.forget()
             record["holes"] = [asdict(hole) for hole in holes]
-            with raster.completing(raster_tags(pair, model, record)) as completion:
+            sparing = sparing_memory() if raster.outgrows_cache else contextlib.nullcontext()
+            with sparing, raster.completing(raster_tags(pair, model, record)) as completion:
                 yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
 
 

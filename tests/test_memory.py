@@ -42,3 +42,45 @@ def test_memory_is_zeroed_by_the_system_once_unless_the_user_has_decided_otherwi
     kept, usual = faults("keep"), faults("leave", MALLOC_MMAP_THRESHOLD_="131072")
     assert kept < usual / 5
     assert faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > usual / 2
+
+
+SPARED = """
+import ctypes, sys
+from pathlib import Path
+from geosiam.memory import keep_freed_memory, sparing_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def freed():
+    blocks = [libc.malloc(8 << 20) for _ in range(16)]
+    for block in blocks:
+        libc.memset(block, 1, 8 << 20)
+    last = libc.malloc(100)  # holds what lies below it
+    for block in blocks:
+        libc.free(block)
+    return last
+
+freed()
+before = resident()
+with sparing_memory():
+    inside = resident()
+    freed()
+    after = resident()
+freed()
+print(before - inside, after - inside, resident() - after)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_sparing_gives_back_what_was_freed_and_keeps_nothing_until_it_ends() -> None:
+    said = subprocess.run([sys.executable, "-c", SPARED, "keep"], capture_output=True, text=True, check=True, env={})
+    given_back, kept_inside, kept_again = map(int, said.stdout.split())
+    assert given_back > 100 << 20
+    assert kept_inside < 20 << 20
+    assert kept_again > 100 << 20

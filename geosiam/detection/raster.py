@@ -17,11 +17,10 @@ import rasterio
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, decode
+from geosiam.detection.working_raster import RASTER_CACHE_BYTES, SCORE_NODATA, SCORE_STEPS, TILE, decode
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
-from geosiam.imagery.scene import GDAL_CACHE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -196,7 +195,7 @@ class ScoreRaster:
 
 
 def _decoded(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):  # by itself GDAL would fill a twentieth of the machine's memory
+    with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE_BYTES):  # GDAL itself would fill a twentieth of all memory
         stored: NDArray[np.number[Any]] = dataset.read(1, window=window)
     return stored
 

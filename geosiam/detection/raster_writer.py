@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from geosiam.detection.journal import Journal, replace_durably
 from geosiam.detection.lock import FileLock
 from geosiam.detection.raster_style import raster_qml
-from geosiam.detection.working_raster import TILE, ScoreType, WorkingRaster
+from geosiam.detection.working_raster import RASTER_CACHE_BYTES, TILE, ScoreType, WorkingRaster
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place
 
@@ -177,6 +177,12 @@ class ScoreRasterWriter:
         """Which blocks need no scoring any more: bool (blocks,)."""
         return self._journal.done.copy()
 
+    @property
+    def outgrows_cache(self) -> bool:
+        """Whether the raster is larger than what GDAL keeps of it."""
+        height, width = self._grid.shape
+        return height * width * np.dtype(self._dtype).itemsize > RASTER_CACHE_BYTES
+
     def write(self, block: Block, scores: NDArray[np.float32]) -> None:
         """Write one block of cells.
 
@@ -228,7 +234,7 @@ class ScoreRasterWriter:
                 self._save()
             self._working.close()
             tagged = self._tagged({**self._tags, **(tags or {})})
-        with ThreadPoolExecutor(1, "geosiam-raster") as thread:
+        with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE_BYTES), ThreadPoolExecutor(1, "geosiam-raster") as thread:
             completed = thread.submit(self._appear, tagged)
             yield Completion(tagged, completed.result)
             completed.result()

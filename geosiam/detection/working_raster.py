@@ -24,6 +24,12 @@ SCORE_STEPS = 254  # a score of 1 is stored as this
 BAND_NAME = "anomaly score"
 TILE = 512
 
+RASTER_CACHE_BYTES = 64_000_000
+"""Memory that GDAL may keep blocks of score rasters in: two rows of tiles, a byte a cell, of 60,000 cells.
+
+They are read and copied from top to bottom, so what is kept longer is kept for nothing.
+"""
+
 
 def encode(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return scores in [0, 1] (NaN = not scored) as stored: 0 to 254, 255 where not scored."""
