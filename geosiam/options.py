@@ -51,6 +51,9 @@ class DetectOptions:
         Begin again where an interrupted run left something to go on from.
     on_error
         What to do where a scene cannot be decoded: ``"stop"``, or ``"skip"``: leave the block without scores.
+    score_type
+        How scores are stored: ``"uint8"`` (0 to 254), or ``"float32"``, by which the strongest anomalies can still be
+        told apart where much scores above 0.998.
     """
 
     model: str = DEFAULT_MODEL
@@ -70,6 +73,7 @@ class DetectOptions:
     scheduler: str | Client | None = None
     restart: bool = False
     on_error: Literal["stop", "skip"] = "stop"
+    score_type: Literal["uint8", "float32"] = "uint8"
 
     def __post_init__(self) -> None:
         if self.threshold != "auto" and not 0 < self.threshold <= 1:
@@ -80,6 +84,8 @@ class DetectOptions:
             raise OptionError(f"{self.workers} workers", "cannot do any work", "use 1 or more")
         if self.on_error not in ("stop", "skip"):
             raise OptionError(f"on_error {self.on_error!r}", "is not known", "use stop or skip")
+        if self.score_type not in ("uint8", "float32"):
+            raise OptionError(f"score_type {self.score_type!r}", "is not known", "use uint8 or float32")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""

@@ -59,7 +59,8 @@ SURVEY_OPTIONS: dict[str, options.Decorator] = {
         help="Make DIR/report/index.html, a page to look through all results and to judge them.",
     ),
 }
-PAIR_OPTIONS = (*options.POLYGONS, *(name for name in options.COMPARISON if name != "workers"), "on_error")
+COMPARISON = tuple(name for name in options.COMPARISON if name != "workers")
+PAIR_OPTIONS = (*options.POLYGONS, *COMPARISON, "on_error", "score_type")
 TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
 
 

@@ -236,9 +236,15 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         show_default="stop",
         help="What to do where a scene cannot be decoded; skip leaves nodata there, and the exit code is 4.",
     ),
+    "score_type": click.option(
+        "--score-type",
+        type=click.Choice(["uint8", "float32"]),
+        show_default="uint8",
+        help="How scores are stored; float32 tells the strongest apart where much has changed, and is far larger.",
+    ),
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
-EXECUTION = ("scheduler", "restart", "on_error")
+EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 COMPARISON = ("model", "bands", "valid_area", "register", "radiometry", "device", "precision", "workers")
 
 

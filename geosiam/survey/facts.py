@@ -47,6 +47,7 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
         "crs": pair["before"]["crs"],
         "footprint": None if footprint is None else shapely.geometry.mapping(footprint),
         "model": found.summary["model"],
+        "score_type": found.summary["options"]["score_type"],
         "computed": found.summary["computed"],
         "geosiam_version": found.summary["geosiam_version"],
         "created": found.summary["created"],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS
 from geosiam.errors import InputError, OutputError
 from geosiam.network.weights import load_model
 from geosiam.survey.dates import iso_date
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 STAC_VERSION = "1.1.0"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+_STORED: dict[str, dict[str, Any]] = {
+    "uint8": {"data_type": "uint8", "nodata": SCORE_NODATA, "raster:scale": 1 / SCORE_STEPS},
+    "float32": {"data_type": "float32", "nodata": "nan"},
+}
 _GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 _BANDS = ("red", "green", "blue")
 
@@ -91,7 +96,7 @@ def _pair_item(pair: PairResult, folder: Path) -> dict[str, Any]:
                 "type": _GEOTIFF,
                 "roles": ["data"],
                 "title": "Anomaly probability",
-                "bands": [{"name": "score", "data_type": "uint8", "nodata": 255, "raster:scale": 1 / 254}],
+                "bands": [{"name": "score", **_STORED[facts.get("score_type", "uint8")]}],
             },
             "anomalies": {
                 "href": _relative(pair.anomalies, folder),

@@ -51,6 +51,31 @@ def test_polygons_lie_on_what_changed(scenes: SurveyPaths, found: Path) -> None:
     assert objects.precision >= 0.75
 
 
+def test_scores_as_they_are_tell_the_strongest_apart(scenes: SurveyPaths, found: Path, tmp_path: Path) -> None:
+    made = detect(scenes.before, scenes.after, tmp_path / "a.gpkg", options=DetectOptions(score_type="float32"))
+    with rasterio.open(made.scores_path) as raster:
+        assert (raster.dtypes, raster.scales) == (("float32",), (1.0,))
+        assert np.isnan(raster.nodata)
+        assert raster.overviews(1) or raster.width <= 512
+        exact = raster.read(1)
+    with rasterio.open(found / "a.tif") as raster:
+        stored = raster.read(1)
+    known = stored != 255
+    np.testing.assert_array_equal(np.isnan(exact), ~known)
+    np.testing.assert_array_equal(stored[known], np.rint(exact[known] * 254))
+    highest = exact[stored == 254]
+    assert len(np.unique(highest)) > 50  # of bf16, which rounds log-odds to 8 bits
+    fine = geopandas.read_file(made.polygons_path, layer="anomalies")
+    coarse = geopandas.read_file(found / "a.gpkg", layer="anomalies")
+    assert len(fine) == len(coarse)
+    assert fine.union_all().symmetric_difference(coarse.union_all()).area < 0.02 * coarse.union_all().area
+    assert fine.score_max.nunique() > coarse.score_max.nunique()
+    again = vectorize_raster(made.scores_path, tmp_path / "again.gpkg")
+    assert again.count == made.count
+    with pytest.raises(OptionError, match="use uint8 or float32"):
+        DetectOptions(score_type="uint16")
+
+
 def test_polygons_end_where_the_scene_ends(scenes: SurveyPaths, found: Path) -> None:
     everywhere = vectorize_raster(found / "a.tif", found / "all.gpkg", threshold=0.004)
     with rasterio.open(scenes.before) as before:
