@@ -30,7 +30,7 @@ from geosiam.detection.raster import ScoreRaster
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import FINEST, ScoreCounts, in_cells
 from geosiam.evaluation.metrics import object_scores_raster
-from geosiam.evaluation.sweep import sweep_objects
+from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_objects
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.pipeline import DetectOptions, detect
@@ -59,10 +59,20 @@ class Prediction:
         What the method cuts at.
     objects
         int32 (rows, cols) of pixels: what it would report, numbered from 1.
+    strength
+        Mean score of each of them.
     """
 
-    def __init__(self, scores: NDArray[np.float32], stride: int, threshold: float, objects: NDArray[np.int32]) -> None:
-        self.scores, self.stride, self.threshold, self.objects = scores, stride, threshold, objects
+    def __init__(
+        self,
+        scores: NDArray[np.float32],
+        stride: int,
+        threshold: float,
+        objects: NDArray[np.int32],
+        strength: NDArray[np.floating[Any]],
+    ) -> None:
+        self.scores, self.stride, self.threshold = scores, stride, threshold
+        self.objects, self.strength = objects, strength
 
 
 def predict(method: str, case: Case, folder: Path) -> Prediction:
@@ -81,12 +91,13 @@ def by_model(method: str, before: Path, after: Path, target: Path) -> Prediction
     raster = ScoreRaster.open(done.scores_path)
     scores = np.concatenate([strip for _, strip in raster.strips()])
     rows, cols = (round(cells * raster.stride) for cells in raster.extent)
-    found = geopandas.read_file(done.polygons_path, layer=LAYER).geometry
+    polygons = geopandas.read_file(done.polygons_path, layer=LAYER)
+    found = polygons.geometry
     objects = np.zeros((rows, cols), np.int32)
     if len(found):
         pixels = raster.grid.transform @ raster.grid.transform.scale(1 / raster.stride)
         rasterize(list(zip(found, range(1, len(found) + 1), strict=True)), out=objects, transform=pixels)
-    return Prediction(scores, raster.stride, done.threshold, objects)
+    return Prediction(scores, raster.stride, done.threshold, objects, polygons.score_mean.to_numpy(float))
 
 
 def by_baseline(name: str, before: Path, after: Path, _target: Path) -> Prediction:
@@ -96,8 +107,9 @@ def by_baseline(name: str, before: Path, after: Path, _target: Path) -> Predicti
         both = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
     scores = method.scores(both.before, both.after, both.valid)
     threshold = method.cut(scores)
-    objects, _ = ndimage.label(scores >= threshold, _EIGHT)
-    return Prediction(scores, 1, threshold, objects)
+    objects, count = ndimage.label(scores >= threshold, _EIGHT)
+    strength = np.atleast_1d(ndimage.mean(scores, objects, range(1, count + 1)))
+    return Prediction(scores, 1, threshold, objects, strength)
 
 
 def judge(case: Case, made: Prediction) -> tuple[dict[str, float], ScoreCounts]:
@@ -109,7 +121,7 @@ def judge(case: Case, made: Prediction) -> tuple[dict[str, float], ScoreCounts]:
     objects = {}
     if made.stride > 1 or case.group.startswith("B"):  # for every pixel it takes long, and only B compares by it
         sweep = sweep_objects(made.scores, truth, made.stride)
-        objects = {f"recall at {rate}/Mpx": sweep.recall_at_alarms(rate) for rate in ALARM_RATES}
+        objects = {f"recall at {rate}/Mpx": recall_at_rate(made, truth, sweep, rate) for rate in ALARM_RATES}
         objects["recall at precision 0.9"] = sweep.recall_at_precision(0.9)
     flagged, changed = made.objects > 0, truth > 0
     figures = {
@@ -124,6 +136,12 @@ def judge(case: Case, made: Prediction) -> tuple[dict[str, float], ScoreCounts]:
         "alarms/Mpx": (met.predicted - met.correct) / max(1, counts.pixels) * 1e6,
     }
     return figures, counts
+
+
+def recall_at_rate(made: Prediction, truth: NDArray[np.int32], sweep: ObjectSweep, rate: float) -> float:
+    """Return the recall at so many alarms per million pixels: by a threshold, or by looking at the strongest first."""
+    ranked = recall_of_strongest(made.objects, made.strength, truth, rate * sweep.megapixels)
+    return max(sweep.recall_at_alarms(rate), ranked)
 
 
 def pixel_figures(counts: ScoreCounts) -> dict[str, float]:

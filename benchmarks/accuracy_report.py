@@ -105,7 +105,11 @@ the least favourable of them; the positive class is the change, alone.
   pixels.
 - **recall at precision 0.9**, **recall at N/Mpx** (N alarms per million pixels): over 40 thresholds, without those at
   which more than a tenth of the unchanged ground is flagged, since one polygon over everything would find all; an
-  alarm rate holds down to the first threshold that exceeds it. Neighbouring cells (8-connected) are one object.
+  alarm rate holds down to the first threshold that exceeds it. Neighbouring cells (8-connected) are one object. An
+  alarm rate may also be kept by looking at the reported objects by their mean score, the highest first, until there
+  are too many alarms; the better of both ways counts, for every method.
+- `:score_type=float32`: scores stored as they are. As bytes all above 0.998 are one, and where years lie between the
+  dates much is.
 - **ECE**: mean gap between score and share of changed pixels, 15 bins of equal mass.
 - **A** inserts up to 100 rectangles, ellipses and polygons into the middle 1260 x 720 px of two aerial scenes, a
   drone orthophoto and a NAIP scene. Nuisance: gain 1.15, offset 8, gamma 1.1, one pixel of shift in both axes, blur

@@ -102,6 +102,44 @@ def sweep_objects(scores: NDArray[np.floating[Any]], truth: NDArray[np.integer[A
     )
 
 
+def recall_of_strongest(
+    objects: NDArray[np.integer[Any]],
+    strength: NDArray[np.floating[Any]],
+    truth: NDArray[np.integer[Any]],
+    alarms: float,
+) -> float:
+    """Return the recall of who looks at reported objects, the strongest first, until alarms exceed a number.
+
+    It ends before more than :data:`MOST_FLAGGED` of the unchanged ground has been looked at. Of equally strong objects
+    the alarms come first.
+
+    Parameters
+    ----------
+    objects
+        Integers (rows, cols) of pixels: number of the reported object from 1 on, 0 = none.
+    strength
+        Of each object, shape (count,).
+    truth
+        Integers (rows, cols): number of the true object, 0 = none.
+    alarms
+        How many may be seen.
+    """
+    wanted = np.unique(truth[truth > 0])
+    if not len(wanted):
+        return float("nan")
+    count = len(strength)
+    met = (objects > 0) & (truth > 0)
+    meetings = np.unique(np.stack([objects[met] - 1, np.searchsorted(wanted, truth[met])]), axis=1)
+    right = np.zeros(count, bool)
+    right[meetings[0]] = True
+    order = np.lexsort((right, -strength))
+    waste = np.bincount(objects[(objects > 0) & (truth <= 0)] - 1, minlength=count)
+    within = np.cumsum(~right[order]) <= alarms
+    within &= np.cumsum(waste[order]) <= MOST_FLAGGED * (truth <= 0).sum()
+    seen = order[: int(within.argmin()) if not within.all() else count]
+    return float(len(np.unique(meetings[1, np.isin(meetings[0], seen)])) / len(wanted))
+
+
 def _spread(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return thresholds, descending."""
     if not scores.size:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geosiam.evaluation.metrics import object_scores_raster
-from geosiam.evaluation.sweep import sweep_objects
+from geosiam.evaluation.sweep import recall_of_strongest, sweep_objects
 
 EIGHT = np.ones((3, 3), int)
 
@@ -64,3 +64,29 @@ def test_nothing_true_or_nothing_scored():
     blind = sweep_objects(np.full((5, 5), np.nan), np.ones((5, 5), int))
     assert (blind.truth, blind.megapixels) == (0, 0)
     assert np.isnan(blind.recall_at_precision(0.9))
+
+
+def test_who_looks_at_the_strongest_first_finds_these_until_there_are_too_many_alarms() -> None:
+    objects = np.zeros((40, 100), int)
+    truth = np.zeros((40, 100), int)
+    for number in range(1, 7):
+        objects[5:10, 15 * number - 10 : 15 * number - 5] = number
+    truth[5:10, 5:10], truth[5:8, 35:38], truth[8:10, 35:38], truth[30:35, 5:10] = 7, 9, 3, 12  # objects 1, 3, 3, none
+    strength = np.array([0.2, 0.9, 0.8, 0.5, 0.4, 0.3])
+    by_alarms = [recall_of_strongest(objects, strength, truth, alarms) for alarms in range(6)]
+    assert by_alarms == [0, 0.5, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_of_equally_strong_objects_the_alarms_come_first() -> None:
+    objects, truth = np.zeros((30, 30), int), np.zeros((30, 30), int)
+    objects[0, 0], objects[0, 5], truth[0, 0] = 1, 2, 1
+    assert recall_of_strongest(objects, np.array([0.5, 0.5]), truth, 0) == 0
+    assert recall_of_strongest(objects, np.array([0.6, 0.5]), truth, 0) == 1
+
+
+def test_one_object_over_everything_finds_nothing_and_without_truth_there_is_no_recall() -> None:
+    truth = np.zeros((20, 20), int)
+    truth[5, 5] = 1
+    assert recall_of_strongest(np.ones((20, 20), int), np.ones(1), truth, 100) == 0
+    assert recall_of_strongest(np.zeros((20, 20), int), np.zeros(0), truth, 100) == 0
+    assert np.isnan(recall_of_strongest(np.ones((20, 20), int), np.ones(1), np.zeros((20, 20), int), 100))
