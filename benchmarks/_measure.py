@@ -94,7 +94,8 @@ def stored(scene: Path, name: str, **options: str | int) -> Path:
     copy = scene.with_name(f"{scene.stem}-{name}.tif")
     if not copy.exists():
         partial = copy.with_suffix(".partial")
-        rasterio.shutil.copy(scene, partial, driver="GTiff", BIGTIFF="IF_SAFER", NUM_THREADS="ALL_CPUS", **options)
+        with rasterio.Env(GDAL_CACHEMAX=64_000_000):  # a process that is started counts as large as this one was
+            rasterio.shutil.copy(scene, partial, driver="GTiff", BIGTIFF="IF_SAFER", NUM_THREADS="ALL_CPUS", **options)
         partial.rename(copy)
     return copy
 

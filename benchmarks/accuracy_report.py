@@ -193,9 +193,15 @@ def markdown(rows: Sequence[Row], baselines: Sequence[str], machine: str) -> str
     return "\n".join(parts)
 
 
+def _shared(rows: Sequence[Row], method: str, group: str, baselines: Sequence[str]) -> list[Row]:
+    """Return what is known of a method on the pairs of a group that the classical methods saw as well."""
+    seen = {(row.scene, row.seed) for row in rows if row.group == group and row.method in baselines}
+    return [row for row in rows if (row.method, row.group) == (method, group) and (row.scene, row.seed) in seen]
+
+
 def _rank(method: str, baselines: Sequence[str]) -> tuple[bool, bool, bool, str]:
     """Return what methods are sorted by: models as they are, the default first, models with an option, baselines."""
-    return method in baselines, ":" in method, not method.startswith(DEFAULT_MODEL), method
+    return method in baselines, ":" in method, method.partition(":")[0] != DEFAULT_MODEL, method
 
 
 def _targets(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
@@ -215,10 +221,7 @@ def _against_the_best(rows: Sequence[Row], models: Sequence[str], baselines: Seq
     """Return the AP of each model beside that of the classical method that does best on the same pairs."""
     lines = [f"| group | best classical method | {' | '.join(models)} |", "|---" * (len(models) + 2) + "|"]
     for group in dict.fromkeys(row.group for row in rows if row.group[0] != "D"):
-        found = {
-            method: _value([row for row in rows if row.method == method and row.group == group], "AP")
-            for method in (*models, *baselines)
-        }
+        found = {method: _value(_shared(rows, method, group, baselines), "AP") for method in (*models, *baselines)}
         known = [method for method in baselines if not np.isnan(found[method])]
         if not known:
             continue

@@ -1,6 +1,6 @@
 """How fast geosiam is from two files to polygons, and how much memory it takes, beside its limits and alternatives.
 
-    python benchmarks/engine.py --folder DIR                     # everything, about 40 minutes; DIR keeps the scenes
+    python benchmarks/engine.py --folder DIR                     # everything, about an hour; DIR keeps the scenes
     python benchmarks/engine.py --folder DIR --only limits threads   # these again; the others stay as they are
     python benchmarks/engine.py --sizes 1024 2048 --runs 1         # a quick look
 

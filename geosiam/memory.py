@@ -46,22 +46,21 @@ def keep_freed_memory() -> bool:
 
 @contextlib.contextmanager
 def sparing_memory() -> Iterator[None]:
-    """Return to the system what this process has freed, and what it frees meanwhile, where that can be told (glibc).
+    """Return to the system what this process has freed, and meanwhile pieces of 1 MiB and more as they are freed.
 
     For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
-    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned.
+    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned, and
+    nothing where the C library is not glibc.
     """
-    try:
-        libc = ctypes.CDLL(None)
-        libc.malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library, or another system
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
+    usual = _kept.get(_MMAP_THRESHOLD)
+    if usual is None:
         yield
         return
-    ours = _MMAP_THRESHOLD in _kept
-    if ours:
-        libc.mallopt(_MMAP_THRESHOLD, _MIB)
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_MMAP_THRESHOLD, _MIB)
     try:
         yield
     finally:
-        if ours:
-            libc.mallopt(_MMAP_THRESHOLD, _kept[_MMAP_THRESHOLD])
+        mallopt(_MMAP_THRESHOLD, usual)

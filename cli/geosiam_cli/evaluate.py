@@ -70,7 +70,7 @@ _COMPARISON = tuple(name for name in options.COMPARISON if name != "model")
     show_default="none",
     help="Folder for evaluation.md, evaluation.json, curves.png and what the models found.",
 )
-@options.library_options("threshold", "min_area", *_COMPARISON)
+@options.library_options("threshold", "min_area", *_COMPARISON, "score_type")
 @options.json_output
 def command(
     *,

@@ -1,7 +1,7 @@
 """The score raster on disk, read in strips.
 
 One band, one value per cell: the probability that something differs there. Stored as ``uint8`` with scale 1/254 and
-nodata 255 (a quarter of the space, and finer than the network is sure of) or as ``float32`` with NaN for nodata.
+nodata 255, or on request as ``float32`` with NaN for nodata, which tells the strongest scores apart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import rasterio
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geosiam.detection.working_raster import RASTER_CACHE_BYTES, SCORE_NODATA, SCORE_STEPS, TILE, decode
+from geosiam.detection.working_raster import SCORE_NODATA, SCORE_STEPS, TILE, cache_bytes, decode
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
 from geosiam.imagery.grid import Grid
@@ -145,11 +145,12 @@ class ScoreRaster:
     def counts(self) -> NDArray[np.int64]:
         """Return how many cells have each score, from 0 to 1 in steps of 1/254: shape (255,); raises as `strips`."""
         counts = np.zeros(SCORE_STEPS + 1, np.int64)
-        for _, stored in self._stored(TILE):
-            if self._ours(stored.dtype):
-                counts += np.bincount(stored.ravel(), minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
+        rows = (row for _, strip in self._stored(TILE) for row in strip)  # counting takes eight bytes a cell
+        for row in rows:
+            if self._ours(row.dtype):
+                counts += np.bincount(row, minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
             else:
-                scores = self._scores(stored)
+                scores = self._scores(row)
                 steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
                 counts += np.bincount(steps, minlength=SCORE_STEPS + 1)
         return counts
@@ -195,7 +196,7 @@ class ScoreRaster:
 
 
 def _decoded(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
-    with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE_BYTES):  # GDAL itself would fill a twentieth of all memory
+    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(dataset.dtypes[0])):  # GDAL itself would fill a twentieth of all memory
         stored: NDArray[np.number[Any]] = dataset.read(1, window=window)
     return stored
 

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from geosiam.detection.journal import Journal, replace_durably
 from geosiam.detection.lock import FileLock
 from geosiam.detection.raster_style import raster_qml
-from geosiam.detection.working_raster import RASTER_CACHE_BYTES, TILE, ScoreType, WorkingRaster
+from geosiam.detection.working_raster import CACHE_CELLS, TILE, ScoreType, WorkingRaster, cache_bytes
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place
 
@@ -181,7 +181,7 @@ class ScoreRasterWriter:
     def outgrows_cache(self) -> bool:
         """Whether the raster is larger than what GDAL keeps of it."""
         height, width = self._grid.shape
-        return height * width * np.dtype(self._dtype).itemsize > RASTER_CACHE_BYTES
+        return height * width > CACHE_CELLS
 
     def write(self, block: Block, scores: NDArray[np.float32]) -> None:
         """Write one block of cells.
@@ -234,7 +234,7 @@ class ScoreRasterWriter:
                 self._save()
             self._working.close()
             tagged = self._tagged({**self._tags, **(tags or {})})
-        with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE_BYTES), ThreadPoolExecutor(1, "geosiam-raster") as thread:
+        with rasterio.Env(GDAL_CACHEMAX=cache_bytes(self._dtype)), ThreadPoolExecutor(1, "geosiam-raster") as thread:
             completed = thread.submit(self._appear, tagged)
             yield Completion(tagged, completed.result)
             completed.result()
@@ -273,8 +273,9 @@ class ScoreRasterWriter:
         )
         # GDAL says nothing when the disk fills up while it closes the copy.
         with rasterio.open(self._partial) as made, rasterio.open(target) as copied:
-            if made.checksum(1) != copied.checksum(1):
-                raise OSError("the finished raster does not read back as it was written")
+            for _, window in made.block_windows(1):
+                if not np.array_equal(*(raster.read(1, window=window).view(np.uint8) for raster in (made, copied))):
+                    raise OSError("the finished raster does not read back as it was written")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -92,7 +92,7 @@ class Scorer:
     def of_model(
         cls, model: Model, *, device: str = "auto", precision: str = "auto", elsewhere: bool = False
     ) -> Scorer:
-        """Prepare a model: batch norm folded, channels last, on the device.
+        """Prepare a model: batch norm folded, fewer multiplications in fp32, channels last, on the device.
 
         Parameters
         ----------

@@ -24,11 +24,16 @@ SCORE_STEPS = 254  # a score of 1 is stored as this
 BAND_NAME = "anomaly score"
 TILE = 512
 
-RASTER_CACHE_BYTES = 64_000_000
-"""Memory that GDAL may keep blocks of score rasters in: two rows of tiles, a byte a cell, of 60,000 cells.
+CACHE_CELLS = 64_000_000
+"""Cells of a score raster that GDAL may keep blocks of: two rows of tiles that are 60,000 cells long.
 
 They are read and copied from top to bottom, so what is kept longer is kept for nothing.
 """
+
+
+def cache_bytes(dtype: str) -> int:
+    """Return how much memory GDAL may take to keep blocks of a score raster of this type."""
+    return CACHE_CELLS * np.dtype(dtype).itemsize
 
 
 def encode(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

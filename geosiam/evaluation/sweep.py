@@ -111,7 +111,7 @@ def recall_of_strongest(
     """Return the recall of who looks at reported objects, the strongest first, until alarms exceed a number.
 
     It ends before more than :data:`MOST_FLAGGED` of the unchanged ground has been looked at. Of equally strong objects
-    the alarms come first.
+    the alarms come first. An object without a pixel is none.
 
     Parameters
     ----------
@@ -132,11 +132,13 @@ def recall_of_strongest(
     meetings = np.unique(np.stack([objects[met] - 1, np.searchsorted(wanted, truth[met])]), axis=1)
     right = np.zeros(count, bool)
     right[meetings[0]] = True
+    there = np.bincount(objects[objects > 0] - 1, minlength=count) > 0
     order = np.lexsort((right, -strength))
+    order = order[there[order]]
     waste = np.bincount(objects[(objects > 0) & (truth <= 0)] - 1, minlength=count)
     within = np.cumsum(~right[order]) <= alarms
     within &= np.cumsum(waste[order]) <= MOST_FLAGGED * (truth <= 0).sum()
-    seen = order[: int(within.argmin()) if not within.all() else count]
+    seen = order if within.all() else order[: int(within.argmin())]
     return float(len(np.unique(meetings[1, np.isin(meetings[0], seen)])) / len(wanted))
 
 

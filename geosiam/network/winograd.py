@@ -8,7 +8,7 @@ are about twice those of the plain sum.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import nn
@@ -63,7 +63,7 @@ class RowWinograd(nn.Module):
         rows = height - _KERNEL + 1
         tiles = rows // _ROWS
         shape = count, self.plain.out_channels, rows, width - _KERNEL + 1
-        result = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
+        result = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
         for first in range(0, tiles, _TILES_AT_ONCE):
             start, stop = _ROWS * first, _ROWS * min(first + _TILES_AT_ONCE, tiles)
             self._tiles(images[:, :, start : stop + _KERNEL - 1], result[:, :, start:stop])
@@ -96,11 +96,11 @@ def _along_columns(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     width, channels, columns = weight.shape
     layer = nn.Conv2d(channels, width, (1, columns), bias=False, dtype=weight.dtype)
     layer.weight.data.copy_(weight[:, :, None])
-    layer.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-    return layer
+    layer.bias = None if bias is None else nn.Parameter(bias.detach())
+    return layer.requires_grad_(requires_grad=False)
 
 
-def suits(layer: nn.Module) -> bool:
+def suits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Tell whether a layer is a convolution that becomes faster: 3x3, stride 1, no padding, enough channels."""
     return (
         isinstance(layer, nn.Conv2d)
@@ -113,7 +113,5 @@ def suits(layer: nn.Module) -> bool:
 
 
 def quickened(layers: nn.Sequential) -> nn.Sequential:
-    """Return layers of which those that become faster are :class:`RowWinograd`."""
-    return nn.Sequential(
-        *(RowWinograd(layer) if isinstance(layer, nn.Conv2d) and suits(layer) else layer for layer in layers)
-    )
+    """Return layers, for inference, of which those that become faster are :class:`RowWinograd`."""
+    return nn.Sequential(*(RowWinograd(layer) if suits(layer) else layer for layer in layers))

@@ -96,7 +96,7 @@ def _pair_item(pair: PairResult, folder: Path) -> dict[str, Any]:
                 "type": _GEOTIFF,
                 "roles": ["data"],
                 "title": "Anomaly probability",
-                "bands": [{"name": "score", **_STORED[facts.get("score_type", "uint8")]}],
+                "bands": [{"name": "score", **_STORED[facts["score_type"]]}],
             },
             "anomalies": {
                 "href": _relative(pair.anomalies, folder),

@@ -19,8 +19,7 @@ RESERVED = frozenset({"report"})
 
 PER_PAIR = (
     "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "valid_area",
-    "register", "radiometry", "device", "precision", "on_error",
-    "score_type",
+    "register", "radiometry", "device", "precision", "on_error", "score_type",
 )  # fmt: skip
 """The options of :class:`~geosiam.options.DetectOptions` that a pair may have of its own."""
 

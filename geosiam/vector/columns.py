@@ -8,7 +8,7 @@ COLUMNS = {
     "id": "Number of the polygon, from 1, in the raster order of its last cell",
     "score_mean": "Mean anomaly probability of its cells, 0 to 1",
     "score_max": "Highest anomaly probability of its cells, 0 to 1",
-    "score_p90": "Anomaly probability that 90 % of its cells do not exceed, 0 to 1, in steps of 1/254",
+    "score_p90": "Anomaly probability that 90 % of its cells do not exceed, 0 to 1",
     "area_m2": "Area on the ground in square metres, that of the outline",
     "area_px": "Area of its cells in pixels of the before-scene",
     "perimeter_m": "Length of the outline on the ground in metres, holes included",

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MOST_ROWS, STRIP_CELLS = 512, 1 << 22
 """Height of a strip: a row of tiles, or less where a strip would have too many cells."""
 
-_STEPS = 254  # of a score, as the score raster stores it
+_STEPS = 65_532  # of a score: a multiple of the 254 that the score raster stores by default
+_ROUNDING = 0.01  # of a step, more than float32 is off where a score is one of these
 _SLICE_CELLS = 1 << 21
 _TENTH = 10
 
@@ -98,8 +99,8 @@ class ScoreField:
     def ninth_decile(self, batch: ComponentBatch) -> NDArray[np.float64]:
         """Return the score that 90 % of the cells of each component do not exceed, shape (n,).
 
-        It is the least such score (the inverse of the distribution function), to a step of 1/254, the precision of the
-        score raster: so a component of any size needs a histogram only.
+        It is the least such score (the inverse of the distribution function): exactly where scores are stored as bytes,
+        else up to the next step of 1/65532. So a component of any size needs a histogram only.
         """
         result = batch.score_max.copy()  # of fewer than ten cells it is the highest
         large = batch.cells >= _TENTH
@@ -125,7 +126,7 @@ def strip_rows(width: int) -> int:
 
 
 def _histograms(batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the histograms of components: ascending ``component * 255 + step`` and number of cells."""
+    """Return the histograms of components: ascending ``component * (_STEPS + 1) + step`` and number of cells."""
     length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
     owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
     part = np.cumsum(length) // _SLICE_CELLS
@@ -133,7 +134,7 @@ def _histograms(batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.in
     for number in np.unique(part):
         run = part == number
         rows, cols = cells_of(batch.runs[run])
-        steps = np.rint(field.at(rows, cols) * _STEPS).astype(np.int64)
+        steps = np.ceil(field.at(rows, cols).astype(np.float64) * _STEPS - _ROUNDING).astype(np.int64)
         key, count = np.unique(np.repeat(owner[run], length[run]) * (_STEPS + 1) + steps, return_counts=True)
         keys.append(key)
         counts.append(count)

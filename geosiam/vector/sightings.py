@@ -53,7 +53,7 @@ BLOCK_PX = 128
 
 _MOST_BYTES = 32_000_000
 _MOST_OF_A_BLOCK = 1 << 14  # a quarter of the cells of one: where nearly everything has changed, nothing is noted
-_ROUNDING = 0.5 / SCORE_STEPS  # what the score raster may add to a score
+_ROUNDING = 0.5 / SCORE_STEPS  # what the score raster may add to a score, if it stores bytes
 
 
 @dataclass(frozen=True)

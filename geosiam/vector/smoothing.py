@@ -29,6 +29,8 @@ LEAST, MOST = 0.2, 0.95
 and a hole of one cell stays open."""
 
 _CERTAIN = 0.5 / 254  # half a step of the score raster: its 0 and 1 are not infinitely sure
+_BEYOND = 0.1  # but surer than a threshold close to them: by this factor
+_SUREST = 1e-7
 
 # By direction of the walk (dx, dy): which cells lie inside and outside of the side that begins at (x, y).
 # Left sides are walked down and right sides up, so the inside is on the left hand as one sees it on a raster.
@@ -54,9 +56,10 @@ def smoothed(outlines: Outlines, threshold: float, scores_at: Lookup) -> Outline
         here = (step == direction).all(axis=1)
         inside[here] = start[here] + place
         outside[here] = start[here] + _OUTSIDE[direction]
-    strong = _log_odds(scores_at(inside[:, 1], inside[:, 0]))
-    weak = _log_odds(scores_at(outside[:, 1], outside[:, 0]))
-    limit = float(_log_odds(np.array([threshold]))[0])
+    certain = max(min(_CERTAIN, _BEYOND * threshold, _BEYOND * (1 - threshold)), _SUREST)
+    strong = _log_odds(scores_at(inside[:, 1], inside[:, 0]), certain)
+    weak = _log_odds(scores_at(outside[:, 1], outside[:, 0]), certain)
+    limit = float(_log_odds(np.array([threshold]), certain)[0])
     with np.errstate(invalid="ignore"):  # a threshold of 1 meets scores of 1 on both sides of the rounding
         share = (strong - limit) / np.maximum(strong - weak, np.finfo(np.float64).tiny)
     share = np.where(np.isnan(weak), 0.5, np.clip(np.nan_to_num(share, nan=0.5), LEAST, MOST))
@@ -79,7 +82,7 @@ def _unit_sides(outlines: Outlines) -> tuple[NDArray[np.int64], NDArray[np.int64
     return start, step, np.repeat(ring[:-1][along], length)
 
 
-def _log_odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    p = np.clip(scores.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
+def _log_odds(scores: NDArray[np.floating], certain: float) -> NDArray[np.float64]:
+    p = np.clip(scores.astype(np.float64), certain, 1 - certain)
     odds: NDArray[np.float64] = np.log(p / (1 - p))
     return odds

@@ -77,6 +77,12 @@ def test_who_looks_at_the_strongest_first_finds_these_until_there_are_too_many_a
     assert by_alarms == [0, 0.5, 0.5, 0.5, 0.75, 0.75]
 
 
+def test_an_object_too_small_for_a_pixel_is_no_alarm() -> None:
+    objects = np.zeros((20, 20), int)
+    objects[3, 3] = 2
+    assert recall_of_strongest(objects, np.array([0.9, 0.8]), (objects == 2).astype(int), 0) == 1
+
+
 def test_of_equally_strong_objects_the_alarms_come_first() -> None:
     objects, truth = np.zeros((30, 30), int), np.zeros((30, 30), int)
     objects[0, 0], objects[0, 5], truth[0, 0] = 1, 2, 1

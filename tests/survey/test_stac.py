@@ -141,6 +141,7 @@ def done(folder: Path, name: str, *, on_earth: bool = True, **more: str) -> Pair
         "area_m2": 12.5,
         "threshold": 0.5,
         "shift_px": None,
+        "score_type": "uint8",
         "warnings": [],
         "footprint": shapely.geometry.mapping(shapely.box(15, 52, 15.1, 52.1)) if on_earth else None,
         "model": {"name": model.card.name, "source": model.source, "checksum": model.card.checksum},

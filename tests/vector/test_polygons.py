@@ -5,6 +5,10 @@ import pytest
 import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
 from affine import Affine
+from array_cells import polygons as cells
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
 from geosiam.detection.raster import STRIDE_TAG, ScoreRaster
@@ -41,6 +45,21 @@ def raster(scores, tmp_path):
 def as_array(scores, **attrs):
     array = xr.DataArray(scores, dims=("y", "x"), attrs=attrs)
     return array.rio.write_crs("EPSG:32633").rio.write_transform(TRANSFORM)
+
+
+@given(
+    values=hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(0.5, 1, width=32)),
+    as_bytes=st.booleans(),
+)
+@settings(deadline=None)
+def test_ninety_percent_of_the_cells_do_not_exceed_the_ninth_decile(values, as_bytes):
+    """Against numpy: exactly for scores of a raster of bytes, up to the next step for others."""
+    if as_bytes:
+        values = np.rint(values * 254).astype(np.float32) / np.float32(254)
+    (found,) = cells(values[None]).score_p90
+    expected = np.quantile(values, 0.9, method="inverted_cdf") if len(values) >= 10 else values.max()
+    assert expected - (0 if as_bytes else 2e-7) <= found <= expected + (0 if as_bytes else 1.02 / 65_532)
+    assert found <= values.max()
 
 
 def test_each_polygon_carries_its_evidence(raster):

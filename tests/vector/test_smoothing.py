@@ -62,6 +62,16 @@ def test_outlines_are_the_contours_of_the_log_odds():
     assert polygon.symmetric_difference(expected).area < 0.01 * expected.area
 
 
+def test_so_are_those_at_a_threshold_beyond_what_bytes_can_store():
+    y, x = np.mgrid[:30, :40]
+    log_odds = 16 - 1.1 * np.hypot((x - 18.3) / 1.7, (y - 14.6))
+    scores, limit = (1 / (1 + np.exp(-log_odds))).astype(np.float32), 0.9995
+    (polygon,) = outlines(scores, threshold=limit, smooth=True).geometry
+    contour = max(find_contours(log_odds, np.log(limit / (1 - limit))), key=len)[:, ::-1] + 0.5
+    expected = shapely.Polygon(contour)
+    assert polygon.symmetric_difference(expected).area < 0.01 * expected.area
+
+
 def test_a_disc_is_drawn_rounder_than_its_cells():
     y, x = np.mgrid[:30, :30]
     scores = 1 / (1 + np.exp(3 * (np.hypot(x - 14, y - 15) - 6.3))).astype(np.float32)
