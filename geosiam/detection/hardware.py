@@ -41,7 +41,7 @@ def named_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number type of the forward pass.
 
-    ``auto`` is bf16 on a CPU or CUDA device that multiplies it in hardware, where it is several times as fast and
+    ``auto`` is bf16 on a CPU or CUDA device that multiplies it in hardware, where it is up to several times as fast and
     scores stay close to fp32 (docs/models.md says how close), fp16 on CUDA devices that multiply only that, and fp32,
     the reference, everywhere else and for a CUDA device of another machine.
     """
