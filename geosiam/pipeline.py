@@ -256,10 +256,8 @@ def _scored(
     with open_pair(before, after, **options.of_pair()) as pair:
         from geosiam.detection.cluster import connected  # noqa: PLC0415 - brings PyTorch: not before it is needed
         from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - likewise
-        from geosiam.network.weights import load_model  # noqa: PLC0415 - likewise
 
-        model = load_model(options.model)
-        scorer = _scorer(model, options)
+        model, scorer = _ready(options)
         record = provenance(pair, model, scorer, options)
         raster = ScoreRasterWriter(
             output,
@@ -296,12 +294,12 @@ def _scored(
                 yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
 
 
-def _scorer(model: Model, options: DetectOptions) -> Scorer:
-    """Make the scorer; on a cluster it is the workers that have the device."""
-    from geosiam.detection.scoring import Scorer  # noqa: PLC0415 - brings PyTorch
+def _ready(options: DetectOptions) -> tuple[Model, Scorer]:
+    """Return the model and what scores with it; on a cluster it is the workers that have the device."""
+    from geosiam.detection.ready import ready_to_score  # noqa: PLC0415 - brings PyTorch
 
     elsewhere = options.scheduler is not None
-    return Scorer.of_model(model, device=options.device, precision=options.precision, elsewhere=elsewhere)
+    return ready_to_score(options.model, device=options.device, precision=options.precision, elsewhere=elsewhere)
 
 
 def _hole(block: Block, stride: int, grid: Grid, error: SceneUnreadableError) -> Hole:
