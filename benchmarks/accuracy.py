@@ -27,8 +27,9 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geosiam.detection.raster import ScoreRaster
+from geosiam.detection.working_raster import FINE_STEPS
 from geosiam.evaluation.baselines import BASELINES, baseline
-from geosiam.evaluation.counts import FINEST, ScoreCounts, in_cells
+from geosiam.evaluation.counts import ScoreCounts, in_cells
 from geosiam.evaluation.metrics import object_scores_raster
 from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_objects
 from geosiam.imagery.grid import Window
@@ -114,7 +115,7 @@ def by_baseline(name: str, before: Path, after: Path, _target: Path) -> Predicti
 
 def judge(case: Case, made: Prediction) -> tuple[dict[str, float], ScoreCounts]:
     """Return all figures of one pair, and its pixels by score."""
-    counts = ScoreCounts.of(made.scores, *in_cells(case.truth > 0, made.stride), steps=FINEST)
+    counts = ScoreCounts.of(made.scores, *in_cells(case.truth > 0, made.stride), steps=FINE_STEPS)
     known = np.kron(~np.isnan(made.scores), np.ones((made.stride,) * 2, bool))[tuple(map(slice, case.truth.shape))]
     truth = np.where(known, case.truth, 0)
     met, close = (object_scores_raster(made.objects, truth, least) for least in (0.0, 0.5))

@@ -383,11 +383,10 @@ def score(
     import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
     import xarray  # noqa: PLC0415 - likewise
 
-    from geosiam.detection.scoring import Scorer, lazy_scores  # noqa: PLC0415 - likewise
-    from geosiam.network.weights import load_model  # noqa: PLC0415 - likewise
+    from geosiam.detection.ready import ready_to_score  # noqa: PLC0415 - likewise
+    from geosiam.detection.scoring import lazy_scores  # noqa: PLC0415 - likewise
 
-    model = load_model(options.model)
-    scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
+    model, scorer = ready_to_score(options.model, device=options.device, precision=options.precision)
     pair = open_pair(before, after, **options.of_pair())  # its handles close when the array is garbage
     cells = pair.grid.coarsened(scorer.stride)
     scene_px = f"{pair.grid.height} {pair.grid.width}"

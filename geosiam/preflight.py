@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX, Job, Scorer
+from geosiam.detection.ready import ready_to_score
+from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX, Job
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
-from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.processors import default_workers
 
 if TYPE_CHECKING:
+    from geosiam.detection.scoring import Scorer
     from geosiam.imagery.pair import Scene, ScenePair
 
 _LIBRARIES_BYTES = 450e6
@@ -31,8 +32,7 @@ def preflight(
 
     The time is an extrapolation of one block read and scored on this machine. Values are such that JSON can hold them.
     """
-    model = load_model(options.model)
-    scorer = Scorer.of_model(model, device=options.device, precision=options.precision)
+    model, scorer = ready_to_score(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, **options.of_pair()) as pair:
         report = pair.report().to_dict()
         lattice = scorer.lattice(pair.grid)

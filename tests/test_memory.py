@@ -8,15 +8,19 @@ import sys
 
 import pytest
 
-# Blocks of 8 MiB come and go; without the setting each is mapped and zeroed by the system anew.
-CHURN = """
+PREAMBLE = """
 import ctypes, resource, sys
-from geosiam.memory import keep_freed_memory
+from pathlib import Path
+from geosiam.memory import keep_freed_memory, sparing_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+"""
+
+# Blocks of 24 MiB come and go; without the setting each is mapped and zeroed by the system anew.
+CHURN = """
 size = 24 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -30,11 +34,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+def numbers(program: str, how: str, **environment: str) -> list[int]:
+    """Run a program that keeps freed memory, or leaves everything as usual, and return what it prints."""
+    command = [sys.executable, "-c", PREAMBLE + program, how]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [int(word) for word in said.stdout.split()]
+
+
 def faults(how: str, **environment: str) -> int:
-    said = subprocess.run(
-        [sys.executable, "-c", CHURN, how], capture_output=True, text=True, check=True, env=environment
-    )
-    return int(said.stdout)
+    return numbers(CHURN, how, **environment)[0]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
@@ -45,15 +53,6 @@ def test_memory_is_zeroed_by_the_system_once_unless_the_user_has_decided_otherwi
 
 
 SPARED = """
-import ctypes, sys
-from pathlib import Path
-from geosiam.memory import keep_freed_memory, sparing_memory
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
@@ -79,8 +78,7 @@ print(before - inside, after - inside, resident() - after)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_sparing_gives_back_what_was_freed_and_keeps_nothing_until_it_ends() -> None:
-    said = subprocess.run([sys.executable, "-c", SPARED, "keep"], capture_output=True, text=True, check=True, env={})
-    given_back, kept_inside, kept_again = map(int, said.stdout.split())
+    given_back, kept_inside, kept_again = numbers(SPARED, "keep")
     assert given_back > 100 << 20
     assert kept_inside < 20 << 20
     assert kept_again > 100 << 20

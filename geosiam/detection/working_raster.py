@@ -21,6 +21,8 @@ ScoreType = Literal["uint8", "float32"]
 
 SCORE_NODATA = 255
 SCORE_STEPS = 254  # a score of 1 is stored as this
+FINE_STEPS = 258 * SCORE_STEPS
+"""Steps from 0 to 1 that scores of floating point are rounded to where they are counted; those of bytes stay exact."""
 BAND_NAME = "anomaly score"
 TILE = 512
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import shapely
 
-from geosiam.evaluation.counts import FINEST, ScoreCounts, ThresholdScores, in_cells, ratio
+from geosiam.detection.working_raster import FINE_STEPS
+from geosiam.evaluation.counts import ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Grid, Window
 from geosiam.vector.polygons import vectorize
@@ -169,7 +170,7 @@ def judge_scores(
         known = objects >= 0
         changed, _ = in_cells(objects > 0, scores.stride)
         total, _ = in_cells(known, scores.stride)
-        counts += ScoreCounts.of(strip, changed, total, steps=FINEST)
+        counts += ScoreCounts.of(strip, changed, total, steps=FINE_STEPS)
         scored = np.repeat(np.repeat(~np.isnan(strip), scores.stride, 0), scores.stride, 1)[: len(objects), :width]
         numbers = objects[known & (objects > 0)]
         drawn += np.bincount(numbers, minlength=len(drawn))

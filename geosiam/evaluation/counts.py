@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FINEST = 65_532  # a multiple of the 254 steps of uint8 scores
-"""Steps from 0 to 1 that scores of floating point are rounded to where they are streamed; uint8 stays exact."""
-
 
 @dataclass(frozen=True)
 class ThresholdScores:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from geosiam.detection.cluster import connected
-from geosiam.detection.scoring import BLOCK_PX, Scorer
-from geosiam.network.weights import load_model
+from geosiam.detection.ready import ready_to_score
+from geosiam.detection.scoring import BLOCK_PX
 from geosiam.preflight import estimated_memory, seconds_per_pixel
 from geosiam.processors import default_workers
 from geosiam.survey.budget import Cost
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from geosiam.detection.scoring import Scorer
     from geosiam.options import DetectOptions
     from geosiam.survey.budget import Budget
     from geosiam.survey.crew import Crew
@@ -75,9 +76,7 @@ def cost_of(detect: DetectOptions, *, elsewhere: bool = False) -> Cost:
 
 
 def _scorer(detect: DetectOptions, *, elsewhere: bool) -> Scorer:
-    return Scorer.of_model(
-        load_model(detect.model), device=detect.device, precision=detect.precision, elsewhere=elsewhere
-    )
+    return ready_to_score(detect.model, device=detect.device, precision=detect.precision, elsewhere=elsewhere)[1]
 
 
 def _gpus(detect: DetectOptions, scorer: Scorer) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from geosiam.detection.working_raster import FINE_STEPS
 from geosiam.imagery.grid import Grid, Window
 from geosiam.vector.footprint import Footprint
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MOST_ROWS, STRIP_CELLS = 512, 1 << 22
 """Height of a strip: a row of tiles, or less where a strip would have too many cells."""
 
-_STEPS = 65_532  # of a score: a multiple of the 254 that the score raster stores by default
 _ROUNDING = 0.01  # of a step, more than float32 is off where a score is one of these
 _SLICE_CELLS = 1 << 21
 _TENTH = 10
@@ -108,12 +108,12 @@ class ScoreField:
             return result
         chosen = batch.where(large)
         key, count = _histograms(chosen, self)
-        owner, step = np.divmod(key, _STEPS + 1)
+        owner, step = np.divmod(key, FINE_STEPS + 1)
         within = np.cumsum(count) - (np.cumsum(chosen.cells) - chosen.cells)[owner]
         enough = within * _TENTH >= chosen.cells[owner] * (_TENTH - 1)
-        first = np.full(len(chosen), _STEPS, np.int64)
+        first = np.full(len(chosen), FINE_STEPS, np.int64)
         np.minimum.at(first, owner[enough], step[enough])
-        result[large] = np.minimum((first / np.float32(_STEPS)).astype(np.float32), chosen.score_max)
+        result[large] = np.minimum((first / np.float32(FINE_STEPS)).astype(np.float32), chosen.score_max)
         return result
 
 
@@ -126,7 +126,7 @@ def strip_rows(width: int) -> int:
 
 
 def _histograms(batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the histograms of components: ascending ``component * (_STEPS + 1) + step`` and number of cells."""
+    """Return the histograms of components: ascending ``component * (FINE_STEPS + 1) + step`` and number of cells."""
     length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
     owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
     part = np.cumsum(length) // _SLICE_CELLS
@@ -134,8 +134,8 @@ def _histograms(batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.in
     for number in np.unique(part):
         run = part == number
         rows, cols = cells_of(batch.runs[run])
-        steps = np.ceil(field.at(rows, cols).astype(np.float64) * _STEPS - _ROUNDING).astype(np.int64)
-        key, count = np.unique(np.repeat(owner[run], length[run]) * (_STEPS + 1) + steps, return_counts=True)
+        steps = np.ceil(field.at(rows, cols).astype(np.float64) * FINE_STEPS - _ROUNDING).astype(np.int64)
+        key, count = np.unique(np.repeat(owner[run], length[run]) * (FINE_STEPS + 1) + steps, return_counts=True)
         keys.append(key)
         counts.append(count)
     key, inverse = np.unique(np.concatenate(keys), return_inverse=True)

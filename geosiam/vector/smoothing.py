@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geosiam.detection.working_raster import SCORE_STEPS
 from geosiam.vector.rings import Outlines
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LEAST, MOST = 0.2, 0.95
 """Share of the way from the centre inside to the one outside: even a cell that is just at the threshold stays visible,
 and a hole of one cell stays open."""
 
-_CERTAIN = 0.5 / 254  # half a step of the score raster: its 0 and 1 are not infinitely sure
+_CERTAIN = 0.5 / SCORE_STEPS  # half a step of the score raster: its 0 and 1 are not infinitely sure
 _BEYOND = 0.1  # but surer than a threshold close to them: by this factor
 _SUREST = 1e-7
 

@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from geosiam.evaluation.counts import FINEST, ScoreCounts, in_cells
+from geosiam.detection.working_raster import FINE_STEPS
+from geosiam.evaluation.counts import ScoreCounts, in_cells
 
 
 @st.composite
@@ -45,7 +46,7 @@ def test_parts_add_up_to_the_whole_and_rounding_keeps_uint8(data, cut, repeats):
     score, truth = data
     whole = ScoreCounts.of(np.tile(score, repeats), np.tile(truth, repeats))
     parts = ScoreCounts.sum(
-        ScoreCounts.of(score[part], truth[part], steps=FINEST)
+        ScoreCounts.of(score[part], truth[part], steps=FINE_STEPS)
         for part in (slice(cut), slice(cut, None))
         for _ in range(repeats)
     )
