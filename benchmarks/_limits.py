@@ -20,6 +20,8 @@ import torch
 from geosiam.detection.scoring import FORWARD_PX, Scorer
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.memory import keep_freed_memory
+from geosiam.network.quantised import LEVELS
+from geosiam.network.siamese import normalised
 from geosiam.network.weights import load_model
 from geosiam.processors import default_workers
 
@@ -35,8 +37,9 @@ def forward(scorer: Scorer) -> float:
 
     def work(seed: int) -> None:
         torch.set_num_threads(1)
-        images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
-        images = images.to(scorer.dtype, memory_format=layout)
+        images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
+        images = (images * LEVELS).byte() if scorer.dtype == torch.int8 else normalised(images).to(scorer.dtype)
+        images = images.contiguous(memory_format=layout)
         count = 0
         with torch.inference_mode():
             while time.perf_counter() < stop:

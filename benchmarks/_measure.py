@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import rasterio.shutil
 import torch
 
-from geosiam.detection.hardware import multiplies_bf16
+from geosiam.detection.hardware import multiplies_bf16, multiplies_int8
 from geosiam.processors import default_workers
 from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
 
@@ -104,8 +104,9 @@ def machine() -> str:
     """Say what this runs on."""
     cpu = "x86-64" if platform.machine() == "x86_64" else platform.machine()
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    bf16 = "AMX" if tiles is not None and tiles() else "AVX512-BF16"
-    kind = f" with {bf16}" if multiplies_bf16() else ""
+    has = {"AVX512-VNNI": multiplies_int8(), "AVX512-BF16": multiplies_bf16()}
+    found = ["AMX"] if tiles is not None and tiles() else [name for name, there in has.items() if there]
+    kind = f" with {' and '.join(found)}" if found else ""
     commit = "unknown"
     if git := shutil.which("git"):
         asked = [git, "rev-parse", "--short", "HEAD"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from geosiam_cli.main import program
 
-from geosiam_cli.main import main
-
-sys.exit(main())
+program()

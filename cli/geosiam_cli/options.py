@@ -207,7 +207,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     ),
     "precision": click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
         show_default="auto",
         help="Arithmetic of the network; fp32 is the reference, the others are faster.",
     ),

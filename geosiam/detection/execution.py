@@ -9,6 +9,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dask import threaded
 from dask.base import compute
 from dask.delayed import delayed
 
@@ -160,5 +161,7 @@ def _computed(
     function: Callable[[Task], Answer | None], tasks: list[Task], pool: ThreadPoolExecutor
 ) -> list[tuple[Block, Answer]]:
     blocks = [block for block, _ in tasks]
-    answers = compute(*(delayed(function, pure=False)(task) for task in tasks), scheduler="threads", pool=pool)  # type: ignore[no-untyped-call]
+    # The scheduler's own function: for its name, dask would import distributed to see whether a client is there.
+    jobs = (delayed(function, pure=False)(task) for task in tasks)
+    answers = compute(*jobs, scheduler=threaded.get, pool=pool)  # type: ignore[no-untyped-call]
     return list(zip(blocks, answers, strict=True))

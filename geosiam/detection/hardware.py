@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from geosiam.errors import OptionError
+from geosiam.network.quantised import multiplies_exactly
 
 _VOLTA, _AMPERE = (7, 0), (8, 0)  # CUDA compute capabilities with tensor cores for fp16, and for bf16
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+_ON_ONE_KIND = {"fp16": "cuda", "int8": "cpu"}
 
 
 def choose_device(name: str) -> torch.device:
@@ -38,15 +40,31 @@ def named_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the number type of the forward pass.
+def choose_precision(name: str, device: torch.device, *, quantisable: bool = False) -> torch.dtype:
+    """Return the number type of the forward pass, ``torch.int8`` where its encoder multiplies integers.
 
-    ``auto`` is bf16 on a CPU or CUDA device that multiplies it in hardware, where it is up to several times as fast and
-    scores stay close to fp32 (docs/models.md says how close), fp16 on CUDA devices that multiply only that, and fp32,
-    the reference, everywhere else and for a CUDA device of another machine.
+    ``auto`` is the fastest that the hardware multiplies and that stays close to fp32 (docs/models.md says how close):
+    on a CPU int8 and then bf16, on CUDA devices bf16 and then fp16. It is fp32, the reference, everywhere else and for
+    a CUDA device of another machine.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+    device
+        What computes.
+    quantisable
+        The weights can be made integers.
+
+    Raises
+    ------
+    OptionError
+        The name is unknown, or hardware or weights do not have it.
     """
     if name == "auto":
         if device.type == "cpu":
+            if quantisable and multiplies_int8():
+                return torch.int8
             return torch.bfloat16 if multiplies_bf16() else torch.float32
         if not torch.cuda.is_available():
             return torch.float32
@@ -54,13 +72,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if generation >= _AMPERE else torch.float16 if generation >= _VOLTA else torch.float32
     if name not in _PRECISIONS:
         raise OptionError(f"precision {name!r}", "is not known", f"use auto, {', '.join(_PRECISIONS)}")
-    if name == "fp16" and device.type == "cpu":
-        raise OptionError("precision fp16", "is for CUDA devices", "use fp32 or bf16 on a CPU")
+    if _ON_ONE_KIND.get(name, device.type) != device.type:
+        kinds = {"cpu": "CPUs", "cuda": "CUDA devices"}
+        raise OptionError(
+            f"precision {name}", f"is for {kinds[_ON_ONE_KIND[name]]}", "use fp32 or bf16, or another device"
+        )
+    if name == "int8" and not quantisable:
+        raise OptionError(
+            "precision int8", "is for weights with batch norm, which these are without", "use fp32 or bf16"
+        )
     return _PRECISIONS[name]
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """Return what a number type is called here: ``fp32``, ``bf16`` or ``fp16``."""
+    """Return what a number type is called here: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
     return next(name for name, known in _PRECISIONS.items() if known == dtype)
 
 
@@ -70,9 +95,20 @@ def multiplies_bf16() -> bool:
     A CPU without them computes bf16 as well, but slower than fp32. ``ATEN_CPU_CAPABILITY`` and ``ONEDNN_MAX_CPU_ISA``
     can keep PyTorch from using AVX512 at all; then the answer is no.
     """
-    used = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not used or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch itself asks so
+    if not _uses_avx512() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch itself asks so
         return False
+    return _has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def multiplies_int8() -> bool:
+    """Return whether this CPU has instructions for products of bytes (AVX512-VNNI or AMX) and PyTorch uses them."""
+    return _uses_avx512() and _has("_is_vnni_supported", "_is_amx_tile_supported") and multiplies_exactly()
+
+
+def _uses_avx512() -> bool:
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+def _has(*checks: str) -> bool:
     # The public torch.cpu.get_capabilities() is younger than the oldest PyTorch that will do.
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check is not None and check() for check in checks)
+    return any(check is not None and check() for check in (getattr(torch.cpu, name, None) for name in checks))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from geosiam.network.quantised import LEVELS
 from geosiam.network.siamese import normalised
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.pair import StoredBlock
     from geosiam.imagery.transfer import Transfer
+
+
+_MIDDLE = (LEVELS + 1) // 2  # of a byte
 
 
 class Intake:
@@ -29,38 +33,49 @@ class Intake:
     Parameters
     ----------
     dtype
-        The network's precision.
+        The network's precision. ``torch.int8``: its input is bytes, 255 times the images in [0, 1] instead of
+        normalised ones, and an image of bytes that nothing is done to is taken as it is.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+        self._dtype = torch.uint8 if dtype == torch.int8 else dtype
         self._local = threading.local()
 
     def __call__(self, block: StoredBlock, rows: slice, cols: slice) -> torch.Tensor:
         """Return a part of a block as the network takes it: (2, 3, rows, cols), before and after, channels last.
 
-        Invalid pixels are 0, the middle of the range, in both. The tensor is this thread's until it asks again.
+        Invalid pixels are the middle of the range in both. The tensor is this thread's until it asks again.
         """
         images = block.before[:, rows, cols], block.after[:, rows, cols]
         memory = self._memory(images[0].shape)
-        for image, transfer, target in zip(images, block.transfers, memory.planar, strict=True):
-            self._convert(image, transfer, target, memory.places)
-        valid = block.valid[rows, cols]
-        if not valid.all():
-            memory.planar.masked_fill_(torch.from_numpy(~valid), 0)
-        return memory.laid_out.copy_(memory.planar)
+        invalid = ~block.valid[rows, cols]
+        laid_out = _as_integers(memory.laid_out.permute(0, 2, 3, 1)).numpy()
+        for image, transfer, planar, pixels in zip(images, block.transfers, memory.planar, laid_out, strict=True):
+            for channel, values in enumerate(self._converted(image, transfer, planar, memory.places)):
+                pixels[..., channel] = values
+            if invalid.any():
+                pixels[invalid] = _MIDDLE if self._dtype == torch.uint8 else 0
+        return memory.laid_out
 
-    def _convert(self, image: NDArray[Any], transfer: Transfer, target: torch.Tensor, places: torch.Tensor) -> None:
+    def _converted(
+        self, image: NDArray[Any], transfer: Transfer, planar: torch.Tensor, places: torch.Tensor
+    ) -> NDArray[Any]:
+        """Return the bits of what the network takes, as integers: in `planar`, or the image itself if it is that."""
         table = tabulated(transfer, image.dtype.str, self._dtype)
         if table is None:
-            target.copy_(normalised(torch.from_numpy(transfer.apply(image))))
-            return
-        bits = torch.from_numpy(image.view(np.uint8 if image.itemsize == 1 else np.int16))  # torch hardly knows uint16
-        for channel, found, result in zip(bits, _as_integers(table), _as_integers(target), strict=True):
-            places.copy_(channel)
-            if bits.dtype.is_signed:
-                places.bitwise_and_(table.shape[1] - 1)
-            torch.index_select(found, 0, places.view(-1), out=result.view(-1))
+            planar.copy_(_rounded(torch.from_numpy(transfer.apply(image)), self._dtype))
+        elif image.dtype == np.uint8 and torch.equal(table, _as_they_are()):
+            return image
+        else:
+            bits = torch.from_numpy(
+                image.view(np.uint8 if image.itemsize == 1 else np.int16)
+            )  # torch has hardly uint16
+            for channel, found, result in zip(bits, _as_integers(table), _as_integers(planar), strict=True):
+                places.copy_(channel)
+                if bits.dtype.is_signed:
+                    places.bitwise_and_(table.shape[1] - 1)
+                torch.index_select(found, 0, places.view(-1), out=result.view(-1))
+        return _as_integers(planar).numpy()
 
     def _memory(self, shape: tuple[int, ...]) -> _Memory:
         memory: _Memory | None = getattr(self._local, "memory", None)
@@ -84,11 +99,22 @@ class _Memory:
 
 @lru_cache(maxsize=16)
 def tabulated(transfer: Transfer, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return what becomes of each value that a type can store: (3, levels), normalised; None if it has too many."""
+    """Return what the network takes for each value that a type can store: (3, levels); None if it has too many."""
     table = transfer.table(stored)
-    return None if table is None else normalised(torch.from_numpy(table)).to(dtype)
+    return None if table is None else _rounded(torch.from_numpy(table), dtype)
+
+
+def _rounded(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return images in [0, 1] as the network takes them in a precision; bytes are 255 times as much."""
+    return (images * LEVELS).round_().to(dtype) if dtype == torch.uint8 else normalised(images).to(dtype)
+
+
+@lru_cache
+def _as_they_are() -> torch.Tensor:
+    """Return the table of an image whose bytes are what the network takes."""
+    return torch.arange(LEVELS + 1, dtype=torch.uint8).expand(3, -1)
 
 
 def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor's own memory as what is moved fastest."""
-    return tensor.view(torch.int16 if tensor.itemsize == 2 else torch.int32)  # noqa: PLR2004 - bytes
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize])

@@ -11,12 +11,19 @@ import numpy as np
 import torch
 
 from geosiam.detection.accelerator import BLOCKS_AT_ONCE, Accelerator
-from geosiam.detection.hardware import choose_device, choose_precision, cuda_devices, named_device
+from geosiam.detection.hardware import (
+    choose_device,
+    choose_precision,
+    cuda_devices,
+    multiplies_bf16,
+    named_device,
+)
 from geosiam.detection.intake import Intake
-from geosiam.errors import SceneUnreadableError
+from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres
 from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
+from geosiam.network.quantised import can_be_quantised, multiplies_exactly, quantised
 from geosiam.network.winograd import quickened
 
 if TYPE_CHECKING:
@@ -78,7 +85,8 @@ class Scorer:
     device
         Where it computes.
     dtype
-        Precision of the forward pass; logits are turned into probabilities in float32.
+        Precision of the forward pass; logits are turned into probabilities in float32. ``torch.int8``: the encoder's
+        convolutions, from bytes to features, are of integers.
     accelerator
         What brings the blocks to CUDA devices; None: the calling thread computes.
     """
@@ -92,7 +100,7 @@ class Scorer:
     def of_model(
         cls, model: Model, *, device: str = "auto", precision: str = "auto", elsewhere: bool = False
     ) -> Scorer:
-        """Prepare a model: batch norm folded, fewer multiplications in fp32, channels last, on the device.
+        """Prepare a model: batch norm folded, weights in its precision, channels last, on the device.
 
         Parameters
         ----------
@@ -109,17 +117,22 @@ class Scorer:
             The device is not there, or the precision is unknown or unfit for it.
         """
         where = named_device(device) if elsewhere else choose_device(device)
-        dtype = choose_precision(precision, where)
-        network = model.network.for_inference().to(dtype)
-        if where.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
-            network.encoder = quickened(network.encoder)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        scorer = cls(network, where, dtype)
+        dtype = choose_precision(precision, where, quantisable=can_be_quantised(model.network.encoder))
+        scorer = cls(_made_ready(model.network, where, dtype), where, dtype)
         return scorer if elsewhere else scorer.arrived()
 
     def arrived(self) -> Scorer:
-        """Return the scorer with its network on its device, on the machine that has this device."""
+        """Return the scorer with its network on its device, on the machine that has this device.
+
+        Raises
+        ------
+        OptionError
+            This machine does not have the device, or its processor cannot multiply integers as int8 wants them.
+        """
         device = choose_device(str(self.device))
+        if self.dtype == torch.int8 and not multiplies_exactly():
+            fact = "needs instructions for 8-bit integers (VNNI), which this processor does not have"
+            raise OptionError("precision int8", fact, "use fp32 or bf16")
         if device.type != "cuda":
             return self
         side = BLOCK_PX // self.stride * self.stride + self.network.config.receptive_field.size - self.stride
@@ -216,6 +229,21 @@ class Scorer:
             or c.col_stop * s <= o.col_start
             or c.col_start * s >= o.col_stop
         )
+
+
+def _made_ready(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) -> SiameseNetwork:
+    """Return a network for inference in a precision, laid out as is fastest."""
+    ready = network.for_inference()
+    if dtype == torch.int8:
+        features = torch.bfloat16 if multiplies_bf16() else torch.float32
+        ready.discriminator.to(features)
+        ready.encoder = quantised(network.encoder, features)
+    else:
+        ready.to(dtype)
+        if device.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
+            ready.encoder = quickened(ready.encoder)
+    ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return ready
 
 
 @lru_cache(maxsize=4)

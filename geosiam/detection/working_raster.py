@@ -40,8 +40,10 @@ def cache_bytes(dtype: str) -> int:
 
 def encode(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return scores in [0, 1] (NaN = not scored) as stored: 0 to 254, 255 where not scored."""
-    missing = np.isnan(scores)
-    return np.where(missing, SCORE_NODATA, np.rint(np.where(missing, 0, scores) * SCORE_STEPS)).astype(np.uint8)
+    steps = scores * np.float32(SCORE_STEPS)
+    np.rint(steps, out=steps)
+    np.copyto(steps, SCORE_NODATA, where=np.isnan(scores))
+    return steps.astype(np.uint8)
 
 
 def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -105,12 +107,13 @@ class WorkingRaster:
 
     def write(self, cells: Cells, scores: NDArray[np.float32]) -> None:
         """Write one block: float32 of the window's shape in [0, 1], NaN = not scored."""
-        stored = encode(scores) if self._dtype == np.uint8 else scores.astype(np.float32)
-        for row, values in enumerate(stored, cells.row_start):
-            self._file.seek(self._start + (row * self._grid.width + cells.col_start) * self._dtype.itemsize)
-            written = self._file.write(values.tobytes())
-            if written != values.nbytes:
+        stored = encode(scores) if self._dtype == np.uint8 else np.ascontiguousarray(scores, np.float32)
+        place = self._start + (cells.row_start * self._grid.width + cells.col_start) * self._dtype.itemsize
+        for values in stored:
+            self._file.seek(place)
+            if self._file.write(values) != values.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            place += self._grid.width * self._dtype.itemsize
 
     def sync(self) -> None:
         """Return when everything written is on the disk."""

@@ -1,6 +1,7 @@
 """Tiled scoring against one forward pass over the whole scene, padded by numpy."""
 
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -23,8 +24,11 @@ from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.pair import StoredBlock
 from geosiam.imagery.transfer import identity
+from geosiam.network.quantised import multiplies_exactly
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
+
+INTEGERS = pytest.mark.skipif(not multiplies_exactly(), reason="this processor has no instructions for 8-bit integers")
 
 
 @dataclass
@@ -153,7 +157,7 @@ def test_progress_ends_with_all_pixels() -> None:
     assert seen[-1] == (130 * 70, 130 * 70)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=INTEGERS)])
 def test_every_precision_gives_the_same_bits_for_every_number_of_threads(precision: str) -> None:
     pair = random_pair(300, 210)
     scorer = Scorer.of_model(MODELS[8], device="cpu", precision=precision)
@@ -167,6 +171,37 @@ def test_bfloat16_stays_near_fp32() -> None:
     assert 0 < np.abs(exact - rough).max() < 0.02
 
 
+@INTEGERS
+def test_integers_stay_near_fp32_and_pickled_they_are_the_same() -> None:
+    pair = random_pair(100, 100)
+    exact = streamed(pair, Scorer.of_model(MODELS[8], device="cpu", precision="fp32"))
+    scorer = Scorer.of_model(MODELS[8], device="cpu", precision="int8")
+    rough = streamed(pair, scorer)
+    assert 0 < np.abs(exact - rough).max() < 0.05
+    np.testing.assert_array_equal(streamed(pair, pickle.loads(pickle.dumps(scorer)).arrived()), rough)
+
+
+def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "multiplies_exactly", lambda: False)
+    sent = Scorer.of_model(MODELS[8], device="cpu", precision="int8", elsewhere=True)
+    for arrive in (sent.arrived, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
+        with pytest.raises(OptionError, match="VNNI"):
+            arrive()
+
+
+def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for there in (True, False):
+        monkeypatch.setattr(hardware, "multiplies_int8", lambda there=there: there)
+        for quantisable in (True, False):
+            chosen = choose_precision("auto", cpu, quantisable=quantisable)
+            assert (chosen == torch.int8) == (there and quantisable)
+    with pytest.raises(OptionError, match="for CPUs"):
+        choose_precision("int8", torch.device("cuda"), quantisable=True)
+    with pytest.raises(OptionError, match="batch norm"):
+        choose_precision("int8", cpu)
+
+
 def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for there, chosen in ((True, torch.bfloat16), (False, torch.float32)):
@@ -177,15 +212,19 @@ def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("setting", ["ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "nothing=0"])
-def test_what_keeps_torch_from_bf16_is_respected(setting: str) -> None:
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [("multiplies_bf16", {"avx512_bf16", "amx_bf16"}), ("multiplies_int8", {"avx512_vnni", "amx_int8"})],
+)
+def test_what_keeps_torch_from_instructions_is_respected(setting: str, question: str, words: set[str]) -> None:
     name, value = setting.split("=")
-    script = "from geosiam.detection.hardware import multiplies_bf16; print(multiplies_bf16())"
+    script = f"from geosiam.detection.hardware import {question}; print({question}())"
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, name: value}, capture_output=True, text=True, check=True
     )
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    expected = name == "nothing" and bool(flags & {"avx512_bf16", "amx_bf16"})
+    expected = name == "nothing" and bool(flags & words)
     assert done.stdout.strip() == str(expected)
 
 

@@ -103,7 +103,7 @@ def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, 
         provenance = json.loads(scores.tags()["GEOSIAM_PROVENANCE"])
     assert provenance["model"]["name"] == DEFAULT_MODEL
     assert provenance["computed"]["device"] in {"cpu", "cuda"}
-    assert provenance["computed"]["precision"] in {"fp32", "bf16"}
+    assert provenance["computed"]["precision"] in {"fp32", "bf16", "int8"}
     assert provenance["holes"] == []
     assert provenance["pair"]["before"]["name"] == str(scenes.before)
 
