@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
     from geosiam.imagery.grid import Block
 
-_BLOCKS_PER_THREAD = 3
-"""Blocks in flight for each thread of the cluster: one that runs, and others to go on with at once."""
+_BLOCKS_AT_ONCE = 4
+"""Blocks of one task: what client and scheduler need for a task is a tenth of what a block needs, on small clusters."""
 
-_LEAST_BLOCKS = 16  # so that a cluster that grows with its queue sees one
+_TASKS_PER_THREAD = 2
+"""Tasks in flight for each thread of the cluster: one that runs, and one to go on with at once."""
+
+_LEAST_TASKS = 16  # so that a cluster that grows with its queue sees one
+_SHARES = 8  # of the work for each thread, at least, so that none is left alone with the last of it
 _COUNT_SECONDS = 5.0
 _CONNECT_SECONDS = 15.0
 
@@ -58,13 +62,22 @@ def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
 
 
 def stream_on_cluster(
-    client: Client, job: Job, tasks: Iterator[tuple[Block, bool]]
+    client: Client, job: Job, blocks: Iterator[tuple[Block, bool]], count: int
 ) -> Generator[tuple[Block, Answer], None, None]:
     """Yield the blocks with their answers as they are finished, a bounded number in flight.
 
-    With each block comes whether the job's lookout is wanted.
-
     A worker that dies is no loss: the scheduler gives its blocks to another one.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    job
+        What is done with a block.
+    blocks
+        Each with whether the job's lookout is wanted. Neighbours are best next to each other: a worker takes several.
+    count
+        How many blocks there are.
 
     Raises
     ------
@@ -77,21 +90,22 @@ def stream_on_cluster(
 
     _check_sendable(job.pair)
     crew = _Crew(client)
-    running: dict[Future, Block] = {}
+    at_once = min(_BLOCKS_AT_ONCE, max(1, count // (_SHARES * crew.threads())))
+    running: dict[Future, list[Block]] = {}
     try:
         # A result that workers hold and can make again, not data that would be gone with the last one who had it.
         held = client.submit(_unpacked, job.pair, job.scorer, job.lookout, pure=False)
         finished = as_completed(loop=client.loop)
         while True:
-            for block, looking in itertools.islice(tasks, max(0, crew.room() - len(running))):
-                future = client.submit(_scored, held, block, looking, pure=False)
-                running[future] = block
+            while len(running) < crew.room() and (some := list(itertools.islice(blocks, at_once))):
+                future = client.submit(_scored, held, some, pure=False)
+                running[future] = [block for block, _ in some]
                 finished.add(future)
             if not running:
                 return
             future = next(finished)
-            answer = future.result()
-            yield running.pop(future), answer
+            answers = future.result()
+            yield from zip(running.pop(future), answers, strict=True)
     except BaseException as error:
         reported = _reported(client, error)
         if reported is None:
@@ -113,24 +127,26 @@ def _unpacked(pair: Pair, scorer: Scorer, lookout: Lookout | None) -> Job:
     return Job(pair, scorer.arrived(), lookout)
 
 
-def _scored(job: Job, block: Block, looking: bool) -> Answer:  # noqa: FBT001 - dask passes arguments by position
-    return job(block, looking=looking)
+def _scored(job: Job, blocks: list[tuple[Block, bool]]) -> list[Answer]:
+    return [job(block, looking=looking) for block, looking in blocks]
 
 
 class _Crew:
-    """How much work a cluster takes at a time; its workers come and go."""
+    """How many tasks a cluster takes at a time; its workers come and go."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._room = 0
+        self._threads = 1
         self._counted = float("-inf")
 
-    def room(self) -> int:
+    def threads(self) -> int:
         if time.monotonic() - self._counted > _COUNT_SECONDS:
-            threads = sum(self._client.nthreads().values())
-            self._room = max(_LEAST_BLOCKS, _BLOCKS_PER_THREAD * threads)
+            self._threads = max(1, sum(self._client.nthreads().values()))
             self._counted = time.monotonic()
-        return self._room
+        return self._threads
+
+    def room(self) -> int:
+        return max(_LEAST_TASKS, _TASKS_PER_THREAD * self.threads())
 
 
 def _reported(client: Client, error: BaseException) -> Exception | None:

@@ -107,7 +107,7 @@ def stream_scores(
     running = (
         _on_threads(job, tasks, workers + scorer.blocks_waiting)
         if client is None
-        else stream_on_cluster(client, job, tasks)
+        else stream_on_cluster(client, job, tasks, len(lattice) - done)
     )
     with contextlib.closing(running):
         for block, answer in running:

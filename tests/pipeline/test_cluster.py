@@ -32,9 +32,9 @@ from geosiam.pipeline import DetectOptions, detect, score_to_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from geosiam.imagery.grid import Block
+    from geosiam.imagery.grid import Block, Lattice
 
 distributed = pytest.importorskip("distributed")
 
@@ -260,9 +260,9 @@ def test_workers_note_what_polygons_will_need(
     assert_same(tmp_path / "a.gpkg", here)
 
 
-def unseen(blocks: Iterable[Block]) -> Iterator[tuple[Block, bool]]:
-    """Hand out blocks with no lookout wanted."""
-    return ((block, False) for block in blocks)
+def unseen(blocks: Lattice) -> tuple[Iterator[tuple[Block, bool]], int]:
+    """Hand out blocks with no lookout wanted, and say how many."""
+    return ((block, False) for block in blocks), len(blocks)
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -282,16 +282,16 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     counting = Counting(client)
     with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", valid_area=tmp_path / "area.gpkg") as pair:
         tracemalloc.start()
-        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
         most = 0
         for done in range(1000):
             block, answer = next(stream)
             assert answer.outcome.shape == block.cells.shape
-            most = max(most, counting.submitted - 1 - done)
+            most = max(most, cluster._BLOCKS_AT_ONCE * (counting.submitted - 1) - done)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         stream.close()
-    assert most <= cluster._LEAST_BLOCKS
+    assert most <= cluster._BLOCKS_AT_ONCE * cluster._LEAST_TASKS
     assert held < 10e6  # the scores of these blocks take 66 MB
 
 
@@ -316,7 +316,7 @@ def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SurveyPaths, t
     moved.write_bytes(scenes.before.read_bytes())
     with open_pair(moved, scenes.after) as pair:
         moved.unlink()
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
         with pytest.raises(SceneNotFoundError, match="does not exist on a worker of the cluster; name the scene by"):
             list(stream)
 
@@ -327,7 +327,7 @@ def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SurveyPaths, 
     cut.write_bytes(scenes.before.read_bytes())
     with open_pair(cut, scenes.after) as pair:
         os.truncate(cut, cut.stat().st_size // 2)
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), unseen(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
         outcomes = {block.index: answer.outcome for block, answer in stream}
     failed = [outcome for outcome in outcomes.values() if isinstance(outcome, SceneUnreadableError)]
     assert 0 < len(failed) < len(outcomes) == 195
