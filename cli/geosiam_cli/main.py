@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
@@ -70,9 +71,11 @@ def cli() -> None:
 def program() -> NoReturn:
     """Run the command line of this process, and end it.
 
-    Its libraries bring hundreds of thousands of objects, which live as long as it does. Python is told to look through
-    them seldom, and not at all when it ends: that takes more than half a second.
+    The work of a run is shared out by blocks, so NumPy's own threads would only wait for each other: there is one,
+    unless the environment says otherwise. The libraries bring hundreds of thousands of objects, which live as long as
+    it does. Python is told to look through them seldom, and not at all when it ends: that takes more than half a second.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy reads when it is imported
     gc.set_threshold(*_COLLECTED_SELDOM)
     code = main()
     gc.freeze()

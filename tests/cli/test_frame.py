@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -55,6 +56,33 @@ def raising(error: BaseException):
         raise error
 
     return action
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [None, "2"])
+def test_the_program_ends_with_the_code_and_leaves_numpy_one_thread_unless_told(wanted: str | None) -> None:
+    pytest.importorskip("threadpoolctl")
+    script = """
+import atexit
+from geosiam_cli import main
+def command():
+    import numpy, threadpoolctl
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "openblas"]
+    print(*{pool["num_threads"] for pool in pools})
+    return 3
+main.main = command
+atexit.register(print, "ended")
+main.program()
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    told = {} if wanted is None else {"OPENBLAS_NUM_THREADS": wanted}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment | told, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split() in ([wanted or "1", "ended"], ["ended"])  # without OpenBLAS there is nothing to limit
 
 
 # --- help and documents ---------------------------------------------------------------------------------------------
