@@ -73,7 +73,7 @@ def program() -> NoReturn:
 
     The work of a run is shared out by blocks, so NumPy's own threads would only wait for each other: there is one,
     unless the environment says otherwise. The libraries bring hundreds of thousands of objects, which live as long as
-    it does. Python is told to look through them seldom, and not at all when it ends: that takes more than half a second.
+    it does. Python is told to look through them seldom, and not at all when it ends: that spares half a second.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy reads when it is imported
     gc.set_threshold(*_COLLECTED_SELDOM)
