@@ -24,6 +24,7 @@ import rasterio
 from _cluster import cluster
 from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, stored
 
+from geosiam.detection.hardware import precision_name
 from geosiam.detection.scoring import Scorer
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
@@ -84,12 +85,14 @@ class Bench:
         decode = self.said("_limits.py", "decode", FAST, "auto", *pair)
         for model in ("survey", FAST):
             plain = self.said("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
-            for precision in ("auto", "fp32"):
+            chosen = precision_name(Scorer.of_model(load_model(model), device="cpu").dtype)
+            for precision in dict.fromkeys((chosen, "bf16", "fp32")):
                 options = "--model", model, "--precision", precision
+                name = f"{precision}, the default" if precision == chosen else precision
                 whole = size**2 / 1e6 / median([run(self.detect(pair, *options)) for _ in range(self.runs)]).seconds
                 forward = self.said("_limits.py", "forward", model, precision, *pair)
                 lines.append(
-                    f"| {model} | {precision} | {whole:.1f} | {forward:.1f} | {decode:.0f} | {whole / forward:.2f} "
+                    f"| {model} | {name} | {whole:.1f} | {forward:.1f} | {decode:.0f} | {whole / forward:.2f} "
                     f"| {plain:.2f} | {forward / plain:.1f} |"
                 )
         return "\n".join(lines)
