@@ -11,7 +11,7 @@ import pytest
 PREAMBLE = """
 import ctypes, resource, sys
 from pathlib import Path
-from geosiam.memory import keep_freed_memory, sparing_memory
+from geosiam.memory import keep_freed_memory, return_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
@@ -52,33 +52,23 @@ def test_memory_is_zeroed_by_the_system_once_unless_the_user_has_decided_otherwi
     assert faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > usual / 2
 
 
-SPARED = """
+RETURNED = """
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-def freed():
-    blocks = [libc.malloc(8 << 20) for _ in range(16)]
-    for block in blocks:
-        libc.memset(block, 1, 8 << 20)
-    last = libc.malloc(100)  # holds what lies below it
-    for block in blocks:
-        libc.free(block)
-    return last
-
-freed()
+blocks = [libc.malloc(8 << 20) for _ in range(16)]
+for block in blocks:
+    libc.memset(block, 1, 8 << 20)
+last = libc.malloc(100)  # holds what lies below it
+for block in blocks:
+    libc.free(block)
 before = resident()
-with sparing_memory():
-    inside = resident()
-    freed()
-    after = resident()
-freed()
-print(before - inside, after - inside, resident() - after)
+return_freed_memory()
+print(before - resident())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_sparing_gives_back_what_was_freed_and_keeps_nothing_until_it_ends() -> None:
-    given_back, kept_inside, kept_again = numbers(SPARED, "keep")
+def test_what_was_freed_is_given_back() -> None:
+    (given_back,) = numbers(RETURNED, "keep")
     assert given_back > 100 << 20
-    assert kept_inside < 20 << 20
-    assert kept_again > 100 << 20

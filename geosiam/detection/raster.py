@@ -196,7 +196,8 @@ class ScoreRaster:
 
 
 def _decoded(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
-    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(dataset.dtypes[0])):  # GDAL itself would fill a twentieth of all memory
+    cache = cache_bytes(dataset.dtypes[0], dataset.width)  # GDAL itself would fill a twentieth of all memory
+    with rasterio.Env(GDAL_CACHEMAX=cache):
         stored: NDArray[np.number[Any]] = dataset.read(1, window=window)
     return stored
 

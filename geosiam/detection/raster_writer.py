@@ -234,7 +234,8 @@ class ScoreRasterWriter:
                 self._save()
             self._working.close()
             tagged = self._tagged({**self._tags, **(tags or {})})
-        with rasterio.Env(GDAL_CACHEMAX=cache_bytes(self._dtype)), ThreadPoolExecutor(1, "geosiam-raster") as thread:
+        cache = cache_bytes(self._dtype, self._grid.width)
+        with rasterio.Env(GDAL_CACHEMAX=cache), ThreadPoolExecutor(1, "geosiam-raster") as thread:
             completed = thread.submit(self._appear, tagged)
             yield Completion(tagged, completed.result)
             completed.result()

@@ -27,15 +27,18 @@ BAND_NAME = "anomaly score"
 TILE = 512
 
 CACHE_CELLS = 64_000_000
-"""Cells of a score raster that GDAL may keep blocks of: two rows of tiles that are 60,000 cells long.
+"""Cells of a score raster that GDAL may keep blocks of at most: two rows of tiles that are 60,000 cells long."""
 
-They are read and copied from top to bottom, so what is kept longer is kept for nothing.
-"""
+_LEAST_CACHE_CELLS = 16_000_000
 
 
-def cache_bytes(dtype: str) -> int:
-    """Return how much memory GDAL may take to keep blocks of a score raster of this type."""
-    return CACHE_CELLS * np.dtype(dtype).itemsize
+def cache_bytes(dtype: str, width: int) -> int:
+    """Return how much memory GDAL may take to keep blocks of a score raster of this type and so many columns.
+
+    It is read and copied from top to bottom, so what is kept longer than three rows of tiles is kept for nothing.
+    """
+    cells = min(max(3 * TILE * width, _LEAST_CACHE_CELLS), CACHE_CELLS)
+    return cells * np.dtype(dtype).itemsize
 
 
 def encode(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
