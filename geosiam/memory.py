@@ -5,9 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # names that mallopt(3) goes by
 _MIB = 1 << 20
+_SPARED = 16 * _MIB
+
+_kept: dict[int, int] = {}  # what has been set
 
 
 def keep_freed_memory() -> bool:
@@ -33,16 +40,30 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
-    settings = [setting for variable, setting in wanted.items() if variable not in os.environ]
-    taken = [mallopt(name, value) for name, value in settings]
-    return all(taken)
+    settings = dict(setting for variable, setting in wanted.items() if variable not in os.environ)
+    _kept.update({name: value for name, value in settings.items() if mallopt(name, value)})
+    return _kept == settings
 
 
-def return_freed_memory() -> None:
-    """Return to the system what this process has freed, where the C library is glibc.
+@contextlib.contextmanager
+def sparing_memory() -> Iterator[None]:
+    """Return to the system what this process has freed, and meanwhile keep less of it than usual.
 
-    For a run at a point from which on it needs memory of another kind: what it has left behind until then is in pieces
-    that seldom fit.
+    For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
+    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned, and
+    nothing where the C library is not glibc.
+
+    Larger pieces are not given back one by one: with two threads at work that took GDAL seven times as long.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
         ctypes.CDLL(None).malloc_trim(0)
+    usual = _kept.get(_TRIM_THRESHOLD)
+    if usual is None:
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_TRIM_THRESHOLD, _SPARED)
+    try:
+        yield
+    finally:
+        mallopt(_TRIM_THRESHOLD, usual)

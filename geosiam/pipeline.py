@@ -18,7 +18,7 @@ from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
-from geosiam.memory import return_freed_memory
+from geosiam.memory import sparing_memory
 from geosiam.options import DetectOptions
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
@@ -289,9 +289,8 @@ def _scored(
                     raster.write(block, scores)
             pair.forget()
             record["holes"] = [asdict(hole) for hole in holes]
-            if raster.outgrows_cache:
-                return_freed_memory()
-            with raster.completing(raster_tags(pair, model, record)) as completion:
+            sparing = sparing_memory() if raster.outgrows_cache else contextlib.nullcontext()
+            with sparing, raster.completing(raster_tags(pair, model, record)) as completion:
                 yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
 
 

@@ -11,7 +11,7 @@ import pytest
 PREAMBLE = """
 import ctypes, resource, sys
 from pathlib import Path
-from geosiam.memory import keep_freed_memory, return_freed_memory
+from geosiam.memory import keep_freed_memory, sparing_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
@@ -52,23 +52,33 @@ def test_memory_is_zeroed_by_the_system_once_unless_the_user_has_decided_otherwi
     assert faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > usual / 2
 
 
-RETURNED = """
+SPARED = """
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-blocks = [libc.malloc(8 << 20) for _ in range(16)]
-for block in blocks:
-    libc.memset(block, 1, 8 << 20)
-last = libc.malloc(100)  # holds what lies below it
-for block in blocks:
-    libc.free(block)
+def freed(holding):
+    blocks = [libc.malloc(8 << 20) for _ in range(16)]
+    for block in blocks:
+        libc.memset(block, 1, 8 << 20)
+    if holding:
+        libc.malloc(100)  # holds what lies below it
+    for block in blocks:
+        libc.free(block)
+
+freed(True)
 before = resident()
-return_freed_memory()
-print(before - resident())
+with sparing_memory():
+    inside = resident()
+    freed(False)
+    after = resident()
+freed(False)
+print(before - inside, after - inside, resident() - after)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_what_was_freed_is_given_back() -> None:
-    (given_back,) = numbers(RETURNED, "keep")
+def test_sparing_gives_back_what_was_freed_and_keeps_little_until_it_ends() -> None:
+    given_back, kept_inside, kept_again = numbers(SPARED, "keep")
     assert given_back > 100 << 20
+    assert kept_inside < 40 << 20
+    assert kept_again > 80 << 20

@@ -35,9 +35,9 @@ _LEAST_CACHE_CELLS = 16_000_000
 def cache_bytes(dtype: str, width: int) -> int:
     """Return how much memory GDAL may take to keep blocks of a score raster of this type and so many columns.
 
-    It is read and copied from top to bottom, so what is kept longer than three rows of tiles is kept for nothing.
+    It is read and copied from top to bottom, so what is kept longer than two rows of tiles is kept for nothing.
     """
-    cells = min(max(3 * TILE * width, _LEAST_CACHE_CELLS), CACHE_CELLS)
+    cells = min(max(2 * TILE * width, _LEAST_CACHE_CELLS), CACHE_CELLS)
     return cells * np.dtype(dtype).itemsize
 
 
