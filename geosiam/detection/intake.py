@@ -67,9 +67,8 @@ class Intake:
         elif image.dtype == np.uint8 and torch.equal(table, _as_they_are()):
             return image
         else:
-            bits = torch.from_numpy(
-                image.view(np.uint8 if image.itemsize == 1 else np.int16)
-            )  # torch has hardly uint16
+            whole = np.uint8 if image.itemsize == 1 else np.int16  # torch hardly knows uint16
+            bits = torch.from_numpy(image.view(whole))
             for channel, found, result in zip(bits, _as_integers(table), _as_integers(planar), strict=True):
                 places.copy_(channel)
                 if bits.dtype.is_signed:
