@@ -11,13 +11,7 @@ import numpy as np
 import torch
 
 from geosiam.detection.accelerator import BLOCKS_AT_ONCE, Accelerator
-from geosiam.detection.hardware import (
-    choose_device,
-    choose_precision,
-    cuda_devices,
-    multiplies_bf16,
-    named_device,
-)
+from geosiam.detection.hardware import choose_device, choose_precision, cuda_devices, multiplies_bf16, named_device
 from geosiam.detection.intake import Intake
 from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centres

@@ -123,10 +123,10 @@ def quantised(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
             centre, spread = norm.bias.detach().double(), norm.weight.detach().double().abs()
             scale = (centre + _DEVIATIONS * spread).clamp_min(_LEAST)
             weight, bias = weight / scale.view(-1, 1, 1, 1), bias / scale
-        steps = weight.abs().amax((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny) / _WEIGHT_LEVELS
-        whole = (weight / steps.view(-1, 1, 1, 1)).round()
+        whole, steps = _rounded(weight)
         if mean is not None:
-            bias = bias - ((whole * steps.view(-1, 1, 1, 1) - weight) * mean.view(-1, 1, 1)).sum((1, 2, 3))
+            error = whole * steps.view(-1, 1, 1, 1) - weight
+            bias = bias - (error * mean.view(-1, 1, 1)).sum((1, 2, 3))
         kind = answers if norm is None else torch.uint8
         (stride, _) = folded.stride
         layers.append(QuantisedConvolution(whole.to(torch.int8), steps.float(), bias.float(), stride, kind))
@@ -142,6 +142,12 @@ def _layers(encoder: nn.Sequential) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d 
     for layer, behind in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, nn.Conv2d):
             yield layer, behind if isinstance(behind, nn.BatchNorm2d) else None
+
+
+def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights as whole numbers, and what one of them stands for in each output channel, shape (width,)."""
+    steps = weight.abs().amax((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny) / _WEIGHT_LEVELS
+    return (weight / steps.view(-1, 1, 1, 1)).round(), steps
 
 
 def _mean_above_zero(centre: Tensor, spread: Tensor) -> Tensor:
