@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import itertools
 import pickle
 import time
 from typing import TYPE_CHECKING
 
-from geosiam.detection.scoring import Job
+from geosiam.detection.shares import Shares
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from distributed import Client, Future
 
-    from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
+    from geosiam.detection.scoring import Answer, Job
     from geosiam.imagery.grid import Block
+
+    Task = tuple[Block, bool]  # and whether the lookout is wanted
 
 _BLOCKS_AT_ONCE = 4
 """Blocks of one task: what client and scheduler need for a task is a tenth of what a block needs, on small clusters."""
@@ -29,6 +30,7 @@ _TASKS_PER_THREAD = 2
 
 _LEAST_TASKS = 16  # so that a cluster that grows with its queue sees one
 _SHARES = 8  # of the work for each thread, at least, so that none is left alone with the last of it
+_ANYBODY = ""  # while no worker is known
 _COUNT_SECONDS = 5.0
 _CONNECT_SECONDS = 15.0
 
@@ -62,11 +64,12 @@ def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
 
 
 def stream_on_cluster(
-    client: Client, job: Job, blocks: Iterator[tuple[Block, bool]], count: int
+    client: Client, job: Job, tasks: Callable[[range], Iterable[Task]], count: int
 ) -> Generator[tuple[Block, Answer], None, None]:
     """Yield the blocks with their answers as they are finished, a bounded number in flight.
 
-    A worker that dies is no loss: the scheduler gives its blocks to another one.
+    Workers are given neighbours, so that few of a file's tiles are decoded by several of them. A worker that dies is no
+    loss: the scheduler gives its blocks to another one, as it does where one waits and another has too much.
 
     Parameters
     ----------
@@ -74,10 +77,11 @@ def stream_on_cluster(
         Of the cluster.
     job
         What is done with a block.
-    blocks
-        Each with whether the job's lookout is wanted. Neighbours are best next to each other: a worker takes several.
+    tasks
+        Gives the blocks at some places of the reading order, those that are left to do, each with whether the job's
+        lookout is wanted.
     count
-        How many blocks there are.
+        Number of places.
 
     Raises
     ------
@@ -88,65 +92,107 @@ def stream_on_cluster(
     """
     from distributed import as_completed  # noqa: PLC0415 - an extra, and slow to import
 
-    _check_sendable(job.pair)
+    parcel = _packed(job)
     crew = _Crew(client)
-    at_once = min(_BLOCKS_AT_ONCE, max(1, count // (_SHARES * crew.threads())))
-    running: dict[Future, list[Block]] = {}
+    flight = _Flight(client, tasks, Shares(count, len(crew.rooms())))
+    at_once = min(_BLOCKS_AT_ONCE, max(1, count // (_SHARES * crew.threads)))
     try:
         # A result that workers hold and can make again, not data that would be gone with the last one who had it.
-        held = client.submit(_unpacked, job.pair, job.scorer, job.lookout, pure=False)
+        held = client.submit(_unpacked, parcel, pure=False)
         finished = as_completed(loop=client.loop)
         while True:
-            while len(running) < crew.room() and (some := list(itertools.islice(blocks, at_once))):
-                future = client.submit(_scored, held, some, pure=False)
-                running[future] = [block for block, _ in some]
-                finished.add(future)
-            if not running:
+            for worker, room in crew.rooms().items():
+                finished.update(flight.given(held, worker, room, at_once))
+            if not flight.blocks:
                 return
             future = next(finished)
             answers = future.result()
-            yield from zip(running.pop(future), answers, strict=True)
+            yield from zip(flight.landed(future), answers, strict=True)
     except BaseException as error:
         reported = _reported(client, error)
         if reported is None:
             raise
         raise reported from error
     finally:
-        for future in running:
+        for future in flight.blocks:
             future.release()
 
 
-def _check_sendable(pair: Pair) -> None:
+class _Flight:
+    """The tasks that are in flight: the blocks of each, and how many of them each worker was given."""
+
+    def __init__(self, client: Client, tasks: Callable[[range], Iterable[Task]], shares: Shares) -> None:
+        self._client, self._tasks, self._shares = client, tasks, shares
+        self._workers: dict[Future, str] = {}
+        self.blocks: dict[Future, list[Block]] = {}
+
+    def given(self, held: Future, worker: str, room: int, at_once: int) -> list[Future]:
+        """Give a worker tasks of so many blocks, until it has enough or nothing is left; return the new ones."""
+        new = []
+        place = {} if worker == _ANYBODY else {"workers": [worker], "allow_other_workers": True}
+        for _ in range(room - list(self._workers.values()).count(worker)):
+            if not (some := self._next(worker, at_once)):
+                break
+            future = self._client.submit(_scored, held, some, pure=False, **place)
+            self.blocks[future], self._workers[future] = [block for block, _ in some], worker
+            new.append(future)
+        return new
+
+    def landed(self, future: Future) -> list[Block]:
+        """Return the blocks of a task that is finished, and forget it."""
+        del self._workers[future]
+        return self.blocks.pop(future)
+
+    def _next(self, worker: str, at_once: int) -> list[Task]:
+        while places := self._shares.take(worker, at_once):
+            if some := list(self._tasks(places)):
+                return some
+        return []
+
+
+def _packed(job: Job) -> bytes:
+    """Return what workers need of a job, such that the scheduler passes it on without PyTorch."""
     try:
-        pickle.dumps(pair)
+        return pickle.dumps((job.pair, job.scorer, job.lookout))
     except TypeError as error:
         raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
 
 
-def _unpacked(pair: Pair, scorer: Scorer, lookout: Lookout | None) -> Job:
+def _unpacked(parcel: bytes) -> Job:
+    from geosiam.detection.scoring import Job  # noqa: PLC0415 - brings PyTorch, which is for the workers alone
+
+    pair, scorer, lookout = pickle.loads(parcel)  # noqa: S301 - from our own client, over the cluster's own connection
     return Job(pair, scorer.arrived(), lookout)
 
 
-def _scored(job: Job, blocks: list[tuple[Block, bool]]) -> list[Answer]:
+def _scored(job: Job, blocks: list[Task]) -> list[Answer]:
     return [job(block, looking=looking) for block, looking in blocks]
 
 
 class _Crew:
-    """How many tasks a cluster takes at a time; its workers come and go."""
+    """The workers of a cluster, which come and go, and how many tasks each takes at a time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._threads = 1
+        self._threads: dict[str, int] = {}
         self._counted = float("-inf")
 
+    @property
     def threads(self) -> int:
+        """How many threads all of them have, at least one."""
+        return max(1, sum(self._found().values()))
+
+    def rooms(self) -> dict[str, int]:
+        """Return the number of tasks for each worker by its address; while there is none, for whoever comes first."""
+        threads = self._found()
+        least = -(-_LEAST_TASKS // max(1, len(threads)))
+        return {worker: max(least, _TASKS_PER_THREAD * count) for worker, count in threads.items()} or {_ANYBODY: least}
+
+    def _found(self) -> dict[str, int]:
         if time.monotonic() - self._counted > _COUNT_SECONDS:
-            self._threads = max(1, sum(self._client.nthreads().values()))
+            self._threads = self._client.nthreads()
             self._counted = time.monotonic()
         return self._threads
-
-    def room(self) -> int:
-        return max(_LEAST_TASKS, _TASKS_PER_THREAD * self.threads())
 
 
 def _reported(client: Client, error: BaseException) -> Exception | None:

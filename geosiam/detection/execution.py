@@ -19,7 +19,7 @@ from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.processors import default_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
-    from geosiam.imagery.grid import Block, Lattice
+    from geosiam.imagery.grid import Block, Lattice, Stripes
 
     Stream = Generator[tuple[Block, Answer], None, None]
     Task = tuple[Block, bool]  # and whether the lookout is wanted
@@ -99,15 +99,20 @@ def stream_scores(
     if workers < 1:
         raise OptionError(f"{workers} workers", "cannot do any work", "use 1 or more")
     lattice = scorer.lattice(pair.grid)
-    todo = (block for block in _in_reading_order(pair, lattice) if finished is None or not finished[block.index])
+    order = _reading_order(pair, lattice)
+
+    def tasks(places: Iterable[int]) -> Iterator[Task]:
+        for block in map(order.__getitem__, places):
+            if finished is None or not finished[block.index]:
+                yield block, notebook is not None and notebook.wanted
+
     done = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
     job = Job(pair, scorer, None if notebook is None else notebook.lookout)
-    tasks = ((block, notebook is not None and notebook.wanted) for block in todo)
     running = (
-        _on_threads(job, tasks, workers + scorer.blocks_waiting)
+        _on_threads(job, tasks(range(len(order))), workers + scorer.blocks_waiting)
         if client is None
-        else stream_on_cluster(client, job, tasks, len(lattice) - done)
+        else stream_on_cluster(client, job, tasks, len(order))
     )
     with contextlib.closing(running):
         for block, answer in running:
@@ -124,8 +129,8 @@ def stream_scores(
                 on_progress(done * height * width // len(lattice), height * width)
 
 
-def _in_reading_order(pair: Pair, lattice: Lattice) -> Iterator[Block]:
-    """Go through a lattice such that what is decoded for one row of blocks is still there for the next one."""
+def _reading_order(pair: Pair, lattice: Lattice) -> Stripes:
+    """Order a lattice such that what is decoded for one row of blocks is still there for the next one."""
     columns, width = pair.columns_at_once, lattice.shape[1]
     if columns is None:
         return lattice.in_stripes(width)

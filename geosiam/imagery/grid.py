@@ -222,13 +222,38 @@ class Lattice:
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in range(len(self)))
 
-    def in_stripes(self, across: int) -> Iterator[Block]:
-        """Go through all blocks in stripes from top to bottom, each so many blocks wide: a row of them is short."""
-        down, width = self.shape
-        for left in range(0, width, across):
-            for row in range(down):
-                for col in range(left, min(left + across, width)):
-                    yield self[row * width + col]
+    def in_stripes(self, across: int) -> Stripes:
+        """Return all blocks in stripes from top to bottom, each so many blocks wide: a row of them is short."""
+        return Stripes(self, across)
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """The blocks of a lattice in another order, computed when they are asked for too; see :meth:`Lattice.in_stripes`.
+
+    Parameters
+    ----------
+    lattice
+        Whose blocks.
+    across
+        Width of a stripe in blocks; that of the last one may be less.
+    """
+
+    lattice: Lattice
+    across: int
+
+    def __len__(self) -> int:
+        return len(self.lattice)
+
+    def __getitem__(self, place: int) -> Block:
+        down, width = self.lattice.shape
+        stripe, rest = divmod(place, down * self.across)
+        left = stripe * self.across
+        row, col = divmod(rest, min(self.across, width - left))
+        return self.lattice[row * width + left + col]
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[place] for place in range(len(self)))
 
 
 def apply_affine(

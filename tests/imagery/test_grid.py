@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -110,3 +112,5 @@ def test_stripes_go_through_each_block_once_from_top_to_bottom(down, width, acro
     stripes = [block.index % width // across for block in blocks]
     assert stripes == sorted(stripes)
     assert across < width or blocks == list(lattice)
+    below = [(a.index, b.index) for a, b in pairwise(blocks) if a.index // width != b.index // width]
+    assert all(b // width == a // width + 1 or b // width == 0 for a, b in below)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from geosiam.pipeline import DetectOptions, detect, score_to_raster
 from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from geosiam.imagery.grid import Block, Lattice
 
@@ -145,6 +146,45 @@ def cluster_calls(client):
         return "torch" in sys.modules
 
     return lambda: [address for address, loaded in client.run(used).items() if loaded]
+
+
+def test_the_scheduler_does_without_torch(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+    score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
+
+    def used() -> bool:
+        return "torch" in sys.modules
+
+    assert client.run_on_scheduler(used) is False
+    assert all(client.run(used).values())
+
+
+def test_each_worker_is_given_neighbours(client, scenes: SurveyPaths) -> None:
+    noting = Noting(client)
+    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    with open_pair(scenes.before, scenes.after) as pair:
+        order = scorer.lattice(pair.grid)
+        list(stream_on_cluster(noting, scoring.Job(pair, scorer), *unseen(order)))
+    assert sorted(index for indexes in noting.given.values() for index in indexes) == list(range(195))
+    first, second = (noting.given[worker][:64] for worker in client.nthreads())
+    assert sorted((first[0], second[0])) == [0, 195 // 2]
+    for indexes in (first, second):
+        assert indexes == list(range(indexes[0], indexes[0] + 64))
+
+
+class Noting:
+    """Stands before a client and notes which blocks are meant for which worker."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+        self.given: dict[str, list[int]] = defaultdict(list)
+
+    def __getattr__(self, name: str):
+        return getattr(self.client, name)
+
+    def submit(self, function, *args: object, workers: list[str] = [], **options: object):  # noqa: B006 - not changed
+        for worker in workers:
+            self.given[worker] += [block.index for block, _ in args[1]]
+        return self.client.submit(function, *args, workers=workers or None, **options)
 
 
 def test_a_worker_killed_midway_loses_nothing(
@@ -260,9 +300,9 @@ def test_workers_note_what_polygons_will_need(
     assert_same(tmp_path / "a.gpkg", here)
 
 
-def unseen(blocks: Lattice) -> tuple[Iterator[tuple[Block, bool]], int]:
+def unseen(blocks: Lattice) -> tuple[Callable[[range], list[tuple[Block, bool]]], int]:
     """Hand out blocks with no lookout wanted, and say how many."""
-    return ((block, False) for block in blocks), len(blocks)
+    return lambda places: [(blocks[place], False) for place in places], len(blocks)
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
