@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import pickle
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -92,13 +93,13 @@ def stream_on_cluster(
     """
     from distributed import as_completed  # noqa: PLC0415 - an extra, and slow to import
 
-    parcel = _packed(job)
+    contents = _Parcel.packed(job)
     crew = _Crew(client)
     flight = _Flight(client, tasks, Shares(count, len(crew.rooms())))
     at_once = min(_BLOCKS_AT_ONCE, max(1, count // (_SHARES * crew.threads)))
     try:
         # A result that workers hold and can make again, not data that would be gone with the last one who had it.
-        held = client.submit(_unpacked, parcel, pure=False)
+        held = client.submit(_Parcel, contents, pure=False)
         finished = as_completed(loop=client.loop)
         while True:
             for worker, room in crew.rooms().items():
@@ -150,22 +151,38 @@ class _Flight:
         return []
 
 
-def _packed(job: Job) -> bytes:
-    """Return what workers need of a job, such that the scheduler passes it on without PyTorch."""
-    try:
-        return pickle.dumps((job.pair, job.scorer, job.lookout))
-    except TypeError as error:
-        raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
+class _Parcel:
+    """A job on its way: it goes as bytes, and each worker makes it ready for its own processor or device."""
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = contents
+        self._job: Job | None = None
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def packed(job: Job) -> bytes:
+        """Return the contents: bytes, so that the scheduler passes them on without PyTorch."""
+        try:
+            return pickle.dumps((job.pair, job.scorer, job.lookout))
+        except TypeError as error:
+            raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
+
+    def job(self) -> Job:
+        """Return the job, ready for this worker."""
+        from geosiam.detection.scoring import Job  # noqa: PLC0415 - brings PyTorch, which is for the workers alone
+
+        with self._lock:
+            if self._job is None:
+                pair, scorer, lookout = pickle.loads(self._contents)  # noqa: S301 - from our own client
+                self._job = Job(pair, scorer.arrived(), lookout)
+            return self._job
+
+    def __reduce__(self) -> tuple[type[_Parcel], tuple[bytes]]:
+        return _Parcel, (self._contents,)
 
 
-def _unpacked(parcel: bytes) -> Job:
-    from geosiam.detection.scoring import Job  # noqa: PLC0415 - brings PyTorch, which is for the workers alone
-
-    pair, scorer, lookout = pickle.loads(parcel)  # noqa: S301 - from our own client, over the cluster's own connection
-    return Job(pair, scorer.arrived(), lookout)
-
-
-def _scored(job: Job, blocks: list[Task]) -> list[Answer]:
+def _scored(parcel: _Parcel, blocks: list[Task]) -> list[Answer]:
+    job = parcel.job()
     return [job(block, looking=looking) for block, looking in blocks]
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,6 +171,18 @@ def test_each_worker_is_given_neighbours(client, scenes: SurveyPaths) -> None:
     assert sorted((first[0], second[0])) == [0, 195 // 2]
     for indexes in (first, second):
         assert indexes == list(range(indexes[0], indexes[0] + 64))
+
+
+def test_a_job_gets_ready_on_each_worker(scenes: SurveyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has on one, such as the queues of a GPU, does not travel to the next."""
+    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    monkeypatch.setattr(scoring.Scorer, "arrived", lambda self: replace(self, accelerator=threading.Lock()))
+    with open_pair(scenes.before, scenes.after) as pair:
+        contents = cluster._Parcel.packed(scoring.Job(pair, scorer))
+    first = cluster._Parcel(contents)
+    assert first.job() is first.job()
+    second = pickle.loads(pickle.dumps(first))
+    assert second.job().scorer.accelerator not in (None, first.job().scorer.accelerator)
 
 
 class Noting:
