@@ -33,7 +33,7 @@ from geosiam.network.weights import load_model
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.training.api import TrainingOptions, train
 from geosiam.training.losses import CrossEntropy
-from geosiam.training.recipes import Schedule, SurveyRecipe
+from geosiam.training.recipes import LEAST_COVER, Schedule, SurveyRecipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Focal(CrossEntropy):
 
     def loss(self, logits: Tensor, batch: Labelled) -> Tensor:
         """Return the mean over the cells that count."""
-        sure = torch.sigmoid(torch.where(batch.similar > 0, logits, -logits))
+        sure = 1 - (torch.sigmoid(logits) - batch.similar).abs()
         losses = binary_cross_entropy_with_logits(logits, batch.similar, weight=batch.weight, reduction="none")
         return ((1 - sure) ** self.gamma * losses).sum() / batch.weight.sum().clamp(min=1)
 
@@ -88,6 +88,7 @@ VARIANTS = {
     "no cameras (blur, coarse, JPEG, noise)": Variant(nuisance={"blur": 0.0, "coarse": 0.0, "jpeg": 0.0, "noise": 0.0}),
     "no still pairs": Variant(nuisance={"still": 0.0}),
     "cells of 4 px": Variant(network={"subcells": 1}),
+    "labels of all or nothing": Variant(recipe={"least_cover": LEAST_COVER}),
     "focal loss": Variant(recipe={"objective": Focal()}),
 }
 SHOWN = (

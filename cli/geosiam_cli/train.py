@@ -92,9 +92,9 @@ TRAINING_OPTIONS = {
         "--least-cover",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",
-        show_default="0.5, 0.125 for cells of 8 px",
-        help="Share of a cell's own pixels from which on it is labelled anomalous (not recipe paper): larger for "
-        "tighter outlines.",
+        show_default="0.5; 0.125 for cells of 8 px; none for those of 2 px, whose labels say how much it is",
+        help="Share of a cell's own pixels from which on it is labelled anomalous, all or nothing (not recipe paper): "
+        "larger for tighter outlines.",
     ),
     "init": click.option(
         "--init",

@@ -65,9 +65,9 @@ class TrainingOptions:
     subcells
         Scores along each side of a stride: 2 halves the size of a cell at next to no cost; None: as for ``stride``.
     least_cover
-        Share of a cell's own pixels from which on it is labelled anomalous (recipe survey): the larger, the tighter
-        the outlines, and the larger the smallest object that has any cell. None: what cells of that size allow. For
-        recipe target likewise.
+        Share of a cell's own pixels from which on it is labelled anomalous, all or nothing: the larger, the tighter
+        the outlines, and the larger the smallest object that has any cell. None: 0.5, and 0.125 for cells of 8 px and
+        more; cells of 2 px are labelled by how much of them is anomalous.
     init
         Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's, or have
         fewer subcells. None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCHES = 24
 _VALIDATION_SEED = 1_000_003
+_HALF = 0.5  # of a cell's pixels: where more of them are anomalous, the cell is
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class TrainingRun:
             batch = self.recipe.batch(self.held_out, generator)
             logits = self._logits(batch)
             losses += self.recipe.objective.loss(logits, batch).item()
-            called, anomalous, counts = logits < 0, batch.similar == 0, batch.weight > 0
+            called, anomalous, counts = logits < 0, batch.similar <= _HALF, batch.weight > 0
             hits += (called & anomalous & counts).sum().item()
             found += (called & counts).sum().item()
             truth += (anomalous & counts).sum().item()
@@ -277,7 +278,7 @@ def save_history(history: list[Epoch], path: Path) -> None:
 
 def best_threshold(held_out: HeldOut) -> float:
     """Return the anomaly probability that gives the best F1 of the anomalous class."""
-    return _best_f1(held_out.scores, held_out.similar == 0)
+    return _best_f1(held_out.scores, held_out.similar <= _HALF)
 
 
 def _best_f1(scores: Tensor, truth: Tensor) -> float:

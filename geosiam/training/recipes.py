@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from geosiam.training.losses import Objective
     from geosiam.training.sources import ChipSource
 
+FINE_PX = 2
+"""Cells up to this size are labelled by how much of them is anomalous. An object of 5 px fills some of them; of cells
+of 4 px it may fill none, and with such labels one in fifty of the objects of 5-15 px was lost."""
+
 LEAST_COVER = 0.5
-"""Share of a cell's own pixels from which on it is labelled anomalous: outlines then lie where the objects end."""
+"""Share of a larger cell's own pixels from which on it is anomalous."""
 
 LEAST_COVER_OF_8_PX = 0.125
 """The same for cells of 8 px and more: an object of 5 px may lie on four of them and cover no more than 9 of the 64
@@ -44,7 +48,7 @@ class Batch:
     before, after
         float32 (n, 3, size, size), values in [0, 1].
     similar
-        float32 (n, 1, rows, cols): 1 = similar, 0 = anomaly.
+        float32 (n, 1, rows, cols): 1 = similar, 0 = anomaly, and between them where an anomaly ends inside a cell.
     weight
         float32 (n, 1, rows, cols): 0 where the label is undecided and must not count.
     """
@@ -169,13 +173,42 @@ class SurveyRecipe:
         first, second, cover = differing(first, second, torch.maximum(cover, changed), self.nuisance, generator)
         swapped = chance(n, 0.5, generator)
         field_ = self.network.receptive_field
-        least = LEAST_COVER if field_.stride < COARSE_PX else LEAST_COVER_OF_8_PX
-        similar, weight = dense_labels(cover, field_, self.least_cover or least)
+        similar, weight = labels_of(cover, field_, self.least_cover)
         return Batch(torch.where(swapped, second, first), torch.where(swapped, first, second), similar, weight)
 
 
+def labels_of(cover: Tensor, field_: ReceptiveField, least_cover: float | None) -> tuple[Tensor, Tensor]:
+    """Label cells as suits their size: by :func:`share_labels`, or by :func:`dense_labels` with a least cover."""
+    if least_cover is None and field_.stride <= FINE_PX:
+        return share_labels(cover, field_)
+    usual = LEAST_COVER if field_.stride < COARSE_PX else LEAST_COVER_OF_8_PX
+    return dense_labels(cover, field_, least_cover or usual)
+
+
+def share_labels(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]:
+    """Label every cell by the share of its own pixels that is anomalous: a score of 1/2 runs where an object ends.
+
+    With :func:`dense_labels` the network may say either in the band of cells that do not count, which lies outside of
+    where objects end, and so did its outlines.
+
+    Parameters
+    ----------
+    cover, field_
+        As in :func:`dense_labels`.
+
+    Returns
+    -------
+    similar, weight
+        float32 (n, 1, rows, cols) each. Up to a quarter of anomalous pixels is similar, from three quarters on it is
+        an anomaly, and half lies in the middle; undecided pixels count by half. The weight is the share of the others.
+    """
+    anomalous, touched = _shares(cover, field_)
+    share = (anomalous + touched) / 2
+    return (1.5 - 2 * share).clamp(0, 1), 1 - (touched - anomalous)
+
+
 def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float) -> tuple[Tensor, Tensor]:
-    """Label every cell by the pixels it stands for, not by its whole receptive field.
+    """Label every cell, all or nothing, by the pixels it stands for, not by its whole receptive field.
 
     Parameters
     ----------
@@ -192,12 +225,17 @@ def dense_labels(cover: Tensor, field_: ReceptiveField, least_cover: float) -> t
     similar, weight
         float32 (n, 1, rows, cols) each, as in :class:`Batch`.
     """
+    share, touched = _shares(cover, field_)
+    anomalous, touched = share >= least_cover, touched > max(0.0, least_cover - _UNDECIDED)
+    return (~anomalous).float(), (anomalous | ~touched).float()
+
+
+def _shares(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]:
+    """Return which share of each cell's own pixels is anomalous, and which at least undecided."""
     cells = field_.cells(cover.shape[-1])
     own = slice(field_.offset, field_.offset + cells * field_.stride)
     centre = cover[:, :, own, own]
-    anomalous = avg_pool2d((centre == 1).float(), field_.stride) >= least_cover
-    touched = avg_pool2d((centre > 0).float(), field_.stride) > max(0.0, least_cover - _UNDECIDED)
-    return (~anomalous).float(), (anomalous | ~touched).float()
+    return avg_pool2d((centre == 1).float(), field_.stride), avg_pool2d((centre > 0).float(), field_.stride)
 
 
 RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}

@@ -17,7 +17,7 @@ from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, uniform
 from geosiam.training.losses import CrossEntropy
 from geosiam.training.nuisance import NuisanceConfig, differing
-from geosiam.training.recipes import COARSE_PX, LEAST_COVER, LEAST_COVER_OF_8_PX, Batch, Schedule, dense_labels
+from geosiam.training.recipes import Batch, Schedule, labels_of
 
 if TYPE_CHECKING:
     from geosiam.training.losses import Objective
@@ -81,8 +81,7 @@ class TargetRecipe:
         cover = torch.where(unsure | (moved[:, 2:] > 0), 0.5, cover)
         swapped = chance(n, 0.5, generator)
         field_ = self.network.receptive_field
-        least = LEAST_COVER if field_.stride < COARSE_PX else LEAST_COVER_OF_8_PX
-        similar, weight = dense_labels(cover, field_, self.least_cover or least)
+        similar, weight = labels_of(cover, field_, self.least_cover)
         return Batch(torch.where(swapped, second, first), torch.where(swapped, first, second), similar, weight)
 
     def _resembles(self, images: Tensor) -> Tensor:

@@ -182,6 +182,7 @@ def test_all_algorithms_are_listed_and_explain_themselves(process) -> None:
         "REGISTER",
         "RADIOMETRY",
         "PRECISION",
+        "SCORE_TYPE",
         "DEVICE",
     ):
         (at,) = [i for i, line in enumerate(told.splitlines()) if line.startswith(f"{name}: ")]

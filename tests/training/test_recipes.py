@@ -7,13 +7,14 @@ from geosiam.errors import OptionError
 from geosiam.network.receptive_field import ReceptiveField
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.recipes import (
-    LEAST_COVER,
     LEAST_COVER_OF_8_PX,
     PaperRecipe,
     Schedule,
     SurveyRecipe,
     dense_labels,
+    labels_of,
     make_recipe,
+    share_labels,
 )
 from geosiam.training.sources import ChipStack
 
@@ -75,12 +76,41 @@ def test_dense_labels_leave_out_what_is_a_matter_of_taste() -> None:
     assert judged == ["similar"] * 3 + ["left out"] * 2 + ["anomalous"] * 2
 
 
+def test_share_labels_are_certain_below_a_quarter_and_above_three() -> None:
+    field = NetworkConfig.of_stride(4).receptive_field
+    cover = torch.zeros(1, 1, 32, 32)
+    own = cover[..., field.offset : field.offset + 4, field.offset : field.offset + 4]
+    expected = {(0, 0): 1, (4, 0): 1, (6, 0): 0.75, (8, 0): 0.5, (12, 0): 0, (16, 0): 0, (6, 4): 0.5, (0, 16): 0.5}
+    for (anomalous, undecided), normal in expected.items():
+        own[:] = (torch.arange(16) < anomalous).float().view(4, 4)
+        own += ((torch.arange(16) >= anomalous) & (torch.arange(16) < anomalous + undecided)).float().view(4, 4) / 2
+        similar, weight = share_labels(cover, field)
+        assert similar.item() == normal
+        assert weight.item() == 1 - undecided / 16
+
+
+def test_a_network_that_says_the_share_draws_the_outline_where_the_object_ends() -> None:
+    """Of an edge at any place between cells, half a score lies there to a quarter of a pixel."""
+    field = NetworkConfig.of_stride(4, subcells=2).receptive_field
+    side = 16 * field.stride + field.size - field.stride
+    for place in range(8, 16):
+        cover = torch.zeros(1, 1, side, side)
+        cover[..., : field.offset + place] = 1
+        similar, _ = share_labels(cover, field)
+        scores = 1 - similar[0, 0, 0]
+        last = int((scores >= 0.5).nonzero().max())
+        beyond, here = scores[last + 1].item(), scores[last].item()
+        crossing = last + 0.5 + (here - 0.5) / (here - beyond)
+        assert abs(crossing * field.stride - place) <= 0.25 * field.stride
+
+
 def test_an_object_of_5_px_covers_enough_of_some_cell_wherever_it_lies() -> None:
-    for stride, least in ((2, LEAST_COVER), (4, LEAST_COVER), (8, LEAST_COVER_OF_8_PX)):
+    for stride in (2, 4, 8):
         for row, col in np.ndindex(stride, stride):
-            mask = np.zeros((3 * stride, 3 * stride))
-            mask[row + stride // 2 : row + stride // 2 + 5, col + stride // 2 : col + stride // 2 + 5] = 1
-            assert mask.reshape(3, stride, 3, stride).mean(axis=(1, 3)).max() >= least
+            cover = torch.zeros(1, 1, 3 * stride, 3 * stride)
+            cover[..., row + stride // 2 : row + stride // 2 + 5, col + stride // 2 : col + stride // 2 + 5] = 1
+            similar, weight = labels_of(cover, ReceptiveField(stride, stride), None)
+            assert ((similar < 0.5) & (weight == 1)).any()
 
 
 def test_unknown_recipes_and_strides_are_refused() -> None:

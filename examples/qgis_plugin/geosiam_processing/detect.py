@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 
 RADIOMETRY = ("auto", "none", "linear", "histogram")
-PRECISION = ("auto", "fp32", "bf16", "fp16")
+PRECISION = ("auto", "fp32", "bf16", "fp16", "int8")  # models and histories keep the number: new ones go to the end
+SCORE_TYPE = ("uint8", "float32")
 
 
 class DetectAnomalies(GeosiamAlgorithm):
@@ -89,6 +90,11 @@ class DetectAnomalies(GeosiamAlgorithm):
             advanced=True,
         )
         self.add(
+            QgsProcessingParameterEnum("SCORE_TYPE", "Score type", list(SCORE_TYPE), defaultValue=0),
+            "uint8: small, and all above 0.998 is one; float32: as they are, so that the strongest can be told apart.",
+            advanced=True,
+        )
+        self.add(
             QgsProcessingParameterString("DEVICE", "Device: auto, cpu, cuda or cuda:N", optional=True),
             "Where the network runs. Empty: a GPU where there is one.",
             advanced=True,
@@ -135,6 +141,7 @@ class DetectAnomalies(GeosiamAlgorithm):
             *(option for name, option in switches if self.parameterAsBool(parameters, name, context)),
             f"--radiometry={RADIOMETRY[self.parameterAsEnum(parameters, 'RADIOMETRY', context)]}",
             f"--precision={PRECISION[self.parameterAsEnum(parameters, 'PRECISION', context)]}",
+            f"--score-type={SCORE_TYPE[self.parameterAsEnum(parameters, 'SCORE_TYPE', context)]}",
             *self.text(parameters, "DEVICE", "--device", context),
             *self.text(parameters, "WORKERS", "--workers", context),
         ]
