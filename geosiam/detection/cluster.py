@@ -8,6 +8,7 @@ import contextlib
 import pickle
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from geosiam.detection.shares import Shares
@@ -125,23 +126,25 @@ class _Flight:
     def __init__(self, client: Client, tasks: Callable[[range], Iterable[Task]], shares: Shares) -> None:
         self._client, self._tasks, self._shares = client, tasks, shares
         self._workers: dict[Future, str] = {}
+        self._given: Counter[str] = Counter()
         self.blocks: dict[Future, list[Block]] = {}
 
     def given(self, held: Future, worker: str, room: int, at_once: int) -> list[Future]:
         """Give a worker tasks of so many blocks, until it has enough or nothing is left; return the new ones."""
         new = []
         place = {} if worker == _ANYBODY else {"workers": [worker], "allow_other_workers": True}
-        for _ in range(room - list(self._workers.values()).count(worker)):
+        for _ in range(room - self._given[worker]):
             if not (some := self._next(worker, at_once)):
                 break
             future = self._client.submit(_scored, held, some, pure=False, **place)
             self.blocks[future], self._workers[future] = [block for block, _ in some], worker
             new.append(future)
+        self._given[worker] += len(new)
         return new
 
     def landed(self, future: Future) -> list[Block]:
         """Return the blocks of a task that is finished, and forget it."""
-        del self._workers[future]
+        self._given[self._workers.pop(future)] -= 1
         return self.blocks.pop(future)
 
     def _next(self, worker: str, at_once: int) -> list[Task]:
