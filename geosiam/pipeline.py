@@ -254,8 +254,8 @@ def _scored(
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
     with open_pair(before, after, **options.of_pair()) as pair:
-        from geosiam.detection.cluster import connected  # noqa: PLC0415 - brings PyTorch: not before it is needed
-        from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - likewise
+        from geosiam.detection.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
+        from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - brings PyTorch: likewise
 
         model, scorer = _ready(options)
         record = provenance(pair, model, scorer, options)

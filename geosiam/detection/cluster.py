@@ -104,48 +104,46 @@ def stream_on_cluster(
         finished = as_completed(loop=client.loop)
         while True:
             for worker, room in crew.rooms().items():
-                finished.update(flight.given(held, worker, room, at_once))
-            if not flight.blocks:
+                finished.update(flight.give(held, worker, room, at_once))
+            if not flight.running:
                 return
             future = next(finished)
             answers = future.result()
-            yield from zip(flight.landed(future), answers, strict=True)
+            yield from zip(flight.land(future), answers, strict=True)
     except BaseException as error:
         reported = _reported(client, error)
         if reported is None:
             raise
         raise reported from error
     finally:
-        for future in flight.blocks:
+        for future in flight.running:
             future.release()
 
 
 class _Flight:
-    """The tasks that are in flight: the blocks of each, and how many of them each worker was given."""
+    """The tasks that are in flight: which worker each was given to, and its blocks."""
 
     def __init__(self, client: Client, tasks: Callable[[range], Iterable[Task]], shares: Shares) -> None:
         self._client, self._tasks, self._shares = client, tasks, shares
-        self._workers: dict[Future, str] = {}
-        self._given: Counter[str] = Counter()
-        self.blocks: dict[Future, list[Block]] = {}
+        self._counts: Counter[str] = Counter()
+        self.running: dict[Future, tuple[str, list[Block]]] = {}
 
-    def given(self, held: Future, worker: str, room: int, at_once: int) -> list[Future]:
+    def give(self, held: Future, worker: str, room: int, at_once: int) -> list[Future]:
         """Give a worker tasks of so many blocks, until it has enough or nothing is left; return the new ones."""
         new = []
         place = {} if worker == _ANYBODY else {"workers": [worker], "allow_other_workers": True}
-        for _ in range(room - self._given[worker]):
-            if not (some := self._next(worker, at_once)):
-                break
+        while self._counts[worker] < room and (some := self._next(worker, at_once)):
             future = self._client.submit(_scored, held, some, pure=False, **place)
-            self.blocks[future], self._workers[future] = [block for block, _ in some], worker
+            self.running[future] = worker, [block for block, _ in some]
+            self._counts[worker] += 1
             new.append(future)
-        self._given[worker] += len(new)
         return new
 
-    def landed(self, future: Future) -> list[Block]:
+    def land(self, future: Future) -> list[Block]:
         """Return the blocks of a task that is finished, and forget it."""
-        self._given[self._workers.pop(future)] -= 1
-        return self.blocks.pop(future)
+        worker, blocks = self.running.pop(future)
+        self._counts[worker] -= 1
+        return blocks
 
     def _next(self, worker: str, at_once: int) -> list[Task]:
         while places := self._shares.take(worker, at_once):

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
+    from geosiam.detection.cluster import Task
     from geosiam.detection.scoring import Answer, Lookout, Pair, Scorer
     from geosiam.imagery.grid import Block, Lattice, Stripes
 
     Stream = Generator[tuple[Block, Answer], None, None]
-    Task = tuple[Block, bool]  # and whether the lookout is wanted
 
 _GRAPHS = 4
 """Graphs in flight: enough that no thread waits while the scores of one are written."""

@@ -167,10 +167,12 @@ def test_each_worker_is_given_neighbours(client, scenes: SurveyPaths) -> None:
         order = scorer.lattice(pair.grid)
         list(stream_on_cluster(noting, scoring.Job(pair, scorer), *unseen(order)))
     assert sorted(index for indexes in noting.given.values() for index in indexes) == list(range(195))
-    first, second = (noting.given[worker][:64] for worker in client.nthreads())
+    # What each is given before anything is finished: a slow one may lose the rest of its share.
+    at_first = cluster._BLOCKS_AT_ONCE * cluster._LEAST_TASKS // 2
+    first, second = (noting.given[worker][:at_first] for worker in client.nthreads())
     assert sorted((first[0], second[0])) == [0, 195 // 2]
     for indexes in (first, second):
-        assert indexes == list(range(indexes[0], indexes[0] + 64))
+        assert indexes == list(range(indexes[0], indexes[0] + at_first))
 
 
 def test_a_job_gets_ready_on_each_worker(scenes: SurveyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
