@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import geopandas
+import numpy as np
 import pandas as pd
+import shapely
+from pyogrio.raw import read
 from pyproj.exceptions import ProjError
 
 from geosiam.report.results import read_result
@@ -17,6 +22,9 @@ from geosiam.vector.writer import write_polygons
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Self
+
+    from numpy.typing import NDArray
 
     from geosiam.survey.results import PairResult
 
@@ -48,51 +56,98 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]
         The file cannot be written.
     """
     reviews = Reviews.of(target)
-    layers = {}
-    for pair in pairs:
-        if pair.anomalies is not None:
-            polygons = _read(pair, LAYER)
-            polygons["review"] = reviews.merged(pair.anomalies, polygons)
-            layers[pair.name] = polygons, _read(pair, FOOTPRINT_LAYER)
-    placed = _in_one_system(layers)
+    there = {pair.name: pair for pair in pairs if pair.anomalies is not None}
+    placed = _in_one_system(_by_system(list(there.values())))
     if not placed:
-        return tuple(layers)
-    polygons, footprint = (_joined([frames[part] for frames in placed.values()]) for part in (0, 1))
+        return tuple(there)
+    names = [name for name in there if any(name in group.names for group in placed)]
+    polygons, footprint = (
+        _joined(frames, names)
+        for frames in ([group.polygons for group in placed], [group.footprint for group in placed])
+    )
+    files = {name: path for name in names if (path := there[name].anomalies) is not None}
+    polygons["review"] = reviews.merged(files, polygons)
     polygons["object_id"] = object_ids(polygons.geometry.array, pd.factorize(polygons["pair"])[0].tolist())
-    there = [pair for pair in pairs if pair.anomalies is not None and pair.name in placed]
     provenance = {
-        "inputs": [pair.name for pair in there],
-        "threshold": min((pair.facts["threshold"] for pair in there), default=None),
-        "merged": {pair.name: read_result(pair.anomalies).run for pair in there if pair.anomalies is not None},
+        "inputs": names,
+        "threshold": min((there[name].facts["threshold"] for name in names), default=None),
+        "merged": {name: read_result(path).run for name, path in files.items()},
     }
     write_polygons(polygons, target, provenance=provenance, more_columns=_FIRST, footprint=footprint)
-    return tuple(name for name in layers if name not in placed)
+    return tuple(name for name in there if name not in files)
 
 
-def _read(pair: PairResult, layer: str) -> geopandas.GeoDataFrame:
-    frame = geopandas.read_file(pair.anomalies, layer=layer)
-    told = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
-    for column, value in told.items():
-        frame[column] = pd.Series([value] * len(frame), dtype="str", index=frame.index)
-    return frame
+@dataclass(frozen=True)
+class _Group:
+    """What pairs of one coordinate system have found, and what they looked at: rows in the order of the pairs."""
+
+    names: frozenset[str]
+    polygons: geopandas.GeoDataFrame
+    footprint: geopandas.GeoDataFrame
 
 
-def _in_one_system(
-    layers: dict[str, tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]],
-) -> dict[str, tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]]:
-    """Return the layers of pairs in the system that all share, or in WGS 84; without those that nothing leads there."""
-    if len({polygons.crs.to_wkt() for polygons, _ in layers.values()}) <= 1:
-        return layers
-    placed = {}
-    for name, (polygons, footprint) in layers.items():
+def _by_system(pairs: Sequence[PairResult]) -> list[_Group]:
+    """Read the layers of all pairs into few tables; one of pandas for each layer would take three times as long."""
+    systems: dict[str, list[tuple[str, _Rows, _Rows]]] = defaultdict(list)
+    for pair in pairs:
+        polygons, footprint = (_Rows.of(pair, layer) for layer in (LAYER, FOOTPRINT_LAYER))
+        systems[polygons.crs].append((pair.name, polygons, footprint))
+    groups = []
+    for rows in systems.values():
+        names, layers, footprints = zip(*rows, strict=True)
+        groups.append(_Group(frozenset(names), _frame(layers), _frame(footprints)))
+    return groups
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A layer as it comes out of its file: its columns, and what the survey knows of the pair that it is of."""
+
+    crs: str
+    columns: dict[str, NDArray[Any]]
+    wkb: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, pair: PairResult, layer: str) -> Self:
+        about, _, wkb, values = read(pair.anomalies, layer=layer)
+        told = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
+        columns = dict(zip(about["fields"], values, strict=True))
+        columns |= {column: np.full(len(wkb), value, object) for column, value in told.items()}
+        return cls(about["crs"], columns, wkb)
+
+
+def _frame(layers: Sequence[_Rows]) -> geopandas.GeoDataFrame:
+    """Join layers of one system; a column that one of them lacks is empty there."""
+    names = list(dict.fromkeys(name for layer in layers for name in layer.columns))
+    columns = {
+        name: np.concatenate(
+            [layer.columns.get(name, np.full(len(layer.wkb), None, object)) for layer in layers if len(layer.wkb)]
+            or [layers[0].columns[name]]
+        )
+        for name in names
+    }
+    geometry = shapely.from_wkb(np.concatenate([layer.wkb for layer in layers]))
+    return geopandas.GeoDataFrame(columns, geometry=geometry, crs=layers[0].crs)
+
+
+def _in_one_system(groups: list[_Group]) -> list[_Group]:
+    """Return the groups in the system that all share, or in WGS 84; without those that nothing leads there."""
+    if len(groups) <= 1:
+        return groups
+    placed = []
+    for group in groups:
         try:
-            placed[name] = polygons.to_crs(_COMMON_CRS), footprint.to_crs(_COMMON_CRS)
+            there = (frame.to_crs(_COMMON_CRS) for frame in (group.polygons, group.footprint))
+            placed.append(_Group(group.names, *there))
         except ProjError:  # on another planet, or in a system of its own
             continue
     return placed
 
 
-def _joined(frames: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+def _joined(frames: Sequence[geopandas.GeoDataFrame], names: Sequence[str]) -> geopandas.GeoDataFrame:
+    """Return all rows in the order of these names of pairs."""
     filled = [frame for frame in frames if len(frame)] or list(frames[:1])  # pandas warns of columns of empty ones
     joined: Any = pd.concat(filled, ignore_index=True)
-    return geopandas.GeoDataFrame(joined, crs=filled[0].crs)
+    places = joined["pair"].map({name: place for place, name in enumerate(names)})
+    ordered = joined.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+    return geopandas.GeoDataFrame(ordered, crs=filled[0].crs)

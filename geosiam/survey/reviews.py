@@ -49,22 +49,22 @@ class Reviews:
         except (GeosiamError, OSError, KeyError, ValueError, RuntimeError):  # pyogrio's errors are RuntimeErrors
             return cls({})
 
-    def merged(self, path: Path, polygons: geopandas.GeoDataFrame) -> pd.Series[str]:
-        """Return the verdicts on a pair's polygons: where both files have one, that of the file changed last.
+    def merged(self, files: Mapping[str, Path], polygons: geopandas.GeoDataFrame) -> pd.Series[str]:
+        """Return the verdicts on the polygons of pairs: where both files have one, that of the file changed last.
 
         Parameters
         ----------
-        path
-            GeoPackage of the pair.
+        files
+            GeoPackage of each pair, by its name.
         polygons
-            What it holds, and the name of the pair in the column ``pair``.
+            What these hold, with the name of the pair in the column ``pair``.
         """
-        pair_is_later = _changed(path) > self.changed
+        later = {name for name, path in files.items() if self.given and _changed(path) > self.changed}
         said = _said(polygons["review"])
         found = []
         for key, own, is_said in zip(_keys(polygons), polygons["review"], said, strict=True):
             kept = self.given.get(key)
-            found.append(own if is_said and (pair_is_later or kept is None) else kept)
+            found.append(own if is_said and (key[0] in later or kept is None) else kept)
         return pd.Series(found, index=polygons.index, dtype="object")
 
 
