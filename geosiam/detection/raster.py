@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
 SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
+_COUNTED_AT_ONCE = 65_536  # cells: numpy takes eight bytes for each
 
 
 def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, float]:
@@ -145,14 +146,15 @@ class ScoreRaster:
     def counts(self) -> NDArray[np.int64]:
         """Return how many cells have each score, from 0 to 1 in steps of 1/254: shape (255,); raises as `strips`."""
         counts = np.zeros(SCORE_STEPS + 1, np.int64)
-        rows = (row for _, strip in self._stored(TILE) for row in strip)  # counting takes eight bytes a cell
-        for row in rows:
-            if self._ours(row.dtype):
-                counts += np.bincount(row, minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
-            else:
-                scores = self._scores(row)
-                steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
-                counts += np.bincount(steps, minlength=SCORE_STEPS + 1)
+        few = max(1, _COUNTED_AT_ONCE // self.grid.width)
+        for _, strip in self._stored(TILE):
+            for rows in (strip[start : start + few] for start in range(0, len(strip), few)):
+                if self._ours(rows.dtype):
+                    counts += np.bincount(rows.ravel(), minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
+                else:
+                    scores = self._scores(rows)
+                    steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
+                    counts += np.bincount(steps, minlength=SCORE_STEPS + 1)
         return counts
 
     def _stored(self, rows: int) -> Iterator[tuple[int, NDArray[np.number[Any]]]]:

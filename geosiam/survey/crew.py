@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 8.0
 """How long workers may take to end in order; those that take longer are killed."""
 
-RECYCLE_PAIRS = 250
+RECYCLE_PAIRS = 500
 """Pairs after which a worker is replaced: whatever a library leaks is given back."""
 
 

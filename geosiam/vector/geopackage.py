@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,9 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
     """
     threshold = record.get("threshold")
     lowest = float(threshold) if isinstance(threshold, (int, float)) else 0.5
-    style = ("anomalies by score", polygon_qml(lowest, columns), polygon_sld(lowest, LAYER))
-    styles: dict[str, tuple[str, str, str | None]] = {LAYER: style}
-    meanings = {LAYER: columns}
+    styles, meanings = [_style(lowest, tuple(columns.items()))], {LAYER: columns}
     if footprint:
-        styles[FOOTPRINT_LAYER] = ("outline", footprint_qml(), None)
+        styles.append((FOOTPRINT_LAYER, "outline", footprint_qml(), None))
         meanings[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
     # The connection's own context manager commits, it does not close.
     with contextlib.closing(sqlite3.connect(path)) as db, db:
@@ -73,9 +72,17 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
             "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES (?, ?, ?)",
             [(layer, column, text) for layer, described in meanings.items() for column, text in described.items()],
         )
-        db.executemany(_INSERT_STYLE, [(layer, *style, now) for layer, style in styles.items()])
+        db.executemany(_INSERT_STYLE, [(*style, now) for style in styles])
         values = [_as_text(record.get(column)) for column in RUN_COLUMNS]
         db.execute(_INSERT_RUN, (*values, json.dumps(record, default=str)))
+
+
+@functools.lru_cache(
+    maxsize=8
+)  # the pairs of a survey share few thresholds, and XML takes a tenth of what a small GeoPackage does
+def _style(lowest: float, columns: tuple[tuple[str, str], ...]) -> tuple[str, str, str, str | None]:
+    """Return layer, name, QML and SLD of how polygons look."""
+    return LAYER, "anomalies by score", polygon_qml(lowest, dict(columns)), polygon_sld(lowest, LAYER)
 
 
 def _as_text(value: object) -> object:
