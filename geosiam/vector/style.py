@@ -56,8 +56,9 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
             SubElement(layer, "prop", k=key, v=value)
     _label_rule(root)
     _fields(root, comments)
-    # What the list beside the form calls a polygon; of itself QGIS takes `review`, which is empty at first.
-    SubElement(root, "previewExpression").text = f"'#' || id || '   ' || format_number({FIELD}, 2)"
+    # What the list beside the form calls a polygon; of itself QGIS takes `review`, which is empty at first. It sorts by
+    # this text, so that without zeros before them 10 would come before 2.
+    SubElement(root, "previewExpression").text = f"'#' || lpad(id, 4, '0') || '   ' || format_number({FIELD}, 2)"
     SubElement(
         root, "mapTip"
     ).text = "<b>[% round(score_mean, 2) %]</b> (max [% round(score_max, 2) %]), [% round(area_m2, 1) %] m²"

@@ -159,7 +159,7 @@ def test_layers_have_their_styles_and_forms(seen: dict) -> None:
     polygons, scores = (seen["layers"][name] for name in ORDER[:2])
     assert (polygons["renderer"], polygons["attribute"], polygons["classes"]) == ("graduatedSymbol", "score_mean", 5)
     assert polygons["widgets"]["review"] == "ValueMap"
-    assert polygons["called"].startswith("'#' || id")
+    assert polygons["called"].startswith("'#' || lpad(id, 4, '0')")
     assert scores["renderer"] == "singlebandpseudocolor"
     assert scores["ramp"]  # what the legend draws
     assert scores["items"] == [[score, colour, alpha] for score, colour, alpha in STEPS]
