@@ -3,7 +3,16 @@
 import Attribution from "ol/control/Attribution.js";
 import ScaleLine from "ol/control/ScaleLine.js";
 import Zoom from "ol/control/Zoom.js";
-import { buffer, createEmpty, getCenter, getHeight, getWidth, intersects, isEmpty } from "ol/extent.js";
+import {
+  buffer,
+  containsCoordinate,
+  createEmpty,
+  getCenter,
+  getHeight,
+  getWidth,
+  intersects,
+  isEmpty,
+} from "ol/extent.js";
 import type { FeatureLike } from "ol/Feature.js";
 import Feature from "ol/Feature.js";
 import MultiPolygon from "ol/geom/MultiPolygon.js";
@@ -50,7 +59,7 @@ export class SurveyMap {
   constructor(target: HTMLElement, onPick: (anomaly: number) => void) {
     const frames = new VectorLayer({
       source: this.#frames,
-      style: (f, r) => (this.#below.has(idOf(f)) ? undefined : frameStyle(f, r)),
+      style: (f, r) => (this.#below.has(idOf(f)) ? undefined : frameStyle(f, r, this.#front < 0)),
       zIndex: 1,
       declutter: true,
     });
@@ -155,7 +164,8 @@ export class SurveyMap {
 
   #addPair(index: number, pair: Pair, system: Projection): void {
     if (pair.extent) {
-      const frame = new Feature({ geometry: fromExtent(pair.extent), name: pair.name });
+      const others = sameSite(index, pair.extent);
+      const frame = new Feature({ geometry: fromExtent(pair.extent), name: pair.name, others });
       frame.setId(index);
       this.#frames.addFeature(frame);
     }
@@ -189,6 +199,12 @@ export class SurveyMap {
     if (this.#shown.faint(anomaly)) return small ? styles.faintDot : styles.faint;
     return small ? styles.dot : styles.polygon;
   }
+}
+
+/** How many other pairs show the same place: their middle lies in this one. */
+function sameSite(index: number, extent: number[]): number {
+  const middles = content.pairs.map((pair, other) => (other !== index && pair.extent ? getCenter(pair.extent) : null));
+  return middles.filter((middle) => middle && containsCoordinate(extent, middle)).length;
 }
 
 function idOf(feature: FeatureLike): number {
@@ -250,18 +266,19 @@ function stylesOf(colour: string) {
   };
 }
 
-function frameStyle(feature: FeatureLike, resolution: number): Style[] {
+/** With `all`, the pairs below others are shown as well; of names that would cover one another only one is drawn. */
+function frameStyle(feature: FeatureLike, resolution: number, all: boolean): Style[] {
   const extent = (feature as Feature).getGeometry()?.getExtent() ?? createEmpty();
   const dot = getWidth(extent) / resolution < SMALL;
   const frame = dot ? dotted(extent) : FRAME;
   if (content.pairs.length < 2) return frame;
   const [left, , , top] = extent;
   const text = new Text({
-    text: feature.get("name"),
+    text: all && feature.get("others") > 0 ? `${feature.get("name")} +${feature.get("others")}` : feature.get("name"),
     font: "600 12px system-ui, sans-serif",
     textAlign: "left",
     textBaseline: dot ? "middle" : "bottom",
-    offsetX: dot ? 12 : 0,
+    offsetX: dot ? 16 : 0, // beside the ring around what is selected
     offsetY: dot ? 0 : -5,
     fill: new Fill({ color: "#111" }),
     stroke: new Stroke({ color: "#fffd", width: 4 }),
