@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import TYPE_CHECKING
 
 import geopandas
@@ -53,6 +55,30 @@ def test_pairs_of_several_systems_meet_in_degrees(tmp_path: Path) -> None:
         (500_000, 5_000_000, 500_030, 5_000_010), abs=0.01
     )
     assert merged(target, "footprint").total_bounds[[0, 2]] == pytest.approx((9, 15), abs=0.1)
+
+
+def test_rows_keep_the_order_of_the_pairs_whatever_their_systems(tmp_path: Path) -> None:
+    pairs = [pair(tmp_path, name, crs) for name, crs in (("c", OTHER_ZONE), ("a", EARTH), ("b", OTHER_ZONE))]
+    merge_polygons(pairs, tmp_path / "survey.gpkg")
+    found = merged(tmp_path / "survey.gpkg")
+    assert list(zip(found["pair"], found["id"], strict=True)) == [(name, i) for name in "cab" for i in (1, 2)]
+    assert merged(tmp_path / "survey.gpkg", "footprint")["pair"].tolist() == ["c", "a", "b"]
+
+
+def test_a_column_that_an_older_file_lacks_is_empty_there(tmp_path: Path) -> None:
+    pairs = [pair(tmp_path, "old", EARTH), pair(tmp_path, "new", EARTH)]
+    for made, change in zip(
+        pairs, ("ALTER TABLE anomalies DROP COLUMN hint", "UPDATE anomalies SET hint = 'vanished'"), strict=True
+    ):
+        assert made.anomalies is not None
+        with contextlib.closing(sqlite3.connect(made.anomalies)) as db, db:
+            for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                db.execute(f'DROP TRIGGER "{trigger}"')  # they call functions that GDAL alone has
+            db.execute(change)
+    merge_polygons(pairs, tmp_path / "survey.gpkg")
+    found = merged(tmp_path / "survey.gpkg").set_index("pair")["hint"]
+    assert found["old"].isna().all()
+    assert found["new"].tolist() == ["vanished"] * 2
 
 
 def test_what_no_way_leads_to_is_left_out_and_named(tmp_path: Path) -> None:
