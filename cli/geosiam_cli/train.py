@@ -102,6 +102,13 @@ TRAINING_OPTIONS = {
         show_default="random weights; the default model for recipe target and with --scenes or --review",
         help="Weights to begin with, of the same stride: go on learning instead of beginning anew.",
     ),
+    "average": click.option(
+        "--average",
+        multiple=True,
+        metavar="NAME|FILE",
+        help="Weights of the same network that the trained ones are averaged with in the end, such as those of --init: "
+        "the mean of weights of one line is steadier than each. Repeat for more.",
+    ),
     "seed": click.option(
         "--seed", type=int, metavar="N", show_default="0", help="Of everything that is drawn at random."
     ),

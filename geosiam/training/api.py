@@ -14,6 +14,7 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_grow, grown
 from geosiam.network.weights import ModelCard, load_model, save_model
+from geosiam.training.averaging import averaged
 from geosiam.training.calibration import calibration_error, cool, fit_temperature
 from geosiam.training.generated import FEW, GENERATED, SOME
 from geosiam.training.ingredients import gathered, ingredients, named_anomaly
@@ -71,6 +72,9 @@ class TrainingOptions:
     init
         Weights to begin with, a name or a file, instead of random ones; their network must be the recipe's, or have
         fewer subcells. None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.
+    average
+        Weights of the same network, names or files: in the end the mean of these and of the trained ones is taken. They
+        should be of one line, as those of ``init`` are (see :func:`geosiam.training.averaging.averaged`).
     seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
     device
@@ -96,6 +100,7 @@ class TrainingOptions:
     subcells: int | None = None
     least_cover: float | None = None
     init: str | None = None
+    average: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"
@@ -155,6 +160,7 @@ class TrainingOptions:
         words += ["--seed", str(self.seed), "--precision", self.precision]
         words += ["--generated", str(self.surveys)] if self.recipe != "paper" else []
         words += ["--init", Path(self.begin_with).name] if self.begin_with else []
+        words += _repeated("--average", self.average)
         for option in ("stride", "subcells", "least_cover", "epochs", "steps", "learning_rate"):
             if getattr(self, option) is not None:
                 words += [f"--{option.replace('_', '-')}", str(getattr(self, option))]
@@ -192,6 +198,7 @@ def train(
     """
     init = load_model(options.begin_with) if options.begin_with else None
     recipe = recipe or _recipe(options, init)
+    others = [_of_network(recipe, name) for name in options.average]
     chips, held_out = gathered(options)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +211,20 @@ def train(
     if not options.restart and run.resume():
         log.info("continuing after epoch %d", len(run.history))
     run.run(on_step)
+    if others:
+        states = [run.network.state_dict(), *(other.network.state_dict() for other in others)]
+        run.network.load_state_dict(averaged(states))
     return _finish(run, options)
+
+
+def _of_network(recipe: Recipe, name: str) -> Model:
+    """Load weights that can be averaged with those of a recipe."""
+    model = load_model(name)
+    if model.card.network != recipe.network:
+        raise OptionError(
+            f"average {model.source}", "has another network", "name weights of the same --stride and --subcells"
+        )
+    return model
 
 
 def _begin_with(run: TrainingRun, model: Model) -> None:
@@ -242,7 +262,7 @@ def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
 
 def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     name = options.name or options.out.stem
-    last = run.history[-1]
+    loss, accuracy, recall, precision = run.validate()
     raw = run.held_out_cells()
     temperature = fit_temperature(raw)
     held_out = raw.at(temperature)
@@ -258,10 +278,10 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
         threshold=round(best_threshold(held_out), 3),
         temperature=round(temperature, 4),
         metrics={
-            "held-out loss": last.validation_loss,
-            "held-out accuracy": last.accuracy,
-            "held-out recall": last.recall,
-            "held-out precision": last.precision,
+            "held-out loss": loss,
+            "held-out accuracy": accuracy,
+            "held-out recall": recall,
+            "held-out precision": precision,
             "held-out calibration error": calibration_error(held_out),
             "held-out calibration error before": calibration_error(raw),
         },

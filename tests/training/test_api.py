@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geosiam.errors import OptionError, OutputError, WeightsError
@@ -48,6 +49,27 @@ def test_calling_again_resumes_and_restart_does_not(pictures: Path, tmp_path: Pa
     assert again.card.checksum == first.card.checksum
     train(TrainingOptions(**kinds, restart=True), on_step=lambda *step: steps.append(step))
     assert len(steps) == 2
+
+
+def test_averaged_weights_are_the_mean_of_the_trained_and_the_named_ones(pictures: Path, tmp_path: Path) -> None:
+    common = {"recipe": "paper", "data": (str(pictures),), "epochs": 1, "steps": 2}
+    first = train(TrainingOptions(out=tmp_path / "first.safetensors", **common)).weights
+    more = {**common, "init": str(first), "seed": 1, "out": tmp_path / "more.safetensors"}
+    alone = load_model(train(TrainingOptions(**more)).weights)
+    done = train(TrainingOptions(**more, average=(str(first), str(first))))  # from the checkpoint, which is of it alone
+    models = load_model(done.weights), alone, load_model(first)
+    for mixed, trained, begun in zip(*(model.network.encoder.parameters() for model in models), strict=True):
+        torch.testing.assert_close(mixed, (trained + 2 * begun) / 3)
+    assert done.card.command.count("--average first.safetensors") == 2
+    assert done.card.metrics["held-out loss"] != done.history[-1].validation_loss
+
+
+def test_weights_of_another_network_cannot_be_averaged(pictures: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        out=tmp_path / "w.safetensors", recipe="paper", data=(str(pictures),), epochs=1, steps=1, average=("survey",)
+    )
+    with pytest.raises(OptionError, match="another network"):
+        train(options)
 
 
 def test_survey_recipe_takes_pictures_and_generated_surveys(pictures: Path, tmp_path: Path) -> None:
