@@ -88,7 +88,7 @@ class NuisanceConfig:
     noise: float = 0.03
     shadow: float = 0.35
     tint: float = 0.5
-    tint_depth: float = 0.06
+    tint_depth: float = 0.08
     mottle: float = 0.5
     mottle_depth: float = 0.3
     grain: float = 0.3
