@@ -118,13 +118,10 @@ class _Rows:
 
 def _frame(layers: Sequence[_Rows]) -> geopandas.GeoDataFrame:
     """Join layers of one system; a column that one of them lacks is empty there."""
-    names = list(dict.fromkeys(name for layer in layers for name in layer.columns))
+    filled = [layer for layer in layers if len(layer.wkb)] or layers  # an empty column has a type of its own
     columns = {
-        name: np.concatenate(
-            [layer.columns.get(name, np.full(len(layer.wkb), None, object)) for layer in layers if len(layer.wkb)]
-            or [layers[0].columns[name]]
-        )
-        for name in names
+        name: np.concatenate([layer.columns.get(name, np.full(len(layer.wkb), None, object)) for layer in filled])
+        for name in dict.fromkeys(name for layer in layers for name in layer.columns)
     }
     geometry = shapely.from_wkb(np.concatenate([layer.wkb for layer in layers]))
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=layers[0].crs)
