@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from geosiam.network.weights import Model
+    from geosiam.network.weights import Model, ModelCard
     from geosiam.survey.results import PairResult
 
 STAC_VERSION = "1.1.0"
@@ -132,29 +132,7 @@ def _models(pairs: Iterable[PairResult]) -> list[Model]:
 
 
 def _model_item(model: Model) -> dict[str, Any]:
-    card, config = model.card, model.network.config
-    side = config.receptive_field.size
-    structure = {"shape": [-1, len(_BANDS), -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
-    scenes = [
-        {
-            "name": name,
-            "description": f"{card.bands}; at least {side} x {side} px",
-            "bands": list(_BANDS),
-            "input": {**structure, "data_type": "float32"},
-            "value_scaling": [{"type": "min-max", "minimum": 0, "maximum": 255}],
-        }
-        for name in ("before", "after")
-    ]
-    scores = {
-        "name": "score",
-        "description": f"probability that the scenes differ, one cell for {card.stride} x {card.stride} px",
-        "tasks": ["semantic-segmentation"],
-        "result": {
-            "shape": [-1, 1, -1, -1],
-            "dim_order": ["batch", "score", "height", "width"],
-            "data_type": "float32",
-        },
-    }
+    card = model.card
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -176,8 +154,8 @@ def _model_item(model: Model) -> dict[str, Any]:
             "mlm:total_parameters": sum(weights.numel() for weights in model.network.parameters()),
             "mlm:pretrained": True,
             "mlm:pretrained_source": card.data,
-            "mlm:input": scenes,
-            "mlm:output": [scores],
+            "mlm:input": _inputs(model),
+            "mlm:output": [_output(card)],
             "mlm:hyperparameters": {"recipe": card.recipe, "seed": card.seed, "epochs": card.epochs},
         },
         "links": [],
@@ -190,6 +168,36 @@ def _model_item(model: Model) -> dict[str, Any]:
                 "bands": [{"name": name} for name in _BANDS],  # STAC allows them above only if an asset has them
                 "mlm:artifact_type": "safetensors.torch.save_file",
             }
+        },
+    }
+
+
+def _inputs(model: Model) -> list[dict[str, Any]]:
+    """Describe both scenes as the machine learning model extension wants it."""
+    side = model.network.config.receptive_field.size
+    structure = {"shape": [-1, len(_BANDS), -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
+    return [
+        {
+            "name": name,
+            "description": f"{model.card.bands}; at least {side} x {side} px",
+            "bands": list(_BANDS),
+            "input": {**structure, "data_type": "float32"},
+            "value_scaling": [{"type": "min-max", "minimum": 0, "maximum": 255}],
+        }
+        for name in ("before", "after")
+    ]
+
+
+def _output(card: ModelCard) -> dict[str, Any]:
+    """Describe the scores likewise."""
+    return {
+        "name": "score",
+        "description": f"probability that the scenes differ, one cell for {card.stride} x {card.stride} px",
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, 1, -1, -1],
+            "dim_order": ["batch", "score", "height", "width"],
+            "data_type": "float32",
         },
     }
 

@@ -56,25 +56,25 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]
         The file cannot be written.
     """
     reviews = Reviews.of(target)
-    there = {pair.name: pair for pair in pairs if pair.anomalies is not None}
-    placed = _in_one_system(_by_system(list(there.values())))
+    there = [pair for pair in pairs if pair.anomalies is not None]
+    groups = _in_one_system(_by_system(there))
+    placed = frozenset[str]().union(*(group.names for group in groups))
+    left_out = tuple(pair.name for pair in there if pair.name not in placed)
     if not placed:
-        return tuple(there)
-    names = [name for name in there if any(name in group.names for group in placed)]
-    polygons, footprint = (
-        _joined(frames, names)
-        for frames in ([group.polygons for group in placed], [group.footprint for group in placed])
-    )
-    files = {name: path for name in names if (path := there[name].anomalies) is not None}
+        return left_out
+    merged = [pair for pair in there if pair.name in placed]
+    files = {pair.name: pair.anomalies for pair in merged if pair.anomalies is not None}
+    polygons = _joined([group.polygons for group in groups], list(files))
     polygons["review"] = reviews.merged(files, polygons)
     polygons["object_id"] = object_ids(polygons.geometry.array, pd.factorize(polygons["pair"])[0].tolist())
+    footprint = _joined([group.footprint for group in groups], list(files))
     provenance = {
-        "inputs": names,
-        "threshold": min((there[name].facts["threshold"] for name in names), default=None),
+        "inputs": list(files),
+        "threshold": min(pair.facts["threshold"] for pair in merged),
         "merged": {name: read_result(path).run for name, path in files.items()},
     }
     write_polygons(polygons, target, provenance=provenance, more_columns=_FIRST, footprint=footprint)
-    return tuple(name for name in there if name not in files)
+    return left_out
 
 
 @dataclass(frozen=True)

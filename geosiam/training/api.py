@@ -262,7 +262,10 @@ def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
 
 def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     name = options.name or options.out.stem
-    loss, accuracy, recall, precision = run.validate()
+    last = run.history[-1]
+    if options.average:  # it was of the trained weights alone
+        loss, accuracy, recall, precision = run.validate()
+        last = replace(last, validation_loss=loss, accuracy=accuracy, recall=recall, precision=precision)
     raw = run.held_out_cells()
     temperature = fit_temperature(raw)
     held_out = raw.at(temperature)
@@ -278,10 +281,10 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
         threshold=round(best_threshold(held_out), 3),
         temperature=round(temperature, 4),
         metrics={
-            "held-out loss": loss,
-            "held-out accuracy": accuracy,
-            "held-out recall": recall,
-            "held-out precision": precision,
+            "held-out loss": last.validation_loss,
+            "held-out accuracy": last.accuracy,
+            "held-out recall": last.recall,
+            "held-out precision": last.precision,
             "held-out calibration error": calibration_error(held_out),
             "held-out calibration error before": calibration_error(raw),
         },

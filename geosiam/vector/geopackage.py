@@ -77,11 +77,12 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
         db.execute(_INSERT_RUN, (*values, json.dumps(record, default=str)))
 
 
-@functools.lru_cache(
-    maxsize=8
-)  # the pairs of a survey share few thresholds, and XML takes a tenth of what a small GeoPackage does
+@functools.lru_cache(maxsize=8)
 def _style(lowest: float, columns: tuple[tuple[str, str], ...]) -> tuple[str, str, str, str | None]:
-    """Return layer, name, QML and SLD of how polygons look."""
+    """Return layer, name, QML and SLD of how polygons look.
+
+    The pairs of a survey share few thresholds, and writing XML is a tenth of what a small GeoPackage takes.
+    """
     return LAYER, "anomalies by score", polygon_qml(lowest, dict(columns)), polygon_sld(lowest, LAYER)
 
 

@@ -201,10 +201,11 @@ export class SurveyMap {
   }
 }
 
+const MIDDLES = content.pairs.map((pair) => (pair.extent ? getCenter(pair.extent) : null));
+
 /** How many other pairs show the same place: their middle lies in this one. */
 function sameSite(index: number, extent: number[]): number {
-  const middles = content.pairs.map((pair, other) => (other !== index && pair.extent ? getCenter(pair.extent) : null));
-  return middles.filter((middle) => middle && containsCoordinate(extent, middle)).length;
+  return MIDDLES.filter((middle, other) => other !== index && middle && containsCoordinate(extent, middle)).length;
 }
 
 function idOf(feature: FeatureLike): number {
