@@ -1,29 +1,42 @@
-"""The two limits of a run, measured with as many threads as there are processors.
+"""The two limits of a run, measured with as many threads as there are processors, and its other stages.
 
-    python benchmarks/_limits.py forward|decode MODEL PRECISION BEFORE AFTER
+    python benchmarks/_limits.py forward|decode|open|write|vectorise MODEL PRECISION BEFORE AFTER [SCORES]
 
 Prints Mpx/s of pairs. `forward`: nothing but the network, over windows of the size that geosiam uses, which are in
-memory and laid out already. `decode`: nothing but reading both scenes, each of their tiles once.
+memory and laid out already. `decode`: nothing but reading both scenes, each of their tiles once. `open`: checking both
+scenes, and deciding shift and brightness from a sample. `write`: a score raster, given as SCORES and then in memory,
+block by block until it is a cloud optimised GeoTIFF with overviews. `vectorise`: that raster to a closed GeoPackage.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 import torch
 
+import geosiam.vector.writer  # noqa: F401 - what it imports is no part of a stage
+from geosiam.detection.raster import ScoreRaster
+from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.detection.scoring import FORWARD_PX, Scorer
+from geosiam.imagery.pair import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.memory import keep_freed_memory
 from geosiam.network.quantised import LEVELS
 from geosiam.network.siamese import normalised
 from geosiam.network.weights import load_model
+from geosiam.pipeline import vectorize_raster
 from geosiam.processors import default_workers
+
+if TYPE_CHECKING:
+    from geosiam.imagery.grid import Grid
 
 SECONDS = 6.0
 
@@ -76,12 +89,54 @@ def decode(before: str, after: str) -> float:
     return layout.height * layout.width / 1e6 / (time.perf_counter() - start)
 
 
+def opened(before: str, after: str) -> float:
+    """Return the Mpx/s at which a pair is made ready to be read."""
+    start = time.perf_counter()
+    with open_pair(before, after) as pair:
+        return megapixels(pair.grid) / (time.perf_counter() - start)
+
+
+def written(model: str, before: str, scores: str) -> float:
+    """Return the Mpx/s at which scores become a finished raster."""
+    raster = ScoreRaster.open(scores)
+    cells = np.concatenate([strip for _, strip in raster.strips()])
+    with open_pair(before, before, radiometry="none") as pair:
+        scorer, grid = Scorer.of_model(load_model(model), device="cpu"), pair.grid
+    lattice = scorer.lattice(grid)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        target = Path(folder) / "scores.tif"
+        with ScoreRasterWriter(target, grid.coarsened(scorer.stride), tags=raster.tags, lattice=lattice) as writer:
+            for block in lattice:
+                writer.write(block, cells[block.cells.slices])
+        return megapixels(grid) / (time.perf_counter() - start)
+
+
+def vectorised(before: str, scores: str) -> float:
+    """Return the Mpx/s at which a score raster becomes polygons."""
+    with open_pair(before, before, radiometry="none") as pair, tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        vectorize_raster(scores, Path(folder) / "polygons.gpkg")
+        return megapixels(pair.grid) / (time.perf_counter() - start)
+
+
+def megapixels(grid: Grid) -> float:
+    """Return the size of a scene."""
+    return grid.width * grid.height / 1e6
+
+
 def main() -> None:
     """Print one of the limits."""
-    limit, model, precision, before, after = sys.argv[1:]
+    limit, model, precision, before, after, *scores = sys.argv[1:]
     keep_freed_memory()  # as the program does
     if limit == "forward":
         print(forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)))
+    elif limit == "open":
+        print(opened(before, after))
+    elif limit == "write":
+        print(written(model, before, *scores))
+    elif limit == "vectorise":
+        print(vectorised(before, *scores))
     else:
         print(decode(before, after))
 

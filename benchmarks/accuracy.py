@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
-from accuracy_report import Row, markdown, merged, quick_table, save
+from accuracy_report import ALARM_RATES, Row, markdown, merged, quick_table, save
 from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from protocols import Case
 
-ALARM_RATES = (5, 20, 100)
 _EIGHT = np.ones((3, 3), int)
 
 

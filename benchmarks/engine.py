@@ -29,6 +29,7 @@ from geosiam.detection.scoring import Scorer
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.vrt import VirtualRaster
+from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
 
 if TYPE_CHECKING:
@@ -95,6 +96,27 @@ class Bench:
                     f"| {model} | {name} | {whole:.1f} | {forward:.1f} | {decode:.0f} | {whole / forward:.2f} "
                     f"| {plain:.2f} | {forward / plain:.1f} |"
                 )
+        return "\n".join(lines)
+
+    def stages(self) -> str:
+        """Time each stage of a run on its own, as if nothing else went on."""
+        stages = ("open", "decode", "forward", "write", "vectorise")
+        lines = [
+            f"Seconds of `{DEFAULT_MODEL}`, each stage alone on all processors; in a run, stages overlap.\n",
+            f"| px | start | {' | '.join(stages)} | sum | the whole job |",
+            "|---" * (len(stages) + 4) + "|",
+        ]
+        start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.detection.scoring, geosiam.vector.writer"]
+        for size in (side for side in self.sizes if side <= self.middle):
+            pair = generated(size, self.folder)
+            whole = median([run(self.detect(pair)) for _ in range(self.runs)]).seconds
+            scores = self.output.with_suffix(".tif")
+            seconds = [median([run(start) for _ in range(self.runs)]).seconds]
+            seconds += [
+                size**2 / 1e6 / self.said("_limits.py", stage, DEFAULT_MODEL, "auto", *pair, scores) for stage in stages
+            ]
+            columns = " | ".join(f"{second:.2f}" for second in (*seconds, sum(seconds)))
+            lines.append(f"| {size} | {columns} | {whole:.2f} |")
         return "\n".join(lines)
 
     def growth(self) -> str:
@@ -282,6 +304,7 @@ def repeated(source: Path, size: int) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "limits": ("The whole job and its limits", Bench.limits),
+    "stages": ("Stages", Bench.stages),
     "growth": ("Scenes of growing size", Bench.growth),
     "memory": ("Memory", Bench.memory),
     "threads": ("Threads and workers", Bench.threads),

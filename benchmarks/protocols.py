@@ -134,10 +134,10 @@ def inserted_in_dates(data: Path, seeds: range) -> Iterator[Case]:
         made = insert_anomalies(
             after.pixels, count=count, size_px=SIZES[size], shape="mixed", fill=FILLS[fill], seed=seed, donor=donor
         )
-        known = _known(after)
+        known = known_pixels(after)
         objects = [(t.geometry, t.id) for t in made.truth if known[made.mask == t.id].all()]
         image = np.where(known, made.image, after.pixels)
-        truth = _on_grid(objects, after, before) * _known(before)
+        truth = on_grid(objects, after, before) * known_pixels(before)
         yield Case(f"B {size}, {fill}", f"{first} and {second}", seed, before, after.like(image), truth)
 
 
@@ -188,13 +188,14 @@ def whole(folder: Path, name: str) -> Raster:
     return Raster(name, pixels, crs, transform, nodata)
 
 
-def _known(scene: Raster) -> NDArray[np.bool_]:
+def known_pixels(scene: Raster) -> NDArray[np.bool_]:
+    """Return where a scene has data: bool (rows, cols)."""
     if scene.nodata is None:
         return np.ones(scene.pixels.shape[1:], bool)
     return (scene.pixels != scene.nodata).all(axis=0)
 
 
-def _on_grid(objects: list[tuple[object, int]], source: Raster, target: Raster) -> NDArray[np.int32]:
+def on_grid(objects: list[tuple[object, int]], source: Raster, target: Raster) -> NDArray[np.int32]:
     """Draw objects, given in pixels of one scene, on the grid of another."""
     t = source.transform
     drawn = []

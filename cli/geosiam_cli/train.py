@@ -38,7 +38,7 @@ TRAINING_OPTIONS = {
         multiple=True,
         metavar="SCENE",
         help="A scene of your own to fine-tune weights on, in minutes: chips of it with inserted objects. Repeat for "
-        "more.",
+        "more, in the order of their dates; what differs between two of one place is learnt as normal.",
     ),
     "review": click.option(
         "--review",

@@ -3,7 +3,7 @@
     python examples/finetune/finetune.py [FOLDER] [--steps N] [--generated N]
 
 Makes two sites as an infrared camera with a coarse, noisy sensor shows them. On the first one the weights learn, from
-its two scenes alone; on the second one, which they never see, both weights are judged. About ten minutes on two cores.
+its two scenes alone; on the second one, which they never see, both weights are judged. About five minutes on one core.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class TrainingOptions:
         Number of generated surveys (two dates, known changes) that join the survey recipe's chips; they take half of
         every batch, or a third with ``scenes`` or ``review``. None: 160, 60 for recipe target, or 24 in that case.
     scenes
-        The user's own scenes, to fine-tune weights on: chips of them with inserted objects, half of every batch.
+        The user's own scenes, to fine-tune weights on, in order of their dates: chips of them with inserted objects,
+        half of every batch. Two that follow one another and show one place are learnt from as a pair, see
+        :mod:`geosiam.training.revisits`.
     review
         GeoPackage of `geosiam detect` with verdicts: rejected polygons become normal pairs, confirmed ones anomalies.
         Its two scenes may be named by ``scenes``, the earlier first, where they are no longer where they were.
@@ -199,7 +201,7 @@ def train(
     init = load_model(options.begin_with) if options.begin_with else None
     recipe = recipe or _recipe(options, init)
     others = [_of_network(recipe, name) for name in options.average]
-    chips, held_out = gathered(options)
+    chips, held_out = gathered(options, init)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -172,25 +172,29 @@ def _from_scenes(paths: list[Path]) -> tuple[ChipSource, ChipSource]:
     """Cut every scene into its first nine tenths to learn from and its last tenth to validate on."""
     train, test = [], []
     for path in paths:
-        scene = read_scene(path)
-        cut = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
-        train.append(scene[:, :cut])
-        test.append(scene[:, cut:] if cut < scene.shape[1] else scene)
+        first, last = parted(read_scene(path))
+        train.append(first)
+        test.append(last)
     return SceneStack(train), SceneStack(test)
+
+
+def parted(scene: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut a scene (channels, height, width) into what is learnt from and its last tenth, which is held out."""
+    cut = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
+    return scene[:, :cut], scene[:, cut:] if cut < scene.shape[1] else scene
 
 
 def read_scene(path: str | Path) -> Tensor:
     """Read a georeferenced scene as the network sees it: uint8 (3, height, width), bands chosen, range stretched."""
     with open_pair(path, path, radiometry="none") as pair:
-        height, width = pair.grid.shape
-        rows, cols = _middle(height, width)
-        block = pair.read(Window(rows.start, rows.stop, cols.start, cols.stop))
+        block = pair.read(middle(Window(0, pair.grid.height, 0, pair.grid.width)))
     return torch.from_numpy((block.before * 255).round().astype(np.uint8))
 
 
-def _middle(height: int, width: int) -> tuple[slice, slice]:
-    """Return the middle of a scene, at most so many pixels of it as memory should hold."""
+def middle(window: Window) -> Window:
+    """Return the middle of a window of pixels, at most so many of them as memory should hold."""
+    height, width = window.shape
     shrink = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
     rows, cols = int(height * shrink), int(width * shrink)
-    top, left = (height - rows) // 2, (width - cols) // 2
-    return slice(top, top + rows), slice(left, left + cols)
+    top, left = window.row_start + (height - rows) // 2, window.col_start + (width - cols) // 2
+    return Window(top, top + rows, left, left + cols)

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from geosiam.synthesis.survey import make_survey, varied_config
-from geosiam.training.sources import PairStack
+from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,4 +55,4 @@ def _cover(pair: SurveyPair) -> NDArray[np.uint8]:
     difference = np.abs(pair.before.astype(np.int16) - pair.after).mean(axis=0)
     sure = binary_erosion(pair.truth_mask) & (difference > _VISIBLE)
     near = binary_dilation(pair.truth_mask)
-    return np.where(sure, 255, np.where(near, 128, 0)).astype(np.uint8)
+    return np.where(sure, CHANGED, np.where(near, UNDECIDED, UNCHANGED)).astype(np.uint8)

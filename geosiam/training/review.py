@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 from geosiam.errors import TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
-from geosiam.training.sources import PairStack
+from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 from geosiam.vector.geopackage import LAYER
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _SIDE = 192  # pixels around a polygon's middle that make a pair: room for chips at every zoom
 _MOST_SIDE = 1024  # of a larger polygon the middle is taken
-_UNDECIDED, _NORMAL, _CHANGED = 128, 0, 255  # as PairStack has them
 _REMEDY = "set the field `review` of some polygons to rejected or confirmed and save the layer"
 
 
@@ -96,7 +95,7 @@ def _surroundings(pair: ScenePair, bounds: Bounds, verdicts: Verdicts) -> Tensor
     window = _window(pair, bounds)
     block = pair.read(window)
     labels = _labels(verdicts, window, pair)
-    labels[~block.valid] = _UNDECIDED
+    labels[~block.valid] = UNDECIDED
     dates = [(image * 255).round().astype(np.uint8) for image in (block.before, block.after)]
     return torch.from_numpy(np.concatenate([*dates, labels[None]]))
 
@@ -117,14 +116,14 @@ def _window(pair: ScenePair, bounds: Bounds) -> Window:
 def _labels(verdicts: Verdicts, window: Window, pair: ScenePair) -> NDArray[np.uint8]:
     """Draw the verdicts into a window; where none was given the label is undecided."""
     here = pair.grid.transform @ pair.grid.transform.translation(window.col_start, window.row_start)
-    values = {"rejected": _NORMAL, "confirmed": _CHANGED}
+    values = {"rejected": UNCHANGED, "confirmed": CHANGED}
     # Confirmed ones go last: what is an anomaly in one verdict is none of the normal ground of another.
     ordered = sorted(verdicts, key=lambda item: item[1] == "confirmed")
     labels: NDArray[np.uint8] = rasterize(
         [(geometry, values[verdict]) for geometry, verdict in ordered],
         out_shape=window.shape,
         transform=here,
-        fill=_UNDECIDED,
+        fill=UNDECIDED,
         dtype="uint8",
     )
     return labels

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ZOOMS = (0.5, 0.75, 1.0, 1.0, 1.0, 1.5, 2.0)
+UNCHANGED, UNDECIDED, CHANGED = 0, 128, 255
+"""What the last channel of a :class:`PairStack` says of a pixel."""
+
 _GROUP = 16  # chips of a batch that share one zoom, so that a resize is one call for many
 
 
@@ -142,8 +145,8 @@ class PairStack:
     Parameters
     ----------
     scenes
-        uint8, each of shape (7, height, width): three channels of the first date, three of the second, and 255 where
-        something changed, 128 where it is undecided, 0 elsewhere.
+        uint8, each of shape (7, height, width): three channels of the first date, three of the second, and
+        :data:`CHANGED`, :data:`UNDECIDED` or :data:`UNCHANGED`.
     """
 
     scenes: Sequence[Tensor]

@@ -1,0 +1,100 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from geosiam.network.weights import Model, load_model
+from geosiam.training.api import TrainingOptions, train
+from geosiam.training.revisits import SUREST, own_scenes, revisited, undecided
+from geosiam.training.sources import UNCHANGED, UNDECIDED, PairStack, SceneStack
+
+RNG = np.random.default_rng(3)
+OBJECT = slice(60, 84), slice(40, 64)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model("survey-fast")
+
+
+def geotiff(path: Path, image: NDArray[np.uint8], *, east: float = 0.0) -> str:
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "photometric": "rgb"}
+    transform = Affine(0.5, 0, 400_000 + east, 0, -0.5, 5_000_000)
+    with rasterio.open(path, "w", height=image.shape[1], width=image.shape[2], transform=transform, **profile) as file:
+        file.write(image)
+    return str(path)
+
+
+def ground(rows: int = 400, cols: int = 320) -> NDArray[np.uint8]:
+    """Return something with structure at several scales, and little contrast."""
+    coarse = RNG.normal(110, 12, (3, rows // 16, cols // 16)).repeat(16, axis=1).repeat(16, axis=2)
+    image: NDArray[np.uint8] = (coarse + RNG.normal(0, 2, coarse.shape)).clip(0, 255).astype(np.uint8)
+    return image
+
+
+def test_two_dates_are_one_pair_whose_surest_change_does_not_count(tmp_path: Path, model: Model) -> None:
+    before = ground()
+    after = before.copy()
+    after[(slice(None), *OBJECT)] = np.array([220, 40, 40])[:, None, None]
+    learnt, held_out = revisited(geotiff(tmp_path / "1.tif", before), geotiff(tmp_path / "2.tif", after), model)
+    assert (learnt.scenes[0].shape, held_out.scenes[0].shape) == ((7, 360, 320), (7, 40, 320))
+    both = torch.cat([learnt.scenes[0], held_out.scenes[0]], dim=1).numpy()
+    assert np.array_equal(both[:3], before)
+    assert np.array_equal(both[3:6], after)
+    labels = both[6]
+    assert set(np.unique(labels)) == {UNCHANGED, UNDECIDED}
+    assert (labels[OBJECT] == UNDECIDED).mean() > 0.9
+    labels[45:100, 25:80] = UNCHANGED  # the network sees so far
+    assert (labels == UNCHANGED).all()
+
+
+def test_ground_of_one_date_alone_does_not_count(tmp_path: Path, model: Model) -> None:
+    image = ground()
+    first, second = geotiff(tmp_path / "1.tif", image), geotiff(tmp_path / "2.tif", image[:, :, 160:], east=80.0)
+    (learnt, _held_out) = revisited(first, second, model)
+    both, beyond = learnt.scenes[0].numpy(), learnt.scenes[0].shape[2] - 160
+    assert 0 <= beyond <= model.card.stride  # whole cells
+    assert (both[6, :, :beyond] == UNDECIDED).all()
+    assert (both[6, :, beyond:] == UNCHANGED).all()
+    assert np.array_equal(both[:3, :, beyond:], image[:, :360, 160:])
+    assert np.array_equal(both[3:6, :, beyond:], image[:, :360, 160:])
+
+
+def test_no_more_than_the_surest_cells_are_left_out_however_much_differs() -> None:
+    scores = RNG.uniform(0.6, 1.0, (200, 200)).astype(np.float32)
+    alone = scores > np.quantile(scores, 1 - SUREST)
+    found = undecided(scores, 0.4)
+    assert found[alone].all()
+    assert found.mean() <= 9 * SUREST  # each may have eight neighbours
+    assert not undecided(scores, 0.999).any() or (scores >= 0.999)[undecided(scores, 0.999)].any()
+    assert not undecided(np.full((5, 5), 0.3, np.float32), 0.4).any()
+    assert not undecided(np.full((5, 5), np.nan, np.float32), 0.4).any()
+
+
+def test_scenes_that_show_other_places_are_learnt_from_one_by_one(
+    tmp_path: Path, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = ground(208, 208)
+    here = [geotiff(tmp_path / f"{number}.tif", image) for number in range(3)]
+    elsewhere = geotiff(tmp_path / "elsewhere.tif", image, east=50_000)
+    with caplog.at_level(logging.INFO):
+        sources = own_scenes([*here, elsewhere], model)
+    assert [type(learnt) for learnt, _ in sources] == [PairStack, PairStack, SceneStack]
+    assert "make no pair" in caplog.text
+    assert caplog.text.count("learnt from alone") == 1
+    assert [type(learnt) for learnt, _ in own_scenes(here[:1], model)] == [SceneStack]
+
+
+def test_fine_tuning_on_two_dates_uses_all_threads_again(tmp_path: Path) -> None:
+    scenes = tuple(geotiff(tmp_path / f"{number}.tif", ground(208, 208)) for number in (1, 2))
+    threads = torch.get_num_threads()
+    out = tmp_path / "mine.safetensors"
+    done = train(TrainingOptions(out=out, scenes=scenes, init="survey-fast", generated=0, epochs=1, steps=2))
+    assert torch.get_num_threads() == threads
+    assert done.card.data == "1.tif, 2.tif"
+    assert load_model(str(out)).card.recipe == "survey"
