@@ -15,7 +15,7 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from geosiam.detection.scoring import Scorer, lazy_scores
-from geosiam.errors import SceneRefusedError
+from geosiam.errors import InputError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.training.datasets import load_chips, middle, parted
@@ -53,12 +53,17 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[Sources]:
     -------
     list
         A source for each pair, then one for each scene that is part of none.
+
+    Raises
+    ------
+    TrainingDataError, SceneUnreadableError
+        One of them is not there, or no scene.
     """
     pairs, alone = [], list(paths)
     for before, after in itertools.pairwise(paths):
         try:
             pairs.append(revisited(before, after, model))
-        except SceneRefusedError as error:
+        except InputError as error:  # what is no scene at all is refused below
             log.info("%s and %s make no pair: %s", before, after, error)
         else:
             alone = [path for path in alone if path not in (before, after)]

@@ -8,6 +8,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
+from geosiam.errors import TrainingDataError
 from geosiam.network.weights import Model, load_model
 from geosiam.training.api import TrainingOptions, train
 from geosiam.training.revisits import SUREST, own_scenes, revisited, undecided
@@ -88,6 +89,8 @@ def test_scenes_that_show_other_places_are_learnt_from_one_by_one(
     assert "make no pair" in caplog.text
     assert caplog.text.count("learnt from alone") == 1
     assert [type(learnt) for learnt, _ in own_scenes(here[:1], model)] == [SceneStack]
+    with pytest.raises(TrainingDataError, match="does not exist"):
+        own_scenes([here[0], str(tmp_path / "nowhere.tif")], model)
 
 
 def test_fine_tuning_on_two_dates_uses_all_threads_again(tmp_path: Path) -> None:
