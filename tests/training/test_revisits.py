@@ -83,7 +83,7 @@ def test_scenes_that_show_other_places_are_learnt_from_one_by_one(
     image = ground(208, 208)
     here = [geotiff(tmp_path / f"{number}.tif", image) for number in range(3)]
     elsewhere = geotiff(tmp_path / "elsewhere.tif", image, east=50_000)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="geosiam"):
         sources = own_scenes([*here, elsewhere], model)
     assert [type(learnt) for learnt, _ in sources] == [PairStack, PairStack, SceneStack]
     assert "make no pair" in caplog.text
