@@ -129,16 +129,14 @@ def main() -> None:
     """Print one of the limits."""
     limit, model, precision, before, after, *scores = sys.argv[1:]
     keep_freed_memory()  # as the program does
-    if limit == "forward":
-        print(forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)))
-    elif limit == "open":
-        print(opened(before, after))
-    elif limit == "write":
-        print(written(model, before, *scores))
-    elif limit == "vectorise":
-        print(vectorised(before, *scores))
-    else:
-        print(decode(before, after))
+    limits = {
+        "forward": lambda: forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)),
+        "decode": lambda: decode(before, after),
+        "open": lambda: opened(before, after),
+        "write": lambda: written(model, before, *scores),
+        "vectorise": lambda: vectorised(before, *scores),
+    }
+    print(limits[limit]())
 
 
 if __name__ == "__main__":

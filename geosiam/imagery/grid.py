@@ -123,6 +123,12 @@ class Window:
         """Return the pixels of a window of cells that are so many pixels wide."""
         return Window(self.row_start * factor, self.row_stop * factor, self.col_start * factor, self.col_stop * factor)
 
+    def coarsened(self, stride: int) -> Window:
+        """Return the cells of ``stride x stride`` pixels that hold any pixel of the window."""
+        return Window(
+            self.row_start // stride, -(-self.row_stop // stride), self.col_start // stride, -(-self.col_stop // stride)
+        )
+
     def grown(self, margin: int) -> Window:
         """Return the window with a margin on every side."""
         return Window(self.row_start - margin, self.row_stop + margin, self.col_start - margin, self.col_stop + margin)

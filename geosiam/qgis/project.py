@@ -17,7 +17,7 @@ from geosiam.detection.raster import ScoreRaster
 from geosiam.detection.raster_style import raster_qml
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place
-from geosiam.imagery.grid import Grid
+from geosiam.imagery.grid import Grid, Window
 from geosiam.qgis import elements
 from geosiam.qgis.layers import MapLayer, of_qml
 from geosiam.qgis.scenes import relative, scene_layer
@@ -141,7 +141,7 @@ def _score_layer(path: Path, folder: Path) -> MapLayer:
 def _overlap(scores: Path, overlap: tuple[int, int, int, int]) -> Grid:
     """Return the part of the score raster where the scenes overlap."""
     raster = ScoreRaster.open(scores)
-    top, bottom, left, right = overlap
-    row, col = top // raster.stride, left // raster.stride
-    rows, cols = -(-bottom // raster.stride) - row, -(-right // raster.stride) - col
-    return Grid(raster.grid.crs, raster.grid.transform @ Affine.translation(col, row), cols, rows)
+    cells = Window(*overlap).coarsened(raster.stride)
+    rows, cols = cells.shape
+    inner = raster.grid.transform @ Affine.translation(cells.col_start, cells.row_start)
+    return Grid(raster.grid.crs, inner, cols, rows)

@@ -52,7 +52,7 @@ class TrainingOptions:
         Name of the model; by default the weights file's stem.
     generated
         Number of generated surveys (two dates, known changes) that join the survey recipe's chips; they take half of
-        every batch, or a third with ``scenes`` or ``review``. None: 160, 60 for recipe target, or 24 in that case.
+        every batch, or a third with both ``scenes`` and a ``review``. None: 160, 60 for recipe target, 24 with either.
     scenes
         The user's own scenes, to fine-tune weights on, in order of their dates: chips of them with inserted objects,
         half of every batch. Two that follow one another and show one place are learnt from as a pair, see

@@ -16,7 +16,6 @@ from scipy.ndimage import binary_dilation
 
 from geosiam.detection.scoring import Scorer, lazy_scores
 from geosiam.errors import InputError
-from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.training.datasets import load_chips, middle, parted
 from geosiam.training.sources import UNCHANGED, UNDECIDED, PairStack
@@ -82,7 +81,7 @@ def revisited(before: str, after: str, model: Model) -> tuple[PairStack, PairSta
     """
     scorer = Scorer.of_model(model)
     with open_pair(before, after) as pair:
-        cells = _cells(middle(pair.overlap), scorer.stride)
+        cells = middle(pair.overlap).coarsened(scorer.stride)
         block = pair.read(cells.scaled(scorer.stride))
         scores = lazy_scores(pair, scorer)[cells.slices].compute()
     left_out = undecided(scores, model.card.threshold)
@@ -106,11 +105,3 @@ def undecided(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_
     limit = float(np.quantile(known, 1 - SUREST)) if known.size else 1.0
     surest: NDArray[np.bool_] = binary_dilation(scores > max(limit, threshold), _AROUND)
     return surest
-
-
-def _cells(window: Window, stride: int) -> Window:
-    """Return the cells that hold any pixel of a window."""
-    starts, stops = (window.row_start, window.col_start), (window.row_stop, window.col_stop)
-    top, left = (start // stride for start in starts)
-    bottom, right = (-(-stop // stride) for stop in stops)
-    return Window(top, bottom, left, right)
