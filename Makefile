@@ -7,11 +7,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
+BENCHMARKS := batch engine help_latency precision report_page vectorize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check docs slow bench page qgis-plugin clean
+.PHONY: help setup demo test check docs slow bench bench-accuracy page qgis-plugin clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,8 +47,13 @@ docs: $(INSTALLED)  ## build the documentation as a site into build/site
 slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-bench: $(INSTALLED)  ## run every script in benchmarks/
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(INSTALLED)  ## measure speed and memory on generated scenes, for hours
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
+
+bench-accuracy: $(INSTALLED)  ## judge models and classical methods on the real scenes in DATA=DIR, for an hour
+	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --model survey --model survey-fast --baseline all --out benchmarks
+	$(BIN)/python benchmarks/finetuning.py --data "$(DATA)"
+	$(BIN)/python benchmarks/tarp.py --data "$(DATA)"
 
 qgis-plugin:  ## build dist/geosiam_processing.zip, which QGIS installs from ZIP
 	$(PYTHON) examples/qgis_plugin/build.py dist
