@@ -11,7 +11,7 @@ BENCHMARKS := batch engine help_latency precision report_page vectorize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check docs slow bench bench-accuracy page qgis-plugin clean
+.PHONY: help setup demo test check docs slow bench accuracy page qgis-plugin clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,7 +50,7 @@ slow: $(INSTALLED)  ## run the tests that take minutes
 bench: $(INSTALLED)  ## measure speed and memory on generated scenes, for hours
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
 
-bench-accuracy: $(INSTALLED)  ## judge models and classical methods on the real scenes in DATA=DIR, for an hour
+accuracy: $(INSTALLED)  ## judge models and classical methods on the real scenes in DATA=DIR, for an hour
 	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --model survey --model survey-fast --baseline all --out benchmarks
 	$(BIN)/python benchmarks/finetuning.py --data "$(DATA)"
 	$(BIN)/python benchmarks/tarp.py --data "$(DATA)"
