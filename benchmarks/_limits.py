@@ -22,18 +22,17 @@ import numpy as np
 import rasterio
 import torch
 
-import geosiam.vector.writer  # noqa: F401 - what it imports is no part of a stage
-from geosiam.detection.raster import ScoreRaster
-from geosiam.detection.raster_writer import ScoreRasterWriter
-from geosiam.detection.scoring import FORWARD_PX, Scorer
+import geosiam.polygons.writer  # noqa: F401 - what it imports is no part of a stage
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.tile_cache import TileLayout
-from geosiam.memory import keep_freed_memory
+from geosiam.inference.scorer import FORWARD_PX, Scorer
 from geosiam.network.quantised import LEVELS
 from geosiam.network.siamese import normalised
 from geosiam.network.weights import load_model
 from geosiam.pipeline import vectorize_raster
-from geosiam.processors import default_workers
+from geosiam.runtime import default_workers, keep_freed_memory
+from geosiam.scores.raster import ScoreRaster
+from geosiam.scores.writer import ScoreRasterWriter
 
 if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid

@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from torch.utils.data import DataLoader, Dataset
 
 from geosiam.network.weights import load_model
-from geosiam.processors import default_workers
+from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import rasterio.shutil
 import torch
 
-from geosiam.detection.hardware import multiplies_bf16, multiplies_int8
-from geosiam.processors import default_workers
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.inference.device import multiplies_bf16, multiplies_int8
+from geosiam.runtime import default_workers
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

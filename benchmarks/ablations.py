@@ -24,22 +24,21 @@ from PIL import Image
 from scipy import ndimage
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from geosiam.detection.scoring import Scorer
 from geosiam.evaluation.metrics import auroc, object_scores_raster
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.pair import open_pair
+from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.training.api import TrainingOptions, train
-from geosiam.training.losses import CrossEntropy
-from geosiam.training.recipes import LEAST_COVER, Schedule, SurveyRecipe
+from geosiam.training.recipes import LEAST_COVER, CrossEntropy, Schedule, SurveyRecipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geosiam.training.losses import Labelled
+    from geosiam.training.recipes import Labelled
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,6 @@ from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
 
-from geosiam.detection.raster import ScoreRaster
-from geosiam.detection.working_raster import FINE_STEPS
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import ScoreCounts, in_cells
 from geosiam.evaluation.metrics import object_scores_raster
@@ -35,7 +33,9 @@ from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_obj
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.pipeline import DetectOptions, detect
-from geosiam.vector.geopackage import LAYER
+from geosiam.polygons.geopackage import LAYER
+from geosiam.scores.raster import ScoreRaster
+from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

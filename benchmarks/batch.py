@@ -35,21 +35,20 @@ from typing import TYPE_CHECKING
 import rasterio
 from affine import Affine
 
-from geosiam.detection.scoring import Scorer
+from geosiam.batch.api import SurveyOptions, run_survey
+from geosiam.batch.plan import SurveyPair, SurveyPlan
 from geosiam.imagery.pair import open_pair
-from geosiam.memory import keep_freed_memory
+from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
-from geosiam.processors import default_workers
-from geosiam.survey.api import SurveyOptions, run_survey
-from geosiam.survey.pairs import SurveyPair, SurveyPlan
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.runtime import default_workers, keep_freed_memory
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from geosiam.survey.results import SurveyEvent
+    from geosiam.batch.events import SurveyEvent
 
 PLACES = 6
 ROUNDS = 3

@@ -24,11 +24,11 @@ import rasterio
 from _cluster import cluster
 from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, stored
 
-from geosiam.detection.hardware import precision_name
-from geosiam.detection.scoring import Scorer
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.vrt import VirtualRaster
+from geosiam.inference.device import precision_name
+from geosiam.inference.scorer import Scorer
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
 
@@ -106,7 +106,7 @@ class Bench:
             f"| px | start | {' | '.join(stages)} | sum | the whole job |",
             "|---" * (len(stages) + 4) + "|",
         ]
-        start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.detection.scoring, geosiam.vector.writer"]
+        start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.inference.scorer, geosiam.polygons.writer"]
         for size in (side for side in self.sizes if side <= self.middle):
             pair = generated(size, self.folder)
             whole = median([run(self.detect(pair)) for _ in range(self.runs)]).seconds

@@ -18,7 +18,7 @@ import numpy as np
 
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, score
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

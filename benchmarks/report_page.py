@@ -27,11 +27,11 @@ import shapely
 from affine import Affine
 
 from geosiam.pipeline import detect
+from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report
-from geosiam.report.results import read_result
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
-from geosiam.vector.geopackage import LAYER
-from geosiam.vector.writer import write_polygons
+from geosiam.report.inputs import read_result
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

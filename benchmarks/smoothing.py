@@ -20,7 +20,7 @@ import geopandas
 import shapely
 
 from geosiam.pipeline import DetectOptions, detect, vectorize
-from geosiam.synthesis.survey import varied_config, write_survey_tiles
+from geosiam.synthesis.pairs import varied_config, write_survey_tiles
 
 if TYPE_CHECKING:
     import numpy as np

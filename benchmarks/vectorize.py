@@ -61,9 +61,9 @@ def generate(path: Path, size: int) -> None:
 
 def label(raster: Path, _out: Path) -> int:
     """Find the components and nothing else."""
-    from geosiam.detection.raster import ScoreRaster
-    from geosiam.vector.components import component_batches
-    from geosiam.vector.field import strip_rows
+    from geosiam.polygons.components import component_batches
+    from geosiam.polygons.score_stream import strip_rows
+    from geosiam.scores.raster import ScoreRaster
 
     scores = ScoreRaster.open(raster)
     strips = (strip for _, strip in scores.strips(strip_rows(scores.grid.width)))

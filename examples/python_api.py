@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 
 import geosiam
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

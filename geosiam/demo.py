@@ -14,11 +14,11 @@ from rasterio.enums import Resampling
 
 from geosiam.errors import OutputError
 from geosiam.evaluation.metrics import object_scores
-from geosiam.evaluation.panel import save_panel
+from geosiam.evaluation.plots import save_panel
 from geosiam.imagery.grid import Grid
 from geosiam.pipeline import DetectOptions, detect
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
-from geosiam.vector.geopackage import LAYER
+from geosiam.polygons.geopackage import LAYER
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError
 from geosiam.network.default import DEFAULT_MODEL
-from geosiam.vector.options import PolygonOptions
+from geosiam.polygons.options import PolygonOptions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,10 +25,10 @@ class DetectOptions:
         Name of bundled weights or path of a weights file.
     threshold
         Anomaly probability from which on a cell belongs to a polygon; ``"auto"``: the model's own,
-        or what stands out from a pair that differs all over; see :mod:`geosiam.detection.threshold`.
+        or what stands out from a pair that differs all over; see :mod:`geosiam.scores.threshold`.
     seed_threshold, min_area, connectivity, smooth, simplify
         What becomes a polygon and how it is drawn; a threshold of ``"auto"`` also chooses a seed threshold where none
-        is given. See :class:`~geosiam.vector.options.PolygonOptions`.
+        is given. See :class:`~geosiam.polygons.options.PolygonOptions`.
     bands
         One or three 1-based band numbers for both scenes; None chooses by colour interpretation.
     valid_area

@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from geosiam.detection.raster import ScoreRaster
-from geosiam.detection.raster_writer import ScoreRasterWriter
-from geosiam.detection.threshold import threshold_of_pair
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place, is_there
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
-from geosiam.memory import sparing_memory
 from geosiam.options import DetectOptions
+from geosiam.polygons.evidence import Lookout, Sightings
+from geosiam.polygons.evidence_reader import PixelWitness
+from geosiam.polygons.formats import check_target
+from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.table import polygon_pieces, vectorize
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
-from geosiam.startup import imported_meanwhile
-from geosiam.vector.formats import check_target
-from geosiam.vector.options import PolygonOptions
-from geosiam.vector.polygons import polygon_pieces, vectorize
-from geosiam.vector.sightings import Lookout, Sightings
-from geosiam.vector.witness import PixelWitness
+from geosiam.runtime import imported_meanwhile, sparing_memory
+from geosiam.scores.raster import ScoreRaster
+from geosiam.scores.threshold import threshold_of_pair
+from geosiam.scores.writer import ScoreRasterWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +34,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import xarray
 
-    from geosiam.detection.raster_writer import Completion
-    from geosiam.detection.scoring import Scorer
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
     from geosiam.imagery.pair import Scene, ScenePair
+    from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
-    from geosiam.vector.polygons import Witness
+    from geosiam.polygons.table import Witness
+    from geosiam.scores.writer import Completion
 
     Progress = Callable[[int, int], None]
 
@@ -254,8 +253,8 @@ def _scored(
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
     with open_pair(before, after, **options.of_pair()) as pair:
-        from geosiam.detection.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
-        from geosiam.detection.execution import stream_scores  # noqa: PLC0415 - brings PyTorch: likewise
+        from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
+        from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch: likewise
 
         model, scorer = _ready(options)
         record = provenance(pair, model, scorer, options)
@@ -273,7 +272,7 @@ def _scored(
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
             sightings = Sightings(Lookout(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least))
-        with connected(options.scheduler) as client, raster, imported_meanwhile("geosiam.vector.writer"):
+        with connected(options.scheduler) as client, raster, imported_meanwhile("geosiam.polygons.writer"):
             stream = stream_scores(
                 pair,
                 scorer,
@@ -296,7 +295,7 @@ def _scored(
 
 def _ready(options: DetectOptions) -> tuple[Model, Scorer]:
     """Return the model and what scores with it; on a cluster it is the workers that have the device."""
-    from geosiam.detection.ready import ready_to_score  # noqa: PLC0415 - brings PyTorch
+    from geosiam.inference.scorer import ready_to_score  # noqa: PLC0415 - brings PyTorch
 
     elsewhere = options.scheduler is not None
     return ready_to_score(options.model, device=options.device, precision=options.precision, elsewhere=elsewhere)
@@ -351,7 +350,7 @@ def _cut(
 
     `last` is called when all of them are made: if it raises, the file does not appear.
     """
-    from geosiam.vector.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
+    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
 
     record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
     made = polygon_pieces(raster, options, origin(record, raster.tags), witness)
@@ -383,8 +382,10 @@ def score(
     import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
     import xarray  # noqa: PLC0415 - likewise
 
-    from geosiam.detection.ready import ready_to_score  # noqa: PLC0415 - likewise
-    from geosiam.detection.scoring import lazy_scores  # noqa: PLC0415 - likewise
+    from geosiam.inference.scorer import (
+        lazy_scores,
+        ready_to_score,
+    )
 
     model, scorer = ready_to_score(options.model, device=options.device, precision=options.precision)
     pair = open_pair(before, after, **options.of_pair())  # its handles close when the array is garbage

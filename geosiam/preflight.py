@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.detection.ready import ready_to_score
-from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX, Job
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
+from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, ready_to_score
 from geosiam.options import DetectOptions
-from geosiam.processors import default_workers
+from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
-    from geosiam.detection.scoring import Scorer
     from geosiam.imagery.pair import Scene, ScenePair
+    from geosiam.inference.scorer import Scorer
 
 _LIBRARIES_BYTES = 450e6
 

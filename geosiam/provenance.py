@@ -9,14 +9,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from geosiam import __version__
-from geosiam.detection.raster import SCENE_TAG, STRIDE_TAG
-from geosiam.vector.polygons import Origin
+from geosiam.polygons.table import Origin
+from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from geosiam.detection.scoring import Scorer
     from geosiam.imagery.pair import ScenePair
+    from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
     from geosiam.options import DetectOptions
 
@@ -27,7 +27,7 @@ _DECISIONS = (
 
 def provenance(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, Any]:
     """Return everything that says how a result came about, as JSON can hold it."""
-    from geosiam.detection.hardware import precision_name  # noqa: PLC0415 - brings PyTorch, which a scorer has brought
+    from geosiam.inference.device import precision_name  # noqa: PLC0415 - brings PyTorch, which a scorer has brought
 
     return {
         "geosiam_version": __version__,
@@ -70,8 +70,8 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
     """
     import torch  # noqa: PLC0415 - slow to import, and a scorer has done so already
 
-    from geosiam.detection.hardware import precision_name  # noqa: PLC0415 - likewise
-    from geosiam.detection.scoring import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
+    from geosiam.inference.device import precision_name  # noqa: PLC0415 - likewise
+    from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
 
     report = pair.report().to_dict()
     area = pair.valid_area

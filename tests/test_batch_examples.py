@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 NIGHTLY = ROOT / "examples" / "nightly"
 CLUSTER = ROOT / "examples" / "cluster"
 
-sys.path.append(str(Path(__file__).parent / "survey"))
+sys.path.append(str(Path(__file__).parent / "batch"))
 from made import changed, ground, make_pair, write  # noqa: E402
 
 ENVIRONMENT = {

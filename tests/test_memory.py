@@ -11,7 +11,7 @@ import pytest
 PREAMBLE = """
 import ctypes, resource, sys
 from pathlib import Path
-from geosiam.memory import keep_freed_memory, sparing_memory
+from geosiam.runtime import keep_freed_memory, sparing_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)

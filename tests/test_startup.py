@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from geosiam.startup import imported_meanwhile
+from geosiam.runtime import imported_meanwhile
 
 SLOW = """
 import sys, time
@@ -20,7 +20,7 @@ def test_the_caller_goes_on_and_the_module_is_there_in_the_end(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     code = """
 import sys
-from geosiam.startup import imported_meanwhile
+from geosiam.runtime import imported_meanwhile
 with imported_meanwhile("slow"):
     assert not hasattr(sys.modules.get("slow"), "done")
 assert sys.modules["slow"].done
@@ -32,7 +32,7 @@ assert sys.modules["slow"].done
 def test_who_needs_it_sooner_waits_for_all_of_it(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     code = """
-from geosiam.startup import imported_meanwhile
+from geosiam.runtime import imported_meanwhile
 with imported_meanwhile("slow"):
     import slow
     assert slow.done
@@ -44,7 +44,7 @@ with imported_meanwhile("slow"):
 def test_who_needs_a_broken_one_learns_of_it(tmp_path):
     (tmp_path / "broken.py").write_text("raise RuntimeError('out of order')")
     code = """
-from geosiam.startup import imported_meanwhile
+from geosiam.runtime import imported_meanwhile
 with imported_meanwhile("broken"):
     pass
 import broken

@@ -10,14 +10,14 @@ import click
 
 from geosiam.errors import IncompleteRunError
 from geosiam_cli import options, output
-from geosiam_cli.batch_progress import survey_progress
+from geosiam_cli.progress import survey_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from geosiam.survey.pairs import SurveyPlan
-    from geosiam.survey.results import OnEvent, SurveyEvent, SurveyResult
+    from geosiam.batch.events import OnEvent, SurveyEvent, SurveyResult
+    from geosiam.batch.plan import SurveyPlan
 
 SURVEY_OPTIONS: dict[str, options.Decorator] = {
     "workers": click.option(
@@ -106,9 +106,8 @@ def command(
     A pair that fails, fails alone, is listed at the end, and the exit code is 4. The same command, given again, runs
     only what is missing, failed or changed; so it also goes on where it was interrupted.
     """
+    from geosiam.batch.api import SurveyOptions, estimate, plan_survey, run_survey
     from geosiam.options import DetectOptions
-    from geosiam.survey.api import SurveyOptions, estimate, run_survey
-    from geosiam.survey.source import plan_survey
 
     detect = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
     survey = SurveyOptions(**{name: chosen[name] for name in SURVEY_OPTIONS if name in chosen})
@@ -182,7 +181,7 @@ def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
     if path is None:
         yield show
         return
-    from geosiam.survey.logs import JsonLog
+    from geosiam.batch.events import JsonLog
 
     with JsonLog(path) as log:
 

@@ -12,7 +12,7 @@ from geosiam_cli import options, output, progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geosiam.judging import Task
+    from geosiam.evaluation.api import Task
 
 BASELINES = ("difference", "cva", "irmad", "ssim", "pca-kmeans", "autoencoder")
 _COMPARISON = tuple(name for name in options.COMPARISON if name != "model")
@@ -95,8 +95,8 @@ def command(
         raise click.UsageError("Give PREDICTION TRUTH, or BEFORE AFTER TRUTH, or --pairs CSV, or --review FILE.")
     if review:
         return _review(review, target_precision)
+    from geosiam.evaluation.api import evaluate, named, read_manifest, save_report
     from geosiam.evaluation.report import plain, text_table
-    from geosiam.judging import evaluate, named, read_manifest, save_report
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
@@ -112,7 +112,7 @@ def command(
 
 
 def _task(files: tuple[str, ...]) -> Task:
-    from geosiam.judging import Task
+    from geosiam.evaluation.api import Task
 
     match files:
         case (prediction, truth):

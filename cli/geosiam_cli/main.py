@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from geosiam.errors import GeosiamError, IncompleteRunError
-from geosiam.memory import keep_freed_memory
-from geosiam_cli import logs, options
+from geosiam.runtime import keep_freed_memory
+from geosiam_cli import options
+from geosiam_cli import state as logs
 from geosiam_cli.state import State
 
 if TYPE_CHECKING:

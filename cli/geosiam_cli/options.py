@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam_cli import logs
+from geosiam_cli import state as logs
 from geosiam_cli.state import State
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 import rasterio
 
 import geosiam
-from geosiam.judging import Task, evaluate
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.evaluation.api import Task, evaluate
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 FIGURES = ("auroc", "average_precision", "best_f1", "object_recall", "object_precision")
 

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import shapely
 
-from geosiam.detection.working_raster import FINE_STEPS
 from geosiam.evaluation.counts import ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Grid, Window
-from geosiam.vector.polygons import vectorize
+from geosiam.polygons.table import vectorize
+from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import geopandas
     from affine import Affine
     from numpy.typing import NDArray
 
     from geosiam.evaluation.truth import Truth
-    from geosiam.vector.field import Scores
+    from geosiam.polygons.score_stream import Scores
 
 CLOSE = 0.5
 _LEAST_SEEN = 0.5  # of an object's pixels that are scored, for it to count
@@ -156,7 +156,7 @@ def judge_scores(
     truth
         On the grid of :func:`pixel_grid`.
     threshold, seed_threshold, min_area
-        What polygons are cut at, as in :func:`geosiam.vector.polygons.vectorize`.
+        What polygons are cut at, as in :func:`geosiam.polygons.table.vectorize`.
     calibrated
         Whether the scores claim to be probabilities.
     """
@@ -227,3 +227,35 @@ def judge_polygons(predicted: geopandas.GeoDataFrame, truth: Truth) -> Agreement
 def together(parts: Sequence[Agreement]) -> Agreement:
     """Add up several pairs: all their pixels, and all their objects, as if they were one scene."""
     return reduce(Agreement.__add__, parts)
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """Scores of every pixel, such as a baseline's.
+
+    Parameters
+    ----------
+    scores
+        float32 (rows, cols) in [0, 1], NaN = not scored.
+    grid
+        Where they lie.
+    """
+
+    scores: NDArray[np.float32]
+    grid: Grid
+    stride: int = 1
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where the scene ends, in cells (rows, cols)."""
+        return float(self.grid.height), float(self.grid.width)
+
+    def strips(self, rows: int = 512) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield first row and scores, from top to bottom."""
+        for start in range(0, self.grid.height, rows):
+            yield start, self.scores[start : start + rows]
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the scores of a window inside the map."""
+        scores: NDArray[np.float32] = self.scores[window.slices]
+        return scores

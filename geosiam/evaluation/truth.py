@@ -23,8 +23,8 @@ from rasterio.windows import Window as RasterWindow
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
 from geosiam.imagery.grid import Grid, Window
-from geosiam.vector.geopackage import LAYER
-from geosiam.vector.polygons import vectorize
+from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.table import vectorize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

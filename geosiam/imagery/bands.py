@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 
 from geosiam.errors import OptionError
-from geosiam.imagery.colours import colours_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import rasterio
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
 CHANNELS = 3
 FIRST_BANDS = "the first three bands"
@@ -137,3 +138,14 @@ def _colour_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
         if index < len(table):
             table[index] = colour
     return table
+
+
+def colours_of(dataset: DatasetReader) -> tuple[ColorInterp, ...]:
+    """Return the colour interpretation of each band.
+
+    rasterio takes a complaint that an earlier call left behind for an error of this one; asked again, it answers.
+    """
+    try:
+        return tuple(dataset.colorinterp)
+    except CPLE_BaseError:
+        return tuple(dataset.colorinterp)

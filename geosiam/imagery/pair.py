@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 import numpy as np
 
 from geosiam.errors import OptionError, SceneRefusedError
-from geosiam.imagery import radiometry as radiometric
+from geosiam.imagery import normalization as radiometric
 from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, turned
+from geosiam.imagery.aoi import ValidArea
 from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colours
 from geosiam.imagery.grid import Window, reflected
-from geosiam.imagery.reader import AlignedReader
-from geosiam.imagery.report import (
+from geosiam.imagery.normalization import PLAIN, Scaling, Transfer, Unit, choose_scaling
+from geosiam.imagery.pair_report import (
     PairReport,
     remarks_on_bands,
     remarks_on_extent,
@@ -23,11 +24,9 @@ from geosiam.imagery.report import (
     remarks_on_shift,
     remarks_on_storage,
 )
+from geosiam.imagery.reader import AlignedReader
 from geosiam.imagery.sampling import sample_overlap
-from geosiam.imagery.scaling import PLAIN, Scaling, Unit, choose_scaling
 from geosiam.imagery.scene import Scene, Source, checked_grid, environment, facts
-from geosiam.imagery.transfer import Transfer
-from geosiam.imagery.valid_area import ValidArea
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Grid
-    from geosiam.imagery.radiometry import Radiometry
+    from geosiam.imagery.normalization import Radiometry
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.sampling import Sample
 
@@ -209,7 +208,7 @@ def open_pair(
     bands
         One or three 1-based bands for both scenes; None: by colour interpretation, else the first three.
     radiometry
-        See :func:`geosiam.imagery.radiometry.estimate`.
+        See :func:`geosiam.imagery.normalization.estimate`.
     register
         Correct the misregistration where it can be estimated reliably. None: by whole pixels only, which changes none
         of them, or fully where the scene is resampled anyway; and only if less of it is then left.

@@ -15,11 +15,11 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
-from geosiam.imagery.colours import colours_of
+from geosiam.imagery.bands import colours_of
 from geosiam.imagery.grid import Window
+from geosiam.imagery.masks import Validity, has_alpha, validity
 from geosiam.imagery.scene import DECODING_ERRORS, GDAL_CACHE_BYTES, environment
 from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
-from geosiam.imagery.validity import Validity, has_alpha, validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

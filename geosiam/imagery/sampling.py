@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geosiam.imagery.aoi import ValidArea
+    from geosiam.imagery.normalization import Scaling
     from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
-    from geosiam.imagery.scaling import Scaling
-    from geosiam.imagery.valid_area import ValidArea
 
 PATCH_PX = 192
 _ACROSS = 6

@@ -21,9 +21,9 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import is_there
-from geosiam.imagery.colours import colours_of
+from geosiam.imagery.bands import colours_of
 from geosiam.imagery.grid import Grid
-from geosiam.imagery.validity import has_alpha, has_mask
+from geosiam.imagery.masks import has_alpha, has_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ class Source:
 
     @classmethod
     def _of_path(cls, path: str) -> Source:
-        from geosiam.imagery.tiles import find_tiles, mosaic  # noqa: PLC0415 - tiles are sources themselves
+        from geosiam.imagery.mosaic import find_tiles, mosaic  # noqa: PLC0415 - tiles are sources themselves
 
         tiles = find_tiles(path)
         return cls(path) if tiles is None else cls(mosaic(tiles), path, tiles=tuple(tiles))
@@ -328,7 +328,7 @@ def facts(source: Source) -> SceneFacts:
 
 def files_of(scene: Scene) -> list[str]:
     """Return the names of the files that a scene is read from."""
-    from geosiam.imagery.tiles import find_tiles  # noqa: PLC0415 - tiles are sources themselves
+    from geosiam.imagery.mosaic import find_tiles  # noqa: PLC0415 - tiles are sources themselves
 
     if isinstance(scene, str | os.PathLike):
         path = os.fspath(scene)

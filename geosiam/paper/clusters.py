@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from geosiam.paper.digits import DigitRecipe, DigitStack, digit_network
 from geosiam.paper.workbench import fingerprint
-from geosiam.training.losses import Contrastive, CrossEntropy
+from geosiam.training.recipes import Contrastive, CrossEntropy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from geosiam.paper.workbench import Workbench
     from geosiam.training.loop import TrainingRun
-    from geosiam.training.losses import Objective
+    from geosiam.training.recipes import Objective
 
 QUICK_EPOCHS, QUICK_STEPS = 3, 100
 
@@ -30,7 +30,7 @@ class Variant:
     title
         As the reader sees it.
     objective, distance, head
-        See :mod:`geosiam.training.losses` and :class:`geosiam.network.siamese.NetworkConfig`.
+        See :mod:`geosiam.training.recipes` and :class:`geosiam.network.siamese.NetworkConfig`.
     """
 
     name: str

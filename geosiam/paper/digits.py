@@ -15,13 +15,12 @@ from torch import Generator, Tensor
 
 from geosiam.errors import TrainingDataError
 from geosiam.network.siamese import Convolution, NetworkConfig
-from geosiam.training.losses import CrossEntropy
-from geosiam.training.recipes import Batch, Schedule
+from geosiam.training.recipes import Batch, CrossEntropy, Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geosiam.training.losses import Objective
+    from geosiam.training.recipes import Objective
     from geosiam.training.sources import ChipSource
 
 SIDE = 28

@@ -19,8 +19,7 @@ from geosiam.paper.templates import figure_files, figure_templates
 from geosiam.paper.workbench import fingerprint, score
 from geosiam.synthesis.insertion import insert_anomalies
 from geosiam.training.anomalies import chance, paper_rectangles
-from geosiam.training.losses import CrossEntropy
-from geosiam.training.recipes import LEAST_COVER_OF_8_PX, Batch, PaperRecipe, Schedule, dense_labels
+from geosiam.training.recipes import LEAST_COVER_OF_8_PX, Batch, CrossEntropy, PaperRecipe, Schedule, dense_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from geosiam.paper.templates import Template
     from geosiam.paper.workbench import Workbench
-    from geosiam.training.losses import Objective
-    from geosiam.training.recipes import Recipe
+    from geosiam.training.recipes import Objective, Recipe
     from geosiam.training.sources import ChipSource
 
 NAME = "resolution"

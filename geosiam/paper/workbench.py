@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geosiam.detection.scoring import Scorer
 from geosiam.errors import OptionError, OutputError, TrainingDataError
+from geosiam.inference.scorer import Scorer
 from geosiam.training.loop import TrainingRun
 
 if TYPE_CHECKING:

@@ -13,16 +13,15 @@ from xml.etree.ElementTree import tostring
 
 from affine import Affine
 
-from geosiam.detection.raster import ScoreRaster
-from geosiam.detection.raster_style import raster_qml
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_place
 from geosiam.imagery.grid import Grid, Window
-from geosiam.qgis import elements
+from geosiam.polygons.schema import COLUMNS
+from geosiam.qgis import layers as elements
 from geosiam.qgis.layers import MapLayer, of_qml
 from geosiam.qgis.scenes import relative, scene_layer
-from geosiam.vector.columns import COLUMNS
-from geosiam.vector.style import polygon_qml
+from geosiam.qml import polygon_qml, raster_qml
+from geosiam.scores.raster import ScoreRaster
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +77,7 @@ def write_project(
     threshold
         Least score of a polygon.
     report
-        Facts of the pair, as :meth:`geosiam.imagery.report.PairReport.to_dict` gives them.
+        Facts of the pair, as :meth:`geosiam.imagery.pair_report.PairReport.to_dict` gives them.
 
     Raises
     ------

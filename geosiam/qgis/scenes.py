@@ -12,7 +12,7 @@ from rasterio._path import _parse_path
 from rasterio.enums import ColorInterp
 
 from geosiam.files import is_there
-from geosiam.imagery.scaling import Unit
+from geosiam.imagery.normalization import Unit
 from geosiam.imagery.scene import Source, checked_grid
 from geosiam.qgis.layers import MapLayer, colour_composite, palette
 
@@ -37,7 +37,7 @@ def scene_layer(date: str, scene: Scene, report: Mapping[str, Any], project: Pat
     scene
         The scene.
     report
-        Facts of the pair, as :meth:`geosiam.imagery.report.PairReport.to_dict` gives them.
+        Facts of the pair, as :meth:`geosiam.imagery.pair_report.PairReport.to_dict` gives them.
     project
         The project that will show it, which names files relative to itself.
     made

@@ -19,8 +19,8 @@
 """
 
 from geosiam.report.api import ReportOptions, ReportResult, write_report
+from geosiam.report.inputs import LonelyScene, ReportPair, find_pairs
 from geosiam.report.page import mark_of
-from geosiam.report.pairs import LonelyScene, ReportPair, find_pairs
 from geosiam.report.verdicts import WrittenVerdicts, write_verdicts
 
 __all__ = [

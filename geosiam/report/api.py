@@ -7,22 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from geosiam.detection.lock import FileLock
 from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import check_place
-from geosiam.report.author import Author
-from geosiam.report.budget import Budget
-from geosiam.report.content import Card, Content
-from geosiam.report.page import Page
-from geosiam.report.pairs import check_names
-from geosiam.report.ranking import rank
-from geosiam.report.results import read_result
+from geosiam.files import FileLock, check_place
+from geosiam.report.content import Card, Content, rank
+from geosiam.report.encoding import Budget
+from geosiam.report.inputs import check_names, read_result
+from geosiam.report.page import Author, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from geosiam.report.pairs import LonelyScene, ReportPair
-    from geosiam.report.results import Result
+    from geosiam.report.inputs import LonelyScene, ReportPair, Result
 
 PAGE = "index.html"
 _LEAST_MB, _LEAST_PX = 4.0, 64

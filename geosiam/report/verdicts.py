@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import InputError, SceneNotFoundError
 from geosiam.files import is_there
+from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.schema import REVIEWS
 from geosiam.report.content import FORMAT
-from geosiam.report.pairs import MERGED, names_of, results_at
-from geosiam.report.results import opened, read_result
-from geosiam.vector.columns import REVIEWS
-from geosiam.vector.geopackage import LAYER
+from geosiam.report.inputs import MERGED, names_of, opened, read_result, results_at
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +32,7 @@ class PairVerdicts:
     name, run
         The pair as the page calls it, and the run it shows.
     verdicts
-        A word of :data:`geosiam.vector.style.REVIEWS` by the polygon's ``id``; None: not reviewed after all.
+        A word of :data:`geosiam.qml.REVIEWS` by the polygon's ``id``; None: not reviewed after all.
     """
 
     name: str

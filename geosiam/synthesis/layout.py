@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.synthesis.landscape import LANDSCAPES, Landscape, LandscapeName, LandUse
+from geosiam.synthesis.materials import LANDSCAPES, Landscape, LandscapeName, LandUse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,8 +24,8 @@ from geosiam.synthesis.things import Canvas, Thing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geosiam.synthesis.landscape import LandscapeName
     from geosiam.synthesis.light import Flight
+    from geosiam.synthesis.materials import LandscapeName
 
 TILE = 512  # pixels; a multiple of 8, so that compression blocks meet at tile borders
 _TALLEST = 12.0  # metres; shadows are as long as this casts them

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam import __version__
-from geosiam.detection.hardware import choose_device
 from geosiam.errors import OptionError, OutputError
+from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_grow, grown
 from geosiam.network.weights import ModelCard, load_model, save_model
-from geosiam.training.averaging import averaged
 from geosiam.training.calibration import calibration_error, cool, fit_temperature
-from geosiam.training.generated import FEW, GENERATED, SOME
-from geosiam.training.ingredients import gathered, ingredients, named_anomaly
-from geosiam.training.loop import TrainingRun, best_threshold
+from geosiam.training.datasets import FEW, GENERATED, SOME, generated_pairs, load_chips
+from geosiam.training.finetune import own_scenes, reviewed_pairs
+from geosiam.training.loop import TrainingRun, averaged, best_threshold
 from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, with_network
+from geosiam.training.sources import Mixture
 from geosiam.training.target_recipe import TargetRecipe
 from geosiam.training.targets import load_target
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from geosiam.network.weights import Model
     from geosiam.training.loop import Epoch
+    from geosiam.training.sources import ChipSource
+
+    Shares = list[tuple[ChipSource, float]]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class TrainingOptions:
     scenes
         The user's own scenes, to fine-tune weights on, in order of their dates: chips of them with inserted objects,
         half of every batch. Two that follow one another and show one place are learnt from as a pair, see
-        :mod:`geosiam.training.revisits`.
+        :mod:`geosiam.training.finetune`.
     review
         GeoPackage of `geosiam detect` with verdicts: rejected polygons become normal pairs, confirmed ones anomalies.
         Its two scenes may be named by ``scenes``, the earlier first, where they are no longer where they were.
@@ -76,7 +79,7 @@ class TrainingOptions:
         fewer subcells. None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.
     average
         Weights of the same network, names or files: in the end the mean of these and of the trained ones is taken. They
-        should be of one line, as those of ``init`` are (see :func:`geosiam.training.averaging.averaged`).
+        should be of one line, as those of ``init`` are (see :func:`geosiam.training.loop.averaged`).
     seed, precision
         As in :class:`geosiam.training.loop.TrainingRun`.
     device
@@ -295,3 +298,59 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
         version=__version__,
     )
     return TrainingResult(options.out, save_model(run.network, card, options.out), tuple(run.history))
+
+
+_NO_DATA: tuple[None] = (None,)  # CIFAR-10
+
+
+def gathered(options: TrainingOptions, init: Model | None) -> tuple[ChipSource, ChipSource]:
+    """Return the chips to learn from and the held-out ones.
+
+    Generated surveys take as much of a batch as all data together; the user's own scenes take as much as both, and so
+    do verdicts. `init`, what the learning begins with, says what may have changed in scenes that make a pair.
+    """
+    learn: Shares = []
+    held_out: Shares = []
+
+    def add(source: tuple[ChipSource, ChipSource], share: float) -> None:
+        learn.append((source[0], share))
+        held_out.append((source[1], share))
+
+    data = options.data or (() if options.fine_tuning else _NO_DATA)
+    for path in data:
+        add(load_chips(path), 1 / len(data))
+    if options.surveys:
+        add(generated_pairs(options.surveys, options.seed), 1.0)
+    rest = sum(share for _, share in learn) or 1.0
+    for source in (own := _own_scenes(options, init)):
+        add(source, rest / len(own))
+    if options.review:
+        verdicts = reviewed_pairs(options.review, options.scenes)
+        add((verdicts, verdicts), rest)  # too few to hold any out
+    if len(learn) == 1:
+        return learn[0][0], held_out[0][0]
+    return Mixture(learn), Mixture(held_out)
+
+
+def _own_scenes(options: TrainingOptions, init: Model | None) -> list[tuple[ChipSource, ChipSource]]:
+    """Return the user's scenes as sources: as pairs, unless verdicts say what has changed between them."""
+    if init is None or options.review:
+        return [load_chips(path) for path in options.scenes]
+    return own_scenes(options.scenes, init)
+
+
+def ingredients(options: TrainingOptions) -> list[str]:
+    """Return what the weights were learnt from, for their card; files are named without their folders."""
+    named = [Path(path).name for path in (*options.data, *options.scenes)]
+    named = named or ([] if options.fine_tuning else ["CIFAR-10"])
+    if options.surveys:
+        named.append(f"{options.surveys} generated surveys")
+    if options.review:
+        named.append(f"verdicts in {Path(options.review).name}")
+    named += [f"anomaly {named_anomaly(text)}" for text in options.anomaly]
+    return named
+
+
+def named_anomaly(text: str) -> str:
+    """Return how a card names an ``--anomaly``: its specification, or its folder without those above."""
+    return Path(text).name if Path(text).is_dir() else text

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
@@ -19,11 +20,12 @@ from torch import Generator, Tensor
 from geosiam.errors import OptionError, WeightsError
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.training.calibration import HeldOut
-from geosiam.training.curves import save_curves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from geosiam.training.recipes import Batch, Recipe
     from geosiam.training.sources import ChipSource
@@ -287,3 +289,43 @@ def _best_f1(scores: Tensor, truth: Tensor) -> float:
     called = torch.arange(1, len(scores) + 1, device=scores.device)
     best = int((2 * hits / (called + truth.sum())).argmax())
     return float(scores[order][best].clamp(0.05, 0.95))
+
+
+def save_curves(history: list[Epoch], path: Path, *, title: str) -> None:
+    """Draw losses and held-out figures against epochs into a PNG; the file is complete or not there."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, figures = figure.subplots(1, 2)
+    epochs = [epoch.epoch for epoch in history]
+    losses.plot(epochs, [epoch.loss for epoch in history], label="training")
+    losses.plot(epochs, [epoch.validation_loss for epoch in history], label="held out")
+    losses.set(xlabel="epoch", ylabel="binary cross-entropy", yscale="log", title=title)
+    for name in ("accuracy", "recall", "precision"):
+        figures.plot(epochs, [getattr(epoch, name) for epoch in history], label=name)
+    figures.set(xlabel="epoch", ylabel="on held-out chips, probability 1/2", ylim=(None, 1.005))
+    for axes in (losses, figures):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    figure.savefig(partial, format="png", dpi=110)
+    partial.replace(path)
+
+
+def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of weights, tensor by tensor; batch norm's statistics too, its counters are those of the first.
+
+    Weights that went on learning from the same ones lie close enough together for that: on the way from one to the
+    other the loss does not rise (Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models
+    improves accuracy without increasing inference time", 2022). Of weights that began apart it is no network at all.
+
+    Parameters
+    ----------
+    states
+        State dictionaries of one network; at least one.
+    """
+    first = states[0]
+    return {
+        key: torch.stack([state[key].double() for state in states]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value.clone()
+        for key, value in first.items()
+    }

@@ -15,12 +15,11 @@ from torch import Generator, Tensor
 
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, uniform
-from geosiam.training.losses import CrossEntropy
-from geosiam.training.nuisance import NuisanceConfig, differing
-from geosiam.training.recipes import Batch, Schedule, labels_of
+from geosiam.training.augment import NuisanceConfig, differing
+from geosiam.training.recipes import Batch, CrossEntropy, Schedule, labels_of
 
 if TYPE_CHECKING:
-    from geosiam.training.losses import Objective
+    from geosiam.training.recipes import Objective
     from geosiam.training.sources import ChipSource
     from geosiam.training.targets import Target
 

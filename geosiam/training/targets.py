@@ -6,21 +6,24 @@ Everything works on whole batches: images are float32 (n, 3, h, w) in [0, 1], ma
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
-from geosiam.errors import TrainingDataError
+from geosiam.errors import OptionError, TrainingDataError
 from geosiam.training.anomalies import AnomalyConfig, Shape, chance, smooth_noise, uniform
-from geosiam.training.crops import read_crops
-from geosiam.training.target_spec import TargetSpec, parse_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
 
 _LIGHT = (0.5, 1.4)  # of what a thing would be in full light: shade, slope, exposure
 _LOOK_ALIKE_LIGHT = (0.35, 1.8)
@@ -196,3 +199,171 @@ def _creases(outline: Shape, shape: Sequence[int], generator: Generator) -> Tens
         ridges = 1 - 2 * field_.abs().clamp(0, 0.5) * 2  # 1 along the zero lines, -1 far from them
         total += ridges * uniform((n, 1, 1, 1), 0, 1, generator)
     return 1 + total * uniform(outline.a.shape, 0.02, 0.14, generator)
+
+
+TEXTURES = ("plain", "grain", "stripes", "folds")
+_KEYS = ("colour", "spread", "texture", "size")
+_SPEC_REMEDY = 'write for example "colour=70,100,200 spread=25 texture=folds size=8-60"'
+_BRIGHTEST = 255
+_MOST_PX = 1000.0
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """A thing by its colour, texture and size.
+
+    Parameters
+    ----------
+    colour
+        Red, green and blue in full light, 0 to 255.
+    spread
+        How far each of them may be off, from thing to thing.
+    texture
+        ``"plain"``, ``"grain"`` (a rough surface), ``"stripes"`` or ``"folds"`` (cloth: creases, a bend, shade).
+    size_px
+        Smallest and largest length in pixels.
+    """
+
+    colour: tuple[int, int, int]
+    spread: float = 20.0
+    texture: str = "plain"
+    size_px: tuple[float, float] = (5.0, 60.0)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= value <= _BRIGHTEST for value in self.colour):
+            raise OptionError(f"colour={_joined(self.colour, ',')}", "is no colour of 0 to 255 each", _SPEC_REMEDY)
+        if not any(self.colour):
+            raise OptionError("colour=0,0,0", "is black in any light, as shadows are", "give it some colour")
+        if not 0 <= self.spread < _BRIGHTEST / 2:
+            raise OptionError(f"spread={self.spread:g}", "leaves any colour or none", "use 0 to 127")
+        if self.texture not in TEXTURES:
+            raise OptionError(f"texture={self.texture}", "is not known", f"use one of {', '.join(TEXTURES)}")
+        low, high = self.size_px
+        if not 1 <= low <= high <= _MOST_PX:
+            fact = f"does not run from 1 px upwards, to {_MOST_PX:g} px at most"
+            raise OptionError(f"size={_joined(self.size_px, '-')}", fact, _SPEC_REMEDY)
+
+    def __str__(self) -> str:
+        return (
+            f"colour={_joined(self.colour, ',')} spread={self.spread:g} texture={self.texture} "
+            f"size={_joined(self.size_px, '-')}"
+        )
+
+
+def parse_spec(text: str) -> TargetSpec:
+    """Read a specification: ``key=value`` words in any order, of which only ``colour`` must be there.
+
+    Raises
+    ------
+    OptionError
+        A word is not understood, comes twice, or its value makes no sense.
+    """
+    words: dict[str, str] = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        key = "colour" if key == "color" else key
+        if not equals or key not in _KEYS:
+            raise OptionError(f"anomaly {text!r}", f"has the word {word!r}, which is not known", _SPEC_REMEDY)
+        if key in words:
+            raise OptionError(f"anomaly {text!r}", f"says {key} twice", _SPEC_REMEDY)
+        words[key] = value
+    if "colour" not in words:
+        raise OptionError(f"anomaly {text!r}", "names no colour", _SPEC_REMEDY)
+    usual = TargetSpec((_BRIGHTEST,) * 3)
+    low, high = usual.size_px
+    if "size" in words:
+        low, high = _numbers(text, "size", words["size"], "-", 2)
+    red, green, blue = _numbers(text, "colour", words["colour"], ",", 3)
+    if any(value != round(value) for value in (red, green, blue)):
+        raise OptionError(f"anomaly {text!r}", "has a colour that is no whole numbers", _SPEC_REMEDY)
+    return TargetSpec(
+        (round(red), round(green), round(blue)),
+        _numbers(text, "spread", words["spread"], ",", 1)[0] if "spread" in words else usual.spread,
+        words.get("texture", usual.texture),
+        (low, high),
+    )
+
+
+def _numbers(text: str, key: str, value: str, separator: str, count: int) -> list[float]:
+    parts = value.split(separator)
+    if len(parts) != count or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+        wanted = f"{count} numbers with {separator!r} between" if count > 1 else "a number"
+        raise OptionError(f"anomaly {text!r}", f"has {key}={value}, where {wanted} should stand", _SPEC_REMEDY)
+    return [float(part) for part in parts]
+
+
+def _joined(values: tuple[float, ...], separator: str) -> str:
+    return separator.join(f"{value:g}" for value in values)
+
+
+_PICTURES = {".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
+_MASKS = ("_mask", ".mask", "-mask")
+_CROP_REMEDY = "cut it out (PNG with alpha), or put NAME_mask.png beside it, white where the thing is"
+_LARGEST = 256  # px; larger crops are reduced to this, which is more than any chip shows
+_FEWEST = 4  # pixels that make a thing
+
+
+def read_crops(folder: Path) -> list[Tensor]:
+    """Read all crops of a folder.
+
+    Parameters
+    ----------
+    folder
+        Pictures with an alpha channel, or with ``NAME_mask.png`` beside ``NAME.*``, light where the thing is.
+
+    Returns
+    -------
+    list of Tensor
+        uint8 (4, height, width) each: red, green, blue, alpha; in the order of their names, trimmed to what is
+        opaque.
+
+    Raises
+    ------
+    TrainingDataError
+        There is none, or one of them is unreadable, has neither alpha nor mask, or shows nothing.
+    """
+    pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES and file.is_file())
+    crops = [_crop(file, _mask_beside(file, pictures)) for file in pictures if not _is_mask(file)]
+    if not crops:
+        raise TrainingDataError(folder, "holds no crops", "put pictures of the thing there, each with alpha or a mask")
+    return crops
+
+
+def _is_mask(file: Path) -> bool:
+    return file.stem.endswith(_MASKS)
+
+
+def _mask_beside(file: Path, pictures: Iterable[Path]) -> Path | None:
+    names = {file.stem + ending for ending in _MASKS}
+    return next((other for other in pictures if other.stem in names), None)
+
+
+def _crop(file: Path, mask: Path | None) -> Tensor:
+    picture = _opened(file)
+    if mask is not None:
+        alpha = _opened(mask).convert("L")
+        if alpha.size != picture.size:
+            fact = f"is {alpha.width} x {alpha.height} px, {file.name} {picture.width} x {picture.height}"
+            raise TrainingDataError(mask, fact, "make both the same size")
+    elif "A" in picture.getbands() or "transparency" in picture.info:
+        alpha = picture.convert("RGBA").getchannel("A")
+    else:
+        raise TrainingDataError(file, "has neither alpha nor a mask beside it", _CROP_REMEDY)
+    opaque = np.asarray(alpha) > 127  # noqa: PLR2004 - half of 255
+    if opaque.sum() < _FEWEST:
+        raise TrainingDataError(file, "shows nothing: its alpha or mask is empty", _CROP_REMEDY)
+    picture = picture.convert("RGB")
+    picture.putalpha(alpha)
+    rows, cols = np.flatnonzero(opaque.any(axis=1)), np.flatnonzero(opaque.any(axis=0))
+    picture = picture.crop((int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1))
+    picture.thumbnail((_LARGEST, _LARGEST))
+    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture.copy()
+    except (UnidentifiedImageError, OSError) as error:
+        raise TrainingDataError(file, f"is no readable image ({error})", "remove or repair it") from error

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from geosiam.survey import api
-from geosiam.survey.logs import JsonLog, append_line
-from geosiam.survey.pairs import Unpaired
-from geosiam.survey.results import PairResult, Progress, SurveyEvent, SurveyResult
-from geosiam_cli import batch_progress, main
-from geosiam_cli.batch_progress import Lines, clock, told
+from geosiam.batch import api
+from geosiam.batch.events import JsonLog, PairResult, Progress, SurveyEvent, SurveyResult, append_line
+from geosiam.batch.plan import Unpaired
+from geosiam_cli import main
+from geosiam_cli import progress as batch_progress
+from geosiam_cli.progress import Lines, clock, told
 
-sys.path.append(str(Path(__file__).parent.parent / "survey"))
+sys.path.append(str(Path(__file__).parent.parent / "batch"))
 from made import make_pair
 
 

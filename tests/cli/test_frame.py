@@ -143,7 +143,7 @@ def test_commands_in_the_documents_parse(line: str) -> None:
     ("command", "names", "module", "library"),
     [
         ("detect", options.LIBRARY_OPTIONS, "geosiam.pipeline", "DetectOptions()"),
-        ("batch", SURVEY_OPTIONS, "geosiam.survey.api", "SurveyOptions()"),
+        ("batch", SURVEY_OPTIONS, "geosiam.batch.api", "SurveyOptions()"),
         ("train", TRAINING_OPTIONS, "geosiam.training.api", "TrainingOptions(out=None)"),
     ],
 )

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from geosiam_cli import logs, progress
+from geosiam_cli import progress
+from geosiam_cli import state as logs
 from geosiam_cli.main import main
 
 

@@ -3,7 +3,9 @@
 import sys
 import time
 
-from geosiam.detection import execution, raster_writer, scoring
+from geosiam.inference import executor as execution
+from geosiam.inference import scorer as scoring
+from geosiam.scores import writer as raster_writer
 from geosiam_cli.main import main
 
 scoring.BLOCK_PX = 64

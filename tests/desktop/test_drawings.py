@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from geosiam.pipeline import DetectOptions, detect
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
-from geosiam.vector.style import COLOURS
+from geosiam.qml import COLOURS
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from conftest import Desktop

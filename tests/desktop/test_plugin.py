@@ -20,7 +20,7 @@ import rasterio
 
 from geosiam.pipeline import detect, vectorize_raster
 from geosiam.preflight import preflight
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -19,17 +19,16 @@ import rioxarray
 from affine import Affine
 from rasterio.crs import CRS
 
-from geosiam.detection.raster import STRIDE_TAG
-from geosiam.detection.raster_style import STEPS
-from geosiam.detection.raster_writer import ScoreRasterWriter
 from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.imagery.pair import open_pair
 from geosiam.pipeline import detect
+from geosiam.polygons.table import vectorize
+from geosiam.polygons.writer import write_polygons
 from geosiam.qgis.project import check_project, write_project
-from geosiam.vector.polygons import vectorize
-from geosiam.vector.style import COLOURS
-from geosiam.vector.writer import write_polygons
+from geosiam.qml import COLOURS, STEPS
+from geosiam.scores.raster import STRIDE_TAG
+from geosiam.scores.writer import ScoreRasterWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

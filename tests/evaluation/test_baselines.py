@@ -5,9 +5,8 @@ from scipy.stats import chi2
 from sklearn.cross_decomposition import CCA
 
 from geosiam.errors import OptionError
-from geosiam.evaluation.baselines import BASELINES, baseline
+from geosiam.evaluation.baselines import BASELINES, _Variates, baseline, irmad
 from geosiam.evaluation.counts import ScoreCounts
-from geosiam.evaluation.irmad import _Variates, irmad
 
 RNG = np.random.default_rng(3)
 

@@ -6,8 +6,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from geosiam.detection.working_raster import FINE_STEPS
 from geosiam.evaluation.counts import ScoreCounts, in_cells
+from geosiam.scores.working_file import FINE_STEPS
 
 
 @st.composite

@@ -16,12 +16,12 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from sklearn import metrics as reference
 
-from geosiam.detection.working_raster import SCORE_NODATA
 from geosiam.errors import InputError, OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.evaluation.agreement import _STRIP_CELLS
+from geosiam.evaluation.api import Task, evaluate, named, read_manifest, save_report
 from geosiam.evaluation.metrics import object_scores_raster
-from geosiam.judging import Task, evaluate, named, read_manifest, save_report
 from geosiam.options import DetectOptions
+from geosiam.scores.working_file import SCORE_NODATA
 
 CRS_ = CRS.from_epsg(32633)
 PIXEL = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)

@@ -6,7 +6,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 
-from geosiam.evaluation.panel import _largest_of, _metres_per_pixel, save_panel
+from geosiam.evaluation.plots import _largest_of, _metres_per_pixel, save_panel
 from geosiam.imagery.grid import Grid
 
 

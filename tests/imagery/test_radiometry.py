@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.exposure import match_histograms
 
 from geosiam.errors import OptionError
-from geosiam.imagery.radiometry import Radiometry, _median, estimate, robust_line
+from geosiam.imagery.normalization import Radiometry, _median, estimate, robust_line
 
 RNG = np.random.default_rng(0)
 

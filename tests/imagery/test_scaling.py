@@ -5,9 +5,9 @@ import pytest
 import rasterio
 
 from geosiam.imagery.grid import Window
+from geosiam.imagery.normalization import FULL_BYTE, Scaling, Unit, choose_scaling
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.sampling import Patch, Sample
-from geosiam.imagery.scaling import FULL_BYTE, Scaling, Unit, choose_scaling
 
 RNG = np.random.default_rng(2)
 

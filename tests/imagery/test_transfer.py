@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geosiam.imagery.radiometry import Radiometry
-from geosiam.imagery.scaling import FULL_BYTE, Scaling
-from geosiam.imagery.transfer import Transfer, identity
+from geosiam.imagery.normalization import FULL_BYTE, Radiometry, Scaling, Transfer, identity
 
 ENDS = st.tuples(st.floats(-3e4, 3e4), st.floats(1, 6e4))
 RADIOMETRY = st.sampled_from(

@@ -12,9 +12,9 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from geosiam.errors import InputError, OptionError, SceneRefusedError
+from geosiam.imagery.aoi import ValidArea
 from geosiam.imagery.grid import Grid, Window, apply_affine
 from geosiam.imagery.pair import open_pair
-from geosiam.imagery.valid_area import ValidArea
 
 MARS = 'GEOGCS["Mars",DATUM["D_Mars",SPHEROID["Mars",3396190,169.89]],PRIMEM["0",0],UNIT["degree",0.0174532925199433]]'
 GRIDS = {

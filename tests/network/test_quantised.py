@@ -14,7 +14,7 @@ from torch import nn
 from geosiam.network.quantised import LEVELS, QuantisedConvolution, can_be_quantised, multiplies_exactly, quantised
 from geosiam.network.siamese import Convolution, Encoder, NetworkConfig, normalised
 from geosiam.network.weights import load_model
-from geosiam.synthesis.survey import SurveyConfig, make_survey
+from geosiam.synthesis.pairs import SurveyConfig, make_survey
 
 pytestmark = pytest.mark.skipif(
     not multiplies_exactly(), reason="this processor has no instructions for 8-bit integers"

@@ -26,13 +26,14 @@ import shapely
 from affine import Affine
 from same_result import assert_same
 
-from geosiam.detection import cluster, scoring
-from geosiam.detection.cluster import connected, stream_on_cluster
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
 from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.inference import cluster
+from geosiam.inference import scorer as scoring
+from geosiam.inference.cluster import connected, stream_on_cluster
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score_to_raster
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,15 +19,16 @@ import pytest
 import rasterio
 from same_result import assert_same
 
-from geosiam.detection import raster_writer, scoring
-from geosiam.detection.journal import Journal
-from geosiam.detection.raster_writer import ScoreRasterWriter
-from geosiam.detection.scoring import Scorer
 from geosiam.errors import OutputError, SceneUnreadableError
 from geosiam.imagery import reader
+from geosiam.inference import scorer as scoring
+from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score_to_raster
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.scores import writer as raster_writer
+from geosiam.scores.working_file import Journal
+from geosiam.scores.writer import ScoreRasterWriter
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 CONFIG = SurveyConfig(height=811, width=930, seed=5, objects=15)
 BLOCK_PX = 64  # many blocks in a small scene
@@ -64,7 +65,8 @@ def names(folder: Path) -> list[str]:
 # Imports take seconds, so one process does them and forks a runner for each run that is asked for.
 RUNNERS = """
 import os, sys
-from geosiam.detection import raster_writer, scoring
+from geosiam.scores import writer as raster_writer
+from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[4]), 0.02
 from geosiam.pipeline import DetectOptions, detect
 for _ in sys.stdin:
@@ -136,7 +138,8 @@ def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(
 
 COMMAND_LINE = """
 import sys, time
-from geosiam.detection import raster_writer, scoring
+from geosiam.scores import writer as raster_writer
+from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
 block, pause = scoring.Scorer.block, float(sys.argv[2])
 scoring.Scorer.block = lambda *args: time.sleep(pause) or block(*args)
@@ -237,7 +240,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
 def scoring_is_fp32() -> bool:
     import torch
 
-    from geosiam.detection.hardware import choose_device, choose_precision
+    from geosiam.inference.device import choose_device, choose_precision
 
     return choose_precision("auto", choose_device("auto")) == torch.float32
 
@@ -249,7 +252,7 @@ def test_an_interruption_of_the_vectorising_costs_no_scoring(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("geosiam.vector.writer.write_polygons", interrupt)
+        patch.setattr("geosiam.polygons.writer.write_polygons", interrupt)
         with pytest.raises(KeyboardInterrupt):
             detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
     monkeypatch.setattr(Scorer, "block", interrupt)
@@ -295,7 +298,8 @@ def test_an_output_has_one_writer(scenes: SurveyPaths, tmp_path: Path) -> None:
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from geosiam.detection import raster_writer, scoring
+from geosiam.scores import writer as raster_writer
+from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
 from geosiam.errors import OutputError
 from geosiam.pipeline import DetectOptions, detect

@@ -14,7 +14,6 @@ from rasterio.enums import MaskFlags
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 import geosiam
-from geosiam.detection.working_raster import decode
 from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundError, SceneRefusedError
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
@@ -23,7 +22,8 @@ from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, detect, score, score_to_raster, vectorize_raster
 from geosiam.preflight import preflight
-from geosiam.synthesis.survey import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.scores.working_file import decode
+from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
 
 STRIDE = load_model().card.stride
 CONFIG = SurveyConfig(height=531, width=618, seed=3, objects=12)  # no multiples of the stride

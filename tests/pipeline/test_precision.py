@@ -10,7 +10,7 @@ import pytest
 from geosiam.network.quantised import multiplies_exactly
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, score
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from report_samples import SIZE, UTM, record, squares, write_scene
 
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
-from geosiam.vector.writer import write_polygons
+from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from geosiam.vector.polygons import empty_frame
+from geosiam.polygons.table import empty_frame
 
 if TYPE_CHECKING:
     from pathlib import Path

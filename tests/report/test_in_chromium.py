@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from report_samples import record, squares
 
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report, write_verdicts
-from geosiam.report.results import read_result
-from geosiam.vector.writer import write_polygons
+from geosiam.report.inputs import read_result
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;"

@@ -8,9 +8,9 @@ import pytest
 from report_samples import record, squares
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneUnreadableError
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportPair, find_pairs, write_report
-from geosiam.report.results import read_result, strongest_polygons
-from geosiam.vector.writer import write_polygons
+from geosiam.report.inputs import read_result, strongest_polygons
 
 
 def test_a_pair_is_named_by_its_folder_or_its_file(tmp_path):

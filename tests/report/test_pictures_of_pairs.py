@@ -14,15 +14,13 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from report_samples import GRID, SIZE, UTM, write_scene
 
-from geosiam.detection.raster import ScoreRaster
-from geosiam.detection.raster_style import STEPS
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Grid
+from geosiam.qml import STEPS
 from geosiam.report.encoding import ramp, scores_png, webp
-from geosiam.report.pairs import find_pairs
-from geosiam.report.pictures import PairPictures
-from geosiam.report.results import read_result
-from geosiam.report.scenes import SceneView
+from geosiam.report.images import PairPictures, SceneView
+from geosiam.report.inputs import find_pairs, read_result
+from geosiam.scores.raster import ScoreRaster
 
 
 def part(col: int, row: int, size: int, step: int = 1) -> Grid:
@@ -160,7 +158,7 @@ def test_both_scenes_are_stretched_alike(opened, survey):
 
 def test_an_overview_is_small_and_has_the_scene_upright(opened):
     pictures, polygons, _ = opened
-    from geosiam.report.places import Plane
+    from geosiam.report.map import Plane
 
     plane = Plane.of(pictures.grid.crs.to_wkt(), pictures.grid.bounds)
     picture, grid = pictures.overview(plane, 200)

@@ -12,11 +12,10 @@ from rasterio.crs import CRS
 from report_samples import squares
 
 from geosiam.imagery.grid import Grid
-from geosiam.report.content import grade
-from geosiam.report.places import Place, Plane, distance, rings, shared_out, simplified, step_of
-from geosiam.report.ranking import rank
-from geosiam.vector.style import COLOURS
-from geosiam.vector.writer import write_polygons
+from geosiam.polygons.writer import write_polygons
+from geosiam.qml import COLOURS
+from geosiam.report.content import grade, rank
+from geosiam.report.map import Place, Plane, distance, rings, shared_out, simplified, step_of
 
 MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
 
@@ -124,7 +123,7 @@ def test_distances_are_those_on_the_ellipsoid():
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
 def test_grades_are_the_classes_of_the_qgis_style(threshold):
-    from geosiam.vector import style
+    from geosiam import qml as style
 
     for index, (low, high, colour) in enumerate(style._classes(threshold)):
         assert COLOURS[grade((low + high) / 2, threshold)] == colour == COLOURS[index]

@@ -6,9 +6,9 @@ import geopandas
 import pytest
 from report_samples import record, squares
 
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions
-from geosiam.report.results import read_result
-from geosiam.vector.writer import write_polygons
+from geosiam.report.inputs import read_result
 from geosiam_cli.main import main
 from geosiam_cli.report import REPORT_OPTIONS, command
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from report_samples import SIZE, squares, write_scene
 
-from geosiam.detection.lock import FileLock
 from geosiam.errors import OptionError, OutputError
+from geosiam.files import FileLock
+from geosiam.polygons.writer import write_polygons
 from geosiam.report import LonelyScene, ReportOptions, ReportPair, api, find_pairs, mark_of, write_report
+from geosiam.report.inputs import read_result
 from geosiam.report.page import Page, embedded_json
-from geosiam.report.results import read_result
-from geosiam.vector.writer import write_polygons
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--&amp;\u2028'\""
 

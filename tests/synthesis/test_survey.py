@@ -11,12 +11,10 @@ from scipy import ndimage
 
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Window
-from geosiam.synthesis.landscape import LANDSCAPES
 from geosiam.synthesis.layout import Plan
 from geosiam.synthesis.light import Flight, shaded
-from geosiam.synthesis.materials import Material, Palette, weathered
-from geosiam.synthesis.scene import TILE
-from geosiam.synthesis.survey import (
+from geosiam.synthesis.materials import LANDSCAPES, Material, Palette, weathered
+from geosiam.synthesis.pairs import (
     SurveyConfig,
     _scene,
     make_survey,
@@ -24,6 +22,7 @@ from geosiam.synthesis.survey import (
     write_survey,
     write_survey_tiles,
 )
+from geosiam.synthesis.scene import TILE
 
 SMALL = SurveyConfig(height=300, width=420, objects=8, seed=2)
 

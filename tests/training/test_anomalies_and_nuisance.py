@@ -3,7 +3,7 @@ import torch
 from torch import Generator
 
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
-from geosiam.training.nuisance import NuisanceConfig, misregister, photometric, shade
+from geosiam.training.augment import NuisanceConfig, misregister, photometric, shade
 
 BLUE = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from geosiam.errors import TrainingDataError
 from geosiam.training import datasets
-from geosiam.training.datasets import load_chips, read_scene
-from geosiam.training.generated import generated_pairs
+from geosiam.training.datasets import generated_pairs, load_chips, read_scene
 from geosiam.training.sources import ChipStack, SceneStack
 
 RNG = np.random.default_rng(0)

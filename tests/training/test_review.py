@@ -8,9 +8,9 @@ from shapely import box
 from shapely.affinity import affine_transform
 
 from geosiam.errors import OptionError, TrainingDataError
+from geosiam.polygons.writer import write_polygons
 from geosiam.training.api import TrainingOptions, train
-from geosiam.training.review import reviewed_pairs
-from geosiam.vector.writer import write_polygons
+from geosiam.training.finetune import reviewed_pairs
 
 TRANSFORM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 REJECTED, CONFIRMED, UNSURE = (60, 40, 80, 70), (200, 150, 230, 170), (20, 200, 40, 220)  # columns and rows, in pixels

@@ -12,7 +12,7 @@ from scipy import ndimage
 from geosiam.errors import TrainingDataError
 from geosiam.network.weights import Model, load_model
 from geosiam.training.api import TrainingOptions, train
-from geosiam.training.revisits import SUREST, own_scenes, revisited, undecided
+from geosiam.training.finetune import SUREST, own_scenes, revisited, undecided
 from geosiam.training.sources import UNCHANGED, UNDECIDED, PairStack, SceneStack
 
 RNG = np.random.default_rng(3)

@@ -7,9 +7,20 @@ from PIL import Image
 from scipy.fft import dctn
 from torch import Generator
 
-from geosiam.training.camera import _tables, blur, coarsen, compress
-from geosiam.training.nuisance import NuisanceConfig, differing, misregister, sometimes, weather
-from geosiam.training.season import mottle, regrain, retint
+from geosiam.training.augment import (
+    NuisanceConfig,
+    _tables,
+    blur,
+    coarsen,
+    compress,
+    differing,
+    misregister,
+    mottle,
+    regrain,
+    retint,
+    sometimes,
+    weather,
+)
 
 CHANGES = {
     "retint": lambda images, g: retint(images, 0.08, g),

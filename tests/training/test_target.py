@@ -13,13 +13,11 @@ from geosiam.errors import InputError, OptionError, TrainingDataError
 from geosiam.network.weights import load_model
 from geosiam.training.anomalies import AnomalyConfig
 from geosiam.training.api import TrainingOptions
-from geosiam.training.crops import read_crops
-from geosiam.training.nuisance import NuisanceConfig
+from geosiam.training.augment import NuisanceConfig
 from geosiam.training.recipes import Schedule
 from geosiam.training.sources import ChipStack
 from geosiam.training.target_recipe import TargetRecipe, pair_rule, recoloured
-from geosiam.training.target_spec import TEXTURES, TargetSpec, parse_spec
-from geosiam.training.targets import CropTarget, SpecTarget, load_target
+from geosiam.training.targets import TEXTURES, CropTarget, SpecTarget, TargetSpec, load_target, parse_spec, read_crops
 from geosiam_cli.main import main
 
 BLUE = "colour=70,100,200 spread=25 texture=folds size=8-60"

@@ -1,1 +1,0 @@
-"""Blocks in, score raster out."""

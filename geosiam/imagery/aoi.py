@@ -1,0 +1,248 @@
+"""The area that is to be looked at: polygons of any vector file, as a mask on the before-scene's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyproj
+import shapely
+import shapely.affinity
+from affine import Affine
+from pyproj.exceptions import ProjError
+from rasterio.features import rasterize
+
+from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.files import is_there
+from geosiam.imagery.grid import Window, apply_affine
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    import geopandas
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Grid
+
+
+_FARTHEST_PX = 1e9  # beyond, integers overflow
+_NO_COORDINATE = 1e30
+
+
+@dataclass(frozen=True)
+class ValidArea:
+    """Polygons on the before-scene's grid.
+
+    Parameters
+    ----------
+    polygons
+        In pixel coordinates (column, row) of the grid; in coordinates of ``crs`` where that is given.
+    grid
+        The before-scene's grid.
+    crs
+        Well-known text of the polygons' own system, where their corners do not tell which pixels they hold: then the
+        centre of each pixel is looked up, which takes longer.
+    """
+
+    polygons: tuple[shapely.Geometry, ...]
+    grid: Grid
+    crs: str | None = None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], grid: Grid) -> ValidArea:
+        """Read the polygons of a vector file, in any coordinate reference system.
+
+        Raises
+        ------
+        SceneNotFoundError, SceneUnreadableError
+            There is no such file, or it holds no vectors.
+        SceneRefusedError
+            It holds no polygons, does not say where on earth they are, or is about another planet.
+        OptionError
+            No polygon lies in the scene.
+        """
+        if not is_there(path):
+            raise SceneNotFoundError(path, "does not exist", "check the path of --valid-area")
+        frame = _polygons(path)
+        try:
+            bridge = Bridge(grid, frame.crs)
+        except ProjError as error:
+            raise SceneRefusedError(
+                path, f"cannot be brought to the before-scene's coordinate system ({error})", "use one system for both"
+            ) from error
+        own = [copy for polygon in frame.geometry for copy in bridge.turned(shapely.make_valid(polygon))]
+        pixels = to_pixels(own, bridge)
+        area = cls(pixels, grid) if pixels is not None else cls(tuple(own), grid, frame.crs.to_wkt())
+        area.bounds()
+        return area
+
+    def bounds(self) -> Window:
+        """Return the window of pixels around the polygons, inside the scene."""
+        whole = Window(0, self.grid.height, 0, self.grid.width)
+        inside = whole if self.crs is not None else None
+        if self.polygons and self.crs is None:
+            left, top, right, bottom = shapely.total_bounds(list(self.polygons)).clip(-_FARTHEST_PX, _FARTHEST_PX)
+            area = Window(int(np.floor(top)), int(np.ceil(bottom)), int(np.floor(left)), int(np.ceil(right)))
+            inside = area.intersection(whole)
+        if inside is None:
+            raise OptionError("valid area", "lies outside the before-scene", "check its coordinate reference system")
+        return inside
+
+    def mask(self, window: Window) -> NDArray[np.bool_]:
+        """Return which pixels of a window have their centre in a polygon: bool (rows, cols)."""
+        if self.crs is not None:
+            rows, cols = np.mgrid[window.slices].astype(np.float64) + 0.5  # centres
+            bridge = Bridge(self.grid, pyproj.CRS(self.crs))
+            return contains(self.polygons, *bridge.there(cols, rows))
+        corner = Affine.translation(window.col_start, window.row_start)
+        box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
+        near = [polygon for polygon in self.polygons if polygon.intersects(box)]
+        if not near:
+            return np.zeros(window.shape, bool)
+        return np.asarray(rasterize(near, out_shape=window.shape, transform=corner, dtype=np.uint8), bool)
+
+
+def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
+    """Return the polygons of a vector file that enclose anything."""
+    import geopandas  # noqa: PLC0415 - slow to import, and most pairs come without an area
+    from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
+
+    try:
+        frame = geopandas.read_file(path)
+    except (DataSourceError, DataLayerError, ValueError, OSError) as error:
+        raise SceneUnreadableError(path, f"is no readable vector file ({error})", "use a GeoPackage") from error
+    if not isinstance(frame, geopandas.GeoDataFrame):  # a table of attributes
+        raise SceneRefusedError(path, "holds no polygons", "give the area as polygons")
+    if frame.crs is None:
+        raise SceneRefusedError(path, "has no coordinate reference system", "assign one, for example in QGIS")
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.is_empty]
+    if frame.empty:
+        raise SceneRefusedError(path, "holds no polygons", "give the area as polygons")
+    if not (np.abs(frame.total_bounds) < _NO_COORDINATE).all():
+        raise SceneRefusedError(path, "has coordinates that are no numbers", "export the area again")
+    return frame
+
+
+_SAMPLES = 41  # points along a side of the grid that are looked at on both sides
+_MARGIN = 0.1  # of the grid's extent that is brought over around it
+_STEPS = 512  # straight pieces of a line across the grid, for there it may be a curve
+_JUMP = 0.2  # of the grid's extent: no such piece gets this long, unless it is torn apart
+_TURN = 360.0
+
+
+class Bridge:
+    """The way between the pixels of a grid and another coordinate reference system.
+
+    Parameters
+    ----------
+    grid
+        The grid.
+    crs
+        The other system.
+
+    Raises
+    ------
+    ProjError
+        The two systems have nothing to do with one another.
+    """
+
+    def __init__(self, grid: Grid, crs: pyproj.CRS) -> None:
+        own = pyproj.CRS(grid.crs.to_wkt())
+        self.grid = grid
+        self.same = bool(crs.equals(own, ignore_axis_order=True))
+        self._from_grid = pyproj.Transformer.from_crs(own, crs, always_xy=True)
+        self._to_grid = pyproj.Transformer.from_crs(crs, own, always_xy=True)
+        self._turn = _TURN / _degrees(crs) if crs.is_geographic else None
+        self._from_grid.transform(*grid.transform @ (grid.width / 2, grid.height / 2))  # two planets part here
+
+    def turned(self, polygon: shapely.Geometry) -> Iterator[shapely.Geometry]:
+        """Yield a polygon of the other system and, where coordinates are angles, the same once around the earth."""
+        yield polygon
+        if self._turn is not None:
+            for turn in (-self._turn, self._turn):
+                yield shapely.affinity.translate(polygon, turn)
+
+    def there(self, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return where pixels lie in the other system; not finite where they lie nowhere."""
+        x, y = apply_affine(self.grid.transform, cols, rows)
+        if not self.same:
+            x, y = self._from_grid.transform(x, y)
+        return x, y
+
+    def here(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the pixels (column, row) of points (x, y) of the other system, both (n, 2)."""
+        x, y = points.T if self.same else self._to_grid.transform(*points.T)
+        nowhere = ~(np.isfinite(x) & np.isfinite(y))
+        x, y = np.where(nowhere, np.nan, x), np.where(nowhere, np.nan, y)
+        return np.column_stack(apply_affine(~self.grid.transform, x, y))
+
+
+def contains(polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which points lie in any of the polygons; points that lie nowhere do not."""
+    known = np.isfinite(x) & np.isfinite(y)
+    inside = np.zeros(x.shape, bool)
+    for polygon in polygons:
+        shapely.prepare(polygon)
+        inside[known] |= shapely.intersects_xy(polygon, x[known], y[known])
+    return inside
+
+
+def to_pixels(polygons: Sequence[shapely.Geometry], bridge: Bridge) -> tuple[shapely.Geometry, ...] | None:
+    """Return the parts of polygons near a grid in its pixels (column, row), or None where corners do not tell.
+
+    Edges are straight in the polygons' own system.
+    """
+    cols, rows = _lattice(bridge.grid)
+    x, y = bridge.there(cols, rows)
+    near = list(polygons) if bridge.same else _near(polygons, x, y)
+    brought = shapely.transform(near, bridge.here)
+    if bridge.same:
+        return tuple(shapely.make_valid(polygon) for polygon in brought)
+    if any(_torn(polygon, bridge.grid) for polygon in brought):
+        return None
+    made = tuple(shapely.make_valid(polygon) for polygon in brought)
+    # A polygon around what lies nowhere comes out as its opposite, without a tear.
+    doubtful = contains(made, cols, rows) != contains(polygons, x, y)
+    edges = shapely.union_all([polygon.boundary for polygon in made])
+    far = shapely.distance(shapely.points(cols[doubtful], rows[doubtful]), edges) > 1
+    wrong = bool(np.any(far)) if made else bool(doubtful.any())
+    return None if wrong else made
+
+
+def _near(
+    polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> list[shapely.Geometry]:
+    """Return the parts of polygons around points, with corners close to one another."""
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return []
+    left, right, bottom, top = x[known].min(), x[known].max(), y[known].min(), y[known].max()
+    across, up = (right - left) * _MARGIN, (top - bottom) * _MARGIN
+    region = shapely.box(left - across, bottom - up, right + across, top + up)
+    parts = shapely.get_parts(shapely.intersection(list(polygons), region))
+    areas = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
+    step = max(right - left, top - bottom) / _STEPS
+    return [part.segmentize(step) if step > 0 else part for part in areas]
+
+
+def _torn(polygon: shapely.Geometry, grid: Grid) -> bool:
+    points = shapely.get_coordinates(polygon)
+    if not np.isfinite(points).all():
+        return True
+    longest = _JUMP * max(grid.width, grid.height)
+    rings = [polygon.exterior, *polygon.interiors]
+    steps = [np.diff(shapely.get_coordinates(ring), axis=0) for ring in rings]
+    return any(bool((np.hypot(*step.T) > longest).any()) for step in steps)
+
+
+def _lattice(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    along = np.linspace(0, 1, _SAMPLES)
+    cols, rows = np.meshgrid(along * grid.width, along * grid.height)
+    return cols.ravel(), rows.ravel()
+
+
+def _degrees(crs: pyproj.CRS) -> float:
+    """Return how many degrees the unit of a geographic system is."""
+    return float(np.degrees(crs.axis_info[0].unit_conversion_factor)) if crs.axis_info else 1.0

@@ -1,0 +1,157 @@
+"""True areas and lengths on the ground, where components lie on earth, and the sizes that a user asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyproj
+
+from geosiam.errors import SceneRefusedError
+from geosiam.imagery.grid import apply_affine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Grid
+    from geosiam.polygons.components import ComponentBatch
+    from geosiam.polygons.multipolygons import Outlines
+
+TOLERATED = 0.01  # below this a projection's areas are taken as they are, as surveyors do (UTM: 0.0008)
+_EARTH_M = 6_378_137.0
+_AS_EARTH = 0.01  # ellipsoids of the earth differ by less, planets by more
+
+
+class CellAreas:
+    """Ground area of the cells of a grid in square metres.
+
+    In a geographic CRS it is the area on the ellipsoid. In a projected CRS it is the area in the plane, in square
+    metres whatever the CRS's unit; where the projection stretches areas by more than 1 % (Web Mercator far from the
+    equator), what it adds is taken out.
+
+    Parameters
+    ----------
+    grid
+        The grid of cells.
+    extent
+        Where the scene ends, in cells (rows, cols): what the last row and column have beyond does not count.
+
+    Raises
+    ------
+    SceneRefusedError
+        The grid has no coordinate reference system.
+    """
+
+    def __init__(self, grid: Grid, extent: tuple[float, float] = (np.inf, np.inf)) -> None:
+        if not grid.crs:
+            remedy = "assign one, for example with gdal_edit.py -a_srs"
+            raise SceneRefusedError("scores", "have no coordinate reference system", remedy)
+        self._transform = grid.transform
+        self._rows, self._cols = min(extent[0], grid.height), min(extent[1], grid.width)
+        self._whole = (self._rows, self._cols) == grid.shape
+        crs = pyproj.CRS.from_user_input(grid.crs.to_wkt())
+        plane = abs(grid.transform.determinant)  # in units of the CRS, squared
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0  # metres, or radians
+        self._plane = plane * unit**2
+        self._crs = crs
+        self._ellipsoid = crs.ellipsoid if crs.is_geographic else None
+        self._unit = unit
+        self._projection = None
+        if crs.is_projected and self._stretches(crs, grid):
+            self._projection = pyproj.Proj(crs)
+
+    @staticmethod
+    def _stretches(crs: pyproj.CRS, grid: Grid) -> bool:
+        x, y = np.array([*grid.corners, grid.transform @ (grid.width / 2, grid.height / 2)]).T
+        scale = _areal_scale(pyproj.Proj(crs), x, y)
+        return bool((np.abs(scale - 1) > TOLERATED).any())
+
+    @property
+    def uniform(self) -> float | None:
+        """The area of every cell where all whole ones are alike, else None."""
+        return self._plane if self._ellipsoid is None and self._projection is None else None
+
+    def of(self, batch: ComponentBatch) -> NDArray[np.float64]:
+        """Return the area of each component in square metres, shape (n,)."""
+        if self.uniform is not None and self._whole:
+            return batch.cells.astype(np.float64) * self.uniform
+        row, bottom, start, stop = self._inside(batch)
+        area = (stop - start) * (bottom - row) * self._plane
+        if self.uniform is None:
+            area *= self._factor(*apply_affine(self._transform, (start + stop) / 2, (row + bottom) / 2))
+        total: NDArray[np.float64] = np.add.reduceat(area, batch.offsets[:-1])
+        return total
+
+    def cells(self, batch: ComponentBatch) -> NDArray[np.float64]:
+        """Return how many cells each component has inside the scene, shape (n,): the last ones count in part."""
+        if self._whole:
+            return batch.cells.astype(np.float64)
+        row, bottom, start, stop = self._inside(batch)
+        total: NDArray[np.float64] = np.add.reduceat((stop - start) * (bottom - row), batch.offsets[:-1])
+        return total
+
+    def centroids(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return longitude and latitude (WGS 84) of the centres of mass, shape (n,) each; NaN where there are none."""
+        nowhere = np.full(len(batch), np.nan)
+        if not self._on_earth():
+            return nowhere, nowhere.copy()
+        row, bottom, start, stop = self._inside(batch)
+        weight = (stop - start) * (bottom - row)
+        first = batch.offsets[:-1]
+        mass = np.add.reduceat(weight, first)
+        col = np.add.reduceat(weight * (start + stop) / 2, first) / mass
+        line = np.add.reduceat(weight * (row + bottom) / 2, first) / mass
+        to_wgs84 = pyproj.Transformer.from_crs(self._crs, 4326, always_xy=True)
+        place = np.array(to_wgs84.transform(*apply_affine(self._transform, col, line)))
+        place[:, ~np.isfinite(place).all(axis=0)] = np.nan
+        return place[0], place[1]
+
+    def perimeters(self, placed: Outlines) -> NDArray[np.float64]:
+        """Return the length of outlines in coordinates of the CRS, holes included, in metres: shape (n,)."""
+        owner = placed.points_of()
+        along = np.ones(max(len(owner) - 1, 0), np.bool_)
+        along[placed.rings[1:-1] - 1] = False  # from the end of a ring to the beginning of the next one
+        middle = (placed.xy[1:] + placed.xy[:-1])[along] / 2
+        across, up = (placed.xy[1:] - placed.xy[:-1])[along].T * self._unit
+        if self._ellipsoid is not None:
+            a, e2 = self._ellipsoid.semi_major_metre, self._eccentricity2()
+            latitude = middle[:, 1] * self._unit
+            w2 = 1 - e2 * np.sin(latitude) ** 2
+            across, up = across * a * np.cos(latitude) / np.sqrt(w2), up * a * (1 - e2) / w2**1.5
+        length = np.hypot(across, up)
+        if self._projection is not None:
+            length *= np.sqrt(self._factor(*middle.T))  # of the projections that stretch, the usual ones are conformal
+        return np.asarray(np.bincount(owner[:-1][along], weights=length, minlength=len(placed)), np.float64)
+
+    def _inside(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], ...]:
+        """Return the sides of runs as far as the scene reaches: row, bottom, start and stop of shape (runs,)."""
+        row, start, stop = batch.runs.astype(np.float64).T
+        return row, np.minimum(row + 1, self._rows), start, np.minimum(stop, self._cols)
+
+    def _on_earth(self) -> bool:
+        ellipsoid = self._crs.ellipsoid
+        if ellipsoid is None or not (self._crs.is_geographic or self._crs.is_projected):
+            return False
+        return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _AS_EARTH)
+
+    def _eccentricity2(self) -> float:
+        assert self._ellipsoid is not None
+        return float(1 - (self._ellipsoid.semi_minor_metre / self._ellipsoid.semi_major_metre) ** 2)
+
+    def _factor(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ground area over area in the plane (for angles: square metres per square radian) at places."""
+        if self._projection is not None:
+            stretch: NDArray[np.float64] = 1 / _areal_scale(self._projection, x, y)
+            return stretch
+        assert self._ellipsoid is not None
+        a, e2 = self._ellipsoid.semi_major_metre, self._eccentricity2()
+        latitude = y * self._unit
+        factor: NDArray[np.float64] = a**2 * (1 - e2) * np.cos(latitude) / (1 - e2 * np.sin(latitude) ** 2) ** 2
+        return factor
+
+
+def _areal_scale(projection: pyproj.Proj, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many times larger areas appear in the plane than they are, 1 where the projection cannot tell."""
+    longitude, latitude = projection(x, y, inverse=True, errcheck=False)
+    scale = np.asarray(projection.get_factors(longitude, latitude, errcheck=False).areal_scale, np.float64)
+    return np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)

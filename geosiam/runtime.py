@@ -1,0 +1,100 @@
+"""How this process asks the system for memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # names that mallopt(3) goes by
+_MIB = 1 << 20
+_SPARED = 16 * _MIB
+
+_kept: dict[int, int] = {}  # what has been set
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory at hand, in one pool per processor, where it can be told so (glibc).
+
+    Layers and images of some megabytes come and go by the thousand. By default glibc gives each back to the system and
+    has the next one's pages zeroed again, and lets short-lived threads leave pools of their own behind. This is for
+    programs, which own their process; a library does not touch it.
+
+    Variables of the environment by which a user has set the same (``MALLOC_ARENA_MAX`` and others) stay in force.
+
+    Returns
+    -------
+    whether the C library took it
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = {
+        "MALLOC_ARENA_MAX": (_ARENA_MAX, max(2, processors)),
+        "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 32 * _MIB),  # the most that glibc takes
+        "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 256 * _MIB),
+    }
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        return False
+    settings = dict(setting for variable, setting in wanted.items() if variable not in os.environ)
+    _kept.update({name: value for name, value in settings.items() if mallopt(name, value)})
+    return _kept == settings
+
+
+@contextlib.contextmanager
+def sparing_memory() -> Iterator[None]:
+    """Return to the system what this process has freed, and meanwhile keep less of it than usual.
+
+    For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
+    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned, and
+    nothing where the C library is not glibc.
+
+    Larger pieces are not given back one by one: with two threads at work that took GDAL seven times as long.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
+    usual = _kept.get(_TRIM_THRESHOLD)
+    if usual is None:
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_TRIM_THRESHOLD, _SPARED)
+    try:
+        yield
+    finally:
+        mallopt(_TRIM_THRESHOLD, usual)
+
+
+@contextlib.contextmanager
+def imported_meanwhile(*modules: str) -> Iterator[None]:
+    """Import modules in a thread, one after the other, while the caller goes on; it is over when the context is.
+
+    Whoever imports one of them in the meantime waits for just that one, and sees what is wrong with it.
+    """
+
+    def load() -> None:
+        with contextlib.suppress(Exception):
+            for module in modules:
+                import_module(module)
+
+    thread = threading.Thread(target=load, name="geosiam-imports")
+    missing = any(module not in sys.modules for module in modules)
+    if missing:
+        thread.start()
+    try:
+        yield
+    finally:
+        if missing:
+            thread.join()
+
+
+def default_workers() -> int:
+    """Return their number."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

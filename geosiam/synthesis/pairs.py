@@ -1,0 +1,280 @@
+"""Survey pairs with known truth: a place that does not exist, photographed on two dates.
+
+    pair = make_survey(SurveyConfig(seed=3))
+    write_survey(pair, Path("demo"))
+
+The same configuration always gives the same bytes. Scenes too large for memory are written with
+:func:`write_survey_tiles`, which never holds more than a tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import geopandas
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+
+from geosiam.errors import OptionError
+from geosiam.imagery.grid import Grid, Window
+from geosiam.synthesis.light import Flight
+from geosiam.synthesis.materials import LANDSCAPES, LandscapeName
+from geosiam.synthesis.scene import TILE, Scene
+from geosiam.synthesis.things import outline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_CORNER = (389_460.0, 5_819_250.0)  # UTM 33N, some flat country
+_FILE_TILE = 512
+
+
+@dataclass(frozen=True)
+class SurveyConfig:
+    """What to generate.
+
+    Parameters
+    ----------
+    height, width
+        Size in pixels.
+    seed
+        Chooses the place, what stands there and what changes.
+    gsd
+        Ground sample distance in metres per pixel.
+    objects
+        Number of changes, added and removed together; a scene without room gets fewer.
+    shift_px
+        Misregistration: columns and rows by which the second date lies too far right and down, in pixels.
+    landscape
+        Kind of country, or ``"any"`` to let the seed choose.
+    before, after
+        Conditions of the two flights.
+    """
+
+    height: int = 1024
+    width: int = 1024
+    seed: int = 0
+    gsd: float = 0.1
+    objects: int = 24
+    shift_px: tuple[float, float] = (1.3, -0.8)
+    landscape: LandscapeName | Literal["any"] = "village"
+    before: Flight = field(default_factory=Flight)
+    after: Flight = field(
+        default_factory=lambda: Flight(
+            sun_azimuth=212.0, sun_elevation=44.0, gain=1.08, cast=(1.04, 1.0, 0.95), haze=0.05, season=0.22, noise=2.5,
+            blur_px=0.65, jpeg_quality=88,
+        )
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise OptionError("survey", f"{self.height} x {self.width} pixels is no scene", "give a positive size")
+        if not self.gsd > 0:
+            raise OptionError("survey", f"a pixel cannot be {self.gsd} m wide", "give a positive gsd in metres")
+        if self.objects < 0:
+            raise OptionError("survey", f"{self.objects} objects cannot change", "give 0 or more objects")
+        if self.landscape != "any" and self.landscape not in LANDSCAPES:
+            raise OptionError("survey", f"unknown landscape {self.landscape!r}", f"choose from {', '.join(LANDSCAPES)}")
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of both dates."""
+        transform = Affine.translation(*_CORNER) @ Affine.scale(self.gsd, -self.gsd)
+        return Grid(CRS.from_epsg(32633), transform, self.width, self.height)
+
+
+@dataclass(frozen=True)
+class SurveyPair:
+    """Two dates of one place and what changed.
+
+    Parameters
+    ----------
+    before, after
+        uint8 (3, height, width), red, green, blue.
+    grid
+        Where both lie, nominally: the content of ``after`` is off by ``shift_px``.
+    truth
+        One polygon per changed object (shadows not included) in the CRS of the grid, positions as on the first
+        date; columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...).
+    truth_mask
+        bool (height, width): pixels whose centre lies in a truth polygon.
+    """
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    grid: Grid
+    truth: geopandas.GeoDataFrame
+    truth_mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SurveyPaths:
+    """The files of a survey pair."""
+
+    before: Path
+    after: Path
+    truth: Path
+
+
+def varied_config(
+    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, most_weathering: float = 0.0
+) -> SurveyConfig:  # fmt: skip
+    """Return a configuration whose landscape, ground sample distance, light and season all vary with the seed.
+
+    Made for training: many seeds show widely different country under widely different conditions.
+
+    Parameters
+    ----------
+    seed
+        Chooses all of it.
+    height, width, objects
+        As in :class:`SurveyConfig`.
+    most_weathering
+        The most that the ground may have changed at the second date; see :class:`Flight`.
+    """
+    rng = np.random.default_rng([seed, 9])
+
+    def flight() -> Flight:
+        return Flight(
+            sun_azimuth=float(rng.uniform(90, 270)),
+            sun_elevation=float(rng.uniform(34, 68)),
+            gain=float(rng.uniform(0.82, 1.2)),
+            cast=(float(rng.uniform(0.93, 1.07)), 1.0, float(rng.uniform(0.9, 1.1))),
+            haze=float(rng.uniform(0, 0.12)),
+            season=float(rng.uniform(-0.15, 0.5)),
+            noise=float(rng.uniform(0.5, 5)),
+            blur_px=float(rng.uniform(0.4, 0.95)),
+            jpeg_quality=int(rng.integers(70, 97)),
+        )
+
+    shift = rng.uniform(-2, 2, 2)
+    config = SurveyConfig(
+        height=height, width=width, seed=seed, objects=objects, landscape="any", before=flight(), after=flight(),
+        gsd=float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))), shift_px=(float(shift[0]), float(shift[1])),
+    )  # fmt: skip
+    weathering = float(rng.uniform(0, most_weathering))
+    return replace(config, after=replace(config.after, weathering=weathering))
+
+
+def make_survey(config: SurveyConfig | None = None) -> SurveyPair:
+    """Return a survey pair in memory.
+
+    Parameters
+    ----------
+    config
+        What to generate; the default is a village from 1024 x 1024 pixels of 10 cm.
+    """
+    config = config or SurveyConfig()
+    scene = _scene(config)
+    before, after = scene.render(Window(0, config.height, 0, config.width))
+    truth = _truth(scene, config.grid)
+    return SurveyPair(before, after, config.grid, truth, _mask(truth, config.grid))
+
+
+def write_survey(pair: SurveyPair, folder: Path) -> SurveyPaths:
+    """Write a pair as ``before.tif``, ``after.tif`` and ``truth.gpkg``.
+
+    Parameters
+    ----------
+    pair
+        What to write.
+    folder
+        Where to; made if it is absent.
+
+    Returns
+    -------
+    paths of the three files
+    """
+    paths = _paths(folder)
+    for path, image in ((paths.before, pair.before), (paths.after, pair.after)):
+        with rasterio.open(path, "w", **_profile(pair.grid)) as target:
+            target.write(image)
+    _write_truth(pair.truth, paths.truth)
+    return paths
+
+
+def write_survey_tiles(
+    config: SurveyConfig, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> SurveyPaths:
+    """Generate and write a pair tile by tile: the same files as :func:`write_survey`, in bounded memory.
+
+    Parameters
+    ----------
+    config
+        What to generate.
+    folder
+        Where to; made if it is absent.
+    progress
+        Called with the number of tiles done and the number of all tiles.
+
+    Returns
+    -------
+    paths of the three files
+    """
+    scene, paths = _scene(config), _paths(folder)
+    whole = Window(0, config.height, 0, config.width)
+    corners = [(r, c) for r in range(0, config.height, TILE) for c in range(0, config.width, TILE)]
+    profile = _profile(config.grid)
+    with rasterio.open(paths.before, "w", **profile) as before, rasterio.open(paths.after, "w", **profile) as after:
+        for done, (row, col) in enumerate(corners, 1):
+            tile = Window(row, row + TILE, col, col + TILE).intersection(whole)
+            assert tile is not None
+            place = rasterio.windows.Window.from_slices(*tile.slices)
+            for target, image in zip((before, after), scene.render(tile), strict=True):
+                target.write(image, window=place)
+            if progress is not None:
+                progress(done, len(corners))
+    _write_truth(_truth(scene, config.grid), paths.truth)
+    return paths
+
+
+def _scene(config: SurveyConfig) -> Scene:
+    landscape = config.landscape
+    if landscape == "any":
+        landscape = list(LANDSCAPES)[int(np.random.default_rng([config.seed, 8]).integers(len(LANDSCAPES)))]
+    return Scene(
+        seed=config.seed, landscape=landscape, gsd=config.gsd, shape=(config.height, config.width),
+        flights=(config.before, config.after), objects=config.objects, shift=(config.shift_px[1], config.shift_px[0]),
+    )  # fmt: skip
+
+
+def _truth(scene: Scene, grid: Grid) -> geopandas.GeoDataFrame:
+    """Return the changed objects' outlines in the CRS of the grid."""
+    polygons = []
+    for change in scene.changes:
+        cols, rows = (outline(change.thing) / scene.gsd).T
+        polygons.append(shapely.Polygon(np.column_stack(grid.transform @ (cols, rows))))
+    columns = {"kind": [c.kind for c in scene.changes], "what": [c.what for c in scene.changes]}
+    return geopandas.GeoDataFrame(columns, geometry=polygons, crs=grid.crs)
+
+
+def _mask(truth: geopandas.GeoDataFrame, grid: Grid) -> NDArray[np.bool_]:
+    if truth.empty:
+        return np.zeros(grid.shape, bool)
+    return np.asarray(rasterize(truth.geometry, out_shape=grid.shape, transform=grid.transform), bool)
+
+
+def _paths(folder: Path) -> SurveyPaths:
+    folder.mkdir(parents=True, exist_ok=True)
+    return SurveyPaths(folder / "before.tif", folder / "after.tif", folder / "truth.gpkg")
+
+
+def _profile(grid: Grid) -> dict[str, object]:
+    return {
+        "driver": "GTiff", "count": 3, "dtype": "uint8", "width": grid.width, "height": grid.height, "crs": grid.crs,
+        "transform": grid.transform, "tiled": True, "blockxsize": _FILE_TILE, "blockysize": _FILE_TILE,
+        "compress": "deflate", "predictor": 2, "photometric": "rgb", "interleave": "pixel", "bigtiff": "if_safer",
+    }  # fmt: skip
+
+
+def _write_truth(truth: geopandas.GeoDataFrame, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    truth.to_file(path, layer="truth", driver="GPKG", engine="pyogrio")

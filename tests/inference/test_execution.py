@@ -1,0 +1,217 @@
+"""The stream of blocks: bounded, without barriers, and as small for a huge scene as for a small one."""
+
+import contextlib
+import threading
+import tracemalloc
+from dataclasses import dataclass, field
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from geosiam.errors import SceneUnreadableError
+from geosiam.imagery.grid import Grid, Lattice
+from geosiam.imagery.pair import open_pair
+from geosiam.inference import executor as execution
+from geosiam.inference.executor import stream_scores
+from geosiam.inference.scorer import Scorer
+from geosiam.network.weights import load_model
+from geosiam.scores.writer import ScoreRasterWriter
+
+GRID = Grid(CRS.from_epsg(32633), Affine(0.5, 0, 1000, 0, -0.5, 2000), 70, 50)
+
+
+@dataclass
+class FakePair:
+    grid: Grid = GRID
+    columns_at_once: int | None = None
+
+
+@dataclass
+class FakeScorer:
+    """Scores a cell a pixel by the block's index, and does for a block whatever the test says."""
+
+    do: object = lambda _index: None
+    started: list = field(default_factory=list)
+    blocks_waiting: int = 0
+
+    def lattice(self, grid):
+        return Lattice(*grid.shape, 10, 10)
+
+    def block(self, _pair, block, show):
+        self.started.append(block.index)
+        self.do(block.index)
+        scores = np.full(block.cells.shape, block.index, np.float32)
+        show(block, None, None, scores)
+        return scores
+
+
+class Notes:
+    """A notebook with room for a few notes, which are made of blocks with an odd number."""
+
+    def __init__(self, room):
+        self.room, self.kept, self.writers = room, [], set()
+
+    @property
+    def wanted(self):
+        return len(self.kept) < self.room
+
+    @staticmethod
+    def lookout(block, _window, _pixels, scores):
+        return (block.index, float(scores.max())) if block.index % 2 else None
+
+    def keep(self, notes):
+        self.kept.append(notes)
+        self.writers.add(threading.current_thread())
+
+
+def test_blocks_come_in_raster_order_with_their_scores():
+    found = list(stream_scores(FakePair(), FakeScorer(), workers=3))
+    assert [block.index for block, _ in found] == list(range(35))
+    assert all((scores == block.index).all() for block, scores in found)
+
+
+def test_finished_blocks_are_left_out_and_counted_as_progress():
+    finished = np.zeros(35, bool)
+    finished[5:] = True
+    scorer, seen = FakeScorer(), []
+    list(stream_scores(FakePair(), scorer, workers=2, finished=finished, on_progress=lambda *p: seen.append(p)))
+    assert sorted(scorer.started) == list(range(5))
+    assert seen[0] == (3500 * 31 // 35, 3500)
+    assert seen[-1] == (3500, 3500)
+
+
+def test_what_the_lookout_notes_is_kept_by_the_caller():
+    notes = Notes(room=100)
+    list(stream_scores(FakePair(), FakeScorer(), workers=3, notebook=notes))
+    assert notes.kept == [(index, float(index)) for index in range(1, 35, 2)]
+    assert notes.writers == {threading.current_thread()}
+
+
+def test_a_full_notebook_wants_no_more():
+    notes = Notes(room=3)
+    list(stream_scores(FakePair(), FakeScorer(), workers=1, notebook=notes))
+    assert len(notes.kept) <= 3 + execution._GRAPHS
+
+
+def test_nothing_waits_for_a_slow_block():
+    reached = threading.Event()
+
+    def wait_for_a_later_one(index):
+        if index == 0:
+            assert reached.wait(20)
+        elif index == 2 * execution._GRAPHS - 1:
+            reached.set()
+
+    assert len(list(stream_scores(FakePair(), FakeScorer(wait_for_a_later_one), workers=2))) == 35
+
+
+def test_blocks_in_flight_are_bounded():
+    scorer, most = FakeScorer(), 0
+    for done, _ in enumerate(stream_scores(FakePair(), scorer, workers=2)):
+        most = max(most, len(scorer.started) - done)
+    assert most <= 2 * execution._GRAPHS
+
+
+def test_leaving_early_leaves_the_rest_alone():
+    scorer = FakeScorer()
+    stream = stream_scores(FakePair(), scorer, workers=2)
+    next(stream)
+    stream.close()
+    assert len(scorer.started) <= 2 * execution._GRAPHS + 2
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("geosiam")]
+
+
+def unreadable(index):
+    if index == 6:
+        raise SceneUnreadableError("b.tif", "cannot be read", "copy it again")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_what_cannot_be_read_ends_the_run_after_what_was_before(workers):
+    stream = stream_scores(FakePair(), FakeScorer(unreadable), workers=workers)
+    assert [next(stream)[0].index for _ in range(6)] == list(range(6))
+    with pytest.raises(SceneUnreadableError, match=r"b\.tif"):
+        next(stream)
+
+
+def test_what_cannot_be_read_is_handed_to_who_wants_to_know():
+    holes, seen = [], []
+    stream = stream_scores(
+        FakePair(),
+        FakeScorer(unreadable),
+        on_unreadable=lambda block, error: holes.append((block.index, error.subject)),
+        on_progress=lambda done, _total: seen.append(done),
+    )
+    assert [block.index for block, _ in stream] == [i for i in range(35) if i != 6]
+    assert holes == [(6, "b.tif")]
+    assert seen[-1] == 3500
+
+
+def test_any_other_error_comes_through():
+    def broken(index):
+        if index == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(stream_scores(FakePair(), FakeScorer(broken), workers=2))
+
+
+SIDES = {"small": 2_000, "huge": 100_000}
+
+
+@pytest.fixture(scope="module")
+def virtual(tmp_path_factory):
+    """Scenes that take no space, up to 100,000 x 100,000 px, and an area in the last corner of the huge one."""
+    folder = tmp_path_factory.mktemp("virtual")
+    transform = Affine(0.1, 0, 500_000, 0, -0.1, 5_800_000)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": transform}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True, "bigtiff": "YES"}
+    for name, side in SIDES.items():
+        with rasterio.open(folder / f"{name}.tif", "w", width=side, height=side, **profile, **tiles):
+            pass
+    x, y = transform @ (SIDES["huge"], SIDES["huge"])
+    geopandas.GeoSeries([shapely.box(x - 20, y, x, y + 20)], crs="EPSG:32633").to_file(folder / "area.gpkg")
+    return folder
+
+
+@contextlib.contextmanager
+def traced():
+    """Give a function for the most bytes that Python and numpy held since."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_planning_and_journal_of_a_huge_scene_take_a_few_megabytes(virtual, tmp_path):
+    scorer = Scorer.of_model(load_model("paper"), device="cpu")  # its blocks are small, so that lists would show
+    with open_pair(virtual / "huge.tif", virtual / "huge.tif", valid_area=virtual / "area.gpkg") as pair:
+        cells, lattice = pair.grid.coarsened(scorer.stride), scorer.lattice(pair.grid)
+        with (
+            traced() as peak,
+            contextlib.suppress(KeyboardInterrupt),
+            ScoreRasterWriter(tmp_path / "s.tif", cells, tags={}, lattice=lattice) as raster,
+        ):
+            stream = stream_scores(pair, scorer, workers=2, finished=raster.finished)
+            for _ in range(300):
+                block, scores = next(stream)
+                raster.write(block, scores)
+            stream.close()
+            assert len(lattice) == 98 * 98
+            assert peak() < 2e6
+            raise KeyboardInterrupt  # the rest would be just more of it
+
+
+def test_opening_a_huge_scene_takes_no_more_memory_than_a_small_one(virtual):
+    peaks = {}
+    for name in ("small", "small", "huge"):  # the first one pays for imports
+        path = virtual / f"{name}.tif"
+        with traced() as peak, open_pair(path, path):
+            peaks[name] = peak()
+    assert peaks["huge"] < 1.1 * peaks["small"]

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_scoring import ArrayPair, random_pair, streamed
+
+from geosiam.inference import scorer as scoring
+from geosiam.inference.scorer import Scorer
+from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.weights import Model, ModelCard, load_model
+from geosiam.network.winograd import RowWinograd
+
+
+def make_model(stride: int, subcells: int) -> Model:
+    torch.manual_seed(5)
+    config = NetworkConfig.of_stride(stride, width=8, features=16, hidden=8, subcells=subcells)
+    network = SiameseNetwork(config)
+    with torch.no_grad():
+        network(torch.rand(8, 3, 48, 48), torch.rand(8, 3, 48, 48))  # moves the statistics of the batch norms
+    return Model(network.eval(), ModelCard("tiny", "survey", "", config, "", 0, 0), "tiny")
+
+
+MODELS = {key: make_model(*key) for key in ((4, 2), (8, 2), (8, 4))}
+
+
+def whole_scene(pair: ArrayPair, model: Model) -> np.ndarray:
+    """Return the scores of one forward pass over the reflected scene, by the network as it was trained."""
+    field = model.card.network.receptive_field
+    margins = [(field.offset, field.overhang + -size % field.stride) for size in pair.valid.shape]
+    padded = [np.pad(image, ((0, 0), *margins), mode="reflect") for image in (pair.before, pair.after)]
+    with torch.inference_mode():
+        logits = model.network(*(torch.from_numpy(image)[None] for image in padded))
+    return torch.sigmoid(-logits)[0, 0].numpy()
+
+
+@pytest.mark.parametrize("key", MODELS)
+@settings(deadline=None, max_examples=15)
+@given(height=st.integers(1, 150), width=st.integers(1, 150), seed=st.integers(0, 3))
+def test_tiled_scores_of_subcells_equal_the_whole_scene(key: tuple, height: int, width: int, seed: int) -> None:
+    pair, model = random_pair(height, width, seed), MODELS[key]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK_PX", 64)
+        patch.setattr(scoring, "FORWARD_PX", 24)
+        scores = streamed(pair, Scorer.of_model(model, device="cpu", precision="fp32"))
+    expected = whole_scene(pair, model)
+    stride = model.card.network.receptive_field.stride
+    assert scores.shape == expected.shape == (-(-height // stride), -(-width // stride))
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["survey", "survey-fast", "tarp"])
+def test_what_ships_scores_in_blocks_as_its_network_scores_the_whole_scene(name: str) -> None:
+    pair, model = random_pair(330, 250), load_model(name)
+    scorer = Scorer.of_model(model, device="cpu", precision="fp32")
+    assert any(isinstance(layer, RowWinograd) for layer in scorer.network.encoder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK_PX", 192)
+        scores = streamed(pair, scorer)
+    np.testing.assert_allclose(scores, whole_scene(pair, model), atol=1e-5, rtol=0)

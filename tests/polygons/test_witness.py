@@ -1,0 +1,186 @@
+"""What the pixels show of a component, on scenes where the truth is known."""
+
+import numpy as np
+import pytest
+from array_cells import Cells
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geosiam.errors import SceneUnreadableError
+from geosiam.evaluation.counts import in_cells
+from geosiam.imagery.pair import PairBlock
+from geosiam.polygons.components import component_batches
+from geosiam.polygons.evidence_reader import PixelWitness
+from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.score_stream import ScoreField
+from geosiam.polygons.table import polygon_pieces
+from geosiam.synthesis.pairs import SurveyConfig, make_survey
+
+STRIDE = 4
+OBJECT = np.s_[:, 40:64, 48:72]  # in pixels
+CELLS = np.s_[10:16, 12:18]
+
+
+class Scenes:
+    """Two arrays as a pair; parts of them may be unreadable."""
+
+    def __init__(self, before, after, valid=None, unreadable=None):
+        self.before, self.after = np.float32(before), np.float32(after)
+        self.valid = np.ones(self.before.shape[1:], bool) if valid is None else valid
+        self.unreadable = unreadable
+
+    def read(self, window):
+        rows, cols = window.slices
+        if self.unreadable is not None and self.unreadable[rows, cols].any():
+            raise SceneUnreadableError("a.tif", "cannot be read", "copy it again")
+        return PairBlock(self.before[:, rows, cols], self.after[:, rows, cols], self.valid[rows, cols])
+
+
+def ground(seed=0, shape=(100, 120)):
+    colour = np.array([0.42, 0.5, 0.36])[:, None, None]
+    return np.float32(colour * (1 + 0.06 * np.random.default_rng(seed).standard_normal(shape)))
+
+
+def marked(shape=(25, 30), cells=CELLS):
+    scores = np.full(shape, 0.1, np.float32)
+    scores[cells] = 0.9
+    return scores
+
+
+def asked(scenes, scores=None, *, height=1000, coloured=True):
+    cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
+    with PixelWitness(scenes, STRIDE, 0.5, coloured=coloured) as witness:
+        return polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame()
+
+
+def told(scenes, **how):
+    (row,) = asked(scenes, **how).itertuples()
+    return row.shadow_fraction, row.hint
+
+
+def with_object(colour=(0.85, 0.2, 0.15)):
+    scene = ground()
+    scene[OBJECT] = np.array(colour)[:, None, None]
+    return scene
+
+
+# --- appeared or vanished -------------------------------------------------------------------------------------------
+
+
+def test_an_object_that_appears_and_one_that_vanishes():
+    assert told(Scenes(ground(), with_object())) == (0, "appeared")
+    assert told(Scenes(with_object(), ground())) == (0, "vanished")
+
+
+def test_one_object_in_place_of_another_is_neither():
+    assert told(Scenes(with_object(), with_object((0.15, 0.2, 0.9))))[1] is None
+
+
+def test_where_nothing_differs_nothing_is_said():
+    assert told(Scenes(ground(), ground())) == (0, None)
+
+
+def test_a_component_without_surroundings_is_no_evidence():
+    scenes = Scenes(ground(), ground() * 0 + 0.9)
+    everything = np.full((25, 30), 0.9, np.float32)
+    assert told(scenes, scores=everything)[1] is None
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_the_other_way_round_it_says_the_contrary(seed):
+    rng = np.random.default_rng(seed)
+    before, after = (ground(int(rng.integers(9))) for _ in range(2))
+    (after if rng.random() < 0.5 else before)[OBJECT] = rng.random((3, 1, 1))
+    one, other = told(Scenes(before, after))[1], told(Scenes(after, before))[1]
+    assert other == {"appeared": "vanished", "vanished": "appeared", None: None}[one]
+
+
+# --- shadow ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [0.3, 0.5, 0.8])
+def test_a_shadow_leaves_a_part_of_the_brightness_and_the_hue(left):
+    after = ground()
+    after[OBJECT] *= left
+    assert told(Scenes(ground(), after))[0] == 1
+    assert told(Scenes(after, ground()))[0] == 0  # one that goes away
+
+
+def test_half_a_shadow_is_half():
+    after = ground()
+    after[:, 40:52, 48:72] *= 0.5
+    assert told(Scenes(ground(), after))[0] == 0.5
+
+
+def test_dark_paint_of_another_hue_is_no_shadow():
+    assert told(Scenes(ground(), with_object((0.1, 0.12, 0.3))))[0] == 0
+
+
+def test_without_colours_or_pixels_nothing_is_known_of_shadows():
+    after = ground()
+    after[OBJECT] *= 0.5
+    assert np.isnan(told(Scenes(ground(), after), coloured=False)[0])
+    assert np.isnan(told(Scenes(ground(), after, valid=np.zeros((100, 120), bool)))[0])
+
+
+def test_only_pixels_that_both_scenes_know_count():
+    after = ground()
+    after[:, 40:52, 48:72] *= 0.5
+    valid = np.ones((100, 120), bool)
+    valid[52:] = False
+    assert told(Scenes(ground(), after, valid))[0] == 1
+
+
+# --- company --------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7]))
+@settings(max_examples=10, deadline=None)
+def test_neither_strips_nor_company_matter(seed, height):
+    rng = np.random.default_rng(seed)
+    scenes = Scenes(rng.random((3, 100, 120)), rng.random((3, 100, 120)))
+    scores = np.where(rng.random((25, 30)) < 0.05, 0.9, 0.1).astype(np.float32)
+    together, cut = asked(scenes, scores), asked(scenes, scores, height=height)
+    assert cut.drop(columns="geometry").equals(together.drop(columns="geometry"))
+
+    field, first = ScoreField(Cells(scores, stride=STRIDE)), 0
+    with PixelWitness(scenes, STRIDE, 0.5, coloured=True) as witness:
+        for batch in component_batches(field.strips(), 0.5):
+            for number in range(0, len(batch), 7):
+                shadow, hint = witness.testify(batch.where(np.arange(len(batch)) == number), field)
+                row = together.iloc[first + number]
+                assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
+            first += len(batch)
+
+
+def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
+    monkeypatch.setattr("geosiam.polygons.evidence.BLOCK_PX", 64)
+    unreadable = np.zeros((100, 120), bool)
+    unreadable[64:72] = True  # block rows 0-15 end at row 63 of pixels
+    assert told(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")
+
+
+# --- generated surveys ----------------------------------------------------------------------------------------------
+
+
+def hints_of_truth(seed):
+    """Yield hint and truth of each object of a survey, with the truth itself as scores."""
+    pair = make_survey(SurveyConfig(height=512, width=512, seed=seed, shift_px=(0, 0), objects=24))
+    changed, counted = in_cells(pair.truth_mask, STRIDE)
+    scores = np.where(changed * 2 >= counted, 0.9, 0.1)
+    frame = asked(Scenes(pair.before / 255, pair.after / 255), scores)
+    in_pixels = pair.truth.affine_transform((~pair.grid.transform).to_shapely())
+    truth = in_pixels.scale(1 / STRIDE, 1 / STRIDE, origin=(0, 0))
+    for polygon, hint in zip(frame.geometry, frame.hint, strict=True):
+        kinds = set(pair.truth.kind[truth.intersects(polygon)])
+        if len(kinds) == 1:
+            yield hint, {"added": "appeared", "removed": "vanished"}[kinds.pop()]
+
+
+def test_hints_on_generated_surveys():
+    told = [pair for seed in range(3) for pair in hints_of_truth(seed)]
+    said = [(hint, truth) for hint, truth in told if hint is not None]
+    assert len(said) > 0.7 * len(told) > 30
+    assert sum(hint == truth for hint, truth in said) > 0.95 * len(said)
+    assert {hint for hint, _ in said} == {"appeared", "vanished"}
