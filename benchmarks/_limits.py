@@ -1,11 +1,11 @@
 """The two limits of a run, measured with as many threads as there are processors, and its other stages.
 
-    python benchmarks/_limits.py forward|decode|open|write|vectorise MODEL PRECISION BEFORE AFTER [SCORES]
+    python benchmarks/_limits.py forward|decode|open|write|vectorize MODEL PRECISION BEFORE AFTER [SCORES]
 
 Prints Mpx/s of pairs. `forward`: nothing but the network, over windows of the size that geosiam uses, which are in
 memory and laid out already. `decode`: nothing but reading both scenes, each of their tiles once. `open`: checking both
 scenes, and deciding shift and brightness from a sample. `write`: a score raster, given as SCORES and then in memory,
-block by block until it is a cloud optimised GeoTIFF with overviews. `vectorise`: that raster to a closed GeoPackage.
+block by block until it is a cloud optimized GeoTIFF with overviews. `vectorize`: that raster to a closed GeoPackage.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import geosiam.polygons.writer  # noqa: F401 - what it imports is no part of a s
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.inference.scorer import FORWARD_PX, Scorer
-from geosiam.network.quantised import LEVELS
-from geosiam.network.siamese import normalised
+from geosiam.network.quantized import LEVELS
+from geosiam.network.siamese import normalized
 from geosiam.network.weights import load_model
-from geosiam.pipeline import vectorize_raster
-from geosiam.runtime import default_workers, keep_freed_memory
+from geosiam.pipeline import vectorize_to_file
+from geosiam.runtime import default_workers, tune_allocator
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -50,7 +50,7 @@ def forward(scorer: Scorer) -> float:
     def work(seed: int) -> None:
         torch.set_num_threads(1)
         images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
-        images = (images * LEVELS).byte() if scorer.dtype == torch.int8 else normalised(images).to(scorer.dtype)
+        images = (images * LEVELS).byte() if scorer.dtype == torch.int8 else normalized(images).to(scorer.dtype)
         images = images.contiguous(memory_format=layout)
         count = 0
         with torch.inference_mode():
@@ -111,11 +111,11 @@ def written(model: str, before: str, scores: str) -> float:
         return megapixels(grid) / (time.perf_counter() - start)
 
 
-def vectorised(before: str, scores: str) -> float:
+def vectorized(before: str, scores: str) -> float:
     """Return the Mpx/s at which a score raster becomes polygons."""
     with open_pair(before, before, radiometry="none") as pair, tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        vectorize_raster(scores, Path(folder) / "polygons.gpkg")
+        vectorize_to_file(scores, Path(folder) / "polygons.gpkg")
         return megapixels(pair.grid) / (time.perf_counter() - start)
 
 
@@ -127,13 +127,13 @@ def megapixels(grid: Grid) -> float:
 def main() -> None:
     """Print one of the limits."""
     limit, model, precision, before, after, *scores = sys.argv[1:]
-    keep_freed_memory()  # as the program does
+    tune_allocator()  # as the program does
     limits = {
         "forward": lambda: forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)),
         "decode": lambda: decode(before, after),
         "open": lambda: opened(before, after),
         "write": lambda: written(model, before, *scores),
-        "vectorise": lambda: vectorised(before, *scores),
+        "vectorize": lambda: vectorized(before, *scores),
     }
     print(limits[limit]())
 

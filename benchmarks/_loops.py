@@ -82,7 +82,7 @@ def grid(network: SiameseNetwork, before: str, after: str) -> Image:
     """Score windows side by side; cells that would see beyond their window stay empty."""
     pair, field = Pair(before, after, WINDOW_PX, WINDOW_PX), network.config.receptive_field
     found = np.full([-(-side // WINDOW_PX) * WINDOW_PX // field.stride for side in pair.shape], np.nan, np.float32)
-    margin = network.config.halo.before // field.stride + 1
+    margin = network.config.halo.leading // field.stride + 1
     for rows, cols, *images in batches(pair, workers=default_workers()):
         for row, col, cells in zip(rows // field.stride, cols // field.stride, scores(network, *images), strict=True):
             top, left = row + margin, col + margin

@@ -17,7 +17,7 @@ import torch
 
 from geosiam.inference.device import multiplies_bf16, multiplies_int8
 from geosiam.runtime import default_workers
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def generated(size: int, folder: Path) -> tuple[Path, Path]:
     place = folder / f"survey-{size}"
     before, after = place / "before.tif", place / "after.tif"
     if not (before.exists() and after.exists()):
-        write_survey_tiles(SurveyConfig(height=size, width=size, seed=1, objects=size // 32), place)
+        write_pair_tiles(SyntheticConfig(height=size, width=size, seed=1, objects=size // 32), place)
     return before, after
 
 

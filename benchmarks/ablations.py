@@ -4,7 +4,7 @@
 
 `--data` holds scenes/ and change/ as the development data does. Every variant begins with the same random weights (or
 with `--init`) and sees the same number of steps, far fewer than the shipped weights saw; none sees the scenes. Judged
-are scores of whole scenes, aligned and normalised as `detect` does, at the threshold of the variant's own card.
+are scores of whole scenes, aligned and normalized as `detect` does, at the threshold of the variant's own card.
 `accuracy.py` judges more, and more slowly. What was trained before is not trained again.
 """
 

@@ -5,7 +5,7 @@
 
 A model is judged by what `geosiam detect` makes of a pair with its defaults: by its score raster at every threshold,
 and by its polygons at the threshold it chose itself. A baseline sees the same two images on one grid, and reports the
-neighbouring pixels (8-connected) from Otsu's threshold up. With --out, figures of methods not run now are kept.
+neighboring pixels (8-connected) from Otsu's threshold up. With --out, figures of methods not run now are kept.
 A model may be named with an option of detect, as in ``survey:radiometry=none`` or ``survey:register=yes``.
 """
 

@@ -113,7 +113,7 @@ the least favourable of them; the positive class is the change, alone.
   pixels.
 - **recall at precision 0.9**, **recall at N/Mpx** (N alarms per million pixels): over 40 thresholds, without those at
   which more than a tenth of the unchanged ground is flagged, since one polygon over everything would find all; an
-  alarm rate holds down to the first threshold that exceeds it. Neighbouring cells (8-connected) are one object. An
+  alarm rate holds down to the first threshold that exceeds it. Neighboring cells (8-connected) are one object. An
   alarm rate may also be kept by looking at the reported objects by their mean score, the highest first, until there
   are too many alarms; the better of both ways counts, for every method.
 - `:score_type=float32`: scores stored as they are. As bytes all above 0.998 are one, and where years lie between the
@@ -121,7 +121,7 @@ the least favourable of them; the positive class is the change, alone.
 - **ECE**: mean gap between score and share of changed pixels, 15 bins of equal mass.
 - **A** inserts up to 100 rectangles, ellipses and polygons into the middle 1260 x 720 px of two aerial scenes, a
   drone orthophoto and a NAIP scene. Nuisance: gain 1.15, offset 8, gamma 1.1, one pixel of shift in both axes, blur
-  of 0.7 px, noise of 4 grey levels. **B** inserts into NAIP 2012, 2014, 2017, Landsat 2000, 2015 and Joplin after the
+  of 0.7 px, noise of 4 gray levels. **B** inserts into NAIP 2012, 2014, 2017, Landsat 2000, 2015 and Joplin after the
   tornado, and compares with the date before; what really changed there is not labelled, so alarms are not all false.
   **C**: 40 pairs of LEVIR-CD, whose labels are buildings only, and Beijing; AUROC, AP, best F1 and ECE are those of
   all pairs' pixels together. **D**: the scenes of A with nuisance alone, and the dates of B without insertions.
@@ -144,10 +144,10 @@ class Target:
 
 
 TARGETS = (
-    Target("A, flat colours of 5-15 px, clean: object recall", "A 5-15 px, flat, clean", "recall", 0.99),
-    Target("A, flat colours of 5-15 px, clean: object precision", "A 5-15 px, flat, clean", "precision", 0.98),
-    Target("A, flat colours of 5-15 px, nuisance: object recall", "A 5-15 px, flat, nuisance", "recall", 0.97),
-    Target("A, flat colours of 5-15 px, nuisance: object precision", "A 5-15 px, flat, nuisance", "precision", 0.93),
+    Target("A, flat colors of 5-15 px, clean: object recall", "A 5-15 px, flat, clean", "recall", 0.99),
+    Target("A, flat colors of 5-15 px, clean: object precision", "A 5-15 px, flat, clean", "precision", 0.98),
+    Target("A, flat colors of 5-15 px, nuisance: object recall", "A 5-15 px, flat, nuisance", "recall", 0.97),
+    Target("A, flat colors of 5-15 px, nuisance: object precision", "A 5-15 px, flat, nuisance", "precision", 0.93),
     Target(
         "A, foreign texture of 5-15 px, nuisance: recall at precision 0.9",
         "A 5-15 px, foreign texture, nuisance", "recall at precision 0.9", 0.8,
@@ -156,8 +156,8 @@ TARGETS = (
         "A, own texture of 5-15 px, nuisance: recall at precision 0.9",
         "A 5-15 px, own texture, nuisance", "recall at precision 0.9", 0.8,
     ),
-    Target("A, flat colours of 5-15 px, clean: pixel IoU", "A 5-15 px, flat, clean", "IoU", 0.8),
-    Target("A, flat colours of 16-64 px, clean: pixel IoU", "A 16-64 px, flat, clean", "IoU", 0.8),
+    Target("A, flat colors of 5-15 px, clean: pixel IoU", "A 5-15 px, flat, clean", "IoU", 0.8),
+    Target("A, flat colors of 16-64 px, clean: pixel IoU", "A 16-64 px, flat, clean", "IoU", 0.8),
     Target("C, LEVIR: pixel AUROC", "C LEVIR", "AUROC", 0.72),
     Target("D, nuisance only: alarms per Mpx", "D nuisance only", "alarms/Mpx", 1.0),
 )  # fmt: skip

@@ -5,7 +5,7 @@
     python benchmarks/batch.py --cluster --pairs 60 # a Dask cluster of one worker, and of two
 
 Generates a few survey pairs and lays copies of them side by side on the map. First one process measures what the blocks
-of a pair cost (reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_survey`
+of a pair cost (reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_batch`
 runs all, once without its page, once more with nothing to do, and once to draw the page. Costs are processor time,
 which counts what is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown
 tables.
@@ -35,39 +35,39 @@ from typing import TYPE_CHECKING
 import rasterio
 from affine import Affine
 
-from geosiam.batch.api import SurveyOptions, run_survey
-from geosiam.batch.plan import SurveyPair, SurveyPlan
+from geosiam.batch.api import BatchOptions, run_batch
+from geosiam.batch.plan import BatchPair, BatchPlan
 from geosiam.imagery.pair import open_pair
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
-from geosiam.runtime import default_workers, keep_freed_memory
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.runtime import default_workers, tune_allocator
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from geosiam.batch.events import SurveyEvent
+    from geosiam.batch.events import BatchEvent
 
 PLACES = 6
 ROUNDS = 3
 
 
-def made_plan(folder: Path, side: int, count: int) -> SurveyPlan:
+def made_plan(folder: Path, side: int, count: int) -> BatchPlan:
     """Return a plan of that many pairs of different places, of which a few look different."""
     paths = []
     for seed in range(PLACES):
-        config = SurveyConfig(height=side, width=side, seed=seed, objects=max(1, side // 64))
-        paths.append(write_survey_tiles(config, folder / str(seed)))
+        config = SyntheticConfig(height=side, width=side, seed=seed, objects=max(1, side // 64))
+        paths.append(write_pair_tiles(config, folder / str(seed)))
     across = math.isqrt(count) + 1
     pairs = []
     for number in range(count):
         where, name = paths[number % PLACES], f"pair-{number:04}"
         row, col = divmod(number, across)
         before, after = (moved(scene, folder / name, row, col) for scene in (where.before, where.after))
-        pairs.append(SurveyPair(name, str(before), str(after), shape=(side, side)))
-    return SurveyPlan(tuple(pairs))
+        pairs.append(BatchPair(name, str(before), str(after), shape=(side, side)))
+    return BatchPlan(tuple(pairs))
 
 
 def moved(scene: Path, folder: Path, rows: int, cols: int) -> Path:
@@ -80,7 +80,7 @@ def moved(scene: Path, folder: Path, rows: int, cols: int) -> Path:
     return copy
 
 
-def cost_of_a_pair(plan: SurveyPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
+def cost_of_a_pair(plan: BatchPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
     """Return the processor seconds of the blocks alone, and of all of `detect`, on one thread: medians of warm runs."""
     scorer = Scorer.of_model(load_model(options.model), device=options.device, precision=options.precision)
     blocks, whole = [], []
@@ -107,18 +107,18 @@ class Held:
     leader: float
 
 
-def timed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> tuple[float, list[Held]]:
+def timed(plan: BatchPlan, folder: Path, options: BatchOptions) -> tuple[float, list[Held]]:
     """Run the survey; return the seconds from the first pair to the last, and the memory after each pair."""
     memory: list[Held] = []
     times: list[float] = []
 
-    def note(event: SurveyEvent) -> None:
+    def note(event: BatchEvent) -> None:
         if event.kind in ("begin", "collect"):
             times.append(time.perf_counter())
         if event.kind == "done":
             memory.append(Held(event.data.get("pid", 0), event.data["held_mb"], resident_mb()))
 
-    result = run_survey(plan, folder, options=options, on_event=note)
+    result = run_batch(plan, folder, options=options, on_event=note)
     if result.failed:
         raise SystemExit(f"{len(result.failed)} pairs failed, such as {result.failed[0].error}")
     return times[1] - times[0], memory
@@ -130,10 +130,10 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def costed(plan: SurveyPlan, folder: Path, options: SurveyOptions) -> float:
+def costed(plan: BatchPlan, folder: Path, options: BatchOptions) -> float:
     """Return the processor seconds of a call that runs no pair."""
     used = processor_seconds()
-    run_survey(plan, folder, options=options)
+    run_batch(plan, folder, options=options)
     return processor_seconds() - used
 
 
@@ -174,25 +174,25 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def on_clusters(plan: SurveyPlan, folder: Path) -> None:
+def on_clusters(plan: BatchPlan, folder: Path) -> None:
     """Compare a cluster of one worker with one of two; starting their processes is included in both."""
     seconds = {}
     for workers in (1, 2):
         with cluster(workers, folder) as address:
-            options = SurveyOptions(scheduler=address, report=False)
+            options = BatchOptions(scheduler=address, report=False)
             seconds[workers], _ = timed(plan, folder / f"out{workers}", options)
     print("| workers | seconds | pairs/s | speed-up |\n|---|---|---|---|")
     for workers, taken in seconds.items():
         print(f"| {workers} | {taken:.1f} | {len(plan.pairs) / taken:.2f} | {seconds[1] / taken:.2f} |")
 
 
-def here(plan: SurveyPlan, folder: Path, workers: int) -> None:
+def here(plan: BatchPlan, folder: Path, workers: int) -> None:
     """Compare the survey with what its pairs cost, and the memory of its first pairs with that of its last."""
     blocks, whole = cost_of_a_pair(plan, DetectOptions(workers=1), folder)
     used = processor_seconds()
-    taken, memory = timed(plan, folder / "out", SurveyOptions(workers=workers, report=False))
+    taken, memory = timed(plan, folder / "out", BatchOptions(workers=workers, report=False))
     share = (processor_seconds() - used) / len(plan.pairs)
-    nothing, page = (costed(plan, folder / "out", SurveyOptions(report=report)) for report in (False, True))
+    nothing, page = (costed(plan, folder / "out", BatchOptions(report=report)) for report in (False, True))
     print("| | processor seconds | share of the survey |\n|---|---|---|")
     print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / share:.2f} |")
     print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / share:.2f} |")
@@ -231,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     if "OMP_NUM_THREADS" not in os.environ:  # which counts only if it is there from the beginning
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S606
-    keep_freed_memory()  # as the survey's own processes do
+    tune_allocator()  # as the survey's own processes do
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         plan = made_plan(folder / "scenes", options.side, options.pairs)

@@ -100,7 +100,7 @@ class Bench:
 
     def stages(self) -> str:
         """Time each stage of a run on its own, as if nothing else went on."""
-        stages = ("open", "decode", "forward", "write", "vectorise")
+        stages = ("open", "decode", "forward", "write", "vectorize")
         lines = [
             f"Seconds of `{DEFAULT_MODEL}`, each stage alone on all processors; in a run, stages overlap.\n",
             f"| px | start | {' | '.join(stages)} | sum | the whole job |",
@@ -269,7 +269,7 @@ class Bench:
             scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
             with open_pair(*map(str, pair)) as scenes:
                 halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
-                whole = Window(-halo.before, height + halo.after, -halo.before, width + halo.after)
+                whole = Window(-halo.leading, height + halo.trailing, -halo.leading, width + halo.trailing)
                 block = scenes.read(whole)
                 tiled = scorer.probabilities(block.before, block.after)
                 at_once = one_pass(model, block.before, block.after)

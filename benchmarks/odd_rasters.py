@@ -130,9 +130,9 @@ def changed(path: Path, folder: Path) -> Changed | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with rasterio.open(path) as file:
-                image, profile, colours = file.read(), file.profile, file.colorinterp
-                table = file.colormap(1) if colours[0].name == "palette" else None
-                alpha = [i for i, colour in enumerate(colours) if colour.name == "alpha"]
+                image, profile, colors = file.read(), file.profile, file.colorinterp
+                table = file.colormap(1) if colors[0].name == "palette" else None
+                alpha = [i for i, color in enumerate(colors) if color.name == "alpha"]
                 masked = MaskFlags.per_dataset in file.mask_flag_enums[0] and not alpha
                 mask = file.read_masks(1) if masked else None
                 valid = file.dataset_mask() > 0
@@ -159,7 +159,7 @@ def changed(path: Path, folder: Path) -> Changed | None:
             if rpcs is not None:
                 file.rpcs = rpcs
             if not table:
-                file.colorinterp = colours
+                file.colorinterp = colors
     return Changed(target, rows, cols)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, score
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,8 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pairs: dict[str, tuple[Path, Path]] = {}
         for seed in range(100, 100 + args.seeds):
-            config = SurveyConfig(height=args.size, width=args.size, seed=seed)
-            paths = write_survey_tiles(config, Path(folder) / str(seed))
+            config = SyntheticConfig(height=args.size, width=args.size, seed=seed)
+            paths = write_pair_tiles(config, Path(folder) / str(seed))
             pairs[f"survey, seed {seed}"] = paths.before, paths.after
         if args.data:
             for name, (before, after) in REAL.items():

@@ -29,9 +29,9 @@ from affine import Affine
 from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.writer import write_polygons
-from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report
+from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, find_pairs, write_report
 from geosiam.report.inputs import read_result
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,7 +43,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def survey(folder: Path, seed: int = 0, size: int = 1024, east: float = 0.0) -> ReportPair:
     """Return a generated pair, moved to the east by some metres, and what `detect` finds in it."""
     folder.mkdir(parents=True)
-    scenes = write_survey_tiles(SurveyConfig(height=size, width=size, seed=seed), folder)
+    scenes = write_pair_tiles(SyntheticConfig(height=size, width=size, seed=seed), folder)
     scenes.truth.unlink()
     for scene in (scenes.before, scenes.after):
         with rasterio.open(scene, "r+") as file:
@@ -106,7 +106,7 @@ def draw(browser: Browser, folder: Path, pictures: Path) -> None:
     pairs = [survey(folder / name, seed, east=east) for name, seed, east in places]
     failed = ReportPair("north-field", "2026-05/north.tif", "2026-06/north.tif", None, None, "failed",
                         error="2026-06/north.tif: cannot be opened (truncated); copy or export it again")  # fmt: skip
-    lonely = LonelyScene("2026-06/quarry.tif", "no before-scene has its name or lies where it lies")
+    lonely = UnmatchedScene("2026-06/quarry.tif", "no before-scene has its name or lies where it lies")
     options = ReportOptions(title="Weekly survey")
     made = write_report([*pairs, failed], folder / "page", options=options, unpaired=[lonely])
     shots: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [

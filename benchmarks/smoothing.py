@@ -1,4 +1,4 @@
-"""Do smooth outlines lie closer to the objects? Outlines of each kind against the truth of generated surveys.
+"""Do smooth outlines lie closer to the objects? MultiPolygons of each kind against the truth of generated surveys.
 
     python benchmarks/smoothing.py --model survey --model survey-fast --seeds 6
 
@@ -20,7 +20,7 @@ import geopandas
 import shapely
 
 from geosiam.pipeline import DetectOptions, detect, vectorize
-from geosiam.synthesis.pairs import varied_config, write_survey_tiles
+from geosiam.synthesis.pairs import varied_config, write_pair_tiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def iou(one: Any, other: Any) -> float:  # noqa: ANN401 - shapely's geometries
 
 def survey(model: str, seed: int, size: int, folder: Path) -> dict[str, Figures]:
     """Score one survey and return the figures of each way."""
-    paths = write_survey_tiles(varied_config(seed, size, size), folder / str(seed))
+    paths = write_pair_tiles(varied_config(seed, size, size), folder / str(seed))
     options = DetectOptions(model=model, restart=True)
     done = detect(paths.before, paths.after, folder / "found.gpkg", options=options)
     truth = geopandas.read_file(paths.truth).geometry.to_numpy()

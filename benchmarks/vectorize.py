@@ -72,27 +72,27 @@ def label(raster: Path, _out: Path) -> int:
 
 def everything(raster: Path, out: Path) -> int:
     """Write every polygon with all its columns."""
-    from geosiam.pipeline import vectorize_raster
+    from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_raster(raster, out, threshold=THRESHOLD).count
+    return vectorize_to_file(raster, out, threshold=THRESHOLD).count
 
 
 def along_cells(raster: Path, out: Path) -> int:
     """Write every polygon with an outline along the sides of its cells."""
-    from geosiam.pipeline import vectorize_raster
+    from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_raster(raster, out, threshold=THRESHOLD, smooth=False).count
+    return vectorize_to_file(raster, out, threshold=THRESHOLD, smooth=False).count
 
 
 def large_ones(raster: Path, out: Path) -> int:
     """Write the components of six cells or more."""
-    from geosiam.pipeline import vectorize_raster
+    from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_raster(raster, out, threshold=THRESHOLD, min_area="6px").count
+    return vectorize_to_file(raster, out, threshold=THRESHOLD, min_area="6px").count
 
 
 def shapes(raster: Path, out: Path) -> int:
-    """Do what a script would: GDAL's polygoniser, shapely, geopandas; geometry and area only."""
+    """Do what a script would: GDAL's polygonizer, shapely, geopandas; geometry and area only."""
     import geopandas
     import rasterio
     import rasterio.features

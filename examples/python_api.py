@@ -15,17 +15,17 @@ import numpy as np
 import rasterio
 
 import geosiam
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "python-api")
 folder.mkdir(parents=True, exist_ok=True)
-scenes = write_survey_tiles(SurveyConfig(height=640, width=800, seed=11, objects=20), folder)
+scenes = write_pair_tiles(SyntheticConfig(height=640, width=800, seed=11, objects=20), folder)
 
 # %% What would be done with them, and how long it takes
-report = geosiam.preflight(scenes.before, scenes.after)
+report = geosiam.inspection(scenes.before, scenes.after)
 print(f"{report['blocks']} blocks, {report['estimated_seconds']} s, shift {report['shift_px']} px")
 
 # %% The whole job, as `geosiam detect` does it
@@ -64,7 +64,7 @@ middle.set_title("Scores")
 middle.set_aspect("equal")
 right.plot(*zip(*[(step, recall) for step, recall, _ in sweep], strict=True), "o-", label="recall")
 right.plot(*zip(*[(step, precision) for step, _, precision in sweep], strict=True), "s-", label="precision")
-right.axvline(found.threshold, color="grey", linestyle=":", label="chosen by itself")
+right.axvline(found.threshold, color="gray", linestyle=":", label="chosen by itself")
 right.set(xlabel="threshold", ylim=(0, 1.05), title="What a threshold costs and brings")
 right.legend()
 for axis in (left, middle):

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geosiam.inspection import inspect_pair
     from geosiam.network.weights import Model, ModelCard, available_models, load_model
     from geosiam.pipeline import DetectOptions, DetectResult, detect, score, vectorize
-    from geosiam.preflight import preflight
     from geosiam.training.api import TrainingOptions, TrainingResult, train
 
 __version__ = version("geosiam")
@@ -25,7 +25,7 @@ _HOMES = {
     "available_models": "geosiam.network.weights",
     "detect": "geosiam.pipeline",
     "load_model": "geosiam.network.weights",
-    "preflight": "geosiam.preflight",
+    "inspect_pair": "geosiam.inspection",
     "score": "geosiam.pipeline",
     "train": "geosiam.training.api",
     "vectorize": "geosiam.pipeline",
@@ -40,8 +40,8 @@ __all__ = [
     "TrainingResult",
     "available_models",
     "detect",
+    "inspect_pair",
     "load_model",
-    "preflight",
     "score",
     "train",
     "vectorize",

@@ -18,7 +18,7 @@ from geosiam.evaluation.plots import save_panel
 from geosiam.imagery.grid import Grid
 from geosiam.pipeline import DetectOptions, detect
 from geosiam.polygons.geopackage import LAYER
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,9 +86,9 @@ def run_demo(
         Called with (pixels scored, pixels in all).
     """
     folder = Path(folder)
-    config = SurveyConfig(height=size, width=size, seed=seed)
+    config = SyntheticConfig(height=size, width=size, seed=seed)
     try:
-        scenes = write_survey_tiles(config, folder)
+        scenes = write_pair_tiles(config, folder)
     except OSError as error:
         raise OutputError(folder, f"cannot be written to ({error})", "choose another folder") from error
     options = replace(options, restart=True)  # the scenes are new: there is nothing to go on from
@@ -118,7 +118,7 @@ def run_demo(
 def _draw(  # noqa: PLR0917 - everything there is to see
     path: Path,
     grid: Grid,
-    scenes: SurveyPaths,
+    scenes: SyntheticPaths,
     done: DetectResult,
     found: geopandas.GeoDataFrame,
     truth: geopandas.GeoDataFrame,

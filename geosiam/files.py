@@ -12,7 +12,7 @@ LONGEST_NAME = 200
 """Bytes of an output's name: file systems take 255, and what is written first has a longer name of its own."""
 
 
-def is_there(path: str | os.PathLike[str]) -> bool:
+def exists(path: str | os.PathLike[str]) -> bool:
     """Return whether a path leads to something; one that cannot be a path, such as a far too long one, does not."""
     try:
         Path(path).stat()
@@ -21,7 +21,7 @@ def is_there(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def check_place(target: str | os.PathLike[str]) -> None:
+def check_writable(target: str | os.PathLike[str]) -> None:
     """Refuse a target whose folder does not exist or whose name is too long, before any work is done.
 
     Raises

@@ -30,14 +30,14 @@ class DetectOptions:
         What becomes a polygon and how it is drawn; a threshold of ``"auto"`` also chooses a seed threshold where none
         is given. See :class:`~geosiam.polygons.options.PolygonOptions`.
     bands
-        One or three 1-based band numbers for both scenes; None chooses by colour interpretation.
-    valid_area
+        One or three 1-based band numbers for both scenes; None chooses by color interpretation.
+    aoi
         Vector file outside of whose polygons nothing is looked at.
     register
         Correct the misregistration of the after-scene where it can be estimated reliably. None: by whole pixels only,
         which changes none of them, or fully where the scene is resampled anyway.
     radiometry
-        Relative normalisation: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``.
+        Relative normalization: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision
@@ -64,7 +64,7 @@ class DetectOptions:
     smooth: bool = PolygonOptions.smooth
     simplify: str | None = None
     bands: tuple[int, ...] | None = None
-    valid_area: str | None = None
+    aoi: str | None = None
     register: bool | None = None
     radiometry: str = "auto"
     device: str = "auto"
@@ -99,5 +99,5 @@ class DetectOptions:
 
     def of_pair(self) -> dict[str, Any]:
         """Return the options that :func:`geosiam.imagery.pair.open_pair` takes."""
-        shared = {name: getattr(self, name) for name in ("bands", "valid_area", "register", "radiometry")}
+        shared = {name: getattr(self, name) for name in ("bands", "aoi", "register", "radiometry")}
         return shared | {"skip_unreadable": self.on_error == "skip", "workers": self.workers}

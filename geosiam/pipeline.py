@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_place, is_there
+from geosiam.files import check_writable, exists
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
 from geosiam.options import DetectOptions
-from geosiam.polygons.evidence import Lookout, Sightings
-from geosiam.polygons.evidence_reader import PixelWitness
+from geosiam.polygons.evidence import ZonalStatistics, ZonalStatsStore
+from geosiam.polygons.evidence_reader import AttributeReader
 from geosiam.polygons.formats import check_target
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.table import polygon_pieces, vectorize
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
-from geosiam.runtime import imported_meanwhile, sparing_memory
+from geosiam.runtime import prefetch_imports, release_freed_memory
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import threshold_of_pair
 from geosiam.scores.writer import ScoreRasterWriter
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
-    from geosiam.imagery.pair import Scene, ScenePair
+    from geosiam.imagery.pair import ScenePair
+    from geosiam.imagery.scene import SceneLike
     from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
     from geosiam.polygons.table import Witness
@@ -47,19 +48,19 @@ if TYPE_CHECKING:
 __all__ = [
     "DetectOptions",
     "DetectResult",
-    "Hole",
     "ScoreResult",
+    "UnreadableBlock",
     "VectorizeResult",
     "detect",
     "score",
-    "score_to_raster",
+    "score_to_file",
     "vectorize",
-    "vectorize_raster",
+    "vectorize_to_file",
 ]
 
 
 @dataclass(frozen=True)
-class Hole:
+class UnreadableBlock:
     """A block that was left without scores because a scene cannot be decoded there.
 
     Parameters
@@ -86,7 +87,7 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What `score_to_raster` left behind.
+    """What `score_to_file` left behind.
 
     Parameters
     ----------
@@ -100,12 +101,12 @@ class ScoreResult:
 
     scores_path: Path
     summary: dict[str, Any] = field(repr=False)
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[UnreadableBlock, ...] = ()
 
 
 @dataclass(frozen=True)
 class VectorizeResult:
-    """What `vectorize_raster` left behind: the polygons, their number and the probability they were cut at."""
+    """What `vectorize_to_file` left behind: the polygons, their number and the probability they were cut at."""
 
     polygons_path: Path
     count: int
@@ -137,13 +138,13 @@ class DetectResult:
     count: int
     threshold: float
     summary: dict[str, Any] = field(repr=False)
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[UnreadableBlock, ...] = ()
     project_path: Path | None = None
 
 
 def detect(
-    before: Scene,
-    after: Scene,
+    before: SceneLike,
+    after: SceneLike,
     output: str | Path,
     *,
     scores: str | Path | None = None,
@@ -175,19 +176,19 @@ def detect(
         Something that was given cannot be used; existing outputs are left as they are.
     """
     check_target(output)
-    _spare_inputs(output, before, after)
+    _refuse_overwriting_inputs(output, before, after)
     raster = Path(scores) if scores is not None else Path(output).with_suffix(".tif")
-    check_place(raster)
+    check_writable(raster)
     if project is not None:
         check_project(project)
     with _scored(before, after, raster, options, on_progress, sighting=True) as scoring:
         pair, scored, scores_made = scoring.pair, scoring.result, ScoreRaster.open(scoring.completion.path)
         chosen = _threshold(scores_made, options.threshold, options.seed_threshold)
-        with PixelWitness(
+        with AttributeReader(
             pair,
             scores_made.stride,
             chosen.threshold,
-            coloured=pair.coloured,
+            colored=pair.colored,
             workers=options.workers,
             sightings=scoring.sightings,
         ) as witness:
@@ -209,9 +210,9 @@ def detect(
     return DetectResult(cut.polygons_path, raster, cut.count, cut.threshold, summary, scored.holes, made)
 
 
-def score_to_raster(
-    before: Scene,
-    after: Scene,
+def score_to_file(
+    before: SceneLike,
+    after: SceneLike,
     output: str | Path,
     *,
     options: DetectOptions = DetectOptions(),
@@ -229,13 +230,13 @@ class _Scoring:
     result: ScoreResult
     pair: ScenePair
     completion: Completion
-    sightings: Sightings | None
+    sightings: ZonalStatsStore | None
 
 
 @contextlib.contextmanager
 def _scored(
-    before: Scene,
-    after: Scene,
+    before: SceneLike,
+    after: SceneLike,
     output: str | Path,
     options: DetectOptions,
     on_progress: Progress | None,
@@ -246,8 +247,8 @@ def _scored(
 
     With `sighting`, what the pixels of likely polygons show is noted on the way.
     """
-    _spare_inputs(output, before, after)
-    holes: list[Hole] = []
+    _refuse_overwriting_inputs(output, before, after)
+    holes: list[UnreadableBlock] = []
 
     def leave_out(block: Block, error: SceneUnreadableError) -> None:
         holes.append(_hole(block, scorer.stride, pair.grid, error))
@@ -271,8 +272,8 @@ def _scored(
         sightings = None
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
-            sightings = Sightings(Lookout(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least))
-        with connected(options.scheduler) as client, raster, imported_meanwhile("geosiam.polygons.writer"):
+            sightings = ZonalStatsStore(ZonalStatistics(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least))
+        with connected(options.scheduler) as client, raster, prefetch_imports("geosiam.polygons.writer"):
             stream = stream_scores(
                 pair,
                 scorer,
@@ -286,29 +287,29 @@ def _scored(
             with contextlib.closing(stream):
                 for block, scores in stream:
                     raster.write(block, scores)
-            pair.forget()
+            pair.clear_cache()
             record["holes"] = [asdict(hole) for hole in holes]
-            sparing = sparing_memory() if raster.outgrows_cache else contextlib.nullcontext()
+            sparing = release_freed_memory() if raster.outgrows_cache else contextlib.nullcontext()
             with sparing, raster.completing(raster_tags(pair, model, record)) as completion:
                 yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
 
 
 def _ready(options: DetectOptions) -> tuple[Model, Scorer]:
     """Return the model and what scores with it; on a cluster it is the workers that have the device."""
-    from geosiam.inference.scorer import ready_to_score  # noqa: PLC0415 - brings PyTorch
+    from geosiam.inference.scorer import load_scorer  # noqa: PLC0415 - brings PyTorch
 
     elsewhere = options.scheduler is not None
-    return ready_to_score(options.model, device=options.device, precision=options.precision, elsewhere=elsewhere)
+    return load_scorer(options.model, device=options.device, precision=options.precision, elsewhere=elsewhere)
 
 
-def _hole(block: Block, stride: int, grid: Grid, error: SceneUnreadableError) -> Hole:
+def _hole(block: Block, stride: int, grid: Grid, error: SceneUnreadableError) -> UnreadableBlock:
     c, (height, width) = block.cells, grid.shape
     rows = c.row_start * stride, min(c.row_stop * stride, height)
     cols = c.col_start * stride, min(c.col_stop * stride, width)
-    return Hole(rows, cols, str(error))
+    return UnreadableBlock(rows, cols, str(error))
 
 
-def vectorize_raster(
+def vectorize_to_file(
     scores: str | Path,
     output: str | Path,
     *,
@@ -324,7 +325,7 @@ def vectorize_raster(
     Parameters
     ----------
     scores
-        A raster that :func:`score_to_raster` or :func:`detect` wrote.
+        A raster that :func:`score_to_file` or :func:`detect` wrote.
     output
         Target of the polygons; the suffix chooses the format.
     threshold, seed_threshold, min_area, connectivity, smooth, simplify
@@ -332,7 +333,7 @@ def vectorize_raster(
         :func:`detect`.
     """
     check_target(output)
-    _spare_inputs(output, scores)
+    _refuse_overwriting_inputs(output, scores)
     raster = ScoreRaster.open(scores)
     chosen = _threshold(raster, threshold, seed_threshold)
     options = PolygonOptions(chosen.threshold, chosen.seed, min_area, connectivity, smooth, simplify)
@@ -365,8 +366,8 @@ def _then(pieces: Iterator[pa.Table], last: Callable[[], None]) -> Iterator[pa.T
 
 
 def score(
-    before: Scene,
-    after: Scene,
+    before: SceneLike,
+    after: SceneLike,
     *,
     options: DetectOptions = DetectOptions(),
 ) -> xarray.DataArray:
@@ -376,18 +377,15 @@ def score(
     -------
     scores
         float32 (y, x) on cells of ``stride x stride`` pixels of the before-scene, NaN = not scored, dask-backed: a
-        block is read and scored when it is computed. Coordinates are the centres of the cells; ``scores.rio`` knows
+        block is read and scored when it is computed. Coordinates are the centers of the cells; ``scores.rio`` knows
         CRS and geotransform.
     """
     import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
     import xarray  # noqa: PLC0415 - likewise
 
-    from geosiam.inference.scorer import (
-        lazy_scores,
-        ready_to_score,
-    )
+    from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - brings PyTorch
 
-    model, scorer = ready_to_score(options.model, device=options.device, precision=options.precision)
+    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     pair = open_pair(before, after, **options.of_pair())  # its handles close when the array is garbage
     cells = pair.grid.coarsened(scorer.stride)
     scene_px = f"{pair.grid.height} {pair.grid.width}"
@@ -410,12 +408,12 @@ def score(
     return scores.rio.write_crs(cells.crs).rio.write_transform(transform)  # type: ignore[no-any-return]
 
 
-def _spare_inputs(target: str | Path, *inputs: Scene) -> None:
+def _refuse_overwriting_inputs(target: str | Path, *inputs: SceneLike) -> None:
     """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies."""
-    if not is_there(target):
+    if not exists(target):
         return
     for name in (name for scene in inputs for name in files_of(scene)):
-        if is_there(name) and Path(target).samefile(name):
+        if exists(name) and Path(target).samefile(name):
             raise OutputError(target, "is an input too and would be overwritten", "choose another output")
 
 

@@ -74,7 +74,7 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
     from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
 
     report = pair.report().to_dict()
-    area = pair.valid_area
+    area = pair.aoi
     return {
         "before-scene": _digest(_content(report["before"])),
         "after-scene": _digest(_content(report["after"])),

@@ -11,9 +11,9 @@ from geosiam.polygons.schema import REVIEWS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COLOURS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
+COLORS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
 FIELD, AREA = "score_mean", "area_m2"
-FOOTPRINT_COLOUR = "#2b7bba"
+FOOTPRINT_COLOR = "#2b7bba"
 _CATEGORIES = "Symbology"
 _FEATURE_ID = "fid"  # the GeoPackage's own number
 _WIDGETS = {"review": "ValueMap", "touches_nodata": "CheckBox", _FEATURE_ID: "Hidden"}
@@ -43,7 +43,7 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
         {"type": "graduatedSymbol", "attr": FIELD, "graduatedMethod": "GraduatedColor", "enableorderby": "0"},
     )
     ranges, symbols = SubElement(renderer, "ranges"), SubElement(renderer, "symbols")
-    for i, (lower, upper, colour) in enumerate(_classes(threshold)):
+    for i, (lower, upper, color) in enumerate(_classes(threshold)):
         label = _label(lower, upper)
         SubElement(
             ranges,
@@ -52,7 +52,7 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
         )
         symbol = SubElement(symbols, "symbol", {"type": "fill", "name": str(i), "alpha": "1", "force_rhr": "0"})
         layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
-        for key, value in _fill(colour).items():
+        for key, value in _fill(color).items():
             SubElement(layer, "prop", k=key, v=value)
     _label_rule(root)
     _fields(root, comments)
@@ -71,7 +71,7 @@ def footprint_qml() -> str:
     symbols = SubElement(SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0"), "symbols")
     symbol = SubElement(symbols, "symbol", {"type": "fill", "name": "0", "alpha": "1", "force_rhr": "0"})
     layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
-    for key, value in {**_fill(FOOTPRINT_COLOUR), "style": "no", "outline_style": "dash"}.items():
+    for key, value in {**_fill(FOOTPRINT_COLOR), "style": "no", "outline_style": "dash"}.items():
         SubElement(layer, "prop", k=key, v=value)
     return _document(root)
 
@@ -95,13 +95,13 @@ def _label_rule(root: Element) -> None:
 
 
 def polygon_sld(threshold: float, layer: str) -> str:
-    """Return the same classes and colours as a Styled Layer Descriptor 1.0, for other GIS."""
+    """Return the same classes and colors as a Styled Layer Descriptor 1.0, for other GIS."""
     ogc, sld = "http://www.opengis.net/ogc", "http://www.opengis.net/sld"
     root = Element("StyledLayerDescriptor", {"xmlns": sld, "xmlns:ogc": ogc, "version": "1.0.0"})
     named = SubElement(root, "NamedLayer")
     SubElement(named, "Name").text = layer
     style = SubElement(SubElement(named, "UserStyle"), "FeatureTypeStyle")
-    for lower, upper, colour in _classes(threshold):
+    for lower, upper, color in _classes(threshold):
         rule = SubElement(style, "Rule")
         SubElement(rule, "Title").text = _label(lower, upper)
         between = SubElement(SubElement(rule, "ogc:Filter"), "ogc:PropertyIsBetween")
@@ -110,18 +110,18 @@ def polygon_sld(threshold: float, layer: str) -> str:
             SubElement(SubElement(between, f"ogc:{side}"), "ogc:Literal").text = f"{value:.9f}"
         symbolizer = SubElement(rule, "PolygonSymbolizer")
         fill, stroke = SubElement(symbolizer, "Fill"), SubElement(symbolizer, "Stroke")
-        SubElement(fill, "CssParameter", name="fill").text = colour
+        SubElement(fill, "CssParameter", name="fill").text = color
         SubElement(fill, "CssParameter", name="fill-opacity").text = "0.35"
-        SubElement(stroke, "CssParameter", name="stroke").text = colour
+        SubElement(stroke, "CssParameter", name="stroke").text = color
     return tostring(root, encoding="unicode")
 
 
 def _classes(threshold: float) -> list[tuple[float, float, str]]:
-    """Return lower bound, upper bound and colour of equal classes from the threshold to 1."""
-    count = len(COLOURS)
+    """Return lower bound, upper bound and color of equal classes from the threshold to 1."""
+    count = len(COLORS)
     edges = [threshold + (1 - threshold) * i / count for i in range(count + 1)]
     edges[0] -= 1e-6  # a mean may lie a rounding error below the threshold
-    return [(edges[i], edges[i + 1], COLOURS[i]) for i in range(count)]
+    return [(edges[i], edges[i + 1], COLORS[i]) for i in range(count)]
 
 
 def _label(lower: float, upper: float) -> str:
@@ -130,8 +130,8 @@ def _label(lower: float, upper: float) -> str:
     return f"{lower:.{digits}f} - {upper:.{digits}f}"
 
 
-def _fill(colour: str) -> dict[str, str]:
-    rgb = ",".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+def _fill(color: str) -> dict[str, str]:
+    rgb = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
     return {
         "color": f"{rgb},90",
         "outline_color": f"{rgb},255",
@@ -173,7 +173,7 @@ def _fields(root: Element, comments: Mapping[str, str]) -> None:
         SubElement(editable, "field", name=name, editable="1" if name == "review" else "0")
 
 
-# Score, colour, opacity (0 to 255): nothing to see where nothing is, and never so much that what changed in the scene
+# Score, color, opacity (0 to 255): nothing to see where nothing is, and never so much that what changed in the scene
 # below is hidden. Violet, because the polygons above are yellow to red.
 STEPS = (
     (0.0, "#dadaeb", 0),
@@ -221,22 +221,22 @@ def raster_qml() -> str:
         },
     )
     shader.append(_ramp())
-    for score, colour, alpha in STEPS:
-        step = {"value": f"{score:g}", "label": f"{score:g}", "color": colour, "alpha": str(alpha)}
+    for score, color, alpha in STEPS:
+        step = {"value": f"{score:g}", "label": f"{score:g}", "color": color, "alpha": str(alpha)}
         SubElement(shader, "item", step)
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + tostring(root, encoding="unicode")
 
 
 def _ramp() -> Element:
-    """Return the same colours as a ramp, which the legend and the style dialog of QGIS show."""
-    colours = [",".join([*map(str, bytes.fromhex(colour[1:])), str(alpha)]) for _, colour, alpha in STEPS]
-    between = zip(STEPS[1:-1], colours[1:-1], strict=True)
+    """Return the same colors as a ramp, which the legend and the style dialog of QGIS show."""
+    colors = [",".join([*map(str, bytes.fromhex(color[1:])), str(alpha)]) for _, color, alpha in STEPS]
+    between = zip(STEPS[1:-1], colors[1:-1], strict=True)
     values = {
-        "color1": colours[0],
-        "color2": colours[-1],
+        "color1": colors[0],
+        "color2": colors[-1],
         "discrete": "0",
         "rampType": "gradient",
-        "stops": ":".join(f"{score:g};{colour}" for (score, _, _), colour in between),
+        "stops": ":".join(f"{score:g};{color}" for (score, _, _), color in between),
     }
     ramp = Element("colorramp", name="[source]", type="gradient")
     options = SubElement(ramp, "Option", type="Map")

@@ -20,7 +20,7 @@ _SPARED = 16 * _MIB
 _kept: dict[int, int] = {}  # what has been set
 
 
-def keep_freed_memory() -> bool:
+def tune_allocator() -> bool:
     """Let the C library keep freed memory at hand, in one pool per processor, where it can be told so (glibc).
 
     Layers and images of some megabytes come and go by the thousand. By default glibc gives each back to the system and
@@ -49,11 +49,11 @@ def keep_freed_memory() -> bool:
 
 
 @contextlib.contextmanager
-def sparing_memory() -> Iterator[None]:
+def release_freed_memory() -> Iterator[None]:
     """Return to the system what this process has freed, and meanwhile keep less of it than usual.
 
     For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
-    pieces that seldom fit. Outside a program that called :func:`keep_freed_memory`, only what is free is returned, and
+    pieces that seldom fit. Outside a program that called :func:`tune_allocator`, only what is free is returned, and
     nothing where the C library is not glibc.
 
     Larger pieces are not given back one by one: with two threads at work that took GDAL seven times as long.
@@ -73,7 +73,7 @@ def sparing_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def imported_meanwhile(*modules: str) -> Iterator[None]:
+def prefetch_imports(*modules: str) -> Iterator[None]:
     """Import modules in a thread, one after the other, while the caller goes on; it is over when the context is.
 
     Whoever imports one of them in the meantime waits for just that one, and sees what is wrong with it.

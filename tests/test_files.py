@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 
 from geosiam.errors import OutputError
-from geosiam.files import LONGEST_NAME, check_place, is_there
+from geosiam.files import LONGEST_NAME, check_writable, exists
 from geosiam_cli.main import main
 
 LONG = "x" * 300
@@ -59,8 +59,8 @@ def test_the_longest_name_works(scene: Path, capsys) -> None:
 
 
 def test_what_is_there(tmp_path: Path) -> None:
-    assert is_there(tmp_path)
+    assert exists(tmp_path)
     for absent in (tmp_path / "no", LONG, "a\0b", tmp_path / "no" / "a"):
-        assert not is_there(absent)
+        assert not exists(absent)
     with pytest.raises(OutputError, match="has 204 bytes; use a name of at most 200"):
-        check_place(tmp_path / ("z" * 200 + ".tif"))
+        check_writable(tmp_path / ("z" * 200 + ".tif"))

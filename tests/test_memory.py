@@ -11,9 +11,9 @@ import pytest
 PREAMBLE = """
 import ctypes, resource, sys
 from pathlib import Path
-from geosiam.runtime import keep_freed_memory, sparing_memory
+from geosiam.runtime import tune_allocator, release_freed_memory
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert tune_allocator()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
@@ -67,7 +67,7 @@ def freed(holding):
 
 freed(True)
 before = resident()
-with sparing_memory():
+with release_freed_memory():
     inside = resident()
     freed(False)
     after = resident()

@@ -41,5 +41,5 @@ def test_every_module_and_all_bundled_weights_are_inside(names: list[str], packa
     assert files - set(names) == set()
 
 
-def test_the_licence_is_inside(names: list[str]) -> None:
+def test_the_license_is_inside(names: list[str]) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

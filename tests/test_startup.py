@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from geosiam.runtime import imported_meanwhile
+from geosiam.runtime import prefetch_imports
 
 SLOW = """
 import sys, time
@@ -20,8 +20,8 @@ def test_the_caller_goes_on_and_the_module_is_there_in_the_end(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     code = """
 import sys
-from geosiam.runtime import imported_meanwhile
-with imported_meanwhile("slow"):
+from geosiam.runtime import prefetch_imports
+with prefetch_imports("slow"):
     assert not hasattr(sys.modules.get("slow"), "done")
 assert sys.modules["slow"].done
 """
@@ -32,8 +32,8 @@ assert sys.modules["slow"].done
 def test_who_needs_it_sooner_waits_for_all_of_it(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     code = """
-from geosiam.runtime import imported_meanwhile
-with imported_meanwhile("slow"):
+from geosiam.runtime import prefetch_imports
+with prefetch_imports("slow"):
     import slow
     assert slow.done
 """
@@ -44,8 +44,8 @@ with imported_meanwhile("slow"):
 def test_who_needs_a_broken_one_learns_of_it(tmp_path):
     (tmp_path / "broken.py").write_text("raise RuntimeError('out of order')")
     code = """
-from geosiam.runtime import imported_meanwhile
-with imported_meanwhile("broken"):
+from geosiam.runtime import prefetch_imports
+with prefetch_imports("broken"):
     pass
 import broken
 """
@@ -55,5 +55,5 @@ import broken
 
 
 def test_nothing_is_started_for_what_is_there():
-    with imported_meanwhile("json", "sys"):
+    with prefetch_imports("json", "sys"):
         pass

@@ -10,16 +10,16 @@ import click
 
 from geosiam.errors import IncompleteRunError
 from geosiam_cli import options, output
-from geosiam_cli.progress import survey_progress
+from geosiam_cli.progress import batch_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from geosiam.batch.events import OnEvent, SurveyEvent, SurveyResult
-    from geosiam.batch.plan import SurveyPlan
+    from geosiam.batch.events import BatchEvent, BatchResult, OnEvent
+    from geosiam.batch.plan import BatchPlan
 
-SURVEY_OPTIONS: dict[str, options.Decorator] = {
+BATCH_OPTIONS: dict[str, options.Decorator] = {
     "workers": click.option(
         "--workers",
         type=click.IntRange(min=1),
@@ -61,7 +61,7 @@ SURVEY_OPTIONS: dict[str, options.Decorator] = {
 }
 COMPARISON = tuple(name for name in options.COMPARISON if name != "workers")
 PAIR_OPTIONS = (*options.POLYGONS, *COMPARISON, "on_error", "score_type")
-TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
+TABLE = {**options.LIBRARY_OPTIONS, **BATCH_OPTIONS}
 
 
 @options.command(
@@ -82,7 +82,7 @@ TABLE = {**options.LIBRARY_OPTIONS, **SURVEY_OPTIONS}
 @click.option("--asset", metavar="KEY", help="Asset of STAC items to take, where they have several rasters.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, what has no partner, and what it takes.")
 @click.option("--json-log", type=options.PATH, metavar="FILE", help="Append all that happens to FILE, as JSON lines.")
-@options.library_options(*PAIR_OPTIONS, *SURVEY_OPTIONS, table=TABLE)
+@options.library_options(*PAIR_OPTIONS, *BATCH_OPTIONS, table=TABLE)
 @options.json_output
 def command(
     *,
@@ -106,23 +106,23 @@ def command(
     A pair that fails, fails alone, is listed at the end, and the exit code is 4. The same command, given again, runs
     only what is missing, failed or changed; so it also goes on where it was interrupted.
     """
-    from geosiam.batch.api import SurveyOptions, estimate, plan_survey, run_survey
+    from geosiam.batch.api import BatchOptions, estimate, plan_batch, run_batch
     from geosiam.options import DetectOptions
 
     detect = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
-    survey = SurveyOptions(**{name: chosen[name] for name in SURVEY_OPTIONS if name in chosen})
+    survey = BatchOptions(**{name: chosen[name] for name in BATCH_OPTIONS if name in chosen})
     with _terminable():
-        plan = plan_survey(source, after, before=before, pattern=pattern, asset=asset)
+        plan = plan_batch(source, after, before=before, pattern=pattern, asset=asset)
         if dry_run:
             _show(plan, estimate(plan, detect=detect, options=survey))
             return
         output.lines([*plan.notes, *(f"{lonely.scene}: {lonely.reason}" for lonely in plan.unpaired)])
-        with survey_progress() as show, _logged(json_log, show) as on_event:
-            found = run_survey(plan, folder, detect=detect, options=survey, on_event=on_event)
+        with batch_progress() as show, _logged(json_log, show) as on_event:
+            found = run_batch(plan, folder, detect=detect, options=survey, on_event=on_event)
     _conclude(found)
 
 
-def _conclude(found: SurveyResult) -> None:
+def _conclude(found: BatchResult) -> None:
     output.result(list(found.files.values()), as_json=_as_json(found))
     output.lines(found.remarks)
     done = [pair for pair in found.pairs if pair.done]
@@ -136,7 +136,7 @@ def _conclude(found: SurveyResult) -> None:
         raise IncompleteRunError(found.folder, fact, remedy)
 
 
-def _as_json(found: SurveyResult) -> dict[str, Any]:
+def _as_json(found: BatchResult) -> dict[str, Any]:
     pairs = [output.plain(pair) for pair in found.pairs]
     lonely = [output.plain(scene) for scene in found.unpaired]
     return {
@@ -151,7 +151,7 @@ def _as_json(found: SurveyResult) -> dict[str, Any]:
     }
 
 
-def _show(plan: SurveyPlan, cost: dict[str, Any]) -> None:
+def _show(plan: BatchPlan, cost: dict[str, Any]) -> None:
     """Print what would be run: a paragraph a pair, then what would not, then the sum."""
     rows: list[dict[str, Any]] = [
         {
@@ -185,7 +185,7 @@ def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
 
     with JsonLog(path) as log:
 
-        def both(event: SurveyEvent) -> None:
+        def both(event: BatchEvent) -> None:
             log(event)
             show(event)
 

@@ -24,7 +24,7 @@ def command(*, before: str, after: str, chosen: dict[str, Any]) -> None:
     wrong with the pair, and how long and how much memory the run would take. Ends with exit code 3 if the pair would
     be refused.
     """
+    from geosiam.inspection import inspect_pair
     from geosiam.options import DetectOptions
-    from geosiam.preflight import preflight
 
-    output.result(preflight(before, after, options=DetectOptions(**chosen)))
+    output.result(inspect_pair(before, after, options=DetectOptions(**chosen)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from geosiam.errors import GeosiamError, IncompleteRunError
-from geosiam.runtime import keep_freed_memory
+from geosiam.runtime import tune_allocator
 from geosiam_cli import options
 from geosiam_cli import state as logs
 from geosiam_cli.state import State
@@ -95,7 +95,7 @@ def main(args: Sequence[str] | None = None) -> int:
     -------
     the exit code
     """
-    keep_freed_memory()
+    tune_allocator()
     state = State()
     logs.configure(state.verbosity)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geosiam_cli import options, output
 
-SHOWN = ("name", "summary", "recipe", "data", "bands", "stride", "receptive_field", "threshold", "licence")
+SHOWN = ("name", "summary", "recipe", "data", "bands", "stride", "receptive_field", "threshold", "license")
 
 
 @options.command("models", examples=("geosiam models", "geosiam models --json"))

@@ -178,11 +178,13 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         "--bands",
         type=bands,
         metavar="N,N,N",
-        show_default="by colour interpretation",
+        show_default="by color interpretation",
         help="Bands of both scenes that stand for red, green and blue, counted from 1.",
     ),
-    "valid_area": click.option(
+    "aoi": click.option(
         "--valid-area",
+        "--aoi",
+        "aoi",
         metavar="FILE",
         show_default="the whole overlap",
         help="Polygons (any vector file) to stay inside of.",
@@ -197,7 +199,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         "--radiometry",
         metavar="auto|none|...",
         show_default="auto",
-        help="How the brightness and colour of AFTER are matched to BEFORE, once for the whole pair.",
+        help="How the brightness and color of AFTER are matched to BEFORE, once for the whole pair.",
     ),
     "device": click.option(
         "--device",
@@ -245,7 +247,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
 EXECUTION = ("scheduler", "restart", "on_error", "score_type")
-COMPARISON = ("model", "bands", "valid_area", "register", "radiometry", "device", "precision", "workers")
+COMPARISON = ("model", "bands", "aoi", "register", "radiometry", "device", "precision", "workers")
 
 
 def given(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - options are of any type

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Task
 
-    from geosiam.batch.events import OnEvent, Progress, SurveyEvent
+    from geosiam.batch.events import BatchEvent, OnEvent, Progress
 
 
 class Report(Protocol):
@@ -150,7 +150,7 @@ _AT_THE_END = {"collect": "all pairs have been run; putting the results together
 
 
 @contextmanager
-def survey_progress() -> Iterator[OnEvent]:
+def batch_progress() -> Iterator[OnEvent]:
     """Give what a survey calls with its events."""
     if state.current().quiet:
         yield lambda _event: None
@@ -167,7 +167,7 @@ class Lines:
     def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def __call__(self, event: SurveyEvent) -> None:
+    def __call__(self, event: BatchEvent) -> None:
         """Say what an event means, if anything."""
         text = told(event)
         if text is None and event.kind == "progress" and time.monotonic() - self._last > _BETWEEN_LINES:
@@ -178,7 +178,7 @@ class Lines:
             click.echo(f"geosiam: {text}", err=True)
 
 
-def told(event: SurveyEvent) -> str | None:
+def told(event: BatchEvent) -> str | None:
     """Return an event as a line; None for those that only move a bar."""
     so_far = event.progress
     count = f"[{so_far.finished:>{len(str(so_far.pairs))}}/{so_far.pairs}]"
@@ -221,7 +221,7 @@ def _bars() -> Iterator[OnEvent]:
         whole = bars.add_task("survey", total=None, note="")
         tasks: dict[str, TaskID] = {}
 
-        def show(event: SurveyEvent) -> None:
+        def show(event: BatchEvent) -> None:
             so_far = event.progress
             counts = f"{so_far.finished}/{so_far.pairs} pairs, {so_far.failed} failed, {rate(so_far)}"
             bars.update(whole, completed=so_far.pixels_done, total=so_far.pixels or None, note=counts)

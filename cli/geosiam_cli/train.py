@@ -23,7 +23,7 @@ TRAINING_OPTIONS = {
         multiple=True,
         metavar="DIR|SPEC",
         help="What to find (recipe target): a folder of crops, each with alpha or a mask NAME_mask.png, or a "
-        'specification such as "colour=70,100,200 spread=25 texture=folds size=8-60". Repeat for more.',
+        'specification such as "color=70,100,200 spread=25 texture=folds size=8-60". Repeat for more.',
     ),
     "data": click.option(
         "--data",
@@ -79,7 +79,7 @@ TRAINING_OPTIONS = {
         type=click.IntRange(min=1),
         metavar="8|4",
         show_default="that of --init, else 4, and 8 for paper",
-        help="Pixels between neighbouring features of the encoder; 8 is three times as fast as 4, and coarser.",
+        help="Pixels between neighboring features of the encoder; 8 is three times as fast as 4, and coarser.",
     ),
     "subcells": click.option(
         "--subcells",
@@ -123,8 +123,12 @@ TRAINING_OPTIONS = {
         help="Begin again, or go on from the checkpoint beside the output.",
     ),
     "name": click.option("--name", metavar="NAME", show_default="the output's stem", help="What the model is called."),
-    "licence": click.option(
-        "--licence", metavar="NAME", show_default="Apache-2.0", help="Under which others may use the weights."
+    "license": click.option(
+        "--license",
+        "license",
+        metavar="NAME",
+        show_default="Apache-2.0",
+        help="Under which others may use the weights.",
     ),
 }
 
@@ -134,7 +138,7 @@ TRAINING_OPTIONS = {
     examples=(
         "geosiam train --recipe paper --data cifar-10-python.tar.gz -o paper.safetensors",
         "geosiam train --scenes before.tif --scenes after.tif -o mine.safetensors",
-        'geosiam train --recipe target --anomaly "colour=70,100,200 texture=folds" -o tarps.safetensors',
+        'geosiam train --recipe target --anomaly "color=70,100,200 texture=folds" -o tarps.safetensors',
         "geosiam train --review anomalies.gpkg -o mine.safetensors",
         "geosiam train --data my-orthophotos/ -o new.safetensors --epochs 40 --device cuda",
     ),
@@ -145,7 +149,7 @@ TRAINING_OPTIONS = {
 def command(*, output_path: Path, chosen: dict[str, Any]) -> None:
     """Train the network and write its weights with their model card.
 
-    The recipe 'survey' learns whatever differs between two views of the same place, apart from light, colour, blur and
+    The recipe 'survey' learns whatever differs between two views of the same place, apart from light, color, blur and
     a slight shift. 'target' learns one kind of thing, named by --anomaly, and to ignore whatever else has changed.
     'paper' learns blue rectangles on random pairs, as the seed paper did. With --scenes or --review,
     weights that know their trade learn your place, or your verdicts, in minutes. An interrupted training goes on where

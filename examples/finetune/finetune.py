@@ -16,12 +16,12 @@ import rasterio
 
 import geosiam
 from geosiam.evaluation.api import Task, evaluate
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 FIGURES = ("auroc", "average_precision", "best_f1", "object_recall", "object_precision")
 
 
-def infrared(paths: SurveyPaths, seed: int) -> SurveyPaths:
+def infrared(paths: SyntheticPaths, seed: int) -> SyntheticPaths:
     """Redraw both scenes as another camera sees them: near infrared, red, green; coarse and noisy."""
     rng = np.random.default_rng(seed)
     for number, path in enumerate((paths.before, paths.after)):
@@ -46,8 +46,8 @@ def main() -> None:
     sites = {}
     for seed, name in enumerate(("learnt", "judged")):
         (args.folder / name).mkdir(parents=True, exist_ok=True)
-        config = SurveyConfig(height=args.size, width=args.size, seed=40 + seed, objects=30)
-        sites[name] = infrared(write_survey_tiles(config, args.folder / name), seed)
+        config = SyntheticConfig(height=args.size, width=args.size, seed=40 + seed, objects=30)
+        sites[name] = infrared(write_pair_tiles(config, args.folder / name), seed)
 
     own = geosiam.train(
         geosiam.TrainingOptions(

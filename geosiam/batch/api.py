@@ -1,4 +1,4 @@
-"""`run_survey()`: all pairs of a plan to the end, and what came of them as tables, layers and items."""
+"""`run_batch()`: all pairs of a plan to the end, and what came of them as tables, layers and items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.batch.backends import cost_of, engaged
-from geosiam.batch.events import PairResult, SurveyEvent, SurveyResult
+from geosiam.batch.events import BatchEvent, BatchResult, PairResult
 from geosiam.batch.inventory import described, scenes_in, shapes_of
 from geosiam.batch.manifest import read_manifest
 from geosiam.batch.pairing import pair_folders, pair_series, pair_with_template
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geosiam.batch.events import OnEvent
-    from geosiam.batch.inventory import SurveyScene
-    from geosiam.batch.plan import SurveyPair, SurveyPlan
+    from geosiam.batch.inventory import SceneEntry
+    from geosiam.batch.plan import BatchPair, BatchPlan
     from geosiam.batch.resources import Need
     from geosiam.batch.state import Record
 
@@ -39,7 +39,7 @@ _PAIR_SECONDS = 0.4  # what a pair takes besides its blocks: checks, radiometry,
 
 
 @dataclass(frozen=True)
-class SurveyOptions:
+class BatchOptions:
     """How a survey is run; none of it changes what comes of a pair.
 
     Parameters
@@ -80,14 +80,14 @@ class SurveyOptions:
         return Budget(self.workers or default_workers(), memory)
 
 
-def run_survey(
-    plan: SurveyPlan,
+def run_batch(
+    plan: BatchPlan,
     folder: str | os.PathLike[str],
     *,
     detect: DetectOptions = DetectOptions(),
-    options: SurveyOptions = SurveyOptions(),
+    options: BatchOptions = BatchOptions(),
     on_event: OnEvent | None = None,
-) -> SurveyResult:
+) -> BatchResult:
     """Run all pairs of a plan that are not done yet, each in a worker process, and collect what came of all.
 
     A pair that fails, whatever way, fails alone. A call that is interrupted goes on with the same call.
@@ -95,7 +95,7 @@ def run_survey(
     Parameters
     ----------
     plan
-        Of :func:`geosiam.batch.api.plan_survey`.
+        Of :func:`geosiam.batch.api.plan_batch`.
     folder
         Where results go; made if it is absent.
     detect
@@ -131,7 +131,7 @@ def run_survey(
             page, remark = renewed_page(plan, pairs, root)
             files |= {} if page is None else {"page": page}
             remarks += () if remark is None else (remark,)
-        result = SurveyResult(root, pairs, plan.unpaired, plan.notes, files, remarks, time.monotonic() - start)
+        result = BatchResult(root, pairs, plan.unpaired, plan.notes, files, remarks, time.monotonic() - start)
         tell("end", {"done": len(pairs) - len(result.failed), "failed": [pair.name for pair in result.failed]})
         return result
 
@@ -141,13 +141,13 @@ def _teller(runner: Runner | None, on_event: OnEvent | None) -> Callable[[str, d
 
     def tell(kind: str, data: dict[str, Any]) -> None:
         if runner is not None and on_event is not None:
-            on_event(SurveyEvent(kind, "", data, runner.progress()))
+            on_event(BatchEvent(kind, "", data, runner.progress()))
 
     return tell
 
 
 def estimate(
-    plan: SurveyPlan, *, detect: DetectOptions = DetectOptions(), options: SurveyOptions = SurveyOptions()
+    plan: BatchPlan, *, detect: DetectOptions = DetectOptions(), options: BatchOptions = BatchOptions()
 ) -> dict[str, Any]:
     """Return how long a survey takes on this machine and how much memory, as JSON can hold it.
 
@@ -195,7 +195,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _tickets(
-    pairs: Sequence[SurveyPair], root: Path, detect: DetectOptions, options: SurveyOptions
+    pairs: Sequence[BatchPair], root: Path, detect: DetectOptions, options: BatchOptions
 ) -> tuple[list[Ticket], dict[str, Record]]:
     """Return what is to be run, and the records of what is not."""
     tickets = []
@@ -212,7 +212,7 @@ def _tickets(
 
 
 def _pair_results(
-    plan: SurveyPlan, root: Path, kept: dict[str, Record], fresh: dict[str, Record]
+    plan: BatchPlan, root: Path, kept: dict[str, Record], fresh: dict[str, Record]
 ) -> tuple[PairResult, ...]:
     results = []
     for pair in plan.pairs:
@@ -240,14 +240,14 @@ def _pair_results(
     return (*results, *refused)
 
 
-def plan_survey(
+def plan_batch(
     source: str | os.PathLike[str],
     after: str | os.PathLike[str] | None = None,
     *,
     before: str | os.PathLike[str] | None = None,
     pattern: str | None = None,
     asset: str | None = None,
-) -> SurveyPlan:
+) -> BatchPlan:
     """Find out which scenes are to be compared; nothing of them but their headers is read.
 
     Parameters
@@ -286,20 +286,20 @@ def plan_survey(
     return _sized(plan)
 
 
-def _template(before: str | os.PathLike[str]) -> SurveyScene:
+def _template(before: str | os.PathLike[str]) -> SceneEntry:
     path = os.fspath(before)
     remote = "://" in path or path.startswith("/vsi")
     (scene,) = described([path if remote else os.path.abspath(path)])  # noqa: PTH100 - may be a pattern of tiles
     return scene
 
 
-def _sized(plan: SurveyPlan) -> SurveyPlan:
+def _sized(plan: BatchPlan) -> BatchPlan:
     """Look up the sizes that the source did not tell."""
     unknown = [pair.before for pair in plan.pairs if pair.shape is None]
     shapes = dict(zip(unknown, shapes_of(unknown), strict=True))
     return replace(plan, pairs=tuple(replace(p, shape=p.shape or shapes.get(p.before)) for p in plan.pairs))
 
 
-def _nothing(plan: SurveyPlan) -> str:
+def _nothing(plan: BatchPlan) -> str:
     reasons = "; ".join(f"{Path(lonely.scene).name}: {lonely.reason}" for lonely in plan.unpaired[:3])
     return f"has no two scenes that belong together ({reasons or 'it is empty'})"

@@ -12,8 +12,8 @@ from geosiam.batch.dask_pool import DaskCrew, check_shared
 from geosiam.batch.pool import LocalCrew
 from geosiam.batch.resources import Cost
 from geosiam.inference.cluster import connected
-from geosiam.inference.scorer import BLOCK_PX, ready_to_score
-from geosiam.preflight import estimated_memory, seconds_per_pixel
+from geosiam.inference.scorer import BLOCK_PX, load_scorer
+from geosiam.inspection import estimated_memory, seconds_per_pixel
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def cost_of(detect: DetectOptions, *, elsewhere: bool = False) -> Cost:
 
 
 def _scorer(detect: DetectOptions, *, elsewhere: bool) -> Scorer:
-    return ready_to_score(detect.model, device=detect.device, precision=detect.precision, elsewhere=elsewhere)[1]
+    return load_scorer(detect.model, device=detect.device, precision=detect.precision, elsewhere=elsewhere)[1]
 
 
 def _gpus(detect: DetectOptions, scorer: Scorer) -> list[str]:

@@ -15,9 +15,9 @@ from geosiam.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from geosiam.batch.plan import Unpaired
+    from geosiam.batch.plan import UnmatchedScene
 
-    OnEvent = Callable[["SurveyEvent"], None]
+    OnEvent = Callable[["BatchEvent"], None]
     import os
     from types import TracebackType
     from typing import Self
@@ -30,7 +30,7 @@ class PairResult:
     Parameters
     ----------
     name, site, before, after, before_date, date
-        As in :class:`~geosiam.batch.plan.SurveyPair`.
+        As in :class:`~geosiam.batch.plan.BatchPair`.
     status
         ``done`` or ``failed``.
     ran
@@ -69,7 +69,7 @@ class PairResult:
 
 
 @dataclass(frozen=True)
-class SurveyResult:
+class BatchResult:
     """What a survey has come to.
 
     Parameters
@@ -91,7 +91,7 @@ class SurveyResult:
 
     folder: Path
     pairs: tuple[PairResult, ...]
-    unpaired: tuple[Unpaired, ...]
+    unpaired: tuple[UnmatchedScene, ...]
     notes: tuple[str, ...]
     files: dict[str, Path]
     remarks: tuple[str, ...]
@@ -143,7 +143,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class SurveyEvent:
+class BatchEvent:
     """Something that happened.
 
     Parameters
@@ -195,7 +195,7 @@ class JsonLog:
             raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
         self._reported = 0.0
 
-    def __call__(self, event: SurveyEvent) -> None:
+    def __call__(self, event: BatchEvent) -> None:
         """Write an event; of progress, one in ten seconds."""
         now = time.monotonic()
         if event.kind == "progress" and now - self._reported < _BETWEEN_REPORTS:

@@ -19,7 +19,7 @@ from geosiam.batch.dates import FILE_TAGS, TAGS, SceneDate, date_in, date_of, is
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.mosaic import find_tiles
-from geosiam.imagery.scene import Source, checked_grid, environment
+from geosiam.imagery.scene import Scene, checked_grid, environment
 
 if TYPE_CHECKING:
     import os
@@ -35,7 +35,7 @@ _POINTS = 8  # along a side of a footprint, whose sides are curves in another co
 
 
 @dataclass(frozen=True)
-class SurveyScene:
+class SceneEntry:
     """A scene that may become half of a pair.
 
     Parameters
@@ -78,7 +78,7 @@ def stem_of(scene: str) -> str:
     return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
-def scenes_in(folder: str | os.PathLike[str], pattern: str | None = None) -> list[SurveyScene]:
+def scenes_in(folder: str | os.PathLike[str], pattern: str | None = None) -> list[SceneEntry]:
     """Return the scenes in a folder: its rasters, and its folders of tiles, in the order of their names.
 
     Parameters
@@ -109,14 +109,14 @@ def scenes_in(folder: str | os.PathLike[str], pattern: str | None = None) -> lis
     return described(sorted(found), pattern)
 
 
-def described(scenes: Iterable[str], pattern: str | None = None) -> list[SurveyScene]:
+def described(scenes: Iterable[str], pattern: str | None = None) -> list[SceneEntry]:
     """Return what is known of each scene; several are opened at a time."""
     names = _naming(pattern)
     with ThreadPoolExecutor(_AT_ONCE, "geosiam-scenes") as pool:
         return list(pool.map(lambda scene: _described(scene, names), scenes))
 
 
-def overlap(one: SurveyScene, other: SurveyScene) -> float:
+def overlap(one: SceneEntry, other: SceneEntry) -> float:
     """Return the share of the smaller footprint that both scenes cover, 0 to 1; 0 where one is not known."""
     if one.footprint is None or other.footprint is None:
         return 0.0
@@ -133,7 +133,7 @@ def shared_area(one: shapely.Polygon, other: shapely.Polygon) -> float:
 def shape_of(scene: str) -> tuple[int, int] | None:
     """Return (height, width) of a scene in pixels; None if it cannot be opened, which is found out when it is run."""
     try:
-        source = Source.of(scene)
+        source = Scene.of(scene)
         try:
             with environment():
                 dataset = source.handle()
@@ -199,27 +199,27 @@ def _naming(pattern: str | None) -> re.Pattern[str] | None:
     return compiled
 
 
-def _described(scene: str, names: re.Pattern[str] | None) -> SurveyScene:
+def _described(scene: str, names: re.Pattern[str] | None) -> SceneEntry:
     stem = stem_of(scene)
     place, date = place_in(stem), date_in(stem)
     if names is not None:
         match = names.search(stem)
         if match is None:
-            return SurveyScene(scene, "", None, problem="its name does not match the pattern")
+            return SceneEntry(scene, "", None, problem="its name does not match the pattern")
         place = match["place"] or ""
         date = _date_of_group(match) if "date" in names.groupindex else date
     try:
-        source = Source.of(scene)
+        source = Scene.of(scene)
     except InputError as error:
-        return SurveyScene(scene, place, date, problem=str(error))
+        return SceneEntry(scene, place, date, problem=str(error))
     try:
         with environment():
             grid = checked_grid(source)
             tags = _tags(source)
             told = date if names is not None and date is not None else date_of(stem, tags)
-            return SurveyScene(scene, place, told, footprint_of(grid), grid.shape)
+            return SceneEntry(scene, place, told, footprint_of(grid), grid.shape)
     except (InputError, ValueError) as error:
-        return SurveyScene(scene, place, date, problem=str(error))
+        return SceneEntry(scene, place, date, problem=str(error))
     finally:
         source.close()
 
@@ -232,7 +232,7 @@ def _date_of_group(match: re.Match[str]) -> SceneDate | None:
         return None
 
 
-def _tags(source: Source) -> dict[tuple[str, str], str]:
+def _tags(source: Scene) -> dict[tuple[str, str], str]:
     if not source.tiles:
         return _tags_of(source.handle())
     with rasterio.open(source.tiles[0]) as first:

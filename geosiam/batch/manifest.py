@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import parquet
 
 from geosiam.batch.dates import date_in, iso_date
-from geosiam.batch.inventory import SurveyScene, place_and_date
+from geosiam.batch.inventory import SceneEntry, place_and_date
 from geosiam.batch.pairing import named
-from geosiam.batch.plan import PER_PAIR, Fault, SurveyPair, SurveyPlan, checked_plan
+from geosiam.batch.plan import PER_PAIR, BatchPair, BatchPlan, Fault, checked_plan
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SUFFIXES = (".csv", ".tsv", ".json", ".parquet")
 _SAID_YES, _SAID_NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
-def read_manifest(path: str | os.PathLike[str]) -> SurveyPlan:
+def read_manifest(path: str | os.PathLike[str]) -> BatchPlan:
     """Return the pairs of a manifest; paths in it are relative to its folder.
 
     A row that makes no sense becomes a fault of the plan, and the others are run.
@@ -47,7 +47,7 @@ def read_manifest(path: str | os.PathLike[str]) -> SurveyPlan:
     manifest = Path(path)
     rows = _rows(manifest)
     notes = _check_columns(manifest, rows)
-    pairs: list[SurveyPair] = []
+    pairs: list[BatchPair] = []
     faults: list[Fault] = []
     for number, row in enumerate(rows, 1):
         try:
@@ -61,7 +61,7 @@ def read_manifest(path: str | os.PathLike[str]) -> SurveyPlan:
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:
-    if not is_there(manifest):
+    if not exists(manifest):
         raise SceneNotFoundError(manifest, "does not exist", "name a manifest, a STAC document or a folder of scenes")
     suffix = manifest.suffix.lower()
     if suffix not in SUFFIXES:
@@ -116,19 +116,19 @@ def _check_columns(manifest: Path, rows: list[dict[str, Any]]) -> list[str]:
     return [f"{manifest}: the column {stranger!r} means nothing here and is ignored" for stranger in strangers]
 
 
-def _pair(row: dict[str, Any], folder: Path) -> SurveyPair:
+def _pair(row: dict[str, Any], folder: Path) -> BatchPair:
     values = {key: value for key, value in row.items() if not _empty(value)}
     for needed in ("before", "after"):
         if needed not in values:
             raise OptionError("the pair", f"has no {needed}-scene", f"name one in the column {needed!r}")
     overrides = {name: _CONVERTERS[name](values[name]) for name in PER_PAIR if name in values}
     if "aoi" in values:
-        overrides["valid_area"] = str(values["aoi"])
-    if "valid_area" in overrides:
-        overrides["valid_area"] = _placed(overrides["valid_area"], folder)
-    if "model" in overrides and is_there(folder / overrides["model"]):
+        overrides["aoi"] = str(values["aoi"])
+    if "aoi" in overrides:
+        overrides["aoi"] = _placed(overrides["aoi"], folder)
+    if "model" in overrides and exists(folder / overrides["model"]):
         overrides["model"] = _placed(overrides["model"], folder)
-    pair = SurveyPair(
+    pair = BatchPair(
         str(values.get("name", "")),
         _placed(str(values["before"]), folder),
         _placed(str(values["after"]), folder),
@@ -163,7 +163,7 @@ def _empty(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _all_named(pairs: list[SurveyPair]) -> list[SurveyPair]:
+def _all_named(pairs: list[BatchPair]) -> list[BatchPair]:
     """Give names and dates to the rows that have none: those of their files, as for scenes found in folders."""
     couples = [(_scene(p.before, p.site, p.before_date), _scene(p.after, p.site, p.date)) for p in pairs]
     return [
@@ -178,9 +178,9 @@ def _all_named(pairs: list[SurveyPair]) -> list[SurveyPair]:
     ]
 
 
-def _scene(scene: str, site: str, date: str) -> SurveyScene:
+def _scene(scene: str, site: str, date: str) -> SceneEntry:
     place, told = place_and_date(scene)
-    return SurveyScene(scene, site or place, iso_date(date, "manifest") if date else told)
+    return SceneEntry(scene, site or place, iso_date(date, "manifest") if date else told)
 
 
 def _as_number(name: str, value: object) -> float:

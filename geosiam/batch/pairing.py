@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam.batch.inventory import overlap
-from geosiam.batch.plan import SurveyPair, SurveyPlan, Unpaired, checked_plan
+from geosiam.batch.plan import BatchPair, BatchPlan, UnmatchedScene, checked_plan
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Sequence
 
-    from geosiam.batch.inventory import SurveyScene
+    from geosiam.batch.inventory import SceneEntry
 
 SAME_PLACE = 0.5
 """Share of the smaller of two footprints from which on scenes with different names show the same place."""
 
 
-def pair_folders(befores: Sequence[SurveyScene], afters: Sequence[SurveyScene]) -> SurveyPlan:
+def pair_folders(befores: Sequence[SceneEntry], afters: Sequence[SceneEntry]) -> BatchPlan:
     """Pair each after-scene with the before-scene of its place.
 
     A scene's place is what its name says; where no before-scene says the same, it is where the footprints overlap by
@@ -28,14 +28,14 @@ def pair_folders(befores: Sequence[SurveyScene], afters: Sequence[SurveyScene]) 
     are dated, and the plan notes it; otherwise the scene stays unpaired.
     """
     taken: set[str] = set()
-    found: list[tuple[SurveyScene, SurveyScene]] = []
-    unpaired: list[Unpaired] = []
+    found: list[tuple[SceneEntry, SceneEntry]] = []
+    unpaired: list[UnmatchedScene] = []
     notes: list[str] = []
     for after in afters:
         candidates = _of_same_place(after, befores)
         chosen, remark = _latest_before(after, candidates)
         if chosen is None:
-            unpaired.append(Unpaired(after.scene, remark))
+            unpaired.append(UnmatchedScene(after.scene, remark))
             taken |= {scene.scene for scene in candidates}  # these are spoken of already
             continue
         notes += [remark] if remark else []
@@ -45,38 +45,40 @@ def pair_folders(befores: Sequence[SurveyScene], afters: Sequence[SurveyScene]) 
     return checked_plan(named(found), unpaired=unpaired, notes=notes)
 
 
-def pair_with_template(template: SurveyScene, afters: Sequence[SurveyScene]) -> SurveyPlan:
+def pair_with_template(template: SceneEntry, afters: Sequence[SceneEntry]) -> BatchPlan:
     """Pair one before-scene with every other scene, whatever their names; scenes that surely lie elsewhere are left."""
     found, unpaired = [], []
     for after in afters:
         if after.scene == template.scene:
             continue
         if after.footprint is not None and template.footprint is not None and overlap(template, after) == 0:
-            unpaired.append(Unpaired(after.scene, f"does not overlap {template.scene}"))
+            unpaired.append(UnmatchedScene(after.scene, f"does not overlap {template.scene}"))
         else:
             found.append((template, after))
     return checked_plan(named(found), unpaired=unpaired)
 
 
-def pair_series(scenes: Sequence[SurveyScene]) -> SurveyPlan:
+def pair_series(scenes: Sequence[SceneEntry]) -> BatchPlan:
     """Pair each scene with the next one in time of the same place."""
-    found: list[tuple[SurveyScene, SurveyScene]] = []
-    unpaired: list[Unpaired] = []
+    found: list[tuple[SceneEntry, SceneEntry]] = []
+    unpaired: list[UnmatchedScene] = []
     for group in _places(scenes):
         undated = [scene for scene in group if scene.date is None]
-        unpaired += [Unpaired(scene.scene, scene.problem or "nothing says when it was taken") for scene in undated]
+        unpaired += [
+            UnmatchedScene(scene.scene, scene.problem or "nothing says when it was taken") for scene in undated
+        ]
         times = Counter(scene.date for scene in group)
         series = sorted((scene for scene in group if scene.date is not None), key=_start)
         doubled = [scene for scene in series if times[scene.date] > 1]
-        unpaired += [Unpaired(scene.scene, _same_date(scene, doubled)) for scene in doubled]
+        unpaired += [UnmatchedScene(scene.scene, _same_date(scene, doubled)) for scene in doubled]
         series = [scene for scene in series if times[scene.date] == 1]
         found += pairwise(series)
         if len(series) == 1 and not doubled:
-            unpaired.append(Unpaired(series[0].scene, "is the only dated scene of its place"))
+            unpaired.append(UnmatchedScene(series[0].scene, "is the only dated scene of its place"))
     return checked_plan(named(found), unpaired=unpaired)
 
 
-def named(found: Iterable[tuple[SurveyScene, SurveyScene]]) -> list[SurveyPair]:
+def named(found: Iterable[tuple[SceneEntry, SceneEntry]]) -> list[BatchPair]:
     """Name pairs by their place and later date, or by both dates, or else by both files.
 
     What is told apart by less has no shorter name: so a pair keeps its name, and its results, when more scenes arrive.
@@ -92,7 +94,7 @@ def named(found: Iterable[tuple[SurveyScene, SurveyScene]]) -> list[SurveyPair]:
         name or _by_files(site, *couple) for name, site, couple in zip(names, sites, couples, strict=True)
     ]  # what cannot be told apart is refused later, by that name
     return [
-        SurveyPair(
+        BatchPair(
             name,
             before.scene,
             after.scene,
@@ -105,7 +107,7 @@ def named(found: Iterable[tuple[SurveyScene, SurveyScene]]) -> list[SurveyPair]:
     ]
 
 
-def _of_same_place(after: SurveyScene, befores: Sequence[SurveyScene]) -> list[SurveyScene]:
+def _of_same_place(after: SceneEntry, befores: Sequence[SceneEntry]) -> list[SceneEntry]:
     if after.problem and not after.place:
         return []
     same_name = [scene for scene in befores if scene.place.casefold() == after.place.casefold()]
@@ -114,7 +116,7 @@ def _of_same_place(after: SurveyScene, befores: Sequence[SurveyScene]) -> list[S
     return [scene for scene in befores if overlap(scene, after) >= SAME_PLACE]
 
 
-def _latest_before(after: SurveyScene, candidates: list[SurveyScene]) -> tuple[SurveyScene | None, str]:
+def _latest_before(after: SceneEntry, candidates: list[SceneEntry]) -> tuple[SceneEntry | None, str]:
     """Return the before-scene to take, and a remark; without a scene, the remark says why."""
     if not candidates:
         return None, after.problem or "no before-scene has its name or lies where it lies"
@@ -131,7 +133,7 @@ def _latest_before(after: SurveyScene, candidates: list[SurveyScene]) -> tuple[S
     return earlier[-1], f"{after.scene}: of {listed} the latest one before it counts, {Path(earlier[-1].scene).name}"
 
 
-def _unless_later(after: SurveyScene, before: SurveyScene) -> tuple[SurveyScene | None, str]:
+def _unless_later(after: SceneEntry, before: SceneEntry) -> tuple[SceneEntry | None, str]:
     if before.date is None or after.date is None or before.date < after.date:
         return before, ""
     if before.date == after.date:
@@ -140,16 +142,16 @@ def _unless_later(after: SurveyScene, before: SurveyScene) -> tuple[SurveyScene 
     return before, f"{after.scene}: by their dates, {dates}, the before-scene is the later one"
 
 
-def _without_after(scene: SurveyScene, afters: Sequence[SurveyScene]) -> Unpaired:
+def _without_after(scene: SceneEntry, afters: Sequence[SceneEntry]) -> UnmatchedScene:
     same = [after for after in afters if overlap(scene, after) >= SAME_PLACE]
     if same:
-        return Unpaired(scene.scene, f"another before-scene serves {', '.join(Path(a.scene).name for a in same)}")
-    return Unpaired(scene.scene, scene.problem or "no after-scene has its name or lies where it lies")
+        return UnmatchedScene(scene.scene, f"another before-scene serves {', '.join(Path(a.scene).name for a in same)}")
+    return UnmatchedScene(scene.scene, scene.problem or "no after-scene has its name or lies where it lies")
 
 
-def _places(scenes: Sequence[SurveyScene]) -> list[list[SurveyScene]]:
+def _places(scenes: Sequence[SceneEntry]) -> list[list[SceneEntry]]:
     """Group scenes by the place that their names say, and those whose names say nothing by where they lie."""
-    groups: dict[str, list[SurveyScene]] = defaultdict(list)
+    groups: dict[str, list[SceneEntry]] = defaultdict(list)
     for scene in scenes:
         groups[scene.place.casefold()].append(scene)
     nameless = groups.pop("", [])
@@ -163,34 +165,34 @@ def _places(scenes: Sequence[SurveyScene]) -> list[list[SurveyScene]]:
     return made
 
 
-def _same_date(scene: SurveyScene, doubled: list[SurveyScene]) -> str:
+def _same_date(scene: SceneEntry, doubled: list[SceneEntry]) -> str:
     others = [Path(o.scene).name for o in doubled if o.date == scene.date and o.scene != scene.scene]
     return f"is ambiguous: {', '.join(others)} shows the same place at the same date, {scene.date.text}"  # type: ignore[union-attr]
 
 
-def _site(before: SurveyScene, after: SurveyScene) -> str:
+def _site(before: SceneEntry, after: SceneEntry) -> str:
     return after.place or before.place
 
 
-def _by_date(site: str, _before: SurveyScene, after: SurveyScene) -> str:
+def _by_date(site: str, _before: SceneEntry, after: SceneEntry) -> str:
     return _safe("_".join(filter(None, [site, _compact(after)]))) if site else ""
 
 
-def _by_dates(site: str, before: SurveyScene, after: SurveyScene) -> str:
+def _by_dates(site: str, before: SceneEntry, after: SceneEntry) -> str:
     dates = [_compact(before), _compact(after)]
     return _safe("_".join(filter(None, [site, *dates]))) if site and all(dates) else ""
 
 
-def _by_files(_site: str, before: SurveyScene, after: SurveyScene) -> str:
+def _by_files(_site: str, before: SceneEntry, after: SceneEntry) -> str:
     return _safe(before.stem if before.stem == after.stem else f"{before.stem}_{after.stem}")
 
 
-def _start(scene: SurveyScene) -> dt.datetime:
+def _start(scene: SceneEntry) -> dt.datetime:
     assert scene.date is not None
     return scene.date.start
 
 
-def _compact(scene: SurveyScene) -> str:
+def _compact(scene: SceneEntry) -> str:
     return "" if scene.date is None else scene.date.text.replace("-", "").replace(":", "")
 
 

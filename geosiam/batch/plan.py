@@ -18,7 +18,7 @@ RESERVED = frozenset({"report"})
 """Names in the output folder that are not for a pair."""
 
 PER_PAIR = (
-    "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "valid_area",
+    "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "aoi",
     "register", "radiometry", "device", "precision", "on_error", "score_type",
 )  # fmt: skip
 """The options of :class:`~geosiam.options.DetectOptions` that a pair may have of its own."""
@@ -28,7 +28,7 @@ _REMEDY_NAME = "give it a name of its own in a manifest, in the column 'name'"
 
 
 @dataclass(frozen=True)
-class SurveyPair:
+class BatchPair:
     """Two scenes to compare, and how.
 
     Parameters
@@ -84,7 +84,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Unpaired:
+class UnmatchedScene:
     """A scene without a partner, and why."""
 
     scene: str
@@ -92,7 +92,7 @@ class Unpaired:
 
 
 @dataclass(frozen=True)
-class SurveyPlan:
+class BatchPlan:
     """What will be run, and what will not.
 
     Parameters
@@ -107,19 +107,19 @@ class SurveyPlan:
         What was decided where there was something to decide.
     """
 
-    pairs: tuple[SurveyPair, ...]
+    pairs: tuple[BatchPair, ...]
     faults: tuple[Fault, ...] = ()
-    unpaired: tuple[Unpaired, ...] = ()
+    unpaired: tuple[UnmatchedScene, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def checked_plan(
-    pairs: Iterable[SurveyPair],
+    pairs: Iterable[BatchPair],
     *,
     faults: Iterable[Fault] = (),
-    unpaired: Iterable[Unpaired] = (),
+    unpaired: Iterable[UnmatchedScene] = (),
     notes: Iterable[str] = (),
-) -> SurveyPlan:
+) -> BatchPlan:
     """Return the plan, with pairs whose names cannot name their folders, or name the same one, among the faults."""
     named = defaultdict(list)
     listed = list(pairs)
@@ -133,10 +133,10 @@ def checked_plan(
             good.append(pair)
         else:
             found.append(Fault(pair.name, pair.before, pair.after, problem))
-    return SurveyPlan(tuple(good), tuple(found), tuple(unpaired), tuple(notes))
+    return BatchPlan(tuple(good), tuple(found), tuple(unpaired), tuple(notes))
 
 
-def _problem(pair: SurveyPair, same: int) -> str | None:
+def _problem(pair: BatchPair, same: int) -> str | None:
     if same > 1:
         return str(OptionError(pair.name, f"is the name of {same} pairs", _REMEDY_NAME))
     if not re.fullmatch(r"[^./\\\x00-\x1f:][^/\\\x00-\x1f:]*", pair.name) or len(pair.name.encode()) > _LONGEST_NAME:

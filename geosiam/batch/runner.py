@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from geosiam.batch.events import Progress, SurveyEvent, append_line
+from geosiam.batch.events import BatchEvent, Progress, append_line
 from geosiam.batch.pool import Job
 from geosiam.batch.state import LOG, Record, save_record
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geosiam.batch.events import OnEvent
-    from geosiam.batch.plan import SurveyPair
+    from geosiam.batch.plan import BatchPair
     from geosiam.batch.pool import Crew, Event
     from geosiam.batch.resources import Need
     from geosiam.options import DetectOptions
@@ -43,7 +43,7 @@ class Ticket:
         What an interrupted run left in the folder is of no use: it had another identity.
     """
 
-    pair: SurveyPair
+    pair: BatchPair
     folder: Path
     identity: str
     options: DetectOptions
@@ -231,7 +231,7 @@ class Runner:
 
     def _tell(self, kind: str, pair: str, data: dict[str, Any]) -> None:
         if self._on_event is not None:
-            self._on_event(SurveyEvent(kind, pair, data, self.progress()))
+            self._on_event(BatchEvent(kind, pair, data, self.progress()))
 
     def progress(self) -> Progress:
         """Return how far the survey is."""

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import shapely
 
 from geosiam.batch.dates import iso_date
-from geosiam.batch.inventory import SurveyScene
+from geosiam.batch.inventory import SceneEntry
 from geosiam.errors import InputError, OptionError, SceneUnreadableError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def is_stac(source: str) -> bool:
     return isinstance(content, dict) and content.get("type") in _KINDS
 
 
-def read_stac(source: str, asset: str | None = None) -> list[SurveyScene]:
+def read_stac(source: str, asset: str | None = None) -> list[SceneEntry]:
     """Return the scenes of a STAC document, one an item.
 
     Parameters
@@ -102,7 +102,7 @@ def _reader() -> Any:  # noqa: ANN401 - a class of pystac, which is an extra
     return Reader()
 
 
-def _scene(item: Item, source: str, key: str | None) -> SurveyScene:
+def _scene(item: Item, source: str, key: str | None) -> SceneEntry:
     moment = item.datetime or item.common_metadata.start_datetime
     date = None if moment is None else iso_date(moment.isoformat(), "STAC datetime")
     outline = shapely.from_geojson(json.dumps(item.geometry)) if item.geometry else None
@@ -111,10 +111,10 @@ def _scene(item: Item, source: str, key: str | None) -> SurveyScene:
     try:
         chosen = _asset(item, key)
     except OptionError as error:
-        return SurveyScene(item.id, place, None, footprint, problem=str(error), label=item.id)
+        return SceneEntry(item.id, place, None, footprint, problem=str(error), label=item.id)
     shape = chosen.extra_fields.get("proj:shape") or item.properties.get("proj:shape")
     size = (int(shape[0]), int(shape[1])) if shape else None
-    return SurveyScene(_href(chosen, item, source), place, date, footprint, size, label=item.id)
+    return SceneEntry(_href(chosen, item, source), place, date, footprint, size, label=item.id)
 
 
 def _asset(item: Item, key: str | None) -> Asset:

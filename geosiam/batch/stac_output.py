@@ -144,7 +144,7 @@ def _model_item(model: Model) -> dict[str, Any]:
             "datetime": None,
             "start_datetime": "1900-01-01T00:00:00Z",  # a model has no date in its card, and is for scenes of any
             "end_datetime": "2100-01-01T00:00:00Z",
-            "license": card.licence,
+            "license": card.license,
             "bands": [{"name": name} for name in _BANDS],
             "mlm:name": card.name if len(card.name) > 2 else f"geosiam {card.name}",  # noqa: PLR2004 - its pattern
             "mlm:architecture": "fully convolutional Siamese network",

@@ -28,7 +28,7 @@ from geosiam.scores.raster import ScoreRaster
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from geosiam.batch.plan import SurveyPair
+    from geosiam.batch.plan import BatchPair
     from geosiam.options import DetectOptions
     from geosiam.pipeline import DetectResult
 
@@ -95,7 +95,7 @@ def is_finished(folder: Path, record: Record, identity: str) -> bool:
     )
 
 
-def identities(pairs: Sequence[SurveyPair], shared: DetectOptions) -> list[str]:
+def identities(pairs: Sequence[BatchPair], shared: DetectOptions) -> list[str]:
     """Return the digest of each pair's scenes, model and options, and of the versions that compute.
 
     Files count by :func:`geosiam.imagery.scene.fingerprint`, URLs by what their server says of them.
@@ -107,14 +107,14 @@ def identities(pairs: Sequence[SurveyPair], shared: DetectOptions) -> list[str]:
 
 
 def _identity(
-    pair: SurveyPair, shared: DetectOptions, marks: Callable[[str], str], checksums: Callable[[str], str]
+    pair: BatchPair, shared: DetectOptions, marks: Callable[[str], str], checksums: Callable[[str], str]
 ) -> str:
     options = pair.options(shared)
     named = {key: value for key, value in options.to_dict().items() if key not in _NOT_RESULTS}
     content = {
         "scenes": [marks(scene) or scene for scene in (pair.before, pair.after)],
         "options": named | {"model": checksums(options.model)},
-        "valid area": marks(options.valid_area) if options.valid_area else "",
+        "valid area": marks(options.aoi) if options.aoi else "",
         "versions": [__version__, torch.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]

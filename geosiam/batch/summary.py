@@ -14,7 +14,7 @@ import pandas as pd
 from geosiam.batch.merge import merge_polygons
 from geosiam.batch.stac_output import write_items
 from geosiam.errors import OutputError
-from geosiam.report import LonelyScene, ReportOptions, ReportPair, mark_of, write_report
+from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, mark_of, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geosiam.batch.events import PairResult
-    from geosiam.batch.plan import SurveyPlan
+    from geosiam.batch.plan import BatchPlan
     from geosiam.report.inputs import Fact
 
 FILES = {
@@ -36,7 +36,7 @@ FILES = {
 """Names of these files in the survey's folder."""
 
 
-def collect(plan: SurveyPlan, pairs: Sequence[PairResult], root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+def collect(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Write what is made of all pairs together, unless it is there already for just these.
 
     Returns
@@ -76,7 +76,7 @@ def _remarks(paths: dict[str, Path], said: dict[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def state_of(plan: SurveyPlan, pairs: Sequence[PairResult]) -> str:
+def state_of(plan: BatchPlan, pairs: Sequence[PairResult]) -> str:
     """Return a digest of what is made of all pairs: it changes when any of it would, verdicts included."""
     content = [
         [pair.name, pair.identity, pair.status, pair.error, pair.facts.get("created"), _changed(pair.anomalies)]
@@ -100,7 +100,7 @@ def _summary(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _content(plan: SurveyPlan, pairs: Sequence[PairResult]) -> dict[str, Any]:
+def _content(plan: BatchPlan, pairs: Sequence[PairResult]) -> dict[str, Any]:
     failed = [pair for pair in pairs if not pair.done]
     return {
         "pairs": len(pairs),
@@ -197,7 +197,7 @@ FOLDER = "report"
 _log = logging.getLogger(__name__)
 
 
-def renewed_page(plan: SurveyPlan, pairs: Sequence[PairResult], root: Path) -> tuple[Path | None, str | None]:
+def renewed_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[Path | None, str | None]:
     """Write the page of a survey, unless it is there already for just these results.
 
     Whatever goes wrong, the results of the survey stand.
@@ -213,7 +213,7 @@ def renewed_page(plan: SurveyPlan, pairs: Sequence[PairResult], root: Path) -> t
     mark = state_of(plan, pairs)
     if mark_of(page) == mark:
         return page, None
-    unpaired = [LonelyScene(lonely.scene, lonely.reason) for lonely in plan.unpaired]
+    unpaired = [UnmatchedScene(lonely.scene, lonely.reason) for lonely in plan.unpaired]
     options = ReportOptions(title=root.name)
     try:
         made = write_report(report_pairs(pairs), page.parent, options=options, unpaired=unpaired, mark=mark)

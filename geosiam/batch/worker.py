@@ -23,7 +23,7 @@ from geosiam.batch.pool import POLYGONS, SCORES, Event, Job
 from geosiam.batch.state import facts_of, memory_now
 from geosiam.errors import ClusterError, GeosiamError, SceneNotFoundError, SceneUnreadableError
 from geosiam.pipeline import detect
-from geosiam.runtime import keep_freed_memory
+from geosiam.runtime import tune_allocator
 
 _BETWEEN_REPORTS = 0.2
 _GRACE_SECONDS = 6.0  # for the block that is being scored
@@ -61,7 +61,7 @@ def main() -> None:
     back = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
-    keep_freed_memory()
+    tune_allocator()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the shell's background has it ignored
     channel = _Channel(back)
     logging.getLogger("geosiam").addHandler(_Handler(channel))

@@ -26,7 +26,7 @@ from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
 from geosiam.evaluation.report import markdown, plain
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.pair import open_pair
 from geosiam.options import DetectOptions
@@ -221,7 +221,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Task]:
     SceneRefusedError
         A column is missing, or a line lacks a value.
     """
-    if not is_there(path):
+    if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path of --pairs")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -110,7 +110,7 @@ def dissimilarity(before: Image, after: Image, valid: Mask) -> NDArray[np.floati
 
 
 def pca_kmeans(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return how near a pixel's neighbourhood lies to the cluster of changes: above one half it belongs to it."""
+    """Return how near a pixel's neighborhood lies to the cluster of changes: above one half it belongs to it."""
     try:
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
         from sklearn.decomposition import PCA  # noqa: PLC0415
@@ -254,8 +254,8 @@ class _Variates:
     def of(cls, stacked: NDArray[np.float64], weights: NDArray[np.float64]) -> _Variates:
         bands = len(stacked) // 2
         mean = (stacked @ weights / weights.sum())[:, None]
-        centred = stacked - mean
-        covariance = (centred * weights) @ centred.T / weights.sum()
+        centered = stacked - mean
+        covariance = (centered * weights) @ centered.T / weights.sum()
         covariance += np.eye(2 * bands) * max(_RIDGE * np.trace(covariance) / (2 * bands), 1e-15)
         s11, s22, s12 = covariance[:bands, :bands], covariance[bands:, bands:], covariance[:bands, bands:]
         # s12 s22^-1 s21 a = rho^2 s11 a, ascending: as MAD variates are numbered, the least alike first.
@@ -266,7 +266,7 @@ class _Variates:
 
     def statistic(self, stacked: NDArray[np.float64]) -> NDArray[np.float64]:
         bands = len(stacked) // 2
-        centred = stacked - self.mean
-        difference = self.first.T @ centred[:bands] - self.second.T @ centred[bands:]
+        centered = stacked - self.mean
+        difference = self.first.T @ centered[:bands] - self.second.T @ centered[bands:]
         variance = (2 * (1 - self.correlations)).clip(_LEAST_VARIANCE)
         return np.asarray((difference**2 / variance[:, None]).sum(axis=0))

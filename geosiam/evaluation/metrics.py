@@ -228,9 +228,9 @@ def window_auroc(
     mask
         bool (rows, cols) of pixels, True = anomalous. Beyond its edges nothing is anomalous.
     receptive_field, stride
-        Size of the window and distance of neighbouring windows, in pixels.
+        Size of the window and distance of neighboring windows, in pixels.
     offset
-        First pixel of the first cell's window; the default centres the window on the cell, as the score raster does.
+        First pixel of the first cell's window; the default centers the window on the cell, as the score raster does.
     min_share
         A window is positive where more than this share of its pixels is anomalous; with 0, where any is.
     """

@@ -105,7 +105,7 @@ def _frame(axis: Axes, name: str) -> None:
 
 def _thinned(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a picture as rows, cols, bands, averaged down where it has more pixels than a panel shows."""
-    picture = picture[None].repeat(3, axis=0) if picture.ndim == 2 else picture  # noqa: PLR2004 - a grey picture
+    picture = picture[None].repeat(3, axis=0) if picture.ndim == 2 else picture  # noqa: PLR2004 - a gray picture
     step = -(-max(picture.shape[1:]) // _LARGEST)
     if step > 1:
         h, w = (n // step * step for n in picture.shape[1:])
@@ -138,7 +138,7 @@ def _largest_of(scores: NDArray[np.floating[Any]], step: int) -> NDArray[np.floa
     return np.where(np.isinf(largest), np.nan, largest)
 
 
-def _outline(axis: Axes, polygons: Iterable[Any], grid: Grid, colour: str, label: str) -> None:
+def _outline(axis: Axes, polygons: Iterable[Any], grid: Grid, color: str, label: str) -> None:
     """Draw the rings of polygons in pixels of the grid."""
     rings = []
     inverse = ~grid.transform
@@ -146,9 +146,9 @@ def _outline(axis: Axes, polygons: Iterable[Any], grid: Grid, colour: str, label
         for ring in shapely.get_rings(shapely.get_parts(geometry)):
             x, y = shapely.get_coordinates(ring).T
             rings.append(np.column_stack(inverse @ (x, y)))
-    # A dark line below keeps the colours readable on any ground.
+    # A dark line below keeps the colors readable on any ground.
     axis.add_collection(LineCollection(rings, colors="black", linewidths=2.0, alpha=0.45))
-    axis.add_collection(LineCollection(rings, colors=colour, linewidths=0.9, label=f"{label}: {_count(polygons)}"))
+    axis.add_collection(LineCollection(rings, colors=color, linewidths=0.9, label=f"{label}: {_count(polygons)}"))
 
 
 def _count(polygons: Iterable[Any]) -> int:
@@ -157,7 +157,7 @@ def _count(polygons: Iterable[Any]) -> int:
 
 def _legend(axis: Axes) -> None:
     labels = [str(c.get_label()) for c in axis.collections if not str(c.get_label()).startswith("_")]
-    lines = [Line2D([], [], color=colour, linewidth=1.4) for colour in (_FOUND, _TRUE)]
+    lines = [Line2D([], [], color=color, linewidth=1.4) for color in (_FOUND, _TRUE)]
     legend = axis.legend(
         lines,
         labels,
@@ -178,8 +178,8 @@ def _scale_bar(axis: Axes, grid: Grid) -> None:
     length = power * max(n for n in (1, 2, 5) if n * power <= wanted)
     x0, y0 = 0.035 * grid.width, grid.height - 0.04 * grid.width
     x1 = x0 + length / metres
-    for colour, width in (("black", 3.4), ("white", 2.0)):
-        axis.plot([x0, x1], [y0, y0], color=colour, linewidth=width, solid_capstyle="butt", alpha=0.9)
+    for color, width in (("black", 3.4), ("white", 2.0)):
+        axis.plot([x0, x1], [y0, y0], color=color, linewidth=width, solid_capstyle="butt", alpha=0.9)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"  # noqa: PLR2004 - metres in a kilometre
     box = {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1.2}
     axis.text(
@@ -196,7 +196,7 @@ def _metres_per_pixel(grid: Grid) -> float:
     return float(size * grid.crs.linear_units_factor[1])
 
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 _CURVE_INK, _CURVE_MUTED = "#1b1f24", "#8c959f"
 _CURVE_DPI = 150
 
@@ -222,7 +222,7 @@ def save_curves(path: Path, named: Sequence[tuple[str, Agreement]]) -> None:
     for number, (name, agreement) in enumerate(named):
         if agreement.counts is None:
             continue
-        look = {"color": _COLOURS[number % len(_COLOURS)], "lw": 1.6, "ls": "-" if number < len(_COLOURS) else "--"}
+        look = {"color": _COLORS[number % len(_COLORS)], "lw": 1.6, "ls": "-" if number < len(_COLORS) else "--"}
         curves = agreement.counts.curves()
         roc.plot(_from(0, curves["false_alarm_rate"]), _from(0, curves["recall"]),
                  label=f"{name} ({agreement.counts.auroc:.3f})", **look)  # fmt: skip

@@ -1,6 +1,6 @@
 """Objects at every threshold: what recall costs in false alarms.
 
-Counting rules. Neighbouring cells (8-connected) from the threshold up are one predicted object. It is right where it
+Counting rules. Neighboring cells (8-connected) from the threshold up are one predicted object. It is right where it
 shares any pixel with a true object, and otherwise an alarm; a true object is found where any of its pixels is flagged.
 A map that flags everything is one single right object that finds all: thresholds at which more than a tenth of the
 unchanged ground is flagged therefore do not count, and an alarm rate holds only down to the first threshold that

@@ -21,7 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.table import vectorize
@@ -79,7 +79,7 @@ class Truth:
         return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
 
     def objects(self, window: Window) -> NDArray[np.int32]:
-        """Return which object covers the centre of each pixel: its number from 1, 0 = none, -1 = unknown."""
+        """Return which object covers the center of each pixel: its number from 1, 0 = none, -1 = unknown."""
         inner = self.grid.transform @ Affine.translation(window.col_start, window.row_start)
         rows, cols = window.shape
         corners = [inner @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
@@ -107,7 +107,7 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
     SceneNotFoundError, SceneUnreadableError, SceneRefusedError
         See :meth:`Truth.read`. A file without any feature is fine: nothing changed.
     """
-    if not is_there(path):
+    if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
         if path.lower().endswith(".parquet"):
@@ -199,7 +199,7 @@ class _TruthRaster:
 
     @contextlib.contextmanager
     def _on_grid(self) -> Iterator[Any]:
-        """Open it, put on the grid by nearest neighbour where it lies on another one."""
+        """Open it, put on the grid by nearest neighbor where it lies on another one."""
         with _opened(self.path) as file:
             if file.crs is None and file.shape == self.grid.shape:
                 yield file  # a picture of the size of the scene, as benchmark data come
@@ -217,7 +217,7 @@ class _TruthRaster:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Open a raster; what GDAL says becomes one line."""
-    if not is_there(path) and "://" not in path and not path.startswith("/vsi"):
+    if not exists(path) and "://" not in path and not path.startswith("/vsi"):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
         with warnings.catch_warnings():

@@ -1,1 +1,1 @@
-"""Two files in; aligned, masked and normalised blocks out."""
+"""Two files in; aligned, masked and normalized blocks out."""

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.grid import Window, apply_affine
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NO_COORDINATE = 1e30
 
 
 @dataclass(frozen=True)
-class ValidArea:
+class AreaOfInterest:
     """Polygons on the before-scene's grid.
 
     Parameters
@@ -43,7 +43,7 @@ class ValidArea:
         The before-scene's grid.
     crs
         Well-known text of the polygons' own system, where their corners do not tell which pixels they hold: then the
-        centre of each pixel is looked up, which takes longer.
+        center of each pixel is looked up, which takes longer.
     """
 
     polygons: tuple[shapely.Geometry, ...]
@@ -51,7 +51,7 @@ class ValidArea:
     crs: str | None = None
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], grid: Grid) -> ValidArea:
+    def read(cls, path: str | os.PathLike[str], grid: Grid) -> AreaOfInterest:
         """Read the polygons of a vector file, in any coordinate reference system.
 
         Raises
@@ -63,11 +63,11 @@ class ValidArea:
         OptionError
             No polygon lies in the scene.
         """
-        if not is_there(path):
+        if not exists(path):
             raise SceneNotFoundError(path, "does not exist", "check the path of --valid-area")
         frame = _polygons(path)
         try:
-            bridge = Bridge(grid, frame.crs)
+            bridge = PixelTransformer(grid, frame.crs)
         except ProjError as error:
             raise SceneRefusedError(
                 path, f"cannot be brought to the before-scene's coordinate system ({error})", "use one system for both"
@@ -91,10 +91,10 @@ class ValidArea:
         return inside
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """Return which pixels of a window have their centre in a polygon: bool (rows, cols)."""
+        """Return which pixels of a window have their center in a polygon: bool (rows, cols)."""
         if self.crs is not None:
-            rows, cols = np.mgrid[window.slices].astype(np.float64) + 0.5  # centres
-            bridge = Bridge(self.grid, pyproj.CRS(self.crs))
+            rows, cols = np.mgrid[window.slices].astype(np.float64) + 0.5  # centers
+            bridge = PixelTransformer(self.grid, pyproj.CRS(self.crs))
             return contains(self.polygons, *bridge.there(cols, rows))
         corner = Affine.translation(window.col_start, window.row_start)
         box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
@@ -132,7 +132,7 @@ _JUMP = 0.2  # of the grid's extent: no such piece gets this long, unless it is 
 _TURN = 360.0
 
 
-class Bridge:
+class PixelTransformer:
     """The way between the pixels of a grid and another coordinate reference system.
 
     Parameters
@@ -189,7 +189,7 @@ def contains(polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: ND
     return inside
 
 
-def to_pixels(polygons: Sequence[shapely.Geometry], bridge: Bridge) -> tuple[shapely.Geometry, ...] | None:
+def to_pixels(polygons: Sequence[shapely.Geometry], bridge: PixelTransformer) -> tuple[shapely.Geometry, ...] | None:
     """Return the parts of polygons near a grid in its pixels (column, row), or None where corners do not tell.
 
     Edges are straight in the polygons' own system.

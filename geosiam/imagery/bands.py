@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHANNELS = 3
 FIRST_BANDS = "the first three bands"
 _BYTE = 255.0
-_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_COLORS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _TABLE_SIZES = {"uint8": 2**8, "uint16": 2**16}
 
 
@@ -34,7 +34,7 @@ class Channels:
     indexes
         1-based band of each channel.
     table
-        Colour table of a palette image, float32 (entries, 4), to look the one band's values up in: red, green, blue
+        Color table of a palette image, float32 (entries, 4), to look the one band's values up in: red, green, blue
         and alpha, which is 0 for entries that show nothing; None for others.
     reason
         Why these bands, for the report.
@@ -50,15 +50,15 @@ class Channels:
         return sorted(set(self.indexes))
 
     @property
-    def colours(self) -> int:
+    def colors(self) -> int:
         """Number of channels that differ."""
         return len(self.distinct) if self.table is None else CHANNELS
 
     def arrange(self, bands: NDArray[Any]) -> NDArray[Any]:
         """Return the channels (3, rows, cols), in the scene's own type, of the distinct bands (n, rows, cols)."""
         if self.table is not None:
-            colours = self.table[:, :CHANNELS]
-            return np.ascontiguousarray(colours[bands[0].astype(np.intp)].transpose(2, 0, 1))
+            colors = self.table[:, :CHANNELS]
+            return np.ascontiguousarray(colors[bands[0].astype(np.intp)].transpose(2, 0, 1))
         position = {band: i for i, band in enumerate(self.distinct)}
         order = [position[band] for band in self.indexes]
         return bands if order == list(range(len(bands))) else bands[order]
@@ -77,7 +77,7 @@ class Channels:
 
 
 def choose_channels(
-    name: str, dataset: rasterio.DatasetReader, bands: Sequence[int] | None, *, by_colour: bool
+    name: str, dataset: rasterio.DatasetReader, bands: Sequence[int] | None, *, by_color: bool
 ) -> Channels:
     """Choose the bands of a scene.
 
@@ -89,8 +89,8 @@ def choose_channels(
         The open scene.
     bands
         One or three 1-based bands the user wants, or None.
-    by_colour
-        Whether bands may be chosen by colour interpretation: only if both scenes name red, green and blue.
+    by_color
+        Whether bands may be chosen by color interpretation: only if both scenes name red, green and blue.
 
     Raises
     ------
@@ -99,26 +99,26 @@ def choose_channels(
     """
     asked = None if bands is None else _asked(name, dataset.count, bands)
     if (
-        colours_of(dataset)[0] == ColorInterp.palette
+        colors_of(dataset)[0] == ColorInterp.palette
         and asked in (None, (1, 1, 1))
         and dataset.dtypes[0] in _TABLE_SIZES
     ):
-        return Channels((1, 1, 1), _colour_table(dataset), "palette expanded to its colours")
+        return Channels((1, 1, 1), _color_table(dataset), "palette expanded to its colors")
     if asked is not None:
         return Channels(asked, None, "as asked for")
-    if by_colour:
-        red, green, blue = (colours_of(dataset).index(colour) + 1 for colour in _COLOURS)
-        return Channels((red, green, blue), None, "by colour interpretation")
-    colours = [i + 1 for i, kind in enumerate(colours_of(dataset)) if kind != ColorInterp.alpha]
-    if len(colours) < CHANNELS:
-        first = colours[0] if colours else 1
+    if by_color:
+        red, green, blue = (colors_of(dataset).index(color) + 1 for color in _COLORS)
+        return Channels((red, green, blue), None, "by color interpretation")
+    colors = [i + 1 for i, kind in enumerate(colors_of(dataset)) if kind != ColorInterp.alpha]
+    if len(colors) < CHANNELS:
+        first = colors[0] if colors else 1
         return Channels((first, first, first), None, "one band serves all three channels")
-    return Channels((colours[0], colours[1], colours[2]), None, FIRST_BANDS)
+    return Channels((colors[0], colors[1], colors[2]), None, FIRST_BANDS)
 
 
-def names_its_colours(dataset: rasterio.DatasetReader) -> bool:
+def names_its_colors(dataset: rasterio.DatasetReader) -> bool:
     """Return whether a scene says which of its bands are red, green and blue."""
-    return all(colour in colours_of(dataset) for colour in _COLOURS)
+    return all(color in colors_of(dataset) for color in _COLORS)
 
 
 def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
@@ -131,17 +131,17 @@ def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _colour_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
+def _color_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
     table = np.zeros((_TABLE_SIZES[dataset.dtypes[0]], CHANNELS + 1), np.float32)
     table[:, CHANNELS] = _BYTE  # a value that the palette does not name is black
-    for index, colour in dataset.colormap(1).items():
+    for index, color in dataset.colormap(1).items():
         if index < len(table):
-            table[index] = colour
+            table[index] = color
     return table
 
 
-def colours_of(dataset: DatasetReader) -> tuple[ColorInterp, ...]:
-    """Return the colour interpretation of each band.
+def colors_of(dataset: DatasetReader) -> tuple[ColorInterp, ...]:
+    """Return the color interpretation of each band.
 
     rasterio takes a complaint that an earlier call left behind for an error of this one; asked again, it answers.
     """

@@ -140,12 +140,12 @@ class Halo:
 
     Parameters
     ----------
-    before, after
+    leading, trailing
         Pixels needed above (and left of) and below (and right of) the cells.
     """
 
-    before: int
-    after: int
+    leading: int
+    trailing: int
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ class Block:
         """
         own = self.cells.scaled(stride)
         return Window(
-            own.row_start - halo.before,
-            own.row_stop + halo.after,
-            own.col_start - halo.before,
-            own.col_stop + halo.after,
+            own.row_start - halo.leading,
+            own.row_stop + halo.trailing,
+            own.col_start - halo.leading,
+            own.col_stop + halo.trailing,
         )
 
 
@@ -300,7 +300,7 @@ def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.where(index < size, index, period - index)
 
 
-def centres(cells: slice, stride: int, size: int) -> NDArray[np.intp]:
-    """Return the pixel index of each cell's centre along one axis, held inside an axis of ``size`` pixels."""
+def centers(cells: slice, stride: int, size: int) -> NDArray[np.intp]:
+    """Return the pixel index of each cell's center along one axis, held inside an axis of ``size`` pixels."""
     index = np.arange(cells.start, cells.stop, dtype=np.intp) * stride + stride // 2
     return index.clip(max=size - 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 
-from geosiam.imagery.bands import colours_of
+from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.vrt import VirtualRaster
 
@@ -52,11 +52,11 @@ def validity(dataset: DatasetReader, path: str, bands: list[int]) -> Validity:
 
     Notes
     -----
-    A measured quantity that is -9999 or NaN in one band is not known there, whatever the others say. A colour of
-    unsigned integers is another matter: 0 in one band is a pure colour, and a hole only if all bands are 0.
+    A measured quantity that is -9999 or NaN in one band is not known there, whatever the others say. A color of
+    unsigned integers is another matter: 0 in one band is a pure color, and a hole only if all bands are 0.
     """
-    colours = [index for index, kind in zip(dataset.indexes, colours_of(dataset), strict=True) if kind != _ALPHA]
-    counted = bands if _measured(dataset) else colours or bands
+    colors = [index for index, kind in zip(dataset.indexes, colors_of(dataset), strict=True) if kind != _ALPHA]
+    counted = bands if _measured(dataset) else colors or bands
     told = dataset.nodatavals  # asked for once: of 65,535 bands it takes a while
     values = {_text(told[index - 1]) for index in counted}
     if values == {"None"}:
@@ -68,7 +68,7 @@ def validity(dataset: DatasetReader, path: str, bands: list[int]) -> Validity:
 
 def has_alpha(dataset: DatasetReader) -> bool:
     """Return whether one of the bands is an alpha band."""
-    return _ALPHA in colours_of(dataset)
+    return _ALPHA in colors_of(dataset)
 
 
 def has_mask(dataset: DatasetReader) -> bool:
@@ -95,7 +95,7 @@ def _view(dataset: DatasetReader, path: str, bands: list[int], counted: list[int
     if has_mask(dataset):
         mask.add(path, "mask,1")
     if has_alpha(dataset):
-        mask.add(path, colours_of(dataset).index(_ALPHA) + 1)
+        mask.add(path, colors_of(dataset).index(_ALPHA) + 1)
     return view.xml()
 
 

@@ -15,10 +15,10 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.masks import has_alpha, has_mask
-from geosiam.imagery.scene import Source, checked_grid
+from geosiam.imagery.scene import Scene, checked_grid
 from geosiam.imagery.vrt import VirtualRaster
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Kind:
 
     coordinate_system: str
     types: tuple[str, ...]
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     nodata: tuple[str, ...]
     scale_and_offset: tuple[str, ...]
     palette: tuple[tuple[int, tuple[int, ...]], ...]
@@ -63,7 +63,7 @@ def find_tiles(scene: str) -> list[str] | None:
     """
     if "://" in scene or scene.startswith(("/vsi", "<")):
         return None
-    if is_there(scene):
+    if exists(scene):
         return _in_folder(Path(scene)) if Path(scene).is_dir() else None
     if not glob.has_magic(scene):
         return None
@@ -118,17 +118,17 @@ def mosaic(paths: list[str]) -> str:
 def _virtual(tiles: list[_Tile], whole: Window, grid: Grid) -> VirtualRaster:
     """Put tiles together such that what none of them covers is not known."""
     kind = tiles[0].kind
-    said = kind.nodata != ("None",) * len(kind.nodata) or "alpha" in kind.colours
+    said = kind.nodata != ("None",) * len(kind.nodata) or "alpha" in kind.colors
     masked = any(tile.masked for tile in tiles) or not (said or _all_floats(kind))
     raster = VirtualRaster(grid)
-    for index, (dtype, colour) in enumerate(zip(kind.types, kind.colours, strict=True), 1):
+    for index, (dtype, color) in enumerate(zip(kind.types, kind.colors, strict=True), 1):
         nodata = _nodata(kind, index, masked=masked)
-        band = raster.band(dtype, nodata=nodata, colour=colour)
+        band = raster.band(dtype, nodata=nodata, color=color)
         band.scaled(*map(float, kind.scale_and_offset[index - 1].split()))
         if index == 1:
-            band.coloured(dict(kind.palette))
+            band.colored(dict(kind.palette))
         for tile in tiles:
-            use_mask = tile.masked or "alpha" in kind.colours
+            use_mask = tile.masked or "alpha" in kind.colors
             band.add(
                 tile.path, index, tile.place.relative_to(whole), nodata=nodata, use_mask=use_mask, block=tile.block
             )
@@ -143,7 +143,7 @@ def _nodata(kind: _Kind, index: int, *, masked: bool) -> float | None:
     told = kind.nodata[index - 1]
     if told != "None":
         return float(told)
-    return float("nan") if _all_floats(kind) and not masked and "alpha" not in kind.colours else None
+    return float("nan") if _all_floats(kind) and not masked and "alpha" not in kind.colors else None
 
 
 def _all_floats(kind: _Kind) -> bool:
@@ -152,7 +152,7 @@ def _all_floats(kind: _Kind) -> bool:
 
 def _examined(path: str, reference: Grid | None) -> tuple[Grid, _Tile]:
     """Return where a tile lies and what it is like."""
-    source = Source(str(Path(path).absolute()), path)
+    source = Scene(str(Path(path).absolute()), path)
     try:
         dataset = source.handle()
         grid = checked_grid(source)
@@ -169,7 +169,7 @@ def _kind(dataset: DatasetReader, grid: Grid) -> _Kind:
     return _Kind(
         coordinate_system=str(grid.crs.to_wkt()),
         types=tuple(dataset.dtypes),
-        colours=tuple(kind.name for kind in dataset.colorinterp),
+        colors=tuple(kind.name for kind in dataset.colorinterp),
         nodata=tuple(map(str, dataset.nodatavals)),
         scale_and_offset=tuple(f"{s!r} {o!r}" for s, o in zip(dataset.scales, dataset.offsets, strict=True)),
         palette=tuple(palette.items()),
@@ -188,7 +188,7 @@ def _compare(tile: _Tile, grid: Grid, first: _Tile, reference: Grid) -> None:
         mine, its = getattr(tile.kind, field.name), getattr(first.kind, field.name)
         if mine != its and not (field.name == "coordinate_system" and grid.crs == reference.crs):
             what = field.name.replace("_", " ")
-            shown = f" ({_short(mine)} and {_short(its)})" if field.name in ("types", "colours", "nodata") else ""
+            shown = f" ({_short(mine)} and {_short(its)})" if field.name in ("types", "colors", "nodata") else ""
             raise SceneRefusedError(tile.path, f"differs from {other} in its {what}{shown}", _REMEDY)
     ends = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
     place = tile.place

@@ -1,4 +1,4 @@
-"""Relative radiometric normalisation: decided once per pair from a sample, then applied to every block alike.
+"""Relative radiometric normalization: decided once per pair from a sample, then applied to every block alike.
 
 Values are channels scaled to [0, 1]. The sample may hold real change, so every estimate here resists outliers.
 """
@@ -32,7 +32,7 @@ _LEAST_CORRELATION = 0.5
 
 
 @dataclass(frozen=True)
-class Radiometry:
+class RadiometricNormalization:
     """A monotone piecewise linear function per channel that makes the after-scene look like the before-scene.
 
     Parameters
@@ -52,7 +52,7 @@ class Radiometry:
     note: str = ""
 
     def apply(self, after: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the normalised channels, float32 (3, rows, cols) in [0, 1]; unchanged where nothing is to be done."""
+        """Return the normalized channels, float32 (3, rows, cols) in [0, 1]; unchanged where nothing is to be done."""
         if self.mode == "none":
             return after
         result = np.empty_like(after)
@@ -69,11 +69,11 @@ class Radiometry:
         return {"mode": self.mode, "source": self.source, "target": self.target, "note": self.note}
 
 
-UNCHANGED = Radiometry()
+UNCHANGED = RadiometricNormalization()
 
 
-def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto") -> Radiometry:
-    """Decide the normalisation of a pair.
+def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto") -> RadiometricNormalization:
+    """Decide the normalization of a pair.
 
     Parameters
     ----------
@@ -87,21 +87,21 @@ def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str 
     if mode not in MODES:
         raise OptionError(f"radiometry {mode!r}", "is not known", f"use {', '.join(MODES)}")
     if mode == "none":
-        return Radiometry()
+        return RadiometricNormalization()
     if before.shape[1] < _FEWEST:
-        return Radiometry(note=f"{before.shape[1]} valid pixels are too few to match brightness by")
+        return RadiometricNormalization(note=f"{before.shape[1]} valid pixels are too few to match brightness by")
     if mode == "histogram":
         return _histogram(before, after)
     lines = [robust_line(x, y) for x, y in zip(after, before, strict=True)]
     if mode == "auto" and not _worth_applying(lines):
-        return Radiometry()
+        return RadiometricNormalization()
     loose = [str(channel) for channel, line in enumerate(lines, 1) if line is None]
     note = f"the scenes do not hang together in channel {', '.join(loose)}, which is left as it is" if loose else ""
     if len(loose) == len(lines):
-        return Radiometry(note="the scenes do not hang together in any channel, or have but one value")
+        return RadiometricNormalization(note="the scenes do not hang together in any channel, or have but one value")
     gains = [line or (1.0, 0.0) for line in lines]
     source = tuple((0.0, 1.0) for _ in gains)
-    return Radiometry("linear", source, tuple((offset, gain + offset) for gain, offset in gains), note)
+    return RadiometricNormalization("linear", source, tuple((offset, gain + offset) for gain, offset in gains), note)
 
 
 def _worth_applying(lines: list[tuple[float, float] | None]) -> bool:
@@ -116,14 +116,14 @@ def _worth_applying(lines: list[tuple[float, float] | None]) -> bool:
     return any(abs(gain - 1) >= _SAME_GAIN or abs(offset) >= _SAME_OFFSET for gain, offset in known)
 
 
-def _histogram(before: NDArray[np.float32], after: NDArray[np.float32]) -> Radiometry:
+def _histogram(before: NDArray[np.float32], after: NDArray[np.float32]) -> RadiometricNormalization:
     levels = np.linspace(0, 1, _KNOTS)
     source, target = [], []
     for x, y in zip(after, before, strict=True):
         knots, first = np.unique(np.quantile(x, levels), return_index=True)
         source.append(tuple(map(float, knots)))
         target.append(tuple(map(float, np.quantile(y, levels)[first])))
-    return Radiometry("histogram", tuple(source), tuple(target))
+    return RadiometricNormalization("histogram", tuple(source), tuple(target))
 
 
 def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int = 20) -> tuple[float, float] | None:
@@ -208,7 +208,7 @@ _LEAST_WIDTH = 1e-6  # of the values of a channel that has but one
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Stretch:
     """A straight line per channel, clipped to [0, 1].
 
     Parameters
@@ -239,7 +239,7 @@ class Scaling:
         return bool(largest < _LARGE and width > max(1 / _LARGE, _FINE * largest))
 
 
-FULL_BYTE = Scaling((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
+FULL_BYTE = Stretch((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
 
 
 @dataclass(frozen=True)
@@ -259,10 +259,10 @@ class Unit:
         """Return what stored pixels (3, n) measure."""
         return np.asarray(pixels * np.array(self.scale)[:, None] + np.array(self.offset)[:, None], np.float64)
 
-    def stored(self, scaling: Scaling) -> Scaling:
+    def stored(self, scaling: Stretch) -> Stretch:
         """Return the scaling of stored values that does to them what this one does to measured values."""
         low, high = ((np.array(ends) - self.offset) / self.scale for ends in (scaling.low, scaling.high))
-        return Scaling(_triple(low), _triple(high))
+        return Stretch(_triple(low), _triple(high))
 
 
 PLAIN = Unit()
@@ -270,7 +270,7 @@ PLAIN = Unit()
 
 def choose_scaling(
     dtypes: tuple[str, str], sample: Sample, units: tuple[Unit, Unit] = (PLAIN, PLAIN)
-) -> tuple[Scaling, Scaling]:
+) -> tuple[Stretch, Stretch]:
     """Return the scaling of both scenes: bytes by their full range, other types by percentiles of valid pixels.
 
     Scenes of the same type share one stretch, so that what differs between them stays visible, unless one of them is
@@ -289,7 +289,7 @@ def choose_scaling(
     return _stretches(sample.before, sample.after)
 
 
-def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Scaling, Scaling]:
+def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Stretch, Stretch]:
     before, after = _stretch(first), _stretch(second)
     shared = _stretch(np.concatenate([first, second], axis=1))
     empty = _is_flat(first) != _is_flat(second)
@@ -297,7 +297,7 @@ def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Scaling, Scal
     return (before, after) if squeezed else (shared, shared)
 
 
-def _share(own: Scaling, shared: Scaling) -> float:
+def _share(own: Stretch, shared: Stretch) -> float:
     """Return how much of the shared range a scene uses, in its median channel."""
     widths = [np.subtract(scaling.high, scaling.low) for scaling in (own, shared)]
     return float(np.median(widths[0] / widths[1]))
@@ -308,14 +308,14 @@ def _is_flat(pixels: NDArray[Any]) -> bool:
     return bool((pixels == pixels[:, :1]).all())
 
 
-def _stretch(pixels: NDArray[Any]) -> Scaling:
+def _stretch(pixels: NDArray[Any]) -> Stretch:
     values = pixels.astype(np.float64).clip(-_LARGEST, _LARGEST)
     low, high = np.percentile(values, (_LOW, _HIGH), axis=1)
     uniform = high == low  # a channel of one value, but for a few pixels: these are all there is to see
     low, high = np.where(uniform, values.min(axis=1), low), np.where(uniform, values.max(axis=1), high)
     flat = high - low < 1 / _LARGEST
     high = np.where(flat, low + np.maximum(1, np.abs(low) * _LEAST_WIDTH), high)
-    return Scaling(_triple(low), _triple(high))
+    return Stretch(_triple(low), _triple(high))
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -326,7 +326,7 @@ _LARGEST_TABLE = 2**16
 
 
 @dataclass(frozen=True)
-class Transfer:
+class PixelTransform:
     """The function of each channel that every pixel of a scene goes through, wherever it lies.
 
     Parameters
@@ -337,8 +337,8 @@ class Transfer:
         What makes it look like the other scene.
     """
 
-    scaling: Scaling
-    radiometry: Radiometry = UNCHANGED
+    scaling: Stretch
+    radiometry: RadiometricNormalization = UNCHANGED
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return the channels (3, rows, cols) of any type as a new array, float32 in [0, 1]."""
@@ -358,6 +358,6 @@ class Transfer:
         return self.apply(np.broadcast_to(levels, (3, 1, levels.size)))[:, 0]
 
 
-def identity(channels: int) -> Transfer:
+def identity(channels: int) -> PixelTransform:
     """Return what leaves values that are in [0, 1] already as they are."""
-    return Transfer(Scaling((0.0,) * channels, (1.0,) * channels))
+    return PixelTransform(Stretch((0.0,) * channels, (1.0,) * channels))

@@ -1,4 +1,4 @@
-"""A pair of scenes: checked before any work, then read as aligned, masked and normalised blocks."""
+"""A pair of scenes: checked before any work, then read as aligned, masked and normalized blocks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery import normalization as radiometric
 from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, turned
-from geosiam.imagery.aoi import ValidArea
-from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colours
+from geosiam.imagery.aoi import AreaOfInterest
+from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colors
 from geosiam.imagery.grid import Window, reflected
-from geosiam.imagery.normalization import PLAIN, Scaling, Transfer, Unit, choose_scaling
+from geosiam.imagery.normalization import PLAIN, PixelTransform, Stretch, Unit, choose_scaling
 from geosiam.imagery.pair_report import (
     PairReport,
     remarks_on_bands,
@@ -26,7 +26,7 @@ from geosiam.imagery.pair_report import (
 )
 from geosiam.imagery.reader import AlignedReader
 from geosiam.imagery.sampling import sample_overlap
-from geosiam.imagery.scene import Scene, Source, checked_grid, environment, facts
+from geosiam.imagery.scene import Scene, SceneLike, checked_grid, environment, facts
 
 if TYPE_CHECKING:
     import os
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Grid
-    from geosiam.imagery.normalization import Radiometry
+    from geosiam.imagery.normalization import RadiometricNormalization
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.sampling import Sample
 
@@ -85,7 +85,7 @@ class StoredBlock:
     before: NDArray[Any]
     after: NDArray[Any]
     valid: NDArray[np.bool_]
-    transfers: tuple[Transfer, Transfer]
+    transfers: tuple[PixelTransform, PixelTransform]
 
     def comparable(self) -> PairBlock:
         """Return the block with both transfers applied."""
@@ -107,15 +107,15 @@ class ScenePair:
     overlap: Window
     before: AlignedReader
     after: AlignedReader
-    scaling: tuple[Scaling, Scaling]
-    radiometry: Radiometry
-    valid_area: ValidArea | None
+    scaling: tuple[Stretch, Stretch]
+    radiometry: RadiometricNormalization
+    aoi: AreaOfInterest | None
     facts: PairReport
 
     @property
-    def transfers(self) -> tuple[Transfer, Transfer]:
+    def transfers(self) -> tuple[PixelTransform, PixelTransform]:
         """What every pixel of the one and the other scene goes through."""
-        return Transfer(self.scaling[0]), Transfer(self.scaling[1], self.radiometry)
+        return PixelTransform(self.scaling[0]), PixelTransform(self.scaling[1], self.radiometry)
 
     @property
     def columns_at_once(self) -> int | None:
@@ -137,8 +137,8 @@ class ScenePair:
             before, valid = self.before.read(inner)
             after, also = self.after.read(inner)
         valid &= also
-        if self.valid_area is not None:
-            valid &= self.valid_area.mask(inner)
+        if self.aoi is not None:
+            valid &= self.aoi.mask(inner)
         if inner != window:
             before, after = (image.take(rows, axis=1).take(cols, axis=2) for image in (before, after))
             valid = valid.take(rows, axis=0).take(cols, axis=1)
@@ -150,8 +150,8 @@ class ScenePair:
         if inner.intersection(self.overlap) is None:
             return np.zeros(window.shape, bool)
         valid = self.before.valid(inner) & self.after.valid(inner)
-        if self.valid_area is not None:
-            valid &= self.valid_area.mask(inner)
+        if self.aoi is not None:
+            valid &= self.aoi.mask(inner)
         return valid.take(rows, axis=0).take(cols, axis=1)
 
     def _mirrored(self, window: Window) -> tuple[Window, NDArray[np.intp], NDArray[np.intp]]:
@@ -161,15 +161,15 @@ class ScenePair:
         inner = Window(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
         return inner, rows - inner.row_start, cols - inner.col_start
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Keep nothing of what has been decoded so far: it will hardly be needed again."""
-        self.before.forget()
-        self.after.forget()
+        self.before.clear_cache()
+        self.after.clear_cache()
 
     @property
-    def coloured(self) -> bool:
+    def colored(self) -> bool:
         """Whether the channels of both scenes differ."""
-        return min(self.before.channels.colours, self.after.channels.colours) > 1
+        return min(self.before.channels.colors, self.after.channels.colors) > 1
 
     def report(self) -> PairReport:
         """Return what was found about the pair and what is done with it."""
@@ -188,13 +188,13 @@ class ScenePair:
 
 
 def open_pair(
-    before: Scene,
-    after: Scene,
+    before: SceneLike,
+    after: SceneLike,
     *,
     bands: Sequence[int] | None = None,
     radiometry: str = "auto",
     register: bool | None = None,
-    valid_area: str | os.PathLike[str] | None = None,
+    aoi: str | os.PathLike[str] | None = None,
     skip_unreadable: bool = False,
     workers: int | None = None,
 ) -> ScenePair:
@@ -206,13 +206,13 @@ def open_pair(
         Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced
         DataArrays.
     bands
-        One or three 1-based bands for both scenes; None: by colour interpretation, else the first three.
+        One or three 1-based bands for both scenes; None: by color interpretation, else the first three.
     radiometry
         See :func:`geosiam.imagery.normalization.estimate`.
     register
         Correct the misregistration where it can be estimated reliably. None: by whole pixels only, which changes none
         of them, or fully where the scene is resampled anyway; and only if less of it is then left.
-    valid_area
+    aoi
         Vector file outside of whose polygons nothing is valid.
     skip_unreadable
         Decide without those parts of the scenes that cannot be decoded.
@@ -226,11 +226,11 @@ def open_pair(
     """
     if radiometry not in radiometric.MODES:
         raise OptionError(f"radiometry {radiometry!r}", "is not known", f"use {', '.join(radiometric.MODES)}")
-    sources = Source.of(before), Source.of(after)
+    sources = Scene.of(before), Scene.of(after)
     try:
         with environment():
             preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable, workers=workers)
-            return preflight.pair(radiometry, valid_area, register=register)
+            return preflight.pair(radiometry, aoi, register=register)
     except BaseException:
         for source in sources:
             source.close()
@@ -252,8 +252,8 @@ class _Preflight:
 
     def __init__(
         self,
-        before: Source,
-        after: Source,
+        before: Scene,
+        after: Scene,
         bands: Sequence[int] | None,
         *,
         skip_unreadable: bool,
@@ -268,16 +268,16 @@ class _Preflight:
         self.after_grid = turned(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
         handles = before.handle(), after.handle()
-        by_colour = all(names_its_colours(handle) for handle in handles)
+        by_color = all(names_its_colors(handle) for handle in handles)
         self.channels = (
-            choose_channels(before.name, handles[0], bands, by_colour=by_colour),
-            choose_channels(after.name, handles[1], bands, by_colour=by_colour),
+            choose_channels(before.name, handles[0], bands, by_color=by_color),
+            choose_channels(after.name, handles[1], bands, by_color=by_color),
         )
         self.warnings: list[str] = []
         self._unmoved: tuple[AlignedReader, AlignedReader] | None = None
 
-    def pair(self, mode: str, valid_area: str | os.PathLike[str] | None, *, register: bool | None) -> ScenePair:
-        area = ValidArea.read(valid_area, self.grid) if valid_area is not None else None
+    def pair(self, mode: str, aoi: str | os.PathLike[str] | None, *, register: bool | None) -> ScenePair:
+        area = AreaOfInterest.read(aoi, self.grid) if aoi is not None else None
         view = self._view(area)
         if view is None:
             raise SceneRefusedError(
@@ -316,7 +316,7 @@ class _Preflight:
         )
         return ScenePair(self.grid, view.overlap, view.before, view.after, scaling, radiometry, area, report)
 
-    def _view(self, area: ValidArea | None, shift: tuple[float, float] = NOT_MOVED) -> _View | None:
+    def _view(self, area: AreaOfInterest | None, shift: tuple[float, float] = NOT_MOVED) -> _View | None:
         """Return how the scenes are read if a shift (rows, cols) is corrected; None where they then share no pixel."""
         before, after = self._readers(shift)
         overlap = self._overlap(area, margin=math.ceil(math.hypot(*shift)))
@@ -325,13 +325,13 @@ class _Preflight:
         )
         return None if sample is None else _View(before, after, overlap, sample)
 
-    def _moved_a_little(self, view: _View, shift: tuple[float, float], area: ValidArea | None) -> _View | None:
+    def _moved_a_little(self, view: _View, shift: tuple[float, float], area: AreaOfInterest | None) -> _View | None:
         """Return what is seen where a few whole pixels are corrected, if the patches alone tell that this helps."""
         whole = all(part.is_integer() for part in shift) and view.after.alignment.offset is not None
         if not whole or shift == NOT_MOVED or max(map(abs, shift)) > _FAR_PX:
             return None
         sample = view.sample.moved(int(shift[0]), int(shift[1]))
-        if sample is None or sample.likeness() <= view.sample.likeness():
+        if sample is None or sample.correlation() <= view.sample.correlation():
             return None
         before, after = self._readers(shift)
         return _View(before, after, self._overlap(area, margin=math.ceil(math.hypot(*shift))), sample)
@@ -347,14 +347,14 @@ class _Preflight:
         whole = float(round(shift.rows)), float(round(shift.cols))
         return whole if view.after.alignment.offset is not None else NOT_MOVED
 
-    def _looked_at_again(self, shift: Shift, scaling: tuple[Scaling, Scaling], area: ValidArea | None) -> Shift:
+    def _looked_at_again(self, shift: Shift, scaling: tuple[Stretch, Stretch], area: AreaOfInterest | None) -> Shift:
         """Estimate a large shift once more where the scenes then meet: patches far apart have little in common."""
         known = replace(shift, rows=float(round(shift.rows)), cols=float(round(shift.cols)))
         view = self._view(area, (known.rows, known.cols))
         rest = None if view is None else view.sample.shift(scaling)
         return known + rest if rest is not None and rest.trustworthy else shift
 
-    def _overlap(self, area: ValidArea | None, margin: int = 0) -> Window:
+    def _overlap(self, area: AreaOfInterest | None, margin: int = 0) -> Window:
         overlap = footprint(self.after_grid, self.grid)
         if overlap is not None and margin:  # where a correction may move the scene to
             overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
@@ -373,7 +373,7 @@ class _Preflight:
         there = align(self.after_grid, self.grid, palette=palette, shift=shift)
         check_resolution((before.name, after.name), (self.grid, self.after_grid), there)
         if self._unmoved is not None:
-            return self._unmoved[0], self._unmoved[1].realigned(there)
+            return self._unmoved[0], self._unmoved[1].with_alignment(there)
         self._unmoved = AlignedReader(before, self.channels[0], own), AlignedReader(after, self.channels[1], there)
         return self._unmoved
 

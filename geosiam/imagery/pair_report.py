@@ -10,12 +10,12 @@ from geosiam.imagery.bands import FIRST_BANDS
 if TYPE_CHECKING:
     from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.bands import Channels
-    from geosiam.imagery.normalization import Radiometry
+    from geosiam.imagery.normalization import RadiometricNormalization
     from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
     from geosiam.imagery.scene import SceneFacts
 
-_COLOURS = ["red", "green", "blue"]
+_COLORS = ["red", "green", "blue"]
 _OTHER_SIZE = 1.5
 _NOTICEABLE_PX = 2.0
 _HALF = 0.5
@@ -37,7 +37,7 @@ class PairReport:
     scaling
         (lowest, highest) value of each channel that becomes 0 and 1, per scene.
     radiometry
-        See :meth:`geosiam.imagery.normalization.Radiometry.to_dict`.
+        See :meth:`geosiam.imagery.normalization.RadiometricNormalization.to_dict`.
     overlap
         Pixels (row_start, row_stop, col_start, col_stop) outside of which nothing is valid.
     overlap_fraction, valid_fraction
@@ -76,12 +76,12 @@ class PairReport:
 def remarks_on_bands(scenes: tuple[SceneFacts, SceneFacts], channels: tuple[Channels, Channels]) -> list[str]:
     """Say where bands of different kinds meet."""
     found = []
-    before, after = (chosen.colours for chosen in channels)
+    before, after = (chosen.colors for chosen in channels)
     if before != after:
         found.append(f"{before} band(s) of the before-scene are compared with {after} of the after-scene")
     for which, scene, chosen in zip(("before", "after"), scenes, channels, strict=True):
-        named = [scene.colours[index - 1] for index in chosen.indexes]
-        if chosen.reason == FIRST_BANDS and set(named) == set(_COLOURS) and named != _COLOURS:
+        named = [scene.colors[index - 1] for index in chosen.indexes]
+        if chosen.reason == FIRST_BANDS and set(named) == set(_COLORS) and named != _COLORS:
             found.append(f"bands 1 to 3 of the {which}-scene are {', '.join(named)}; name what fits both with --bands")
     if scenes[0].dtype != scenes[1].dtype:
         found.append(f"values of different types ({scenes[0].dtype}, {scenes[1].dtype}) are scaled by themselves")
@@ -114,7 +114,7 @@ def remarks_on_extent(share: float) -> list[str]:
     return [f"only {share:.0%} of the before-scene can be compared"] if share < _HALF else []
 
 
-def remarks_on_radiometry(radiometry: Radiometry, asked: str) -> list[str]:
+def remarks_on_radiometry(radiometry: RadiometricNormalization, asked: str) -> list[str]:
     """Say that less was done than asked for, and that the scenes look very different before they are matched."""
     found = []
     if radiometry.note and asked != "auto":

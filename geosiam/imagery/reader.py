@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
-from geosiam.imagery.bands import colours_of
+from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Window
 from geosiam.imagery.masks import Validity, has_alpha, validity
 from geosiam.imagery.scene import DECODING_ERRORS, GDAL_CACHE_BYTES, environment
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.bands import Channels
-    from geosiam.imagery.scene import Source
+    from geosiam.imagery.scene import Scene
     from geosiam.imagery.tile_cache import Position
 
 CACHE_BYTES = 96_000_000
@@ -60,7 +60,7 @@ class AlignedReader:
         How it comes onto the target grid.
     """
 
-    def __init__(self, source: Source, channels: Channels, alignment: Alignment) -> None:
+    def __init__(self, source: Scene, channels: Channels, alignment: Alignment) -> None:
         self.source = source
         self.channels = channels
         self.alignment = alignment
@@ -82,11 +82,11 @@ class AlignedReader:
         whole = height * width * self._pixel_bytes <= self._tiles.cache.capacity
         return self._read(window, self._assembled if whole else self._decoded)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Keep nothing of what has been decoded so far."""
         self._tiles.cache.clear()
 
-    def realigned(self, alignment: Alignment) -> AlignedReader:
+    def with_alignment(self, alignment: Alignment) -> AlignedReader:
         """Return a reader of the same scene that comes onto the grid in another way; what is decoded is shared."""
         reader = AlignedReader(self.source, self.channels, alignment)
         if self.alignment.offset is not None and alignment.offset is not None:
@@ -229,7 +229,7 @@ class AlignedReader:
         bands = dataset.read(indexes, window=place)
         if known.hole is None and has_alpha(dataset):
             # The mask that GDAL makes of an alpha band is one for two types only, and all valid for the others.
-            valid = dataset.read(colours_of(dataset).index(ColorInterp.alpha) + 1, window=place) > 0
+            valid = dataset.read(colors_of(dataset).index(ColorInterp.alpha) + 1, window=place) > 0
         elif known.hole is None and _has_no_mask(dataset):
             valid = np.ones(window.shape, bool)
         elif known.hole is None:

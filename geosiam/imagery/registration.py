@@ -76,12 +76,12 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
     -------
     the shift, or None where no patch is large and varied enough
     """
-    grey = [
+    gray = [
         (before.mean(axis=0), after.mean(axis=0)) for before, after in pairs if min(before.shape[1:]) >= _SMALLEST_PX
     ]
-    contrast = np.array([min(before.std(), after.std()) for before, after in grey])
+    contrast = np.array([min(before.std(), after.std()) for before, after in gray])
     telling = [i for i in np.argsort(-contrast, kind="stable")[:_MOST] if contrast[i] >= _LEAST_CONTRAST]
-    known = np.array([_patch_shift(*grey[i]) for i in telling])
+    known = np.array([_patch_shift(*gray[i]) for i in telling])
     if not len(known):
         return None
     agree = np.abs(known - np.median(known, axis=0)).max(axis=1) <= _AGREE_PX

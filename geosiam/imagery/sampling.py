@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.imagery.aoi import ValidArea
-    from geosiam.imagery.normalization import Scaling
+    from geosiam.imagery.aoi import AreaOfInterest
+    from geosiam.imagery.normalization import Stretch
     from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
 
@@ -92,17 +92,17 @@ class Sample:
             return None
         return Sample(tuple(patch.moved(rows, cols) for patch in self.patches))
 
-    def likeness(self) -> float:
+    def correlation(self) -> float:
         """Return the median correlation of both scenes' brightness over the patches; -1 where all of these are even."""
-        grey = [[image[:, ::2, ::2].mean(axis=0) for image in (patch.before, patch.after)] for patch in self.patches]
-        known = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in grey if one.std() and other.std()]
+        gray = [[image[:, ::2, ::2].mean(axis=0) for image in (patch.before, patch.after)] for patch in self.patches]
+        known = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in gray if one.std() and other.std()]
         return float(np.median(known)) if known else -1.0
 
-    def pixels(self, scaling: tuple[Scaling, Scaling]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def pixels(self, scaling: tuple[Stretch, Stretch]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the valid pixels of both scenes, scaled to [0, 1]."""
         return scaling[0].apply(self.before), scaling[1].apply(self.after)
 
-    def shift(self, scaling: tuple[Scaling, Scaling]) -> Shift | None:
+    def shift(self, scaling: tuple[Stretch, Stretch]) -> Shift | None:
         """Estimate the misregistration from the patches that are valid throughout, but for their margins."""
         full = [trimmed for patch in self.patches if (trimmed := patch.trimmed()) is not None]
         return estimate_shift([(scaling[0].apply(p.before), scaling[1].apply(p.after)) for p in full])
@@ -121,7 +121,7 @@ def sample_overlap(
     before: AlignedReader,
     after: AlignedReader,
     overlap: Window,
-    area: ValidArea | None,
+    area: AreaOfInterest | None,
     *,
     skip_unreadable: bool = False,
     workers: int | None = None,
@@ -152,7 +152,7 @@ def _sample(
     before: AlignedReader,
     after: AlignedReader,
     windows: list[Window],
-    area: ValidArea | None,
+    area: AreaOfInterest | None,
     *,
     skip_unreadable: bool,
     workers: int | None = None,

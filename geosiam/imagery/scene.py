@@ -20,8 +20,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import is_there
-from geosiam.imagery.bands import colours_of
+from geosiam.files import exists
+from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.masks import has_alpha, has_mask
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import xarray
 
-Scene: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
+SceneLike: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
 
 GDAL_CACHE_BYTES = 128_000_000
@@ -79,7 +79,7 @@ _LARGEST_BLOCK = 2**30
 _DECODING = "the file may be truncated or corrupt: copy or export it again"
 
 
-class Source:
+class Scene:
     """A scene by name, with one rasterio handle a thread (GDAL's handles are not thread-safe).
 
     Parameters
@@ -111,21 +111,21 @@ class Source:
         self._broken: SceneRefusedError | None = None
 
     @classmethod
-    def of(cls, scene: Scene) -> Source:
+    def of(cls, scene: SceneLike) -> Scene:
         """Make a source of whatever names or holds a scene."""
         if isinstance(scene, str | os.PathLike):
             return cls._of_path(os.fspath(scene))
         return cls(scene.name) if isinstance(scene, DatasetReader) else cls._of_array(scene)
 
     @classmethod
-    def _of_path(cls, path: str) -> Source:
+    def _of_path(cls, path: str) -> Scene:
         from geosiam.imagery.mosaic import find_tiles, mosaic  # noqa: PLC0415 - tiles are sources themselves
 
         tiles = find_tiles(path)
         return cls(path) if tiles is None else cls(mosaic(tiles), path, tiles=tuple(tiles))
 
     @classmethod
-    def _of_array(cls, array: xarray.DataArray) -> Source:
+    def _of_array(cls, array: xarray.DataArray) -> Scene:
         from rioxarray.exceptions import RioXarrayError  # noqa: PLC0415 - slow to import, and a file does not need it
 
         if not hasattr(array, "rio"):
@@ -162,13 +162,13 @@ class Source:
         return "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
 
     def _opened(self, view: str | None = None) -> DatasetReader:
-        if not self.remote and not is_there(self.path):
+        if not self.remote and not exists(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
                 dataset = rasterio.open(view or self.path)
-                _ = colours_of(dataset), dataset.nodatavals  # some of what is broken shows only now
+                _ = colors_of(dataset), dataset.nodatavals  # some of what is broken shows only now
         except (RasterioError, CPLE_BaseError) as error:
             raise SceneUnreadableError(
                 self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
@@ -189,7 +189,7 @@ class Source:
         """
         dataset = self.handle()
         for name in dataset.files if dataset.driver == "VRT" else []:
-            if not (_can_be_opened(name) if opening else name.startswith("/vsi") or is_there(name)):
+            if not (_can_be_opened(name) if opening else name.startswith("/vsi") or exists(name)):
                 fact = f"is made of files of which {name} cannot be opened"
                 self._broken = SceneRefusedError(self.name, fact, "bring it back, or do without it")
                 raise self._broken
@@ -217,7 +217,7 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
-        path = str(Path(self.path).absolute()) if is_there(self.path) else self.path  # others work elsewhere
+        path = str(Path(self.path).absolute()) if exists(self.path) else self.path  # others work elsewhere
         return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class SceneFacts:
     pixel_size: tuple[float, float]
     nodata: float | None
     mask: str
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     fingerprint: str
 
 
@@ -251,7 +251,7 @@ def _can_be_opened(name: str) -> bool:
     return True
 
 
-def checked_grid(source: Source) -> Grid:
+def checked_grid(source: Scene) -> Grid:
     """Return the grid of a scene, or refuse the scene.
 
     Raises
@@ -304,7 +304,7 @@ def _refuse_without_transform(name: str, dataset: DatasetReader) -> None:
     )
 
 
-def facts(source: Source) -> SceneFacts:
+def facts(source: Scene) -> SceneFacts:
     """Gather what a scene says of itself."""
     dataset = source.handle()
     grid = checked_grid(source)
@@ -321,12 +321,12 @@ def facts(source: Source) -> SceneFacts:
         pixel_size=grid.pixel_size,
         nodata=None if nodata is None or not np.isfinite(nodata) else float(nodata),
         mask=_mask_kind(dataset),
-        colours=tuple(kind.name for kind in colours_of(dataset)),
+        colors=tuple(kind.name for kind in colors_of(dataset)),
         fingerprint=_fingerprint(source),
     )
 
 
-def files_of(scene: Scene) -> list[str]:
+def files_of(scene: SceneLike) -> list[str]:
     """Return the names of the files that a scene is read from."""
     from geosiam.imagery.mosaic import find_tiles  # noqa: PLC0415 - tiles are sources themselves
 
@@ -336,21 +336,21 @@ def files_of(scene: Scene) -> list[str]:
     return [scene.name] if isinstance(scene, DatasetReader) else []
 
 
-def fingerprint(scene: Scene) -> str:
+def fingerprint(scene: SceneLike) -> str:
     """Return what tells a changed scene from an unchanged one, without reading all of it.
 
     Size in bytes, time of change in nanoseconds, and the start of the SHA-256 of the first mebibyte, where a GeoTIFF
     has its header; of all tiles where a scene has any. An array has no time of change. For an HTTP address it is what
     the server says of the file's version; of other places nothing is known: "".
     """
-    source = Source.of(scene)
+    source = Scene.of(scene)
     try:
         return _fingerprint(source)
     finally:
         source.close()
 
 
-def _fingerprint(source: Source) -> str:
+def _fingerprint(source: Scene) -> str:
     if source.memory is not None:
         content = bytes(source.memory.getbuffer())
         return f"{len(content)}-{_digest(content[:_HEADER_BYTES])}"

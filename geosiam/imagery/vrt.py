@@ -45,7 +45,7 @@ class VirtualRaster:
             ET.SubElement(self._root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
 
     def band(
-        self, dtype: str, *, nodata: float | None = None, colour: str | None = None, function: str | None = None
+        self, dtype: str, *, nodata: float | None = None, color: str | None = None, function: str | None = None
     ) -> VirtualBand:
         """Add a band.
 
@@ -55,12 +55,12 @@ class VirtualRaster:
             NumPy's name of its type.
         nodata
             The value of pixels that are not known.
-        colour
-            Its colour interpretation, in rasterio's words.
+        color
+            Its color interpretation, in rasterio's words.
         function
             What is done with several sources of the same pixel, ``min`` or ``max``; None: the last one counts.
         """
-        return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, colour)
+        return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, color)
 
     def mask(self, function: str | None = None) -> VirtualBand:
         """Add the mask of all bands: 0 where a pixel is not known, 255 where it is."""
@@ -81,15 +81,15 @@ class VirtualBand:
         element: ET.Element,
         function: str | None,
         nodata: float | None = None,
-        colour: str | None = None,
+        color: str | None = None,
     ) -> None:
         self._element = element
         self._function = function
         self._sources = 0
         if nodata is not None:
             ET.SubElement(element, "NoDataValue").text = _number(nodata)
-        if colour is not None:
-            ET.SubElement(element, "ColorInterp").text = colour.capitalize()
+        if color is not None:
+            ET.SubElement(element, "ColorInterp").text = color.capitalize()
 
     def scaled(self, scale: float, offset: float) -> None:
         """Say what the stored values measure."""
@@ -97,13 +97,13 @@ class VirtualBand:
             ET.SubElement(self._element, "Offset").text = repr(offset)
             ET.SubElement(self._element, "Scale").text = repr(scale)
 
-    def coloured(self, palette: Mapping[int, tuple[int, ...]]) -> None:
+    def colored(self, palette: Mapping[int, tuple[int, ...]]) -> None:
         """Give the band a palette, unless it is empty."""
         if palette:
             table = ET.SubElement(self._element, "ColorTable")
             for index in range(max(palette) + 1):
-                colour = palette.get(index, (0, 0, 0, 255))
-                ET.SubElement(table, "Entry", {f"c{i}": str(part) for i, part in enumerate(colour, 1)})
+                color = palette.get(index, (0, 0, 0, 255))
+                ET.SubElement(table, "Entry", {f"c{i}": str(part) for i, part in enumerate(color, 1)})
 
     def add(
         self,

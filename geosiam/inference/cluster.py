@@ -69,7 +69,7 @@ def stream_on_cluster(
 ) -> Generator[tuple[Block, Answer], None, None]:
     """Yield the blocks with their answers as they are finished, a bounded number in flight.
 
-    Workers are given neighbours, so that few of a file's tiles are decoded by several of them. A worker that dies is no
+    Workers are given neighbors, so that few of a file's tiles are decoded by several of them. A worker that dies is no
     loss: the scheduler gives its blocks to another one, as it does where one waits and another has too much.
 
     Parameters
@@ -174,7 +174,7 @@ class _Parcel:
         with self._lock:
             if self._job is None:
                 pair, scorer, lookout = pickle.loads(self._contents)  # noqa: S301 - from our own client
-                self._job = Job(pair, scorer.arrived(), lookout)
+                self._job = Job(pair, scorer.to_device(), lookout)
             return self._job
 
     def __reduce__(self) -> tuple[type[_Parcel], tuple[bytes]]:
@@ -232,7 +232,7 @@ def _reported(client: Client, error: BaseException) -> Exception | None:
 
 
 class Shares:
-    """Places in an order, shared out such that a worker gets neighbours, and none is idle while others have some left.
+    """Places in an order, shared out such that a worker gets neighbors, and none is idle while others have some left.
 
     Each worker goes through a share of its own, in order: what it has decoded for one block is there for the next ones.
     Who has done with it takes the share that nobody has begun, or else the second half of the longest one left.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from geosiam.errors import OptionError
-from geosiam.network.quantised import multiplies_exactly
+from geosiam.network.quantized import multiplies_exactly
 
 _VOLTA, _AMPERE = (7, 0), (8, 0)  # CUDA compute capabilities with tensor cores for fp16, and for bf16
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
@@ -40,7 +40,7 @@ def named_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device, *, quantisable: bool = False) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, *, quantizable: bool = False) -> torch.dtype:
     """Return the number type of the forward pass, ``torch.int8`` where its encoder multiplies integers.
 
     ``auto`` is the fastest that the hardware multiplies and that stays close to fp32 (docs/models.md says how close):
@@ -53,7 +53,7 @@ def choose_precision(name: str, device: torch.device, *, quantisable: bool = Fal
         ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
     device
         What computes.
-    quantisable
+    quantizable
         The weights can be made integers.
 
     Raises
@@ -63,7 +63,7 @@ def choose_precision(name: str, device: torch.device, *, quantisable: bool = Fal
     """
     if name == "auto":
         if device.type == "cpu":
-            if quantisable and multiplies_int8():
+            if quantizable and multiplies_int8():
                 return torch.int8
             return torch.bfloat16 if multiplies_bf16() else torch.float32
         if not torch.cuda.is_available():
@@ -77,7 +77,7 @@ def choose_precision(name: str, device: torch.device, *, quantisable: bool = Fal
         raise OptionError(
             f"precision {name}", f"is for {kinds[_ON_ONE_KIND[name]]}", "use fp32 or bf16, or another device"
         )
-    if name == "int8" and not quantisable:
+    if name == "int8" and not quantizable:
         raise OptionError(
             "precision int8", "is for weights with batch norm, which these are without", "use fp32 or bf16"
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.grid import Block, Lattice, Stripes
     from geosiam.inference.cluster import Task
-    from geosiam.inference.scorer import Answer, Lookout, Pair, Scorer
+    from geosiam.inference.scorer import Answer, Pair, Scorer, ZonalStatistics
 
     Stream = Generator[tuple[Block, Answer], None, None]
 
@@ -40,7 +40,7 @@ class Notebook(Protocol):
     """Who keeps what is noted of the pixels of blocks while they are scored."""
 
     @property
-    def lookout(self) -> Lookout:
+    def lookout(self) -> ZonalStatistics:
         """Who notes it, where the blocks are scored."""
         ...
 

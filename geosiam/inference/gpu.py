@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geosiam.inference.preprocess import Intake, tabulated
+from geosiam.inference.preprocess import InputTransform, tabulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geosiam.imagery.normalization import Transfer
+    from geosiam.imagery.normalization import PixelTransform
     from geosiam.imagery.pair import StoredBlock
     from geosiam.network.siamese import SiameseNetwork
 
@@ -41,7 +41,7 @@ class _Request:
     """A block that waits for its scores; `values` are (2, 3, rows, cols), as they are copied to the device."""
 
     values: torch.Tensor
-    transfers: tuple[Transfer, Transfer] | None  # None: the values are what the network takes
+    transfers: tuple[PixelTransform, PixelTransform] | None  # None: the values are what the network takes
     stored: str
     invalid: torch.Tensor | None
     scores: Future[NDArray[np.float32]] = field(default_factory=Future)
@@ -52,7 +52,7 @@ class _Request:
         return self.transfers, self.stored
 
 
-class Accelerator:
+class GpuBatcher:
     """Scores blocks handed in by any number of threads.
 
     Parameters
@@ -69,7 +69,7 @@ class Accelerator:
 
     def __init__(self, network: SiameseNetwork, dtype: torch.dtype, devices: Sequence[torch.device], side: int) -> None:
         self.devices = tuple(devices)
-        self._intake = Intake(dtype)
+        self._input_transform = InputTransform(dtype)
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._side = side
         for device in devices:
@@ -90,7 +90,7 @@ class Accelerator:
             levels = [torch.from_numpy(image.view(f"i{image.itemsize}")) for image in (block.before, block.after)]
             request = _Request(torch.stack(levels), block.transfers, block.before.dtype.str, invalid)
         else:
-            values = self._intake(block, slice(None), slice(None)).clone()
+            values = self._input_transform(block, slice(None), slice(None)).clone()
             request = _Request(values, None, "", invalid)
         self._waiting.put(request)
         return request.scores.result()
@@ -172,7 +172,7 @@ class _Loads:
         self._cuda = device.type == "cuda"
         self._slots: list[dict[tuple[Any, ...], torch.Tensor]] = [{} for _ in range(_LOADS)]
         self._arrived: list[torch.cuda.Event | None] = [None] * _LOADS
-        self._tables: dict[tuple[tuple[Transfer, Transfer], str], torch.Tensor] = {}
+        self._tables: dict[tuple[tuple[PixelTransform, PixelTransform], str], torch.Tensor] = {}
         self._copying = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
         self._turn = 0
 
@@ -237,7 +237,9 @@ class _Loads:
         logits = self._network.compare(images.contiguous(memory_format=torch.channels_last))
         return torch.sigmoid(-logits.float())
 
-    def _looked_up(self, levels: torch.Tensor, transfers: tuple[Transfer, Transfer], stored: str) -> torch.Tensor:
+    def _looked_up(
+        self, levels: torch.Tensor, transfers: tuple[PixelTransform, PixelTransform], stored: str
+    ) -> torch.Tensor:
         """Return what becomes of stored values (2, blocks, 3, side, side), in the network's precision."""
         key = (transfers, stored)
         if key not in self._tables:

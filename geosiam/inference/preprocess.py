@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from geosiam.network.quantised import LEVELS
-from geosiam.network.siamese import normalised
+from geosiam.network.quantized import LEVELS
+from geosiam.network.siamese import normalized
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from geosiam.imagery.normalization import Transfer
+    from geosiam.imagery.normalization import PixelTransform
     from geosiam.imagery.pair import StoredBlock
 
 
 _MIDDLE = (LEVELS + 1) // 2  # of a byte
 
 
-class Intake:
+class InputTransform:
     """Makes the network's input of parts of blocks, both scenes in one tensor.
 
     Images of 8 and 16 bits are looked up: everything that is done to a pixel is in a table, in the network's own
@@ -34,7 +34,7 @@ class Intake:
     ----------
     dtype
         The network's precision. ``torch.int8``: its input is bytes, 255 times the images in [0, 1] instead of
-        normalised ones, and an image of bytes that nothing is done to is taken as it is.
+        normalized ones, and an image of bytes that nothing is done to is taken as it is.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -58,7 +58,7 @@ class Intake:
         return memory.laid_out
 
     def _converted(
-        self, image: NDArray[Any], transfer: Transfer, planar: torch.Tensor, places: torch.Tensor
+        self, image: NDArray[Any], transfer: PixelTransform, planar: torch.Tensor, places: torch.Tensor
     ) -> NDArray[Any]:
         """Return the bits of what the network takes, as integers: in `planar`, or the image itself if it is that."""
         table = tabulated(transfer, image.dtype.str, self._dtype)
@@ -97,7 +97,7 @@ class _Memory:
 
 
 @lru_cache(maxsize=16)
-def tabulated(transfer: Transfer, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
+def tabulated(transfer: PixelTransform, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
     """Return what the network takes for each value that a type can store: (3, levels); None if it has too many."""
     table = transfer.table(stored)
     return None if table is None else _rounded(torch.from_numpy(table), dtype)
@@ -105,7 +105,7 @@ def tabulated(transfer: Transfer, stored: DTypeLike, dtype: torch.dtype) -> torc
 
 def _rounded(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return images in [0, 1] as the network takes them in a precision; bytes are 255 times as much."""
-    return (images * LEVELS).round_().to(dtype) if dtype == torch.uint8 else normalised(images).to(dtype)
+    return (images * LEVELS).round_().to(dtype) if dtype == torch.uint8 else normalized(images).to(dtype)
 
 
 @lru_cache

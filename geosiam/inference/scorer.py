@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from geosiam.errors import OptionError, SceneUnreadableError
-from geosiam.imagery.grid import Halo, Lattice, centres
+from geosiam.imagery.grid import Halo, Lattice, centers
 from geosiam.imagery.normalization import identity
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.device import choose_device, choose_precision, cuda_devices, multiplies_bf16, named_device
-from geosiam.inference.gpu import BLOCKS_AT_ONCE, Accelerator
-from geosiam.inference.preprocess import Intake
-from geosiam.network.quantised import can_be_quantised, multiplies_exactly, quantised
+from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
+from geosiam.inference.preprocess import InputTransform
+from geosiam.network.quantized import can_be_quantized, multiplies_exactly, quantized
 from geosiam.network.weights import load_model
-from geosiam.network.winograd import quickened
+from geosiam.network.winograd import with_winograd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ class Pair(Protocol):
         ...
 
 
-class Lookout(Protocol):
+class ZonalStatistics(Protocol):
     """Who sees the pixels of a block together with its scores, wherever it is scored; it can be pickled."""
 
     def __call__(self, block: Block, window: Window, pixels: StoredBlock, scores: NDArray[np.float32], /) -> Any:  # noqa: ANN401
@@ -93,7 +93,7 @@ class Scorer:
     network: SiameseNetwork
     device: torch.device
     dtype: torch.dtype
-    accelerator: Accelerator | None = None
+    accelerator: GpuBatcher | None = None
 
     @classmethod
     def of_model(
@@ -108,7 +108,7 @@ class Scorer:
         device, precision
             Names; ``"auto"`` chooses.
         elsewhere
-            The device is another machine's: this scorer must first arrive there, see :meth:`arrived`.
+            The device is another machine's: this scorer must first arrive there, see :meth:`to_device`.
 
         Raises
         ------
@@ -116,11 +116,11 @@ class Scorer:
             The device is not there, or the precision is unknown or unfit for it.
         """
         where = named_device(device) if elsewhere else choose_device(device)
-        dtype = choose_precision(precision, where, quantisable=can_be_quantised(model.network.encoder))
-        scorer = cls(_made_ready(model.network, where, dtype), where, dtype)
-        return scorer if elsewhere else scorer.arrived()
+        dtype = choose_precision(precision, where, quantizable=can_be_quantized(model.network.encoder))
+        scorer = cls(_prepare(model.network, where, dtype), where, dtype)
+        return scorer if elsewhere else scorer.to_device()
 
-    def arrived(self) -> Scorer:
+    def to_device(self) -> Scorer:
         """Return the scorer with its network on its device, on the machine that has this device.
 
         Raises
@@ -135,7 +135,7 @@ class Scorer:
         if device.type != "cuda":
             return self
         side = BLOCK_PX // self.stride * self.stride + self.network.config.receptive_field.size - self.stride
-        accelerator = Accelerator(self.network, self.dtype, cuda_devices(device), max(side, BLOCK_PX))
+        accelerator = GpuBatcher(self.network, self.dtype, cuda_devices(device), max(side, BLOCK_PX))
         return replace(self, accelerator=accelerator)
 
     @property
@@ -155,9 +155,9 @@ class Scorer:
         return Lattice(cells.height, cells.width, side, side)
 
     def block(self, pair: Pair, block: Block, show: Callable[..., None] | None = None) -> NDArray[np.float32]:
-        """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's centre is not valid.
+        """Score one block: float32 (rows, cols), anomaly probability, NaN where the cell's center is not valid.
 
-        `show` gets what a :class:`Lookout` gets, if there is anything to see.
+        `show` gets what a :class:`ZonalStatistics` gets, if there is anything to see.
         """
         config = self.network.config
         if self._surely_empty(pair, block):
@@ -166,9 +166,9 @@ class Scorer:
         pixels = pair.stored(window)
         height, width = pair.grid.shape
         rows, cols = block.cells.slices
-        centre_rows = centres(rows, self.stride, height) - window.row_start
-        centre_cols = centres(cols, self.stride, width) - window.col_start
-        valid = pixels.valid[np.ix_(centre_rows, centre_cols)]
+        center_rows = centers(rows, self.stride, height) - window.row_start
+        center_cols = centers(cols, self.stride, width) - window.col_start
+        valid = pixels.valid[np.ix_(center_rows, center_cols)]
         if not valid.any():
             return np.full(block.cells.shape, np.nan, np.float32)
         scores = np.where(valid, self._scored(pixels, valid), np.float32(np.nan))
@@ -207,7 +207,7 @@ class Scorer:
             if not wanted[part.cells.slices].any():
                 continue
             window = part.pixels(self.stride, Halo(0, field.size - self.stride))
-            scores[part.cells.slices] = self._forward(self._intake(pixels, *window.slices))
+            scores[part.cells.slices] = self._forward(self._input_transform(pixels, *window.slices))
         return scores
 
     def _forward(self, both: torch.Tensor) -> NDArray[np.float32]:
@@ -217,8 +217,8 @@ class Scorer:
         return scores
 
     @property
-    def _intake(self) -> Intake:
-        return _intake(self.dtype)
+    def _input_transform(self) -> InputTransform:
+        return _input_transform(self.dtype)
 
     def _surely_empty(self, pair: Pair, block: Block) -> bool:
         c, o, s = block.cells, pair.overlap, self.stride
@@ -230,24 +230,24 @@ class Scorer:
         )
 
 
-def _made_ready(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) -> SiameseNetwork:
+def _prepare(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) -> SiameseNetwork:
     """Return a network for inference in a precision, laid out as is fastest."""
     ready = network.for_inference()
     if dtype == torch.int8:
         features = torch.bfloat16 if multiplies_bf16() else torch.float32
         ready.discriminator.to(features)
-        ready.encoder = quantised(network.encoder, features)
+        ready.encoder = quantized(network.encoder, features)
     else:
         ready.to(dtype)
         if device.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
-            ready.encoder = quickened(ready.encoder)
+            ready.encoder = with_winograd(ready.encoder)
     ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return ready
 
 
 @lru_cache(maxsize=4)
-def _intake(dtype: torch.dtype) -> Intake:
-    return Intake(dtype)
+def _input_transform(dtype: torch.dtype) -> InputTransform:
+    return InputTransform(dtype)
 
 
 Outcome: TypeAlias = "NDArray[np.float32] | SceneUnreadableError"
@@ -276,7 +276,7 @@ class Job:
 
     pair: Pair
     scorer: Scorer
-    lookout: Lookout | None = None
+    lookout: ZonalStatistics | None = None
 
     def __call__(self, block: Block, *, looking: bool = True) -> Answer:
         """Score a block; what cannot be decoded is an outcome, so that the blocks around it are not lost."""
@@ -314,7 +314,7 @@ def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
 _KEPT = 2  # models
 
 
-def ready_to_score(name: str, *, device: str, precision: str, elsewhere: bool = False) -> tuple[Model, Scorer]:
+def load_scorer(name: str, *, device: str, precision: str, elsewhere: bool = False) -> tuple[Model, Scorer]:
     """Return weights and what scores with them.
 
     On this machine's processor both are kept and given again as long as the file is the same: small pairs would spend

@@ -22,7 +22,7 @@ class ReceptiveField:
     size
         Side of the square in pixels.
     stride
-        Distance in pixels between the squares of neighbouring cells.
+        Distance in pixels between the squares of neighboring cells.
     """
 
     size: int

@@ -26,7 +26,7 @@ Distance = Literal["elementwise", "euclidean"]
 Head = Literal["concat", "distance"]
 Slices: TypeAlias = "tuple[EllipsisType, slice, slice]"
 
-INPUT_CENTRE = 0.5
+INPUT_CENTER = 0.5
 INPUT_SPREAD = 0.25
 _TINY = 1e-12  # keeps the gradient of the Euclidean norm finite where both features agree
 
@@ -63,7 +63,7 @@ class NetworkConfig:
         What the discriminator sees: ``"concat"``: ``[f1, f2, distance]`` (equation 4); ``"distance"``: the distance
         alone (the paper's figure 2c).
     batch_norm
-        Normalise after each convolution of the encoder but the last.
+        Normalize after each convolution of the encoder but the last.
     subcells
         Cells along each side of a feature that the discriminator answers for: 1, or more for outlines finer than the
         encoder's stride. The answers of one feature share its window.
@@ -152,9 +152,9 @@ class Encoder(nn.Sequential):
         channels = config.channels
         for i, conv in enumerate(config.convolutions):
             last = i == len(config.convolutions) - 1
-            normalised = config.batch_norm and not last
-            layers.append(nn.Conv2d(channels, conv.width, conv.kernel, conv.stride, bias=not normalised))
-            if normalised:
+            normalized = config.batch_norm and not last
+            layers.append(nn.Conv2d(channels, conv.width, conv.kernel, conv.stride, bias=not normalized))
+            if normalized:
                 layers.append(nn.BatchNorm2d(conv.width))
             if not last:
                 layers.append(nn.ReLU(inplace=True))
@@ -227,9 +227,9 @@ class Discriminator(nn.Module):
         return logits if self.subcells == 1 else pixel_shuffle(logits, self.subcells)
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     """Return images in [0, 1] as the encoder takes them: around 0."""
-    return (images - INPUT_CENTRE).div_(INPUT_SPREAD)
+    return (images - INPUT_CENTER).div_(INPUT_SPREAD)
 
 
 class SiameseNetwork(nn.Module):
@@ -249,15 +249,15 @@ class SiameseNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
-        features: Tensor = self.encoder(normalised(images))
+        features: Tensor = self.encoder(normalized(images))
         return features
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
-        return self.compare(torch.cat([normalised(before), normalised(after)]))
+        return self.compare(torch.cat([normalized(before), normalized(after)]))
 
     def compare(self, both: Tensor) -> Tensor:
-        """Return what :meth:`forward` does for images that are :func:`normalised` already.
+        """Return what :meth:`forward` does for images that are :func:`normalized` already.
 
         With subcells the first cell of the images must be the first of its feature: images cut out of a larger one
         must begin ``subcells * stride`` pixels, or a multiple, from its beginning.

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
-from geosiam.files import check_place, is_there
+from geosiam.files import check_writable, exists
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CARD = "geosiam_model_card"
+_FORMER_KEYS = {"licence": "license"}  # spelling of the cards of weights trained before the American spelling
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
 
@@ -54,7 +55,7 @@ class ModelCard:
         Figures on held-out chips, by name.
     bands, scaling
         What the three input channels are and how their values are scaled.
-    licence
+    license
         Under which the weights may be used.
     command
         The command that produced them.
@@ -76,7 +77,7 @@ class ModelCard:
     metrics: Mapping[str, float] = field(default_factory=dict)
     bands: str = "red, green, blue"
     scaling: str = "[0, 1]: uint8 / 255, other types stretched once per pair"
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
     command: str = ""
     version: str = ""
     checksum: str = ""
@@ -102,6 +103,7 @@ class ModelCard:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the card that :meth:`to_dict` wrote; keys of later versions are ignored."""
+        values = {_FORMER_KEYS.get(key, key): value for key, value in values.items()}
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(**{**known, "network": NetworkConfig.from_dict(values["network"])})
 
@@ -118,7 +120,7 @@ class Model:
 def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> ModelCard:
     """Write weights and card to ``path`` (complete or not at all); return the card with its checksum."""
     target = Path(path)
-    check_place(target)
+    check_writable(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -145,7 +147,7 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
         if bundled.name == f"{name}{_SUFFIX}":
             with as_file(bundled) as path:
                 return _load(path, name)
-    if not (is_there(name) and Path(name).is_file()):
+    if not (exists(name) and Path(name).is_file()):
         raise WeightsError(name, "is neither a bundled model nor a weights file", _REMEDY)
     return _load(Path(name), name)
 

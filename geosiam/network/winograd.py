@@ -112,6 +112,6 @@ def suits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def quickened(layers: nn.Sequential) -> nn.Sequential:
+def with_winograd(layers: nn.Sequential) -> nn.Sequential:
     """Return layers, for inference, of which those that become faster are :class:`RowWinograd`."""
     return nn.Sequential(*(RowWinograd(layer) if suits(layer) else layer for layer in layers))

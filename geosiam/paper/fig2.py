@@ -48,7 +48,7 @@ class Clustering:
         Share of unseen digits that their 5 nearest training digits name rightly.
     size_spread
         Standard deviation over mean of the clusters' sizes, the size being the root mean square distance from the
-        centre. The paper's stated symptom of (c): some clusters large, others small.
+        center. The paper's stated symptom of (c): some clusters large, others small.
     size_ratio
         Largest over smallest of these sizes.
     accuracy, auroc
@@ -89,7 +89,7 @@ def run(bench: Workbench) -> Result:
         setup=_setup(bench),
         findings=_findings(found),
         tables=(_table(found),),
-        pictures=(Picture(picture.name, "Features of unseen digits, seed 0; one colour a digit."),),
+        pictures=(Picture(picture.name, "Features of unseen digits, seed 0; one color a digit."),),
         notes=(
             (
                 "The distance is the Euclidean norm of equation 3, but for the last row, which takes the element-wise "
@@ -127,7 +127,7 @@ def judged_pairs(
 
 
 def cluster_sizes(points: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Return each cluster's root mean square distance from its centre.
+    """Return each cluster's root mean square distance from its center.
 
     Parameters
     ----------
@@ -151,12 +151,12 @@ def _clustering(trained: TrainingRun, points: NDArray[np.float32], train: DigitS
 
     labels = test.labels.numpy()
     logits, same = judged_pairs(trained, test, PAIRS, _PAIR_SEED)
-    neighbours = KNeighborsClassifier(NEIGHBOURS).fit(features(trained, train), train.labels.numpy())
+    neighbors = KNeighborsClassifier(NEIGHBOURS).fit(features(trained, train), train.labels.numpy())
     sizes = cluster_sizes(points, labels)
     return Clustering(
         silhouette=float(silhouette_score(points, labels, sample_size=_SILHOUETTE_DIGITS, random_state=0)),
         davies_bouldin=float(davies_bouldin_score(points, labels)),
-        knn_accuracy=float((neighbours.predict(points) == labels).mean()),
+        knn_accuracy=float((neighbors.predict(points) == labels).mean()),
         size_spread=float(sizes.std() / sizes.mean()),
         size_ratio=float(sizes.max() / sizes.min()),
         accuracy=float(((logits > 0) == same).mean()),

@@ -128,16 +128,16 @@ def _findings(runs: dict[int, list[dict[str, Any]]]) -> tuple[Finding, ...]:
 def _draw(histories: dict[int, list[tuple[Epoch, ...]]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
-    for colour, (epochs, runs) in zip(("tab:blue", "tab:orange"), histories.items(), strict=False):
+    for color, (epochs, runs) in zip(("tab:blue", "tab:orange"), histories.items(), strict=False):
         for number, history in enumerate(runs):
             x = [epoch.epoch for epoch in history]
             label = {"label": f"{epochs} epochs, training"} if not number else {}
-            losses.plot(x, [epoch.loss for epoch in history], color=colour, linewidth=1, **label)
+            losses.plot(x, [epoch.loss for epoch in history], color=color, linewidth=1, **label)
             label = {"label": f"{epochs} epochs, unseen"} if not number else {}
             unseen = [epoch.validation_loss for epoch in history]
-            losses.plot(x, unseen, color=colour, linewidth=1, linestyle="--", **label)
+            losses.plot(x, unseen, color=color, linewidth=1, linestyle="--", **label)
             label = {"label": f"{epochs} epochs"} if not number else {}
-            accuracy.plot(x, [epoch.accuracy for epoch in history], color=colour, linewidth=1, **label)
+            accuracy.plot(x, [epoch.accuracy for epoch in history], color=color, linewidth=1, **label)
     losses.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     accuracy.axhline(SETTLED, color="gray", linewidth=0.8, linestyle=":")
     accuracy.set(xlabel="epoch", ylabel="unseen pairs right", ylim=(0.98, 1.001))

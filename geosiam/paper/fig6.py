@@ -117,7 +117,7 @@ def run(bench: Workbench) -> Result:
                 "windows or cells with a single anomalous pixel, too."
             ),
             (
-                "Random colours are drawn blindly: some come out close to what they cover, and some objects can "
+                "Random colors are drawn blindly: some come out close to what they cover, and some objects can "
                 "hardly be "
                 "seen."
             ),
@@ -205,16 +205,16 @@ def _picture(bench: Workbench, template: Template, model: str, fill: str) -> Pic
             width_px=1100,
         )  # fmt: skip
     shrink(path)
-    colours = "blue" if fill == "blue" else "random colours"
-    return Picture(path.name, f"Weights `{model}`, {colours}, {template.name}, seed 0.")
+    colors = "blue" if fill == "blue" else "random colors"
+    return Picture(path.name, f"Weights `{model}`, {colors}, {template.name}, seed 0.")
 
 
 def _setup(bench: Workbench, templates: list[Template]) -> str:
     named = ", ".join(f"{t.name} ({t.image.shape[2]} x {t.image.shape[1]} px)" for t in templates)
     return (
-        f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colours, in a copy of the middle of "
+        f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colors, in a copy of the middle of "
         f"scenes that no training saw: {named}. `geosiam detect` compares the two with its defaults; "
-        f"{len(bench.seeds)} seeds. With nuisance the copy also has gain 1.15, offset 8, noise of 4 grey levels and a "
+        f"{len(bench.seeds)} seeds. With nuisance the copy also has gain 1.15, offset 8, noise of 4 gray levels and a "
         "shift of one pixel in both axes."
     )
 
@@ -253,7 +253,7 @@ def _findings(rows: list[Insertions]) -> tuple[Finding, ...]:
         Finding(
             "What counts as an anomaly is what training showed",
             "holds" if other < 0.5 < blue else "does not hold",  # noqa: PLR2004 - most against few
-            f"Weights `paper`: median recall {blue:.2f} of blue rectangles, {other:.2f} of random colours.",
+            f"Weights `paper`: median recall {blue:.2f} of blue rectangles, {other:.2f} of random colors.",
         ),
     ]  # fmt: skip
     findings += [_survey_finding(clean, model) for model in dict.fromkeys(r.model for r in rows) if model != "paper"]
@@ -266,7 +266,7 @@ def _survey_finding(clean: list[Insertions], model: str) -> Finding:
     worst: dict[str, Any] = {name: min(_by_case(rows, name).values()) for name in ("recall", "precision", "iou")}
     good = worst["recall"] >= 0.99 and worst["precision"] >= 0.97 and worst["iou"] >= 0.6  # noqa: PLR2004 - targets
     return Finding(
-        f"(ours) `{model}` finds any colour: recall ≥ 0.99, precision ≥ 0.97, pixel IoU ≥ 0.6",
+        f"(ours) `{model}` finds any color: recall ≥ 0.99, precision ≥ 0.97, pixel IoU ≥ 0.6",
         "holds" if good else "not everywhere",
         "Least favourable template and fill (medians over seeds): "
         + ", ".join(f"{name} {value:.3f}" for name, value in worst.items())

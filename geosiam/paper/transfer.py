@@ -66,17 +66,17 @@ def run(bench: Workbench) -> Result:
     return Result(
         name=NAME,
         title="No re-training for a new template",
-        setup=f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colours, in each of "
+        setup=f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colors, in each of "
         f"{len(a)} templates A (folders {', '.join(A_FOLDERS)}) and {len(b)} templates B ({', '.join(B_FOLDERS)}), "
         f"{SIDE} px each, clean and with the nuisance of figure 6. AUROC, as in figure 6, of one set of weights that "
         f"saw none of them (`paper` for blue, "
-        "`survey` for random colours), of a convolutional "
+        "`survey` for random colors), of a convolutional "
         f"autoencoder trained on A ({steps} steps, {len(bench.seeds)} seeds), and of one trained anew on every "
         "template of B. The autoencoder's score of a window, or cell, is its largest reconstruction error, averaged "
         "over 5 px.",
         findings=_findings(rows, len(b), training_s),
         tables=tuple(_table(rows, fill, disturbed=d) for fill, d in itertools.product(CASES, (False, True))),
-        pictures=(Picture(path.name, "AUROC on every template, clean: blue above, random colours below."),),
+        pictures=(Picture(path.name, "AUROC on every template, clean: blue above, random colors below."),),
         notes=(
             "The autoencoder sees the second scene only, the network sees both.",
             "Pure blue is easy for either method where nothing else is as saturated.",
@@ -138,8 +138,8 @@ def _table(rows: list[dict[str, Any]], fill: str, *, disturbed: bool) -> Table:
                 least = f"{min(values):.3f}"
                 lines.append((group, str(len(values)), method, spread(values), f"{np.median(values):.3f}", least))
     columns = ("set", "templates", "method", "AUROC", "median", "worst template")
-    colours = "Blue" if fill == "blue" else "Random colours"
-    return Table(f"{colours}, {'with nuisance' if disturbed else 'clean'}", columns, tuple(lines))
+    colors = "Blue" if fill == "blue" else "Random colors"
+    return Table(f"{colors}, {'with nuisance' if disturbed else 'clean'}", columns, tuple(lines))
 
 
 def _findings(rows: list[dict[str, Any]], count: int, training_s: float) -> tuple[Finding, ...]:

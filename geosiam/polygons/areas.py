@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.grid import Grid
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.polygons.multipolygons import Outlines
+    from geosiam.polygons.multipolygons import MultiPolygons
 
 TOLERATED = 0.01  # below this a projection's areas are taken as they are, as surveyors do (UTM: 0.0008)
 _EARTH_M = 6_378_137.0
@@ -91,7 +91,7 @@ class CellAreas:
         return total
 
     def centroids(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return longitude and latitude (WGS 84) of the centres of mass, shape (n,) each; NaN where there are none."""
+        """Return longitude and latitude (WGS 84) of the centers of mass, shape (n,) each; NaN where there are none."""
         nowhere = np.full(len(batch), np.nan)
         if not self._on_earth():
             return nowhere, nowhere.copy()
@@ -106,7 +106,7 @@ class CellAreas:
         place[:, ~np.isfinite(place).all(axis=0)] = np.nan
         return place[0], place[1]
 
-    def perimeters(self, placed: Outlines) -> NDArray[np.float64]:
+    def perimeters(self, placed: MultiPolygons) -> NDArray[np.float64]:
         """Return the length of outlines in coordinates of the CRS, holes included, in metres: shape (n,)."""
         owner = placed.points_of()
         along = np.ones(max(len(owner) - 1, 0), np.bool_)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Component:
-    """Neighbouring cells at or above the threshold.
+    """Neighboring cells at or above the threshold.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class Component:
         Over these cells.
     rows, cols
         Half-open ranges of the bounding box.
-    neighbours
+    neighbors
         Number of raster cells around it: outside it, but sharing a side or a corner with it.
-    nodata_neighbours
+    nodata_neighbors
         How many of these have no score.
     touches_edge
         Whether it reaches the first or last row or column of the raster.
@@ -53,20 +53,20 @@ class Component:
     score_max: float
     rows: tuple[int, int]
     cols: tuple[int, int]
-    neighbours: int
-    nodata_neighbours: int
+    neighbors: int
+    nodata_neighbors: int
     touches_edge: bool
     runs: NDArray[np.int32]
 
     @property
     def touches_nodata(self) -> bool:
         """Whether a cell without a score shares a side or a corner with it."""
-        return self.nodata_neighbours > 0
+        return self.nodata_neighbors > 0
 
     @property
     def valid_fraction(self) -> float:
         """Share of cells with a score among its own and those around it."""
-        return 1 - self.nodata_neighbours / (self.cells + self.neighbours)
+        return 1 - self.nodata_neighbors / (self.cells + self.neighbors)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ComponentBatch:
 
     Parameters
     ----------
-    cells, score_mean, score_max, neighbours, nodata_neighbours, touches_edge
+    cells, score_mean, score_max, neighbors, nodata_neighbors, touches_edge
         Shape (n,).
     bounds
         Shape (n, 4): row start, row stop, column start, column stop.
@@ -89,8 +89,8 @@ class ComponentBatch:
     score_mean: NDArray[np.float64]
     score_max: NDArray[np.float64]
     bounds: NDArray[np.int64]
-    neighbours: NDArray[np.int64]
-    nodata_neighbours: NDArray[np.int64]
+    neighbors: NDArray[np.int64]
+    nodata_neighbors: NDArray[np.int64]
     touches_edge: NDArray[np.bool_]
     runs: NDArray[np.int32]
     offsets: NDArray[np.int64]
@@ -106,8 +106,8 @@ class ComponentBatch:
             float(self.score_max[i]),
             (top, bottom),
             (left, right),
-            int(self.neighbours[i]),
-            int(self.nodata_neighbours[i]),
+            int(self.neighbors[i]),
+            int(self.nodata_neighbors[i]),
             bool(self.touches_edge[i]),
             self.runs[self.offsets[i] : self.offsets[i + 1]],
         )
@@ -125,7 +125,7 @@ class ComponentBatch:
     @property
     def valid_fraction(self) -> NDArray[np.float64]:
         """Share of cells with a score among the component's own and those around it, shape (n,)."""
-        return 1 - self.nodata_neighbours / (self.cells + self.neighbours)
+        return 1 - self.nodata_neighbors / (self.cells + self.neighbors)
 
 
 def connected_components(
@@ -418,7 +418,7 @@ def gaps_beside(
     if not len(runs) or not missing.any():
         return none, none
     rows, cols = scores.shape
-    pitch = cols + 2  # a column of False on either side, a row above and below: neighbours are plain offsets
+    pitch = cols + 2  # a column of False on either side, a row above and below: neighbors are plain offsets
     padded = np.zeros((rows + 2, pitch), np.bool_)
     padded[1:-1, 1:-1] = above
     near = padded.copy()
@@ -426,11 +426,11 @@ def gaps_beside(
     near[:, :-1] |= padded[:, 1:]
     near[1:-1] |= near[:-2] | near[2:]
     at, col = np.nonzero(missing & near[1:-1, 1:-1])
-    centre = (at + 1) * pitch + col + 1
+    center = (at + 1) * pitch + col + 1
     first_cell = (runs[:, 0] + 1) * pitch + runs[:, 1] + 1
     pairs = []
     for offset in (-pitch - 1, -pitch, -pitch + 1, -1, 1, pitch - 1, pitch, pitch + 1):
-        hit = padded.ravel()[centre + offset]
-        pairs.append((np.flatnonzero(hit), np.searchsorted(first_cell, centre[hit] + offset, side="right") - 1))
+        hit = padded.ravel()[center + offset]
+        pairs.append((np.flatnonzero(hit), np.searchsorted(first_cell, center[hit] + offset, side="right") - 1))
     which = np.concatenate([cells for cells, _ in pairs])
     return (at * cols + col)[which], np.concatenate([run for _, run in pairs])

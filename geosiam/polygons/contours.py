@@ -1,4 +1,4 @@
-"""Outlines of components, traced along the sides of cells: always valid, in whole numbers of cells.
+"""MultiPolygons of components, traced along the sides of cells: always valid, in whole numbers of cells.
 
 A component is cut into *parts*, the pieces that hang together by sides. Cells that meet at a corner only belong to
 different parts of a MultiPolygon, which may touch there; in one ring they would make it cross itself. All outlines
@@ -23,7 +23,7 @@ import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from geosiam.polygons.multipolygons import Outlines
+from geosiam.polygons.multipolygons import MultiPolygons
 from geosiam.polygons.runs import grouped, touching
 from geosiam.scores.working_file import SCORE_STEPS
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def trace(batch: ComponentBatch, *, diagonal: bool = False) -> Outlines:
+def trace(batch: ComponentBatch, *, diagonal: bool = False) -> MultiPolygons:
     """Return the outlines of components along the sides of their cells.
 
     Parameters
@@ -61,7 +61,7 @@ def trace(batch: ComponentBatch, *, diagonal: bool = False) -> Outlines:
     xy, ring, ring_part = _rings(part, row, start, stop)
     part_owner = np.empty(int(part.max()) + 1, np.int64)
     part_owner[part] = owner  # ascending: parts are numbered by their first run, and runs come component by component
-    return Outlines.of_open_rings(xy.astype(np.float64), ring, ring_part, part_owner)
+    return MultiPolygons.of_open_rings(xy.astype(np.float64), ring, ring_part, part_owner)
 
 
 def _own_lines(group: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -93,7 +93,7 @@ def _rings(
         Shape (rings,): the part of each ring, ascending; the exterior comes first.
     """
     whose, y, x, kind, is_top = _corners(part, row, start, stop)
-    across = _partners(len(x))  # corners are sorted along lines: neighbours in pairs
+    across = _partners(len(x))  # corners are sorted along lines: neighbors in pairs
     by_column = np.argsort((_own_lines(whose, x) * 2 + kind) * (int(y.max()) + 1) + y)
     along = np.empty_like(across)
     along[by_column] = by_column[across]
@@ -134,7 +134,7 @@ def _corners(
 
 
 def _partners(count: int) -> NDArray[np.int64]:
-    """Return the other one of each pair of neighbours: 1, 0, 3, 2, ..."""
+    """Return the other one of each pair of neighbors: 1, 0, 3, 2, ..."""
     return np.arange(count) ^ 1
 
 
@@ -168,7 +168,7 @@ def _cycles(follower: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 LEAST, MOST = 0.2, 0.95
-"""Share of the way from the centre inside to the one outside: even a cell that is just at the threshold stays visible,
+"""Share of the way from the center inside to the one outside: even a cell that is just at the threshold stays visible,
 and a hole of one cell stays open."""
 
 _CERTAIN = 0.5 / SCORE_STEPS  # half a step of the score raster: its 0 and 1 are not infinitely sure
@@ -181,7 +181,7 @@ _INSIDE = {(0, 1): (0, 0), (0, -1): (-1, -1), (1, 0): (0, -1), (-1, 0): (-1, 0)}
 _OUTSIDE = {(0, 1): (-1, 0), (0, -1): (0, -1), (1, 0): (0, 0), (-1, 0): (-1, -1)}
 
 
-def smoothed(outlines: Outlines, threshold: float, scores_at: Lookup) -> Outlines:
+def smoothed(outlines: MultiPolygons, threshold: float, scores_at: Lookup) -> MultiPolygons:
     """Return outlines through the places where the score is the threshold.
 
     Parameters
@@ -209,10 +209,10 @@ def smoothed(outlines: Outlines, threshold: float, scores_at: Lookup) -> Outline
     points = np.asarray(inside + 0.5 + share[:, None] * (outside - inside), np.float64)
     ring_part = np.repeat(np.arange(len(outlines.parts) - 1), np.diff(outlines.parts))
     part_member = np.repeat(np.arange(len(outlines)), np.diff(outlines.members))
-    return Outlines.of_open_rings(points, ring, ring_part, part_member)
+    return MultiPolygons.of_open_rings(points, ring, ring_part, part_member)
 
 
-def _unit_sides(outlines: Outlines) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _unit_sides(outlines: MultiPolygons) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the sides of single cells along all rings: start and direction of shape (sides, 2), and ring."""
     corners = outlines.xy.astype(np.int64)
     ring = np.repeat(np.arange(len(outlines.rings) - 1), np.diff(outlines.rings))
@@ -235,8 +235,8 @@ _ROUNDING = 1e-9  # cells
 
 
 def simplified(
-    outlines: Outlines, tolerance: NDArray[np.float64], transform: Affine, extent: tuple[float, float]
-) -> Outlines:
+    outlines: MultiPolygons, tolerance: NDArray[np.float64], transform: Affine, extent: tuple[float, float]
+) -> MultiPolygons:
     """Return outlines on earth without the points that matter less than a tolerance.
 
     Points are left out in cell space (Douglas-Peucker, as GEOS does it without changing topology), so the tolerance
@@ -250,7 +250,7 @@ def simplified(
     tolerance
         Shape (n,), in cells: how far a new side may lie from the points it replaces.
     transform, extent
-        As in :meth:`~geosiam.polygons.multipolygons.Outlines.placed`.
+        As in :meth:`~geosiam.polygons.multipolygons.MultiPolygons.placed`.
     """
     full = outlines.placed(transform, extent).geometries()
     rough = outlines.geometries()
@@ -258,9 +258,9 @@ def simplified(
     # GEOS measures a ring's first corner against sides that are simplified already: off by twice the tolerance at most.
     far = ~_near(rough, fewer, tolerance)
     fewer[far] = shapely.simplify(rough[far], tolerance[far] / 2, preserve_topology=True)
-    placed = Outlines.of_geometries(fewer).placed(transform, extent).geometries()
+    placed = MultiPolygons.of_geometries(fewer).placed(transform, extent).geometries()
     sound = shapely.is_valid(placed) & ~shapely.is_empty(placed) & (_shape(placed) == _shape(full)).all(axis=1)
-    return Outlines.of_geometries(np.where(sound & _near(rough, fewer, tolerance), placed, full))
+    return MultiPolygons.of_geometries(np.where(sound & _near(rough, fewer, tolerance), placed, full))
 
 
 def _near(full: NDArray[np.object_], fewer: NDArray[np.object_], tolerance: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -57,7 +57,7 @@ _ROUNDING = 0.5 / SCORE_STEPS  # what the score raster may add to a score, if it
 
 
 @dataclass(frozen=True)
-class Lookout:
+class ZonalStatistics:
     """Looks at the pixels of cells with high scores, and of those around them, where they are scored.
 
     Parameters
@@ -124,10 +124,10 @@ class Lookout:
         return row.astype(np.int64) * self.shape[1] + col
 
 
-class Sightings:
+class ZonalStatsStore:
     """What a lookout has noted, in bounded memory: what is not here has to be looked at again."""
 
-    def __init__(self, lookout: Lookout, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, lookout: ZonalStatistics, most_bytes: int = _MOST_BYTES) -> None:
         self.lookout = lookout
         self._room = most_bytes
         self._notes: list[Notes] = []

@@ -4,7 +4,7 @@ Pixels that were not noted while they were scored (:mod:`geosiam.polygons.eviden
 hold a component large enough to become a polygon, and of each block the part around such components. They are summed up
 by cells, in whole numbers, so that neither the order nor the company in which components come matters.
 
-*Shadow.* A pixel darkens like a shadow where the after-scene has the same colour at a part of the brightness.
+*Shadow.* A pixel darkens like a shadow where the after-scene has the same color at a part of the brightness.
 
 *Hint.* Pixels of the component that differ between the scenes are compared with those in and around it that do not:
 where they stand out from these in one scene clearly more than in the other, that is where something is to be seen.
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Window
     from geosiam.imagery.pair import PairBlock
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.polygons.evidence import Sightings
-    from geosiam.polygons.score_stream import ScoreField
+    from geosiam.polygons.evidence import ZonalStatsStore
+    from geosiam.polygons.score_stream import ScoreStream
 
 _ERRAND_BLOCKS = 4  # along a side: what one thread looks at in one go is about a tile of a file, which it decodes alone
 
@@ -54,7 +54,7 @@ class Reader(Protocol):
         ...
 
 
-class PixelWitness:
+class AttributeReader:
     """Looks at the pixels of components, in threads that end with the context.
 
     Parameters
@@ -65,8 +65,8 @@ class PixelWitness:
         Pixels along a cell's side.
     threshold
         Score from which on cells are no surroundings.
-    coloured
-        Whether the scenes have colours; without them nothing can be said about shadows.
+    colored
+        Whether the scenes have colors; without them nothing can be said about shadows.
     workers
         Number of threads; None: as many as there are processors.
     sightings
@@ -79,11 +79,11 @@ class PixelWitness:
         stride: int,
         threshold: float,
         *,
-        coloured: bool,
+        colored: bool,
         workers: int | None = None,
-        sightings: Sightings | None = None,
+        sightings: ZonalStatsStore | None = None,
     ) -> None:
-        self._pair, self._stride, self._threshold, self._coloured = pair, stride, threshold, coloured
+        self._pair, self._stride, self._threshold, self._colored = pair, stride, threshold, colored
         self._sightings = sightings
         self._workers = workers or default_workers()
         self._threads = ThreadPoolExecutor(self._workers, "geosiam-witness")
@@ -94,7 +94,9 @@ class PixelWitness:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    def attributes_of(
+        self, batch: ComponentBatch, field: ScoreStream
+    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
         """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
         sums = np.zeros((len(batch), COLUMNS), np.int64)
         length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
@@ -159,14 +161,14 @@ class PixelWitness:
 
     def _shadow(self, sums: NDArray[np.int64]) -> NDArray[np.float64]:
         valid = sums[:, 0].astype(np.float64)
-        if not self._coloured:
+        if not self._colored:
             return np.full(len(sums), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(valid > 0, sums[:, 1] / valid, np.nan)
 
 
 def _around(
-    owner: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64], field: ScoreField, threshold: float
+    owner: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64], field: ScoreStream, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the cells around those given that have a score below the threshold: owner, row and column."""
     height, width = field.scores.grid.shape

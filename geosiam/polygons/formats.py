@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam.errors import OptionError
-from geosiam.files import check_place
+from geosiam.files import check_writable
 
 if TYPE_CHECKING:
     import os
@@ -34,4 +34,4 @@ def check_target(path: str | os.PathLike[str]) -> None:
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise OptionError(target, f"has the suffix {suffix!r}", f"use one of {', '.join(FORMATS)}")
-    check_place(target)
+    check_writable(target)

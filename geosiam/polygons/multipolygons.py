@@ -20,7 +20,7 @@ _POLYGON, _MULTIPOLYGON = 3, 6
 
 
 @dataclass(frozen=True)
-class Outlines:
+class MultiPolygons:
     """MultiPolygons as columns.
 
     Parameters

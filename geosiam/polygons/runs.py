@@ -1,4 +1,4 @@
-"""Runs: maximal horizontal rows of neighbouring cells, the compact form in which components travel.
+"""Runs: maximal horizontal rows of neighboring cells, the compact form in which components travel.
 
 A run is ``(line, start, stop)``: the cells ``start <= column < stop`` of one line. Lines are row numbers, or any
 non-decreasing integers in which adjacent rows differ by exactly one. All functions are numpy or compiled scipy

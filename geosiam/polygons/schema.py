@@ -13,13 +13,13 @@ COLUMNS = {
     "area_px": "Area of its cells in pixels of the before-scene",
     "perimeter_m": "Length of the outline on the ground in metres, holes included",
     "cells": "Number of cells of the score raster",
-    "centroid_lon": "Longitude of its centre of mass (WGS 84); empty where the scene is not on earth or nowhere known",
-    "centroid_lat": "Latitude of its centre of mass (WGS 84)",
+    "centroid_lon": "Longitude of its center of mass (WGS 84); empty where the scene is not on earth or nowhere known",
+    "centroid_lat": "Latitude of its center of mass (WGS 84)",
     "valid_fraction": "Share of scored cells among its own and those that touch it; 1 = all around it is known",
     "touches_nodata": "Whether a cell that could not be scored shares a side or a corner with it",
     "shift_px": "Misregistration left between the two scenes, in pixels of the before-scene; empty if not estimated",
     "shadow_fraction": "Share of its pixels that are darker in the after-scene and of the same hue, as a shadow makes "
-    "them; empty without the scenes or without colour",
+    "them; empty without the scenes or without color",
     "hint": "appeared or vanished: which scene shows something here that stands out from its surroundings; empty where "
     "that cannot be told",
     "before": "File name of the before-scene",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from geosiam.polygons.components import ComponentBatch
 
-MOST_ROWS, STRIP_CELLS = 512, 1 << 22
+MAX_STRIP_ROWS, STRIP_CELLS = 512, 1 << 22
 """Height of a strip: a row of tiles, or less where a strip would have too many cells."""
 
 _ROUNDING = 0.01  # of a step, more than float32 is off where a score is one of these
@@ -64,7 +64,7 @@ class Scores(Protocol):
         ...
 
 
-class ScoreField:
+class ScoreStream:
     """Scores that are streamed once, while what of them components need later is at hand or read again.
 
     Components end soon after the rows they lie in, so the last two strips are kept. What lies above, in components that
@@ -107,7 +107,7 @@ class ScoreField:
             found[which] = self.scores.read(part)[rows[which] - top, cols[which] - left]
         return found
 
-    def ninth_decile(self, batch: ComponentBatch) -> NDArray[np.float64]:
+    def percentile_90(self, batch: ComponentBatch) -> NDArray[np.float64]:
         """Return the score that 90 % of the cells of each component do not exceed, shape (n,).
 
         It is the least such score (the inverse of the distribution function): exactly where scores are stored as bytes,
@@ -130,13 +130,13 @@ class ScoreField:
 
 def strip_rows(width: int) -> int:
     """Return how many rows of a raster of this width are worked on at a time: a power of two, up to a tile's height."""
-    rows = MOST_ROWS
+    rows = MAX_STRIP_ROWS
     while rows > 1 and rows * width > STRIP_CELLS:
         rows //= 2
     return rows
 
 
-def _histograms(batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _histograms(batch: ComponentBatch, field: ScoreStream) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the histograms of components: ascending ``component * (FINE_STEPS + 1) + step`` and number of cells."""
     length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
     owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
@@ -213,7 +213,7 @@ class ArrayScores:
             extent = float(grid.height), float(grid.width)
         return cls(flat, grid, stride, extent)
 
-    def strips(self, rows: int = MOST_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def strips(self, rows: int = MAX_STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield first row and scores; a lazy array is computed by whole chunks."""
         heights = self.array.chunks[0] if self.array.chunks else None
         spans = heights or [min(rows, self.grid.height - start) for start in range(0, self.grid.height, rows)]

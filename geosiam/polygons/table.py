@@ -16,7 +16,7 @@ from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import simplified, smoothed, trace
 from geosiam.polygons.options import MinArea, PolygonOptions, Tolerance
 from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA
-from geosiam.polygons.score_stream import ArrayScores, ScoreField
+from geosiam.polygons.score_stream import ArrayScores, ScoreStream
 from geosiam.scores.raster import ScoreRaster
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Origin:
 class Witness(Protocol):
     """Who has seen the scenes, and says what the pixels of components show."""
 
-    def testify(self, batch: ComponentBatch, field: ScoreField) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    def attributes_of(
+        self, batch: ComponentBatch, field: ScoreStream
+    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
         """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
         ...
 
@@ -133,7 +135,7 @@ def polygon_pieces(
     Memory is that of two strips, one piece, and the components not yet complete: twenty bytes for each horizontal run
     of cells of these, and then the outline they are to become.
     """
-    field = ScoreField(scores)
+    field = ScoreStream(scores)
     maker = _Maker(field, options, origin, witness)
     return PolygonPieces(scores.grid.crs, maker.tables(), field.footprint, scores.stride, origin)
 
@@ -141,7 +143,7 @@ def polygon_pieces(
 class _Maker:
     """Makes the pieces of one table."""
 
-    def __init__(self, field: ScoreField, options: PolygonOptions, origin: Origin, witness: Witness | None) -> None:
+    def __init__(self, field: ScoreStream, options: PolygonOptions, origin: Origin, witness: Witness | None) -> None:
         self._field, self._options, self._origin, self._witness = field, options, origin, witness
         self._scores = field.scores
         self._areas = CellAreas(self._scores.grid, self._scores.extent)
@@ -192,12 +194,12 @@ class _Maker:
             plane = shapely.area(placed.geometries()) / abs(grid.transform.determinant)
             area = area / cells * plane
         lon, lat = self._areas.centroids(batch)
-        shadow, hint = (None, None) if self._witness is None else self._witness.testify(batch, self._field)
+        shadow, hint = (None, None) if self._witness is None else self._witness.attributes_of(batch, self._field)
         values: dict[str, Any] = {
             "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
             "score_mean": batch.score_mean,
             "score_max": batch.score_max,
-            "score_p90": self._field.ninth_decile(batch),
+            "score_p90": self._field.percentile_90(batch),
             "area_m2": area,
             "area_px": cells * self._scores.stride**2,
             "perimeter_m": self._areas.perimeters(placed),
@@ -205,7 +207,7 @@ class _Maker:
             "centroid_lon": lon,
             "centroid_lat": lat,
             "valid_fraction": batch.valid_fraction,
-            "touches_nodata": batch.nodata_neighbours > 0,
+            "touches_nodata": batch.nodata_neighbors > 0,
             "shift_px": self._origin.shift_px,
             "shadow_fraction": shadow,
             "hint": hint,

@@ -85,7 +85,7 @@ def of_qml(qml: str) -> tuple[Element, ...]:
     return tuple(fromstring(qml))  # noqa: S314 - we wrote it ourselves
 
 
-def colour_composite(
+def color_composite(
     bands: Sequence[int], low: Sequence[float], high: Sequence[float], alpha: int | None
 ) -> tuple[Element, ...]:
     """Return the style of a scene: its channels stretched as the network sees them.
@@ -93,7 +93,7 @@ def colour_composite(
     Parameters
     ----------
     bands
-        1-based bands for red, green and blue; or one band, which is drawn grey.
+        1-based bands for red, green and blue; or one band, which is drawn gray.
     low, high
         The measured values of each of them that are drawn as 0 and 1.
     alpha
@@ -106,22 +106,22 @@ def colour_composite(
         renderer = SubElement(pipe, "rasterrenderer", {**chosen, **common})
         renderer.append(_stretch("contrastEnhancement", low[0], high[0]))
         return (pipe,)
-    colours = ("red", "green", "blue")
-    channels = {f"{colour}Band": str(band) for colour, band in zip(colours, bands, strict=True)}
+    colors = ("red", "green", "blue")
+    channels = {f"{color}Band": str(band) for color, band in zip(colors, bands, strict=True)}
     renderer = SubElement(pipe, "rasterrenderer", {"type": "multibandcolor", **channels, **common})
-    for colour, lowest, highest in zip(colours, low, high, strict=True):
-        renderer.append(_stretch(f"{colour}ContrastEnhancement", lowest, highest))
+    for color, lowest, highest in zip(colors, low, high, strict=True):
+        renderer.append(_stretch(f"{color}ContrastEnhancement", lowest, highest))
     return (pipe,)
 
 
-def palette(band: int, colours: dict[int, tuple[int, ...]]) -> tuple[Element, ...]:
-    """Return the style of a scene whose values stand for colours (red, green, blue, alpha; 0 to 255)."""
+def palette(band: int, colors: dict[int, tuple[int, ...]]) -> tuple[Element, ...]:
+    """Return the style of a scene whose values stand for colors (red, green, blue, alpha; 0 to 255)."""
     pipe = Element("pipe")
     chosen = {"type": "paletted", "band": str(band), "opacity": "1", "alphaBand": "-1"}
     entries = SubElement(SubElement(pipe, "rasterrenderer", chosen), "colorPalette")
-    for value, (red, green, blue, alpha) in colours.items():
-        colour = f"#{red:02x}{green:02x}{blue:02x}"
-        SubElement(entries, "paletteEntry", value=str(value), color=colour, label=str(value), alpha=str(alpha))
+    for value, (red, green, blue, alpha) in colors.items():
+        color = f"#{red:02x}{green:02x}{blue:02x}"
+        SubElement(entries, "paletteEntry", value=str(value), color=color, label=str(value), alpha=str(alpha))
     return (pipe,)
 
 

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import tostring
 from affine import Affine
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_place
+from geosiam.files import check_writable
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.schema import COLUMNS
 from geosiam.qgis import layers as elements
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from geosiam.imagery.scene import Scene
+    from geosiam.imagery.scene import SceneLike
 
 SUFFIX = ".qgz"
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -47,14 +47,14 @@ def check_project(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix.lower() != SUFFIX:
         raise OptionError(target, f"has the suffix {target.suffix!r}", f"name a QGIS project, which ends in {SUFFIX}")
-    check_place(target)
+    check_writable(target)
 
 
 def write_project(
     path: str | os.PathLike[str],
     *,
-    before: Scene,
-    after: Scene,
+    before: SceneLike,
+    after: SceneLike,
     scores: Path,
     polygons: Path,
     threshold: float,

@@ -11,10 +11,10 @@ from xml.etree.ElementTree import fromstring, tostring
 from rasterio._path import _parse_path
 from rasterio.enums import ColorInterp
 
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.normalization import Unit
-from geosiam.imagery.scene import Source, checked_grid
-from geosiam.qgis.layers import MapLayer, colour_composite, palette
+from geosiam.imagery.scene import Scene, checked_grid
+from geosiam.qgis.layers import MapLayer, color_composite, palette
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
-    from geosiam.imagery.scene import Scene
+    from geosiam.imagery.scene import SceneLike
 
 _log = logging.getLogger(__name__)
 
 
-def scene_layer(date: str, scene: Scene, report: Mapping[str, Any], project: Path, made: Path) -> MapLayer | None:
+def scene_layer(date: str, scene: SceneLike, report: Mapping[str, Any], project: Path, made: Path) -> MapLayer | None:
     """Return the layer of a scene.
 
     Parameters
@@ -47,7 +47,7 @@ def scene_layer(date: str, scene: Scene, report: Mapping[str, Any], project: Pat
     -------
     The layer; None for a scene that lives in memory only, which is logged.
     """
-    source = Source.of(scene)
+    source = Scene.of(scene)
     try:
         dataset, grid = source.handle(), checked_grid(source)
         opened = str(_parse_path(source.path).as_vsi()) if not source.path.startswith("<") else source.path
@@ -69,7 +69,7 @@ def scene_layer(date: str, scene: Scene, report: Mapping[str, Any], project: Pat
 
 def relative(path: str | os.PathLike[str], folder: Path) -> str:
     """Return how a project in a folder calls a file, which is as QGIS itself does it; what is no file, as it is."""
-    if not is_there(path):
+    if not exists(path):
         return os.fspath(path)
     try:
         near = Path(os.path.relpath(path, folder)).as_posix()
@@ -82,7 +82,7 @@ def _near_its_tiles(virtual: str, folder: Path) -> str:
     """Return a virtual raster that names its tiles relative to its own folder."""
     root: Element = fromstring(virtual)  # noqa: S314 - we wrote it ourselves
     for name in root.iter("SourceFilename"):
-        if name.text is not None and is_there(name.text):
+        if name.text is not None and exists(name.text):
             near = relative(name.text, folder)
             name.text = near.removeprefix("./")
             name.set("relativeToVRT", "0" if Path(near).is_absolute() else "1")
@@ -100,4 +100,4 @@ def _style(dataset: DatasetReader, bands: list[int], scaling: Mapping[str, list[
         for end in ("low", "high")
     )
     alphas = [band for band, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha]
-    return colour_composite(bands, low, high, alphas[0] if alphas else None)
+    return color_composite(bands, low, high, alphas[0] if alphas else None)

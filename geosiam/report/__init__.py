@@ -19,15 +19,15 @@
 """
 
 from geosiam.report.api import ReportOptions, ReportResult, write_report
-from geosiam.report.inputs import LonelyScene, ReportPair, find_pairs
+from geosiam.report.inputs import ReportPair, UnmatchedScene, find_pairs
 from geosiam.report.page import mark_of
 from geosiam.report.verdicts import WrittenVerdicts, write_verdicts
 
 __all__ = [
-    "LonelyScene",
     "ReportOptions",
     "ReportPair",
     "ReportResult",
+    "UnmatchedScene",
     "WrittenVerdicts",
     "find_pairs",
     "mark_of",

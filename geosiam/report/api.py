@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import FileLock, check_place
+from geosiam.files import FileLock, check_writable
 from geosiam.report.content import Card, Content, rank
 from geosiam.report.encoding import Budget
 from geosiam.report.inputs import check_names, read_result
@@ -17,7 +17,7 @@ from geosiam.report.page import Author, Page
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from geosiam.report.inputs import LonelyScene, ReportPair, Result
+    from geosiam.report.inputs import ReportPair, Result, UnmatchedScene
 
 PAGE = "index.html"
 _LEAST_MB, _LEAST_PX = 4.0, 64
@@ -89,7 +89,7 @@ def write_report(
     folder: str | Path,
     *,
     options: ReportOptions = ReportOptions(),
-    unpaired: Sequence[LonelyScene] = (),
+    unpaired: Sequence[UnmatchedScene] = (),
     mark: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReportResult:
@@ -164,7 +164,7 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
     """Give a file that takes the target's place when it is complete, and leaves nothing otherwise."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        check_place(target)
+        check_writable(target)
         with _alone(target), _partial(target) as file:
             yield file
     except GeosiamError:

@@ -15,7 +15,7 @@ import shapely
 
 from geosiam import __version__
 from geosiam.polygons.schema import REVIEWS
-from geosiam.qml import COLOURS
+from geosiam.qml import COLORS
 from geosiam.report.inputs import strongest_polygons
 from geosiam.report.map import rings, shared_out, step_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import geopandas
 
-    from geosiam.report.inputs import Fact, LonelyScene, ReportPair, Result
+    from geosiam.report.inputs import Fact, ReportPair, Result, UnmatchedScene
     from geosiam.report.map import Extent, Place
 
 FORMAT = 1
@@ -133,7 +133,7 @@ class Content:
     ranking: Ranking
     cards: list[Card]
     corners: int
-    unpaired: Sequence[LonelyScene] = ()
+    unpaired: Sequence[UnmatchedScene] = ()
     pairs: list[PairContent] = field(default_factory=list)
     rings: dict[int, list[list[list[int]]]] = field(default_factory=dict)
     positions: dict[int, tuple[float, float] | None] = field(default_factory=dict)
@@ -168,7 +168,7 @@ class Content:
             "title": self.title,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
-            "colours": COLOURS,
+            "colors": COLORS,
             "verdicts": REVIEWS,
             "total": sum(result.count for result in results),
             "planes": planes,
@@ -219,9 +219,9 @@ class Content:
 
 
 def grade(score: float, threshold: float) -> int:
-    """Return which of the colours of the QGIS style a mean score has: equal classes from the threshold to 1."""
+    """Return which of the colors of the QGIS style a mean score has: equal classes from the threshold to 1."""
     share = (score - threshold) / (1 - threshold) if threshold < 1 else 1.0
-    return min(len(COLOURS) - 1, max(0, math.floor(share * len(COLOURS))))
+    return min(len(COLORS) - 1, max(0, math.floor(share * len(COLORS))))
 
 
 def _rounded(position: tuple[float, float] | None) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Pictures as few bytes: photographs as WebP under a limit, scores as a PNG with the colours QGIS gives them."""
+"""Pictures as few bytes: photographs as WebP under a limit, scores as a PNG with the colors QGIS gives them."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _encoded(image: Image.Image, quality: int) -> bytes:
 
 
 def scores_png(scores: NDArray[np.float32]) -> bytes:
-    """Return scores (rows, cols), NaN = not scored, in the colours of the QGIS style, transparent where it is."""
+    """Return scores (rows, cols), NaN = not scored, in the colors of the QGIS style, transparent where it is."""
     steps = np.where(np.isnan(scores), _UNSCORED, np.rint(np.nan_to_num(scores) * (_UNSCORED - 1))).astype(np.uint8)
     image = Image.fromarray(steps).convert("P")
-    colours = ramp()
-    image.putpalette(colours[:, :3].tobytes())
+    colors = ramp()
+    image.putpalette(colors[:, :3].tobytes())
     file = io.BytesIO()
-    image.save(file, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)
+    image.save(file, "PNG", transparency=colors[:, 3].tobytes(), optimize=True)
     return file.getvalue()
 
 
@@ -62,7 +62,7 @@ def ramp() -> NDArray[np.uint8]:
     """Return red, green, blue and opacity of 255 equal steps from score 0 to 1 and of what is not scored, (256, 4)."""
     at = np.linspace(0, 1, _UNSCORED)
     places = [score for score, _, _ in STEPS]
-    parts = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] + [alpha] for _, colour, alpha in STEPS]
+    parts = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] + [alpha] for _, color, alpha in STEPS]
     table = np.zeros((_UNSCORED + 1, 4), np.uint8)
     for channel in range(4):
         table[:_UNSCORED, channel] = np.rint(np.interp(at, places, [part[channel] for part in parts]))

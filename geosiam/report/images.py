@@ -16,10 +16,10 @@ from rasterio.warp import reproject
 
 from geosiam.errors import GeosiamError, SceneRefusedError
 from geosiam.imagery.alignment import align, footprint, turned
-from geosiam.imagery.bands import Channels, choose_channels, names_its_colours
+from geosiam.imagery.bands import Channels, choose_channels, names_its_colors
 from geosiam.imagery.grid import Grid, Window, apply_affine
 from geosiam.imagery.masks import has_alpha, validity
-from geosiam.imagery.scene import Source, checked_grid, environment, fingerprint
+from geosiam.imagery.scene import Scene, checked_grid, environment, fingerprint
 from geosiam.report.map import distance, simplified
 from geosiam.scores.raster import ScoreRaster
 
@@ -158,8 +158,8 @@ class PairPictures:
         side = -(-int(max(extent * SURROUNDINGS, LEAST_PX)) // stride) * stride
         middle = (rows.min() + rows.max()) / 2, (cols.min() + cols.max()) / 2
         row, col = (
-            _inside(round(centre - side / 2), side, length) // stride * stride
-            for centre, length in zip(middle, self.grid.shape, strict=True)
+            _inside(round(center - side / 2), side, length) // stride * stride
+            for center, length in zip(middle, self.grid.shape, strict=True)
         )
         return row, col, side
 
@@ -230,7 +230,7 @@ def _joint_stretch(
     both = both[:: max(1, both.size // _TELLING)]
     known = both[np.isfinite(both)]
     low, high = np.percentile(known, _PERCENTILES) if known.size else (0.0, 1.0)
-    if high - low < 1e-6:  # noqa: PLR2004 - a scene of one colour
+    if high - low < 1e-6:  # noqa: PLR2004 - a scene of one color
         low, high = 0.0, 1.0
     shape = np.ones((3, 1, 1), np.float32)
     return shape * np.float32(low), shape * np.float32(high)
@@ -247,7 +247,7 @@ def _path(outline: shapely.MultiPolygon, to_box: Affine) -> str:
     return "".join(parts)
 
 
-_MARGIN = 2  # pixels around what is asked for, so that interpolation has neighbours
+_MARGIN = 2  # pixels around what is asked for, so that interpolation has neighbors
 _ROUNDING = 0.01
 
 
@@ -277,7 +277,7 @@ class SceneView:
         Where it lies.
     """
 
-    source: Source
+    source: Scene
     channels: Channels
     grid: Grid
 
@@ -290,12 +290,12 @@ class SceneView:
         InputError
             It is not there, cannot be opened, or is no georeferenced image.
         """
-        source = Source.of(path)
+        source = Scene.of(path)
         try:
             grid = checked_grid(source)
             dataset = source.handle()
-            by_colour = names_its_colours(dataset)
-            channels = choose_channels(source.name, dataset, bands, by_colour=by_colour)
+            by_color = names_its_colors(dataset)
+            channels = choose_channels(source.name, dataset, bands, by_color=by_color)
         except BaseException:
             source.close()
             raise

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyogrio
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneUnreadableError
-from geosiam.files import is_there
-from geosiam.imagery.normalization import FULL_BYTE, Scaling
+from geosiam.files import exists
+from geosiam.imagery.normalization import FULL_BYTE, Stretch
 from geosiam.polygons.geopackage import LAYER
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ReportPair:
 
 
 @dataclass(frozen=True)
-class LonelyScene:
+class UnmatchedScene:
     """A scene that was compared with nothing, and why: it had no partner."""
 
     scene: str | Path
@@ -104,7 +104,7 @@ def results_at(path: Path) -> list[Path]:
     SceneNotFoundError
         There is none.
     """
-    if not is_there(path):
+    if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "give GeoPackages that geosiam detect wrote, or their folder")
     if not path.is_dir():
         return [path]
@@ -138,7 +138,7 @@ def _pair_of(file: Path, name: str) -> ReportPair:
     result = read_result(file)
     if result.merged:
         raise SceneUnreadableError(file, "holds the polygons of many pairs", "give the folder that it is in")
-    scores = next((path for path in (file.with_suffix(".tif"), file.with_name(_SCORES)) if is_there(path)), None)
+    scores = next((path for path in (file.with_suffix(".tif"), file.with_name(_SCORES)) if exists(path)), None)
     scenes = [_located(result.scene(which).name, file.parent) for which in ("before", "after")]
     return ReportPair(name, scenes[0], scenes[1], scores, file)
 
@@ -148,7 +148,7 @@ def _located(recorded: str | None, folder: Path) -> str | None:
     if not recorded or "://" in recorded:
         return recorded
     places = (recorded, folder / recorded, folder / Path(recorded).name)
-    return next((os.fspath(place) for place in places if is_there(place)), recorded)
+    return next((os.fspath(place) for place in places if exists(place)), recorded)
 
 
 def check_names(pairs: Iterable[ReportPair]) -> None:
@@ -186,7 +186,7 @@ class RecordedScene:
     name: str | None
     fingerprint: str
     bands: tuple[int, ...] | None
-    scaling: Scaling
+    scaling: Stretch
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Result:
         facts = _mapping(self._pair.get(which))
         bands = _mapping(self._pair.get(f"{which}_bands")).get("indexes")
         ends = _mapping(_mapping(self._pair.get("scaling")).get(which))
-        scaling = Scaling(tuple(ends["low"]), tuple(ends["high"])) if {"low", "high"} <= set(ends) else FULL_BYTE
+        scaling = Stretch(tuple(ends["low"]), tuple(ends["high"])) if {"low", "high"} <= set(ends) else FULL_BYTE
         name = facts.get("name")
         return RecordedScene(
             None if name is None else str(name),
@@ -310,7 +310,7 @@ def strongest_polygons(path: Path, most: int) -> geopandas.GeoDataFrame:
 @contextlib.contextmanager
 def opened(path: Path, mode: Literal["ro", "rw"] = "ro") -> Iterator[sqlite3.Connection]:
     """Open a GeoPackage as the database it is; what is wrong with it becomes one line."""
-    if not is_there(path):
+    if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True)) as db:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import InputError, SceneNotFoundError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.schema import REVIEWS
 from geosiam.report.content import FORMAT
@@ -98,7 +98,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> tuple[PairVerdicts, ...]:
     SceneNotFoundError, InputError
         There is no such file, or it holds something else.
     """
-    if not is_there(path):
+    if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "give the file that the page's Export verdicts saved")
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import is_there
+from geosiam.files import exists
 from geosiam.imagery.grid import Grid
 from geosiam.scores.working_file import SCORE_NODATA, SCORE_STEPS, TILE, cache_bytes, decode
 
@@ -212,7 +212,7 @@ def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the caller refuses it in its own words
             dataset = rasterio.open(path)
     except RasterioError as error:
-        if "://" not in path and not path.startswith("/vsi") and not is_there(path):
+        if "://" not in path and not path.startswith("/vsi") and not exists(path):
             raise SceneNotFoundError(path, "does not exist", "check the path") from error
         raise SceneUnreadableError(path, f"is no raster GDAL can open ({error})", "check the file") from error
     with dataset:

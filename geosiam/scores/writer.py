@@ -1,4 +1,4 @@
-"""Writing the score raster: resumable while a run is under way, a cloud optimised GeoTIFF when it is done."""
+"""Writing the score raster: resumable while a run is under way, a cloud optimized GeoTIFF when it is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import FileLock, check_place
+from geosiam.files import FileLock, check_writable
 from geosiam.qml import raster_qml
 from geosiam.scores.working_file import (
     CACHE_CELLS,
@@ -130,7 +130,7 @@ class ScoreRasterWriter:
         return self.path.with_name(f".{self.path.name}.partial.{suffix}")
 
     def __enter__(self) -> Self:
-        check_place(self.path)
+        check_writable(self.path)
         with self._reported():
             if not self._lock.acquire():
                 raise OutputError(self.path, "is being written by another run", "wait for it or choose another output")
@@ -265,7 +265,7 @@ class ScoreRasterWriter:
         self._complete = True
 
     def _to_cog(self, tagged: Path, target: Path) -> None:
-        """Copy the working raster into a cloud optimised GeoTIFF."""
+        """Copy the working raster into a cloud optimized GeoTIFF."""
         rasterio.shutil.copy(
             tagged,
             target,

@@ -249,10 +249,10 @@ class Builder:
             if rng.random() < 0.45:  # noqa: PLR2004 - share of taken bays
                 self.car(p, q1 - 4 + rng.normal(0, 0.2), np.pi / 2)
         for k in range(int(rng.integers(0, 5))):
-            colour = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
+            color = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
             p = p1 - 3.5 + rng.normal(0, 0.2)
             self.place(
-                "box", (p, q0 + 5 + 3.1 * k, rng.normal(0, 0.03)), (6.0, 2.45, 2.6), m.painted(colour, row_spacing=0.3)
+                "box", (p, q0 + 5 + 3.1 * k, rng.normal(0, 0.03)), (6.0, 2.45, 2.6), m.painted(color, row_spacing=0.3)
             )
         self.trees(*self.scatter(12, 0.5), (3, 6), 0.1)
 
@@ -268,8 +268,8 @@ class Builder:
     def _tinted(self, material: m.Material) -> m.Material:
         """Return a material a little lighter or darker, redder or greener: no two fields are the same."""
         tint = self.rng.normal(1, 0.05) * self.rng.normal(1, 0.016, 3)
-        first, second = (tuple(np.array(c) * tint) for c in (material.colour, material.colour2 or material.colour))
-        return replace(material, colour=first, colour2=second)
+        first, second = (tuple(np.array(c) * tint) for c in (material.color, material.color2 or material.color))
+        return replace(material, color=first, color2=second)
 
 
 _BUILDERS: dict[str, Callable[[Builder], None]] = {

@@ -47,14 +47,14 @@ def _draw_car(rng: np.random.Generator) -> tuple[str, tuple[float, float, float]
 
 
 def _draw_container(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
-    colour = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
-    return "box", (float(rng.choice([3.0, 6.0])), 2.45, 2.6), m.painted(colour, row_spacing=0.3)
+    color = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
+    return "box", (float(rng.choice([3.0, 6.0])), 2.45, 2.6), m.painted(color, row_spacing=0.3)
 
 
 def _draw_tarp(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
-    colour = m.TARPS[int(rng.integers(len(m.TARPS)))]
+    color = m.TARPS[int(rng.integers(len(m.TARPS)))]
     length = float(rng.uniform(0.8, 5))
-    return "tarp", (length, length * float(rng.uniform(0.5, 1)), 0.15), m.painted(colour, relief=0.12)
+    return "tarp", (length, length * float(rng.uniform(0.5, 1)), 0.15), m.painted(color, relief=0.12)
 
 
 def _draw_pile(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
@@ -65,8 +65,8 @@ def _draw_pile(rng: np.random.Generator) -> tuple[str, tuple[float, float, float
 
 def _draw_debris(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
     size = float(rng.uniform(0.8, 3.5))
-    grey = float(rng.uniform(70, 150))
-    return "debris", (size, size * 0.8, 0.5), m.painted((grey * 1.05, grey * 0.95, grey * 0.85), grain=0.1, relief=0.3)
+    gray = float(rng.uniform(70, 150))
+    return "debris", (size, size * 0.8, 0.5), m.painted((gray * 1.05, gray * 0.95, gray * 0.85), grain=0.1, relief=0.3)
 
 
 def _draw_shed(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
@@ -86,8 +86,8 @@ def _draw_tree(rng: np.random.Generator) -> tuple[str, tuple[float, float, float
 
 def _draw_crate(rng: np.random.Generator) -> tuple[str, tuple[float, float, float], m.Material]:
     size = float(rng.uniform(0.6, 1.6))
-    colour = tuple(rng.uniform(50, 220, 3))
-    return "box", (size, size * float(rng.uniform(0.6, 1)), size * 0.7), m.painted(colour)
+    color = tuple(rng.uniform(50, 220, 3))
+    return "box", (size, size * float(rng.uniform(0.6, 1)), size * 0.7), m.painted(color)
 
 
 _KINDS = {

@@ -78,7 +78,7 @@ class Positions:
 
     @classmethod
     def of_window(cls, plan: Plan, window: Window, gsd: float) -> Positions:
-        """Return the positions of all pixel centres of a window, float32 (rows, cols) each.
+        """Return the positions of all pixel centers of a window, float32 (rows, cols) each.
 
         The plan bends so gently that it is computed every 0.8 m and interpolated between.
         """
@@ -91,7 +91,7 @@ class Positions:
 
 
 def _interpolated(nodes: FloatArray, step: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Fill in ``step - 1`` values between neighbouring nodes of both axes and cut to a shape."""
+    """Fill in ``step - 1`` values between neighboring nodes of both axes and cut to a shape."""
     nodes = nodes.astype(np.float32)
     share = (np.arange(step, dtype=np.float32) / np.float32(step)).astype(np.float32)
     tall = nodes[:-1, None, :] + (nodes[1:] - nodes[:-1])[:, None, :] * share[None, :, None]
@@ -191,7 +191,7 @@ def _paint(
     palette: m.Palette, ids: NDArray[np.int16], axes: tuple[_Axis, _Axis],
     kinds: list[NDArray[np.uint8]], gsd: float,
 ) -> None:  # fmt: skip
-    """Paint dashed centre lines and edge lines, not across crossings."""
+    """Paint dashed center lines and edge lines, not across crossings."""
     paint = palette.add(m.PAINT)
     half = np.float32(max(0.08, 0.5 * gsd))
     for k, other in ((0, 1), (1, 0)):

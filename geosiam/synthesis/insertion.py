@@ -28,7 +28,7 @@ _SHAPES: tuple[Shape, ...] = ("rectangle", "ellipse", "polygon", "mixed")
 _FILLS: tuple[Fill, ...] = ("blue", "flat", "texture", "self-texture")
 _TRIES = 200  # per object, before the scene counts as full
 _RGB = 3
-_UNSEEN = 4  # grey levels that make no difference
+_UNSEEN = 4  # gray levels that make no difference
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def insert_anomalies(
     shape
         Outline; ``"mixed"`` draws one of the other three for each object.
     fill
-        ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random colour an object; ``"texture"`` a piece of ``donor``, or
-        noise around a random colour where none is given; ``"self-texture"`` a piece of the same scene from elsewhere.
+        ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random color an object; ``"texture"`` a piece of ``donor``, or
+        noise around a random color where none is given; ``"self-texture"`` a piece of the same scene from elsewhere.
     seed
         Chooses everything.
     min_gap_px
@@ -155,7 +155,7 @@ def _places(
 
 
 def _visible(ground: NDArray[np.uint8], painted: NDArray[np.uint8]) -> bool:
-    """Return whether half of the pixels, (3, n) each, change by more than a few grey levels in some channel."""
+    """Return whether half of the pixels, (3, n) each, change by more than a few gray levels in some channel."""
     change = np.abs(ground.astype(np.int16) - painted).max(axis=0)
     return bool((change > _UNSEEN).mean() > 0.5)  # noqa: PLR2004 - half
 
@@ -173,7 +173,7 @@ def _outline(kind: str, rows: int, cols: int, rng: np.random.Generator) -> tuple
         turn = np.sort(np.concatenate([turn, np.arange(3) * 2 * np.pi / 3]))
         radius = rng.uniform(0.75, 1, len(turn))
     x, y = cols / 2 * (1 + radius * np.cos(turn)), rows / 2 * (1 + radius * np.sin(turn))
-    # polygon2mask asks for pixel centres at whole numbers.
+    # polygon2mask asks for pixel centers at whole numbers.
     inside: NDArray[np.bool_] = polygon2mask((rows, cols), np.column_stack([y - 0.5, x - 0.5]))  # type: ignore[no-untyped-call]
     inside[rows // 2, cols // 2] = True
     return inside, shapely.Polygon(np.column_stack([x, y]))
@@ -198,11 +198,11 @@ def _filling(
         left = (col + int(rng.integers(w // 4, max(w // 4 + 1, 3 * w // 4)))) % max(1, w - cols + 1)
         piece = source[:, top : top + rows, left : left + cols]
         return np.pad(piece, ((0, 0), (0, rows - piece.shape[1]), (0, cols - piece.shape[2])), mode="edge")
-    colour = rng.integers(0, 256, 3).astype(np.float32)[:, None, None]
+    color = rng.integers(0, 256, 3).astype(np.float32)[:, None, None]
     if fill == "flat":
-        return np.broadcast_to(colour.astype(np.uint8), (3, rows, cols))
+        return np.broadcast_to(color.astype(np.uint8), (3, rows, cols))
     grain = ndimage.gaussian_filter(rng.normal(0, 1, (3, rows, cols)), (0, 0.8, 0.8)) * float(rng.uniform(30, 90))
-    return np.clip(colour + grain, 0, 255).astype(np.uint8)
+    return np.clip(color + grain, 0, 255).astype(np.uint8)
 
 
 def nuisance(
@@ -223,11 +223,11 @@ def nuisance(
     image
         uint8 (3, rows, cols).
     gain, offset, gamma
-        Grey values become ``gain * 255 * (value / 255) ** gamma + offset``.
+        Gray values become ``gain * 255 * (value / 255) ** gamma + offset``.
     shift_px
         Columns and rows by which the content moves right and down; edges are repeated.
     noise_sigma
-        Standard deviation of white noise in grey values.
+        Standard deviation of white noise in gray values.
     blur_px
         Standard deviation of a Gaussian blur in pixels.
     seed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.floating[Any]]
 
 NO_ROAD, TRACK, ROAD, STREET = range(4)
-HALF_WIDTHS = (0.0, 1.5, 2.9, 3.3)  # metres from the centre line to the edge of the carriageway
+HALF_WIDTHS = (0.0, 1.5, 2.9, 3.3)  # metres from the center line to the edge of the carriageway
 PAVEMENT = 1.6  # metres of paving on either side of a street
 _ITERATIONS = 9  # of the inverse of the bend: to a millimetre
 

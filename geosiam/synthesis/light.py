@@ -34,13 +34,13 @@ class Flight:
     cast
         Relative gain of red, green and blue.
     haze
-        Share of grey-blue haze in the light, 0 to 1.
+        Share of gray-blue haze in the light, 0 to 1.
     season
         How far leaves have turned; 0 is early summer.
     weathering
         How much growth, harvest and rain have changed the ground since the first date, 0 to 1; 1 for years.
     noise
-        Standard deviation of the sensor's noise in grey values.
+        Standard deviation of the sensor's noise in gray values.
     blur_px
         Standard deviation of the optics' blur in pixels; up to about 1.7.
     jpeg_quality
@@ -171,7 +171,7 @@ def photograph(
     for band, plane in enumerate(albedo):
         lit = direct * np.float32(1 - _AMBIENT[band]) + _AMBIENT[band]
         lit *= plane
-        np.sqrt(lit, out=lit)  # the response curve: equation of sRGB to within a few grey values
+        np.sqrt(lit, out=lit)  # the response curve: equation of sRGB to within a few gray values
         value = resampled(lit, window.shape, flight.blur_px, shift, edge)
         airlight = (0.72, 0.76, 0.82)[band]
         gain = flight.gain * flight.cast[band]
@@ -216,7 +216,7 @@ def resampled(plane: Plane, shape: tuple[int, int], blur_px: float, shift: tuple
 
 
 def _taps(blur_px: float, fraction: float) -> NDArray[np.float32]:
-    """Return an odd number of weights of a Gaussian sampled ``fraction`` of a pixel (-0.5 to 0.5) before its centre."""
+    """Return an odd number of weights of a Gaussian sampled ``fraction`` of a pixel (-0.5 to 0.5) before its center."""
     radius = min(max(2, round(2.7 * blur_px + 0.5)), _WIDEST_BLUR)
     offsets = np.arange(-radius, radius + 1) + fraction
     weights = np.exp(-0.5 * (offsets / max(blur_px, 0.3)) ** 2)
@@ -244,7 +244,7 @@ _LUMINANCE = np.array(
 
 
 def _compressed(plane: Plane, quality: int) -> Plane:
-    """Quantise the 8 x 8 cosine transform as JPEG does; ragged edges are extended and cut again."""
+    """Quantize the 8 x 8 cosine transform as JPEG does; ragged edges are extended and cut again."""
     h, w = plane.shape
     down, right = -h % 8, -w % 8
     padded = np.pad(plane, ((0, down), (0, right)), mode="edge") if down or right else plane

@@ -1,6 +1,6 @@
 """What surfaces look like: materials, and the palette of a landscape.
 
-Colours are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is
+Colors are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is
 computed.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 _BARE = 0.05  # relief from which on a surface without leaves is soil or sand, not something built
 _HARVEST = 0.6  # probability that a field bears another crop after years
@@ -27,22 +27,22 @@ class Material:
 
     Parameters
     ----------
-    colour, colour2
-        The two colours (0-255) that noise and rows blend.
+    color, color2
+        The two colors (0-255) that noise and rows blend.
     mix
         How strongly smooth noise moves the blend; 0 leaves it half way.
     grain
         Relative brightness noise from pixel to pixel.
     vegetation
-        Share of green leaves, 0 to 1: how far the season changes the colour.
+        Share of green leaves, 0 to 1: how far the season changes the color.
     relief
         Slope of the small bumps, which the sun lights and shades; 0 is smooth.
     row_strength, row_spacing, row_angle
         Rows (crops, roof tiles, corrugation): strength in the blend, distance in metres, direction in radians.
     """
 
-    colour: Colour
-    colour2: Colour | None = None
+    color: Color
+    color2: Color | None = None
     mix: float = 0.15
     grain: float = 0.04
     vegetation: float = 0.0
@@ -75,16 +75,16 @@ class Palette:
         rows = [weathered(row, strength, seed) for row in self.rows]
         return Palette(self.gsd, rows, {})
 
-    def colours(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return both colours as linear reflectance, float32 (materials, 3) each.
+    def colors(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return both colors as linear reflectance, float32 (materials, 3) each.
 
         Parameters
         ----------
         season
             How far leaves have turned: 0 fresh green, 1 straw; negative is greener.
         """
-        first = np.array([row.colour for row in self.rows], np.float32)
-        second = np.array([row.colour2 or row.colour for row in self.rows], np.float32)
+        first = np.array([row.color for row in self.rows], np.float32)
+        second = np.array([row.color2 or row.color for row in self.rows], np.float32)
         leaves = self.column("vegetation")[:, None] * season
         turned = np.array([1.45, 1.1, 0.95], np.float32)  # what straw has more (or less) of than a leaf
         factor = 1 + leaves * (turned - 1)
@@ -153,13 +153,13 @@ FLAT_ROOFS = (
     Material((108, 106, 104), (124, 122, 118), 0.25, 0.05, relief=0.03),
     Material((150, 160, 150), (134, 146, 138), 0.2, 0.03, row_strength=0.4, row_spacing=0.6),
 )
-LEAVES: tuple[Colour, ...] = ((62, 88, 42), (74, 100, 48), (84, 104, 54), (58, 80, 46), (96, 112, 58), (70, 92, 60))
-NEEDLES: tuple[Colour, ...] = ((44, 64, 46), (52, 70, 48), (46, 62, 52))
-CAR_PAINTS: tuple[Colour, ...] = (
+LEAVES: tuple[Color, ...] = ((62, 88, 42), (74, 100, 48), (84, 104, 54), (58, 80, 46), (96, 112, 58), (70, 92, 60))
+NEEDLES: tuple[Color, ...] = ((44, 64, 46), (52, 70, 48), (46, 62, 52))
+CAR_PAINTS: tuple[Color, ...] = (
     (226, 226, 224), (40, 42, 46), (148, 152, 156), (96, 100, 106), (190, 192, 194), (130, 34, 34), (44, 66, 112),
     (60, 62, 66), (176, 168, 150), (52, 84, 66),
 )  # fmt: skip
-TARPS: tuple[Colour, ...] = (
+TARPS: tuple[Color, ...] = (
     (66, 104, 190),
     (212, 214, 212),
     (62, 128, 84),
@@ -167,21 +167,21 @@ TARPS: tuple[Colour, ...] = (
     (58, 60, 66),
     (196, 180, 60),
 )
-CONTAINERS: tuple[Colour, ...] = ((158, 66, 48), (52, 88, 132), (74, 112, 84), (184, 184, 180), (196, 140, 52))
+CONTAINERS: tuple[Color, ...] = ((158, 66, 48), (52, 88, 132), (74, 112, 84), (184, 184, 180), (196, 140, 52))
 
 
-def leaf_material(colour: Colour, *, vegetation: float = 1.0) -> Material:
-    """Return the material of a tree crown or hedge in a colour (0-255)."""
-    r, g, b = colour
-    return Material(colour, (r * 1.28, g * 1.25, b * 1.2), 0.3, 0.12, vegetation, 0.55)
+def leaf_material(color: Color, *, vegetation: float = 1.0) -> Material:
+    """Return the material of a tree crown or hedge in a color (0-255)."""
+    r, g, b = color
+    return Material(color, (r * 1.28, g * 1.25, b * 1.2), 0.3, 0.12, vegetation, 0.55)
 
 
-def painted(colour: Colour, *, grain: float = 0.02, relief: float = 0.0, row_spacing: float = 0.0) -> Material:
-    """Return a plainly coloured surface, corrugated every ``row_spacing`` metres unless that is 0."""
-    r, g, b = colour
+def painted(color: Color, *, grain: float = 0.02, relief: float = 0.0, row_spacing: float = 0.0) -> Material:
+    """Return a plainly colored surface, corrugated every ``row_spacing`` metres unless that is 0."""
+    r, g, b = color
     darker = (r * 0.9, g * 0.9, b * 0.9)
     return Material(
-        colour,
+        color,
         darker,
         0.15,
         grain,
@@ -213,12 +213,12 @@ def weathered(material: Material, strength: float, seed: int) -> Material:
     growth = max(material.vegetation, 0.7 * bare, 0.15) * strength
     tone = np.exp(growth * (rng.normal(0, 0.22) + rng.normal(0, 0.09, 3)))
 
-    def toned(colour: Colour) -> Colour:
-        r, g, b = np.clip(tone * colour, 4, 240)
+    def toned(color: Color) -> Color:
+        r, g, b = np.clip(tone * color, 4, 240)
         return float(r), float(g), float(b)
 
-    second = None if material.colour2 is None else toned(material.colour2)
-    return replace(material, colour=toned(material.colour), colour2=second)
+    second = None if material.color2 is None else toned(material.color2)
+    return replace(material, color=toned(material.color), color2=second)
 
 
 LandscapeName = Literal["rural", "village", "urban", "forest", "desert", "snow", "coastal"]

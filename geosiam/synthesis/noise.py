@@ -1,4 +1,4 @@
-"""Noise that is a function of where it is: any window of it can be computed alone and fits its neighbours.
+"""Noise that is a function of where it is: any window of it can be computed alone and fits its neighbors.
 
 Random values come from hashing (row, column, seed), not from a generator's stream, so the value at a position does
 not depend on what was computed before it.
@@ -39,7 +39,7 @@ def uniform(window: Window, seed: int) -> NDArray[np.float32]:
     rows = _keys(window.row_start, window.row_stop, 0x9E3779B1, seed)
     cols = _keys(window.col_start, window.col_stop, 0x85EBCA77, seed ^ 0x5BD1E995)
     mixed = rows[:, None] ^ cols[None, :]
-    # Two rounds of xor-shift and multiply: enough that neighbours share no visible pattern.
+    # Two rounds of xor-shift and multiply: enough that neighbors share no visible pattern.
     mixed ^= mixed >> np.uint32(15)
     mixed *= np.uint32(0x2C1B3C6D)
     mixed ^= mixed >> np.uint32(12)

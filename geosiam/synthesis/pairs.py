@@ -1,10 +1,10 @@
 """Survey pairs with known truth: a place that does not exist, photographed on two dates.
 
-    pair = make_survey(SurveyConfig(seed=3))
-    write_survey(pair, Path("demo"))
+    pair = make_pair(SyntheticConfig(seed=3))
+    write_pair(pair, Path("demo"))
 
 The same configuration always gives the same bytes. Scenes too large for memory are written with
-:func:`write_survey_tiles`, which never holds more than a tile.
+:func:`write_pair_tiles`, which never holds more than a tile.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FILE_TILE = 512
 
 
 @dataclass(frozen=True)
-class SurveyConfig:
+class SyntheticConfig:
     """What to generate.
 
     Parameters
@@ -92,7 +92,7 @@ class SurveyConfig:
 
 
 @dataclass(frozen=True)
-class SurveyPair:
+class SyntheticPair:
     """Two dates of one place and what changed.
 
     Parameters
@@ -105,7 +105,7 @@ class SurveyPair:
         One polygon per changed object (shadows not included) in the CRS of the grid, positions as on the first
         date; columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...).
     truth_mask
-        bool (height, width): pixels whose centre lies in a truth polygon.
+        bool (height, width): pixels whose center lies in a truth polygon.
     """
 
     before: NDArray[np.uint8]
@@ -116,7 +116,7 @@ class SurveyPair:
 
 
 @dataclass(frozen=True)
-class SurveyPaths:
+class SyntheticPaths:
     """The files of a survey pair."""
 
     before: Path
@@ -126,7 +126,7 @@ class SurveyPaths:
 
 def varied_config(
     seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, most_weathering: float = 0.0
-) -> SurveyConfig:  # fmt: skip
+) -> SyntheticConfig:  # fmt: skip
     """Return a configuration whose landscape, ground sample distance, light and season all vary with the seed.
 
     Made for training: many seeds show widely different country under widely different conditions.
@@ -136,7 +136,7 @@ def varied_config(
     seed
         Chooses all of it.
     height, width, objects
-        As in :class:`SurveyConfig`.
+        As in :class:`SyntheticConfig`.
     most_weathering
         The most that the ground may have changed at the second date; see :class:`Flight`.
     """
@@ -156,7 +156,7 @@ def varied_config(
         )
 
     shift = rng.uniform(-2, 2, 2)
-    config = SurveyConfig(
+    config = SyntheticConfig(
         height=height, width=width, seed=seed, objects=objects, landscape="any", before=flight(), after=flight(),
         gsd=float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))), shift_px=(float(shift[0]), float(shift[1])),
     )  # fmt: skip
@@ -164,7 +164,7 @@ def varied_config(
     return replace(config, after=replace(config.after, weathering=weathering))
 
 
-def make_survey(config: SurveyConfig | None = None) -> SurveyPair:
+def make_pair(config: SyntheticConfig | None = None) -> SyntheticPair:
     """Return a survey pair in memory.
 
     Parameters
@@ -172,14 +172,14 @@ def make_survey(config: SurveyConfig | None = None) -> SurveyPair:
     config
         What to generate; the default is a village from 1024 x 1024 pixels of 10 cm.
     """
-    config = config or SurveyConfig()
+    config = config or SyntheticConfig()
     scene = _scene(config)
     before, after = scene.render(Window(0, config.height, 0, config.width))
     truth = _truth(scene, config.grid)
-    return SurveyPair(before, after, config.grid, truth, _mask(truth, config.grid))
+    return SyntheticPair(before, after, config.grid, truth, _mask(truth, config.grid))
 
 
-def write_survey(pair: SurveyPair, folder: Path) -> SurveyPaths:
+def write_pair(pair: SyntheticPair, folder: Path) -> SyntheticPaths:
     """Write a pair as ``before.tif``, ``after.tif`` and ``truth.gpkg``.
 
     Parameters
@@ -201,10 +201,10 @@ def write_survey(pair: SurveyPair, folder: Path) -> SurveyPaths:
     return paths
 
 
-def write_survey_tiles(
-    config: SurveyConfig, folder: Path, progress: Callable[[int, int], None] | None = None
-) -> SurveyPaths:
-    """Generate and write a pair tile by tile: the same files as :func:`write_survey`, in bounded memory.
+def write_pair_tiles(
+    config: SyntheticConfig, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> SyntheticPaths:
+    """Generate and write a pair tile by tile: the same files as :func:`write_pair`, in bounded memory.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def write_survey_tiles(
     return paths
 
 
-def _scene(config: SurveyConfig) -> Scene:
+def _scene(config: SyntheticConfig) -> Scene:
     landscape = config.landscape
     if landscape == "any":
         landscape = list(LANDSCAPES)[int(np.random.default_rng([config.seed, 8]).integers(len(LANDSCAPES)))]
@@ -262,9 +262,9 @@ def _mask(truth: geopandas.GeoDataFrame, grid: Grid) -> NDArray[np.bool_]:
     return np.asarray(rasterize(truth.geometry, out_shape=grid.shape, transform=grid.transform), bool)
 
 
-def _paths(folder: Path) -> SurveyPaths:
+def _paths(folder: Path) -> SyntheticPaths:
     folder.mkdir(parents=True, exist_ok=True)
-    return SurveyPaths(folder / "before.tif", folder / "after.tif", folder / "truth.gpkg")
+    return SyntheticPaths(folder / "before.tif", folder / "after.tif", folder / "truth.gpkg")
 
 
 def _profile(grid: Grid) -> dict[str, object]:

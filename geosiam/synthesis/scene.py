@@ -203,7 +203,7 @@ class Scene:
         right, down, phase, strength = palette.row_waves(
             (tile.col_start + 0.5) * self.gsd, (tile.row_start + 0.5) * self.gsd
         )
-        first, second = palette.colours(season)
+        first, second = palette.colors(season)
         mixed = blend * palette.column("mix").take(ids) + np.float32(0.5)
         rows = np.arange(ids.shape[0], dtype=np.float32)[:, None]
         cols = np.arange(ids.shape[1], dtype=np.float32)[None, :]

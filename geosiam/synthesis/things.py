@@ -33,7 +33,7 @@ class Thing:
     kind
         Which painter draws it; a key of :data:`PAINTERS`.
     x, y
-        Centre in scene metres, x to the right and y down from the upper left corner.
+        Center in scene metres, x to the right and y down from the upper left corner.
     angle
         Direction of its length in radians.
     length, width, height
@@ -56,7 +56,7 @@ class Thing:
 
     @property
     def reach(self) -> float:
-        """Radius in metres of a circle around the centre that holds the whole thing."""
+        """Radius in metres of a circle around the center that holds the whole thing."""
         return 0.5 * float(np.hypot(self.length, self.width)) * (1.1 if self.kind in ROUND else 1.0)
 
 
@@ -99,7 +99,7 @@ class Canvas:
             PAINTERS[thing.kind](self, thing, *patch)
 
     def _patch(self, thing: Thing) -> tuple[tuple[slice, slice], Patch, Patch] | None:
-        """Return the slices around a thing and metres along and across it at each pixel's centre."""
+        """Return the slices around a thing and metres along and across it at each pixel's center."""
         gsd, reach = self.gsd, thing.reach + self.gsd
         rows = _span(thing.y - reach, thing.y + reach, gsd, self.window.row_start, self.window.row_stop)
         cols = _span(thing.x - reach, thing.x + reach, gsd, self.window.col_start, self.window.col_stop)
@@ -151,7 +151,7 @@ def _wobble(phi: NDArray[np.floating], variant: int) -> NDArray[np.floating]:
 
 
 def _inside_round(thing: Thing, u: Patch, v: Patch) -> Patch:
-    """Return the squared relative distance from the centre: below 1 inside the outline."""
+    """Return the squared relative distance from the center: below 1 inside the outline."""
     u, v = 2 * u / np.float32(thing.length), 2 * v / np.float32(thing.width)
     away: Patch = (u * u + v * v) / _wobble(np.arctan2(v, u), thing.variant) ** 2
     return away.astype(np.float32)
@@ -161,8 +161,8 @@ def _inside_box(thing: Thing, u: Patch, v: Patch) -> NDArray[np.bool_]:
     return (np.abs(u) < thing.length / 2) & (np.abs(v) < thing.width / 2)
 
 
-def _near(value: Patch, centre: float, half: float) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(value - centre) < half)
+def _near(value: Patch, center: float, half: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(value - center) < half)
 
 
 def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
@@ -175,7 +175,7 @@ def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v
     inside = _inside_box(thing, u, v)
     canvas.put(where, inside, thing.material, roof)
     ridge = inside & (np.abs(v) < max(0.12, 0.6 * canvas.gsd)) & (roof > eaves + 0.9 * rise)
-    canvas.put(where, ridge, m.painted(thing.material.colour2 or thing.material.colour), roof + 0.05)
+    canvas.put(where, ridge, m.painted(thing.material.color2 or thing.material.color), roof + 0.05)
     side = 1 if thing.variant % 2 else -1
     if thing.variant % 5 in {1, 2}:
         panel = _near(u, -thing.length * 0.08, thing.length * 0.28) & _near(v, side * half * 0.5, half * 0.3)

@@ -73,7 +73,7 @@ class AnomalyConfig:
     rate
         Probability that a possible object is there.
     flat, texture, same
-        Relative frequency of the fills: one colour; another image's texture; the same image's texture from elsewhere
+        Relative frequency of the fills: one color; another image's texture; the same image's texture from elsewhere
         (which is also what a removed object leaves behind).
     line
         Probability that an object is a thin line.
@@ -218,12 +218,12 @@ def _fill(images: Tensor, foreign: Tensor, config: AnomalyConfig, generator: Gen
 
 
 def _flat(images: Tensor, generator: Generator) -> Tensor:
-    """Return plain colours, some of them near the image's own, some grey, some rough or unevenly lit."""
+    """Return plain colors, some of them near the image's own, some gray, some rough or unevenly lit."""
     n = len(images)
-    colour = uniform((n, 3, 1, 1), 0, 1, generator)
+    color = uniform((n, 3, 1, 1), 0, 1, generator)
     near = images.mean(dim=(2, 3), keepdim=True) + uniform((n, 3, 1, 1), -0.3, 0.3, generator)
-    grey = colour[:, :1].expand(-1, 3, -1, -1)
-    flat = torch.where(chance(n, 0.25, generator), near, torch.where(chance(n, 0.3, generator), grey, colour))
+    gray = color[:, :1].expand(-1, 3, -1, -1)
+    flat = torch.where(chance(n, 0.25, generator), near, torch.where(chance(n, 0.3, generator), gray, color))
     if happens(0.5, generator):
         flat = flat * (1 + 0.3 * smooth_noise(images.shape, 3, generator))
     if happens(0.5, generator):

@@ -14,7 +14,7 @@ from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_grow, grown
 from geosiam.network.weights import ModelCard, load_model, save_model
-from geosiam.training.calibration import calibration_error, cool, fit_temperature
+from geosiam.training.calibration import apply_temperature, calibration_error, fit_temperature
 from geosiam.training.datasets import FEW, GENERATED, SOME, generated_pairs, load_chips
 from geosiam.training.finetune import own_scenes, reviewed_pairs
 from geosiam.training.loop import TrainingRun, averaged, best_threshold
@@ -86,7 +86,7 @@ class TrainingOptions:
         ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     restart
         Start anew although there is a checkpoint.
-    licence
+    license
         Under which the weights may be used; goes into the card.
     """
 
@@ -110,7 +110,7 @@ class TrainingOptions:
     device: str = "auto"
     precision: str = "fp32"
     restart: bool = False
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps"):
@@ -204,7 +204,7 @@ def train(
     init = load_model(options.begin_with) if options.begin_with else None
     recipe = recipe or _recipe(options, init)
     others = [_of_network(recipe, name) for name in options.average]
-    chips, held_out = gathered(options, init)
+    chips, held_out = build_sources(options, init)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -274,7 +274,7 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
     raw = run.held_out_cells()
     temperature = fit_temperature(raw)
     held_out = raw.at(temperature)
-    cool(run.network, temperature)
+    apply_temperature(run.network, temperature)
     card = ModelCard(
         name=name,
         recipe=run.recipe.name,
@@ -293,7 +293,7 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
             "held-out calibration error": calibration_error(held_out),
             "held-out calibration error before": calibration_error(raw),
         },
-        licence=options.licence,
+        license=options.license,
         command=options.command,
         version=__version__,
     )
@@ -303,7 +303,7 @@ def _finish(run: TrainingRun, options: TrainingOptions) -> TrainingResult:
 _NO_DATA: tuple[None] = (None,)  # CIFAR-10
 
 
-def gathered(options: TrainingOptions, init: Model | None) -> tuple[ChipSource, ChipSource]:
+def build_sources(options: TrainingOptions, init: Model | None) -> tuple[ChipSource, ChipSource]:
     """Return the chips to learn from and the held-out ones.
 
     Generated surveys take as much of a batch as all data together; the user's own scenes take as much as both, and so

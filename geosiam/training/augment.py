@@ -60,7 +60,7 @@ class NuisanceConfig:
     shadow
         Probability that a soft-edged shadow falls on one of the two dates.
     tint, tint_depth
-        With years between: probability that the colours of a date turn, and how far, in units of the full range.
+        With years between: probability that the colors of a date turn, and how far, in units of the full range.
     mottle, mottle_depth
         Likewise: probability of broad blotches, and how much of the brightness they take or give at most.
     grain, grain_depth
@@ -133,7 +133,7 @@ def sometimes(images: Tensor, probability: float, generator: Generator, change: 
 
 
 def weather(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
-    """Let a season pass, on the ground and before the camera: colours, blotches and grain."""
+    """Let a season pass, on the ground and before the camera: colors, blotches and grain."""
     changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
         (config.tint, lambda some: retint(some, config.tint_depth, generator)),
         (config.mottle, lambda some: mottle(some, config.mottle_depth, generator)),
@@ -184,7 +184,7 @@ def _exposed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Te
     n = len(images)
     column = (n, 1, 1, 1)
     changed = images.clamp(1e-4, 1) ** uniform(column, -config.gamma, config.gamma, generator).exp()
-    grey = changed.mean(dim=1, keepdim=True)
+    gray = changed.mean(dim=1, keepdim=True)
     saturation = 1 + uniform(column, -config.saturation, config.saturation, generator)
     gain = 1 + uniform(column, -config.gain, config.gain, generator)
     cast = 1 + uniform((n, 3, 1, 1), -config.cast, config.cast, generator)
@@ -193,7 +193,7 @@ def _exposed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Te
     factor = gain * cast * (1 - veil)
     offset = uniform(column, -config.offset, config.offset, generator) * (1 - veil)
     offset = offset + uniform(column, 0.6, 0.95, generator) * veil
-    changed = changed * (factor * saturation) + grey * (factor * (1 - saturation)) + offset
+    changed = changed * (factor * saturation) + gray * (factor * (1 - saturation)) + offset
     changed = sometimes(changed, config.blur, generator, lambda some: blur(some, generator))
     changed = sometimes(changed, config.coarse, generator, lambda some: coarsen(some, config.coarse_px, generator))
     grain = torch.randn(images.shape, generator=generator, device=images.device)
@@ -219,7 +219,7 @@ def _shaded(images: Tensor, generator: Generator) -> Tensor:
 
 
 _BLOCK = 8
-_STEP = (1.0, 2.0)  # quantisation step of the lowest frequencies, and what each higher one adds, at quality 50
+_STEP = (1.0, 2.0)  # quantization step of the lowest frequencies, and what each higher one adds, at quality 50
 
 
 def blur(images: Tensor, generator: Generator) -> Tensor:
@@ -240,7 +240,7 @@ def coarsen(images: Tensor, most: float, generator: Generator) -> Tensor:
 
 
 def compress(images: Tensor, generator: Generator) -> Tensor:
-    """Quantise the cosine transform of blocks of 8 x 8 px as JPEG does, at a random quality and block origin.
+    """Quantize the cosine transform of blocks of 8 x 8 px as JPEG does, at a random quality and block origin.
 
     Sides must be multiples of 8. Each channel is treated as JPEG treats brightness.
     """
@@ -257,7 +257,7 @@ def compress(images: Tensor, generator: Generator) -> Tensor:
 
 @cache
 def _tables() -> tuple[Tensor, Tensor]:
-    """Return the orthonormal cosine transform of 8 values, and the relative quantisation step of each frequency."""
+    """Return the orthonormal cosine transform of 8 values, and the relative quantization step of each frequency."""
     k, x = torch.arange(_BLOCK).view(-1, 1), torch.arange(_BLOCK).view(1, -1)
     basis = torch.cos((2 * x + 1) * k * torch.pi / (2 * _BLOCK)) * 0.5
     basis[0] /= 2**0.5
@@ -270,9 +270,9 @@ _HIGHEST = 1.2  # periods along the whole range of a channel
 
 
 def retint(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Turn colours: each image by a smooth random function of the colour, the same wherever that colour is.
+    """Turn colors: each image by a smooth random function of the color, the same wherever that color is.
 
-    A field that was green becomes yellow, another green a darker one, and roads stay: what had one colour keeps one,
+    A field that was green becomes yellow, another green a darker one, and roads stay: what had one color keeps one,
     and edges stay where they are.
 
     Parameters

@@ -72,7 +72,7 @@ def calibration_error(held_out: HeldOut, bins: int = 15) -> float:
     return float(gaps.abs().sum() / max(1, len(scores)))
 
 
-def cool(network: SiameseNetwork, temperature: float) -> None:
+def apply_temperature(network: SiameseNetwork, temperature: float) -> None:
     """Divide all logits of a network by a temperature, inside its last layer: scoring knows nothing of it."""
     last = network.discriminator.layers[-1]
     with torch.no_grad():

@@ -22,14 +22,14 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from geosiam.errors import TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
-from geosiam.synthesis.pairs import make_survey, varied_config
+from geosiam.synthesis.pairs import make_pair, varied_config
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, ChipSource, ChipStack, PairStack, SceneStack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geosiam.synthesis.pairs import SurveyPair
+    from geosiam.synthesis.pairs import SyntheticPair
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ FEW = 24
 
 _SIDE = 512
 _OBJECTS = 24
-_VISIBLE = 10  # mean absolute difference in grey levels under which a change cannot be seen
+_VISIBLE = 10  # mean absolute difference in gray levels under which a change cannot be seen
 _WEATHERING = 1.0  # from flights of one week to flights years apart
 _HELD_OUT_SCENES = 8  # one scene in so many, at least one, is kept for validation
 _SEEDS = 1_000_000  # room for the scenes of one training seed, and far from the seeds that people choose for a demo
@@ -233,11 +233,11 @@ def generated_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
 def _pair(seed: int) -> Tensor:
     """Return one pair as :class:`PairStack` wants it; the misregistration is left to the recipe."""
     config = varied_config(seed, _SIDE, _SIDE, objects=_OBJECTS, most_weathering=_WEATHERING)
-    pair = make_survey(replace(config, shift_px=(0.0, 0.0)))
+    pair = make_pair(replace(config, shift_px=(0.0, 0.0)))
     return torch.from_numpy(np.concatenate([pair.before, pair.after, _cover(pair)[None]]))
 
 
-def _cover(pair: SurveyPair) -> NDArray[np.uint8]:
+def _cover(pair: SyntheticPair) -> NDArray[np.uint8]:
     """Label what visibly changed; the outline and what cannot be seen are undecided."""
     difference = np.abs(pair.before.astype(np.int16) - pair.after).mean(axis=0)
     sure = binary_erosion(pair.truth_mask) & (difference > _VISIBLE)

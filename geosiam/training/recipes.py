@@ -313,8 +313,8 @@ def _shares(cover: Tensor, field_: ReceptiveField) -> tuple[Tensor, Tensor]:
     """Return which share of each cell's own pixels is anomalous, and which at least undecided."""
     cells = field_.cells(cover.shape[-1])
     own = slice(field_.offset, field_.offset + cells * field_.stride)
-    centre = cover[:, :, own, own]
-    return avg_pool2d((centre == 1).float(), field_.stride), avg_pool2d((centre > 0).float(), field_.stride)
+    center = cover[:, :, own, own]
+    return avg_pool2d((center == 1).float(), field_.stride), avg_pool2d((center > 0).float(), field_.stride)
 
 
 RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}

@@ -45,7 +45,7 @@ class TargetRecipe:
     others
         Other objects that come and go, which count as similar.
     misses
-        Largest number of things of the right shape and texture in another colour, which count as similar too.
+        Largest number of things of the right shape and texture in another color, which count as similar too.
     """
 
     targets: tuple[Target, ...]
@@ -90,11 +90,11 @@ class TargetRecipe:
         return self.targets[int(torch.randint(len(self.targets), (), generator=generator, device=generator.device))]
 
     def _with_misses(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draw things of another colour; where they come too near to the right one, the labels leave them out."""
+        """Draw things of another color; where they come too near to the right one, the labels leave them out."""
         n = len(first)
         for _ in range(self.misses):
             fill, alpha = self._any_target(generator).draw(first.shape, generator)
-            fill = recoloured(fill, generator)
+            fill = recolored(fill, generator)
             alpha = alpha * chance(n, self.rate, generator)
             pick = uniform((n, 1, 1, 1), 0, 1, generator)
             first = torch.lerp(first, fill, alpha * (pick < (1 + self.both) / 2))
@@ -126,7 +126,7 @@ class TargetRecipe:
         return first, second, torch.where(layers > _SOLID, 1.0, torch.where(layers > _FRINGE, 0.5, 0.0))
 
 
-def recoloured(images: Tensor, generator: Generator) -> Tensor:
+def recolored(images: Tensor, generator: Generator) -> Tensor:
     """Return images (n, 3, h, w), half of them in another hue and half of them paler, and all in another light."""
     column = (len(images), 1, 1, 1)
     turned = chance(len(images), 0.5, generator)
@@ -134,11 +134,11 @@ def recoloured(images: Tensor, generator: Generator) -> Tensor:
     saturation = torch.where(
         turned, uniform(column, *_TURNED_SATURATION, generator), uniform(column, *_PALE, generator)
     )
-    grey = images.mean(dim=1, keepdim=True)
-    colour = images - grey  # at right angles to the grey axis, about which hues turn
-    across = torch.stack([colour[:, 2] - colour[:, 1], colour[:, 0] - colour[:, 2], colour[:, 1] - colour[:, 0]], dim=1)
-    hue = colour * angle.cos() + across * (angle.sin() / 3**0.5)
-    return ((grey + hue * saturation) * uniform(column, *_MISS_LIGHT, generator)).clamp(0, 1)
+    gray = images.mean(dim=1, keepdim=True)
+    color = images - gray  # at right angles to the gray axis, about which hues turn
+    across = torch.stack([color[:, 2] - color[:, 1], color[:, 0] - color[:, 2], color[:, 1] - color[:, 0]], dim=1)
+    hue = color * angle.cos() + across * (angle.sin() / 3**0.5)
+    return ((gray + hue * saturation) * uniform(column, *_MISS_LIGHT, generator)).clamp(0, 1)
 
 
 def pair_rule(first: Tensor, second: Tensor, both: Tensor) -> Tensor:

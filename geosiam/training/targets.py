@@ -40,7 +40,7 @@ class Target(Protocol):
         ...
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return where images could be taken for the thing by their colour: bool (n, 1, h, w)."""
+        """Return where images could be taken for the thing by their color: bool (n, 1, h, w)."""
         ...
 
 
@@ -56,7 +56,7 @@ class SpecTarget:
         config = AnomalyConfig(size_px=self.spec.size_px, line=0.0)
         outline = Shape.random(torch.empty(tuple(shape), device=generator.device), config, generator)
         alpha = outline.alpha(smooth_noise(shape, 9, generator), generator)
-        base = torch.tensor(self.spec.colour, device=generator.device).view(1, 3, 1, 1) / 255
+        base = torch.tensor(self.spec.color, device=generator.device).view(1, 3, 1, 1) / 255
         spread = self.spec.spread / 255
         base = base + uniform((n, 3, 1, 1), -spread, spread, generator)
         relief = _relief(self.spec.texture, outline, shape, generator)
@@ -64,8 +64,8 @@ class SpecTarget:
         return fill.clamp(0, 1), _torn(alpha, shape, generator)
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return look-alikes as :class:`Target` says: the colour in any light."""
-        base = torch.tensor(self.spec.colour, device=images.device).view(1, 3) / 255
+        """Return look-alikes as :class:`Target` says: the color in any light."""
+        base = torch.tensor(self.spec.color, device=images.device).view(1, 3) / 255
         return _near(images, base, self.spec.spread / 255 + _LOOK_ALIKE)
 
 
@@ -114,7 +114,7 @@ class CropTarget:
         return (drawn[:, :3] * light).clamp(0, 1), _torn(drawn[:, 3:], shape, generator)
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return look-alikes as :class:`Target` says: the mean colour of any crop, in any light."""
+        """Return look-alikes as :class:`Target` says: the mean color of any crop, in any light."""
         alpha = self.crops[:, 3:]
         means = (self.crops[:, :3] * alpha).sum(dim=(2, 3)) / alpha.sum(dim=(2, 3))
         return _near(images, means.to(images.device), 2 * _LOOK_ALIKE)
@@ -135,17 +135,17 @@ def load_target(text: str) -> Target:
         raise TrainingDataError(path, "is a file", "name the folder that holds the crops")
     if "=" not in text:
         raise TrainingDataError(
-            text, "is neither a folder of crops nor a specification", 'name one, or write "colour=70,100,200"'
+            text, "is neither a folder of crops nor a specification", 'name one, or write "color=70,100,200"'
         )
     return SpecTarget(parse_spec(text))
 
 
-def _near(images: Tensor, colours: Tensor, tolerance: float) -> Tensor:
-    """Return where images have one of the ``colours`` (count, 3) in some light, to a ``tolerance`` in full light."""
+def _near(images: Tensor, colors: Tensor, tolerance: float) -> Tensor:
+    """Return where images have one of the ``colors`` (count, 3) in some light, to a ``tolerance`` in full light."""
     low, high = _LOOK_ALIKE_LIGHT
     near = torch.zeros_like(images[:, :1], dtype=torch.bool)
-    for colour in colours:
-        base = colour.view(1, 3, 1, 1)
+    for color in colors:
+        base = color.view(1, 3, 1, 1)
         light = ((images * base).sum(dim=1, keepdim=True) / base.square().sum().clamp(min=1e-6)).clamp(low, high)
         near |= (images - light * base).abs().amax(dim=1, keepdim=True) <= tolerance * light.clamp(max=1)
     return near
@@ -202,19 +202,19 @@ def _creases(outline: Shape, shape: Sequence[int], generator: Generator) -> Tens
 
 
 TEXTURES = ("plain", "grain", "stripes", "folds")
-_KEYS = ("colour", "spread", "texture", "size")
-_SPEC_REMEDY = 'write for example "colour=70,100,200 spread=25 texture=folds size=8-60"'
+_KEYS = ("color", "spread", "texture", "size")
+_SPEC_REMEDY = 'write for example "color=70,100,200 spread=25 texture=folds size=8-60"'
 _BRIGHTEST = 255
 _MOST_PX = 1000.0
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """A thing by its colour, texture and size.
+    """A thing by its color, texture and size.
 
     Parameters
     ----------
-    colour
+    color
         Red, green and blue in full light, 0 to 255.
     spread
         How far each of them may be off, from thing to thing.
@@ -224,18 +224,18 @@ class TargetSpec:
         Smallest and largest length in pixels.
     """
 
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     spread: float = 20.0
     texture: str = "plain"
     size_px: tuple[float, float] = (5.0, 60.0)
 
     def __post_init__(self) -> None:
-        if not all(0 <= value <= _BRIGHTEST for value in self.colour):
-            raise OptionError(f"colour={_joined(self.colour, ',')}", "is no colour of 0 to 255 each", _SPEC_REMEDY)
-        if not any(self.colour):
-            raise OptionError("colour=0,0,0", "is black in any light, as shadows are", "give it some colour")
+        if not all(0 <= value <= _BRIGHTEST for value in self.color):
+            raise OptionError(f"color={_joined(self.color, ',')}", "is no color of 0 to 255 each", _SPEC_REMEDY)
+        if not any(self.color):
+            raise OptionError("color=0,0,0", "is black in any light, as shadows are", "give it some color")
         if not 0 <= self.spread < _BRIGHTEST / 2:
-            raise OptionError(f"spread={self.spread:g}", "leaves any colour or none", "use 0 to 127")
+            raise OptionError(f"spread={self.spread:g}", "leaves any color or none", "use 0 to 127")
         if self.texture not in TEXTURES:
             raise OptionError(f"texture={self.texture}", "is not known", f"use one of {', '.join(TEXTURES)}")
         low, high = self.size_px
@@ -245,13 +245,13 @@ class TargetSpec:
 
     def __str__(self) -> str:
         return (
-            f"colour={_joined(self.colour, ',')} spread={self.spread:g} texture={self.texture} "
+            f"color={_joined(self.color, ',')} spread={self.spread:g} texture={self.texture} "
             f"size={_joined(self.size_px, '-')}"
         )
 
 
 def parse_spec(text: str) -> TargetSpec:
-    """Read a specification: ``key=value`` words in any order, of which only ``colour`` must be there.
+    """Read a specification: ``key=value`` words in any order, of which only ``color`` must be there.
 
     Raises
     ------
@@ -261,21 +261,21 @@ def parse_spec(text: str) -> TargetSpec:
     words: dict[str, str] = {}
     for word in text.split():
         key, equals, value = word.partition("=")
-        key = "colour" if key == "color" else key
+        key = "color" if key == "color" else key
         if not equals or key not in _KEYS:
             raise OptionError(f"anomaly {text!r}", f"has the word {word!r}, which is not known", _SPEC_REMEDY)
         if key in words:
             raise OptionError(f"anomaly {text!r}", f"says {key} twice", _SPEC_REMEDY)
         words[key] = value
-    if "colour" not in words:
-        raise OptionError(f"anomaly {text!r}", "names no colour", _SPEC_REMEDY)
+    if "color" not in words:
+        raise OptionError(f"anomaly {text!r}", "names no color", _SPEC_REMEDY)
     usual = TargetSpec((_BRIGHTEST,) * 3)
     low, high = usual.size_px
     if "size" in words:
         low, high = _numbers(text, "size", words["size"], "-", 2)
-    red, green, blue = _numbers(text, "colour", words["colour"], ",", 3)
+    red, green, blue = _numbers(text, "color", words["color"], ",", 3)
     if any(value != round(value) for value in (red, green, blue)):
-        raise OptionError(f"anomaly {text!r}", "has a colour that is no whole numbers", _SPEC_REMEDY)
+        raise OptionError(f"anomaly {text!r}", "has a color that is no whole numbers", _SPEC_REMEDY)
     return TargetSpec(
         (round(red), round(green), round(blue)),
         _numbers(text, "spread", words["spread"], ",", 1)[0] if "spread" in words else usual.spread,

@@ -30,8 +30,8 @@ def ground(seed: int, height: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = gaussian_filter(rng.normal(size=(height, width)), 9) * 220
     fine = gaussian_filter(rng.normal(size=(height, width)), 1) * 30
-    colours = np.array([118, 124, 96])[:, None, None] + np.array([0.9, 1.0, 0.7])[:, None, None] * (coarse + fine)
-    return np.clip(colours + rng.normal(0, 2, (3, height, width)), 1, 255).astype(np.uint8)
+    colors = np.array([118, 124, 96])[:, None, None] + np.array([0.9, 1.0, 0.7])[:, None, None] * (coarse + fine)
+    return np.clip(colors + rng.normal(0, 2, (3, height, width)), 1, 255).astype(np.uint8)
 
 
 def write(

@@ -15,14 +15,14 @@ from made import make_pair
 from same_result import assert_same
 
 from geosiam.batch import dask_pool as dask_crew
-from geosiam.batch.api import SurveyOptions, plan_survey, run_survey
+from geosiam.batch.api import BatchOptions, plan_batch, run_batch
 from geosiam.batch.resources import Cost
 from geosiam.errors import ClusterError
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 
 if TYPE_CHECKING:
-    from geosiam.batch.events import SurveyEvent
+    from geosiam.batch.events import BatchEvent
 
 distributed = pytest.importorskip("distributed")
 
@@ -75,16 +75,16 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_cluster_gives_the_same_bits_and_survives_a_crash(scheduler: str, manifest: Path, tmp_path: Path) -> None:
     killed = []
 
-    def kill_once(event: SurveyEvent) -> None:
+    def kill_once(event: BatchEvent) -> None:
         if event.kind == "ready" and not killed:
             os.kill(event.data["pid"], signal.SIGKILL)
             killed.append(event.pair)
 
-    result = run_survey(
-        plan_survey(manifest),
+    result = run_batch(
+        plan_batch(manifest),
         tmp_path / "out",
         detect=FP32,
-        options=SurveyOptions(scheduler=scheduler),
+        options=BatchOptions(scheduler=scheduler),
         on_event=kill_once,
     )
     told = {pair.name: pair for pair in result.pairs}
@@ -106,13 +106,13 @@ def test_a_large_pair_goes_block_by_block(
     scheduler: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Cost, "blocks", lambda _cost, _shape: 64)
-    plan = plan_survey(manifest)
-    events: list[SurveyEvent] = []
-    result = run_survey(
+    plan = plan_batch(manifest)
+    events: list[BatchEvent] = []
+    result = run_batch(
         plan,
         tmp_path / "out",
         detect=FP32,
-        options=SurveyOptions(scheduler=scheduler),
+        options=BatchOptions(scheduler=scheduler),
         on_event=events.append,
     )
     assert [pair.name for pair in result.failed] == ["no"]
@@ -131,4 +131,4 @@ def test_a_folder_that_workers_do_not_find_is_refused(scheduler: str, manifest: 
             dask_crew.check_shared(client, tmp_path / "none")
         dask_crew.check_shared(client, tmp_path)
     with pytest.raises(ClusterError, match="cannot be reached"):
-        run_survey(plan_survey(manifest), tmp_path, options=SurveyOptions(scheduler="nonsense://host"))
+        run_batch(plan_batch(manifest), tmp_path, options=BatchOptions(scheduler="nonsense://host"))

@@ -40,7 +40,7 @@ def healthy(count: int) -> list[str]:
     return [f"site-{number:03}" for number in range(count)]
 
 
-def make_survey(folder: Path, count: int) -> Path:
+def make_manifest(folder: Path, count: int) -> Path:
     """Write healthy pairs, and one of each fault; return the manifest."""
     rows = []
     for seed, name in enumerate([*healthy(count), *FAULTS]):
@@ -88,7 +88,7 @@ def kill_whenever_it_starts(process: subprocess.Popen, log: Path, name: str, tim
 @pytest.mark.skipif(not MAY_MOUNT, reason="no right to mount a small file system")
 @pytest.mark.parametrize("count", [4, pytest.param(92, marks=pytest.mark.slow)])
 def test_each_fault_is_named_and_costs_nobody_else_anything(count: int, tmp_path: Path) -> None:
-    manifest, out, log = make_survey(tmp_path / "in", count), tmp_path / "out", tmp_path / "log.jsonl"
+    manifest, out, log = make_manifest(tmp_path / "in", count), tmp_path / "out", tmp_path / "log.jsonl"
     (out / "full-disk").mkdir(parents=True)
     process = batch(
         manifest, "-o", out, "--json-log", log, before=f"mount -t tmpfs -o size=16k none {out / 'full-disk'}"

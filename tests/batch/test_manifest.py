@@ -45,7 +45,7 @@ def test_all_forms_say_the_same(suffix: str, tmp_path: Path) -> None:
     )
     assert (first.site, first.before_date, first.date) == ("x", "2019", "2020")
     assert first.options(DetectOptions(min_area="20px")) == DetectOptions(
-        threshold=0.7, bands=(4, 1, 2), valid_area=str(tmp_path / "aoi.gpkg"), min_area="20px"
+        threshold=0.7, bands=(4, 1, 2), aoi=str(tmp_path / "aoi.gpkg"), min_area="20px"
     )
     assert (second.name, second.site, second.date) == ("Y", "north", "2020-05-01")
     assert (second.before, second.after) == ("/data/y.tif", "https://host/y.tif")

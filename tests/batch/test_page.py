@@ -14,7 +14,7 @@ import pytest
 from made import make_pair
 
 from geosiam.batch import summary as page
-from geosiam.batch.api import SurveyOptions, plan_survey, run_survey
+from geosiam.batch.api import BatchOptions, plan_batch, run_batch
 from geosiam.batch.plan import Fault
 from geosiam.errors import SceneUnreadableError
 from geosiam.options import DetectOptions
@@ -24,29 +24,29 @@ from geosiam.report.inputs import read_result
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geosiam.batch.events import SurveyResult
-    from geosiam.batch.plan import SurveyPlan
+    from geosiam.batch.events import BatchResult
+    from geosiam.batch.plan import BatchPlan
 
 FP32 = DetectOptions(precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> SurveyPlan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
     """Plan two pairs, one scene without a partner, and two pairs that cannot be."""
     folder = tmp_path_factory.mktemp("flights")
     for seed, name in enumerate(("north", "south")):
         make_pair(folder / "before" / f"{name}.tif", folder / "after" / f"{name}.tif", seed)
     make_pair(folder / "before" / "lonely.tif", folder / "nowhere" / "lonely.tif", 7)
-    plan = plan_survey(folder / "before", folder / "after")
+    plan = plan_batch(folder / "before", folder / "after")
     return replace(plan, faults=(Fault("twice", "a.tif", "b.tif", "is there <twice>"),) * 2)
 
 
 @pytest.fixture(scope="module")
-def ran(plan: SurveyPlan, tmp_path_factory: pytest.TempPathFactory) -> SurveyResult:
-    return run_survey(plan, tmp_path_factory.mktemp("work") / "week 47", detect=FP32)
+def ran(plan: BatchPlan, tmp_path_factory: pytest.TempPathFactory) -> BatchResult:
+    return run_batch(plan, tmp_path_factory.mktemp("work") / "week 47", detect=FP32)
 
 
-def content_of(result: SurveyResult) -> dict:
+def content_of(result: BatchResult) -> dict:
     text = result.files["page"].read_text(encoding="utf-8")
     return json.loads(re.search(r'id="content">(.*?)</script>', text)[1])
 
@@ -58,7 +58,7 @@ def reviews(path: Path) -> dict[tuple[str, int], str]:
     return dict(zip(zip(names, frame["id"], strict=True), frame["review"], strict=True))
 
 
-def exported(folder: Path, verdicts: dict[str, dict[int, str | None]], result: SurveyResult) -> Path:
+def exported(folder: Path, verdicts: dict[str, dict[int, str | None]], result: BatchResult) -> Path:
     """Write what the page would: verdicts by pair and polygon."""
     runs = {pair["name"]: pair["run"] for pair in content_of(result)["pairs"] if "run" in pair}
     pairs = [{"name": name, "run": runs[name], "verdicts": given} for name, given in verdicts.items()]
@@ -67,7 +67,7 @@ def exported(folder: Path, verdicts: dict[str, dict[int, str | None]], result: S
     return path
 
 
-def test_the_page_has_what_is_done_what_failed_and_what_has_no_partner(ran: SurveyResult) -> None:
+def test_the_page_has_what_is_done_what_failed_and_what_has_no_partner(ran: BatchResult) -> None:
     content = content_of(ran)
     assert (content["title"], ran.remarks) == ("week 47", ())
     assert [(pair["name"], pair["status"]) for pair in content["pairs"]] == [
@@ -86,7 +86,7 @@ def test_the_page_has_what_is_done_what_failed_and_what_has_no_partner(ran: Surv
 
 
 def test_verdicts_go_into_the_pairs_and_the_merged_file_and_onto_the_next_page(
-    plan: SurveyPlan, ran: SurveyResult, tmp_path: Path
+    plan: BatchPlan, ran: BatchResult, tmp_path: Path
 ) -> None:
     folder = ran.folder
     file = exported(tmp_path, {"north": {1: "confirmed"}, "south": {1: "rejected", 2: "unsure"}}, ran)
@@ -100,7 +100,7 @@ def test_verdicts_go_into_the_pairs_and_the_merged_file_and_onto_the_next_page(
     assert reviews(folder / "survey.gpkg") == expected
     assert reviews(folder / "south" / "anomalies.gpkg") == {key: expected[key] for key in expected if "south" in key}
 
-    again = run_survey(plan, folder, detect=FP32)
+    again = run_batch(plan, folder, detect=FP32)
     assert [pair.ran for pair in again.pairs] == [False] * 4
     content = content_of(again)
     on_page = zip(content["anomalies"]["pair"], content["anomalies"]["id"], content["anomalies"]["review"], strict=True)
@@ -108,20 +108,20 @@ def test_verdicts_go_into_the_pairs_and_the_merged_file_and_onto_the_next_page(
     assert reviews(folder / "survey.gpkg") == expected
 
     written = (again.files["page"].stat().st_mtime_ns, again.files["geopackage"].stat().st_mtime_ns)
-    third = run_survey(plan, folder, detect=FP32)
+    third = run_batch(plan, folder, detect=FP32)
     assert (third.files["page"].stat().st_mtime_ns, third.files["geopackage"].stat().st_mtime_ns) == written
 
     # What is decided later in the merged file, as in QGIS, counts; and what is then decided in the pair's own.
     decide(folder / "survey.gpkg", "rejected", "pair = 'north' AND id = 1")
     (folder / "survey.csv").unlink()
-    run_survey(plan, folder, detect=FP32)
+    run_batch(plan, folder, detect=FP32)
     assert reviews(folder / "survey.gpkg") == {**expected, ("north", 1): "rejected"}
     decide(folder / "north" / "anomalies.gpkg", "unsure", "id = 1")
-    run_survey(plan, folder, detect=FP32)
+    run_batch(plan, folder, detect=FP32)
     assert reviews(folder / "survey.gpkg") == {**expected, ("north", 1): "unsure"}
 
     write_verdicts(exported(tmp_path, {"south": {1: None}}, again), [folder])
-    run_survey(plan, folder, detect=FP32)
+    run_batch(plan, folder, detect=FP32)
     assert ("south", 1) not in reviews(folder / "survey.gpkg")
 
 
@@ -134,7 +134,7 @@ def decide(path: Path, verdict: str, where: str) -> None:
         db.execute("UPDATE gpkg_contents SET last_change = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
 
 
-def test_a_merged_file_is_no_pair(ran: SurveyResult) -> None:
+def test_a_merged_file_is_no_pair(ran: BatchResult) -> None:
     assert [pair.name for pair in find_pairs([ran.folder])] == ["north", "south"]
     with pytest.raises(SceneUnreadableError, match="holds the polygons of many pairs; give the folder"):
         find_pairs([ran.folder / "survey.gpkg"])
@@ -142,11 +142,11 @@ def test_a_merged_file_is_no_pair(ran: SurveyResult) -> None:
 
 
 def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
-    plan: SurveyPlan, ran: SurveyResult, monkeypatch: pytest.MonkeyPatch
+    plan: BatchPlan, ran: BatchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = ran.files["page"].read_bytes()
     ran.files["page"].unlink()
-    without = run_survey(plan, ran.folder, detect=FP32, options=SurveyOptions(report=False))
+    without = run_batch(plan, ran.folder, detect=FP32, options=BatchOptions(report=False))
     assert "page" not in without.files
     assert not ran.files["page"].exists()
     ran.files["page"].write_bytes(written.replace(b'name="geosiam-mark" content="', b'name="geosiam-mark" content="x'))
@@ -155,7 +155,7 @@ def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
         raise MemoryError("no room for the page")
 
     monkeypatch.setattr(page, "write_report", broken)
-    failed = run_survey(plan, ran.folder, detect=FP32)
+    failed = run_batch(plan, ran.folder, detect=FP32)
     assert failed.remarks == ("there is no new page of the survey: no room for the page",)
     assert "page" not in failed.files
     assert len(failed.failed) == 2  # those that had failed before

@@ -11,9 +11,9 @@ import shapely
 from made import CRS, ORIGIN, ground, make_pair, write
 from rasterio.warp import transform_bounds
 
-from geosiam.batch.api import plan_survey
+from geosiam.batch.api import plan_batch
 from geosiam.batch.dates import date_in, place_in
-from geosiam.batch.inventory import SurveyScene, overlap, scenes_in, stem_of
+from geosiam.batch.inventory import SceneEntry, overlap, scenes_in, stem_of
 from geosiam.batch.pairing import named, pair_folders, pair_series, pair_with_template
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError
 
@@ -21,9 +21,9 @@ SQUARE = shapely.box(10, 50, 11, 51)
 BESIDE = shapely.box(20, 50, 21, 51)
 
 
-def scene(path: str, footprint: shapely.Polygon | None = SQUARE, problem: str | None = None) -> SurveyScene:
+def scene(path: str, footprint: shapely.Polygon | None = SQUARE, problem: str | None = None) -> SceneEntry:
     stem = stem_of(path)
-    return SurveyScene(path, place_in(stem), date_in(stem), footprint, (10, 10), problem)
+    return SceneEntry(path, place_in(stem), date_in(stem), footprint, (10, 10), problem)
 
 
 def couples(plan) -> list[tuple[str, str]]:
@@ -128,7 +128,7 @@ def test_folders_of_files_and_of_tiles(tmp_path: Path) -> None:
             write(tmp_path / date / "y" / f"{col}.tif", image, origin=(ORIGIN[0] + 9000 + 12.8 * col, ORIGIN[1]))
     (tmp_path / "a" / "notes.txt").write_text("no raster")
     (tmp_path / "a" / "empty").mkdir()
-    plan = plan_survey(tmp_path / "a", tmp_path / "b")
+    plan = plan_batch(tmp_path / "a", tmp_path / "b")
     assert [(pair.name, pair.shape) for pair in plan.pairs] == [("x", (96, 96)), ("y", (64, 128))]
     assert plan.unpaired == ()
 
@@ -138,8 +138,8 @@ def test_dates_come_from_tags_too(tmp_path: Path) -> None:
     write(tmp_path / "s" / "first.tif", image, tags={"TIFFTAG_DATETIME": "2020:05:01 12:00:00"})
     write(tmp_path / "s" / "second.tif", image, tags={"TIFFTAG_DATETIME": "2019:05:01 12:00:00"})
     with pytest.raises(SceneRefusedError, match="is the only dated scene of its place"):
-        plan_survey(tmp_path / "s")  # their names say two places
-    plan = plan_survey(tmp_path / "s", pattern="(?P<place>)(first|second)")
+        plan_batch(tmp_path / "s")  # their names say two places
+    plan = plan_batch(tmp_path / "s", pattern="(?P<place>)(first|second)")
     assert couples(plan) == [(str(tmp_path / "s" / "second.tif"), str(tmp_path / "s" / "first.tif"))]
     assert plan.pairs[0].date == "2020-05-01T12:00:00Z"
 
@@ -148,13 +148,13 @@ def test_a_pattern_says_place_and_date(tmp_path: Path) -> None:
     image = ground(0, 64, 64)
     for name in ("flight-07.north.20190501", "flight-09.north.20200501", "readme"):
         write(tmp_path / "s" / f"{name}.tif", image)
-    plan = plan_survey(tmp_path / "s", pattern=r"flight-\d+\.(?P<place>\w+)\.(?P<date>\d+)")
+    plan = plan_batch(tmp_path / "s", pattern=r"flight-\d+\.(?P<place>\w+)\.(?P<date>\d+)")
     assert [(pair.name, pair.before_date) for pair in plan.pairs] == [("north_20200501", "2019-05-01")]
     assert [lonely.reason for lonely in plan.unpaired] == ["its name does not match the pattern"]
     with pytest.raises(OptionError, match="is no regular expression"):
-        plan_survey(tmp_path / "s", pattern="(")
+        plan_batch(tmp_path / "s", pattern="(")
     with pytest.raises(OptionError, match="has no group"):
-        plan_survey(tmp_path / "s", pattern="(.*)")
+        plan_batch(tmp_path / "s", pattern="(.*)")
 
 
 def test_footprints_of_real_grids(tmp_path: Path) -> None:
@@ -175,29 +175,29 @@ def test_footprints_of_real_grids(tmp_path: Path) -> None:
 
 def test_nothing_to_pair_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SceneNotFoundError, match="does not exist"):
-        plan_survey(tmp_path / "no.csv")
+        plan_batch(tmp_path / "no.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SceneNotFoundError, match="holds no rasters"):
-        plan_survey(tmp_path / "empty")
+        plan_batch(tmp_path / "empty")
     write(tmp_path / "one" / "x.tif", ground(0, 32, 32))
     with pytest.raises(SceneRefusedError, match="has no two scenes that belong together"):
-        plan_survey(tmp_path / "one")
+        plan_batch(tmp_path / "one")
     with pytest.raises(OptionError, match="leave out"):
-        plan_survey(tmp_path / "one", tmp_path / "one", before=tmp_path / "one" / "x.tif")
+        plan_batch(tmp_path / "one", tmp_path / "one", before=tmp_path / "one" / "x.tif")
     with pytest.raises(SceneNotFoundError, match="is no folder"):
-        plan_survey(tmp_path / "one", tmp_path / "none")
+        plan_batch(tmp_path / "one", tmp_path / "none")
 
 
 @pytest.mark.data
 def test_real_series(data_dir: Path) -> None:
-    plan = plan_survey(data_dir / "scenes" / "landsat")
+    plan = plan_batch(data_dir / "scenes" / "landsat")
     assert [pair.name for pair in plan.pairs] == ["1985_2000", "2000_2015"]
-    plan = plan_survey(data_dir / "scenes" / "naip")
+    plan = plan_batch(data_dir / "scenes" / "naip")
     assert [(pair.before_date, pair.date) for pair in plan.pairs] == [
         ("2009-08-18", "2012-07-31"),
         ("2012-07-31", "2014-07-20"),
         ("2014-07-20", "2017-08-27"),
     ]
-    plan = plan_survey(data_dir / "scenes" / "planet_float32" / "A", data_dir / "scenes" / "planet_float32" / "B")
+    plan = plan_batch(data_dir / "scenes" / "planet_float32" / "A", data_dir / "scenes" / "planet_float32" / "B")
     assert len(plan.pairs) == 5
     assert plan.unpaired == ()

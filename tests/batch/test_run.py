@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from made import changed, ground, make_pair, write
 
-from geosiam.batch.api import LOCK, SurveyOptions, estimate, plan_survey, run_survey
+from geosiam.batch.api import LOCK, BatchOptions, estimate, plan_batch, run_batch
 from geosiam.batch.summary import FILES
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import FileLock
@@ -24,7 +24,7 @@ from geosiam.options import DetectOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geosiam.batch.events import SurveyEvent, SurveyResult
+    from geosiam.batch.events import BatchEvent, BatchResult
 
 FP32 = DetectOptions(precision="fp32")
 
@@ -45,13 +45,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(scenes: Path) -> tuple[SurveyResult, list[SurveyEvent]]:
-    events: list[SurveyEvent] = []
-    result = run_survey(plan_survey(scenes / "pairs.csv"), scenes / "out", detect=FP32, on_event=events.append)
+def ran(scenes: Path) -> tuple[BatchResult, list[BatchEvent]]:
+    events: list[BatchEvent] = []
+    result = run_batch(plan_batch(scenes / "pairs.csv"), scenes / "out", detect=FP32, on_event=events.append)
     return result, events
 
 
-def test_events_tell_how_far_it_is(ran: tuple[SurveyResult, list[SurveyEvent]]) -> None:
+def test_events_tell_how_far_it_is(ran: tuple[BatchResult, list[BatchEvent]]) -> None:
     result, events = ran
     kinds = [event.kind for event in events]
     assert kinds[0] == "begin"
@@ -66,7 +66,7 @@ def test_events_tell_how_far_it_is(ran: tuple[SurveyResult, list[SurveyEvent]]) 
     assert result.failed == ()
 
 
-def test_what_is_collected(ran: tuple[SurveyResult, list[SurveyEvent]], scenes: Path) -> None:
+def test_what_is_collected(ran: tuple[BatchResult, list[BatchEvent]], scenes: Path) -> None:
     result, _ = ran
     assert {path.name for path in result.files.values()} == {*FILES.values(), "index.html"}
     assert all(path.is_file() for path in result.files.values())
@@ -94,7 +94,7 @@ def test_what_is_collected(ran: tuple[SurveyResult, list[SurveyEvent]], scenes: 
     assert [entry["event"] for entry in log if entry["event"] != "log"] == ["start", "done"]
 
 
-def test_the_same_object_at_two_dates_has_one_number(ran: tuple[SurveyResult, list[SurveyEvent]]) -> None:
+def test_the_same_object_at_two_dates_has_one_number(ran: tuple[BatchResult, list[BatchEvent]]) -> None:
     result, _ = ran
     merged = geopandas.read_file(result.files["geopackage"], layer="anomalies")
     assert not merged.duplicated(["pair", "object_id"]).any()
@@ -107,12 +107,12 @@ def test_the_same_object_at_two_dates_has_one_number(ran: tuple[SurveyResult, li
 
 
 def test_a_second_call_does_nothing_and_a_change_does_only_that(
-    ran: tuple[SurveyResult, list[SurveyEvent]], scenes: Path
+    ran: tuple[BatchResult, list[BatchEvent]], scenes: Path
 ) -> None:
-    out, plan = scenes / "out", plan_survey(scenes / "pairs.csv")
+    out, plan = scenes / "out", plan_batch(scenes / "pairs.csv")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    events: list[SurveyEvent] = []
-    again = run_survey(plan, out, detect=FP32, on_event=events.append)
+    events: list[BatchEvent] = []
+    again = run_batch(plan, out, detect=FP32, on_event=events.append)
     assert events == []
     assert [pair.ran for pair in again.pairs] == [False] * 3
     assert [pair.facts for pair in again.pairs] == [pair.facts for pair in ran[0].pairs]
@@ -123,12 +123,12 @@ def test_a_second_call_does_nothing_and_a_change_does_only_that(
         db.execute("UPDATE anomalies SET review = 'confirmed' WHERE pair = 'x_2019' AND id = 1")
     os.utime(scenes / "y_2020.tif")
     (out / "x_2020" / "scores.tif").unlink()
-    third = run_survey(plan, out, detect=FP32)
+    third = run_batch(plan, out, detect=FP32)
     assert {pair.name for pair in third.pairs if pair.ran} == {"x_2020", "y_2020"}
     merged = geopandas.read_file(out / "survey.gpkg", layer="anomalies")
     assert merged["review"].fillna("").tolist().count("confirmed") == 1  # verdicts outlive the file they were given in
 
-    fourth = run_survey(plan, out, detect=replace(FP32, min_area="100000m2"))
+    fourth = run_batch(plan, out, detect=replace(FP32, min_area="100000m2"))
     assert [pair.ran for pair in fourth.pairs] == [True] * 3
     assert sum(pair.facts["count"] for pair in fourth.pairs) == 0
     assert len(geopandas.read_file(out / "survey.gpkg", layer="anomalies")) == 0
@@ -144,7 +144,7 @@ def test_only_one_batch_at_a_time(scenes: Path, tmp_path: Path) -> None:
     lock = FileLock(tmp_path / LOCK)
     assert lock.acquire()
     with pytest.raises(OutputError, match="is being written by another batch"):
-        run_survey(plan_survey(scenes / "pairs.csv"), tmp_path, detect=FP32)
+        run_batch(plan_batch(scenes / "pairs.csv"), tmp_path, detect=FP32)
     lock.release()
 
 
@@ -155,31 +155,31 @@ def test_pairs_have_options_of_their_own_and_a_time_limit(scenes: Path, tmp_path
     row = f"{scenes / 'x_2018.tif'},{scenes / 'x_2019.tif'}"
     large = f"{tmp_path / 'large.tif'},{tmp_path / 'large.tif'}"
     (tmp_path / "pairs.csv").write_text(f"name,before,after,threshold\nloose,{row},0.3\nlarge,{large},\n")
-    options = SurveyOptions(workers=1, time_limit=0.5, memory="1GB")
-    result = run_survey(plan_survey(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32, options=options)
+    options = BatchOptions(workers=1, time_limit=0.5, memory="1GB")
+    result = run_batch(plan_batch(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32, options=options)
     told = {pair.name: pair for pair in result.pairs}
     assert "took longer than 0 s" in told["large"].error or "took longer than 1 s" in told["large"].error
     assert told["large"].attempts == 1
-    longer = run_survey(plan_survey(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32)
+    longer = run_batch(plan_batch(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32)
     assert longer.failed == ()
     assert next(pair for pair in longer.pairs if pair.name == "loose").facts["threshold"] == 0.3
 
 
 def test_estimates_are_of_all_pairs(scenes: Path) -> None:
-    told = estimate(plan_survey(scenes / "pairs.csv"), detect=FP32, options=SurveyOptions(workers=2, memory="64GB"))
+    told = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="64GB"))
     assert (told["pairs"], told["side_by_side"], told["threads"]) == (3, 2, 2)
     assert told["seconds"] == pytest.approx(sum(told["pair_seconds"].values()) / 2, abs=0.2)
     assert 500 < told["memory_mb"] < 3000
-    told = estimate(plan_survey(scenes / "pairs.csv"), detect=FP32, options=SurveyOptions(workers=2, memory="700MB"))
+    told = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="700MB"))
     assert told["side_by_side"] == 1
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"memory": "much"}, {"time_limit": 0.0}])
 def test_options_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(OptionError):
-        SurveyOptions(**wrong)
+        BatchOptions(**wrong)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(scenes: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        run_survey(plan_survey(scenes / "pairs.csv"), scenes / "pairs.csv" / "out")
+        run_batch(plan_batch(scenes / "pairs.csv"), scenes / "pairs.csv" / "out")

@@ -12,7 +12,7 @@ import pytest
 import shapely
 from made import ORIGIN, changed, ground, write
 
-from geosiam.batch.api import plan_survey
+from geosiam.batch.api import plan_batch
 from geosiam.batch.events import PairResult
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import SceneUnreadableError
@@ -85,34 +85,34 @@ def check(plan, home: str) -> None:
 
 
 def test_item_collections_and_static_catalogs_in_files(catalog: Path) -> None:
-    check(plan_survey(catalog / "items.json"), str(catalog))
-    plan = plan_survey(catalog / "catalog" / "catalog.json")
+    check(plan_batch(catalog / "items.json"), str(catalog))
+    plan = plan_batch(catalog / "catalog" / "catalog.json")
     check(plan, str(catalog))
     assert plan.pairs[0].shape == (96, 96)
 
 
 def test_static_catalogs_over_http(server: str) -> None:
-    plan = plan_survey(f"{server}/catalog/catalog.json", asset="visual")
+    plan = plan_batch(f"{server}/catalog/catalog.json", asset="visual")
     check(plan, server)
-    check(plan_survey(f"{server}/items.json"), server)
+    check(plan_batch(f"{server}/items.json"), server)
 
 
 def test_one_template_for_a_catalog(catalog: Path) -> None:
     before = catalog / "catalog" / "north-2018" / "north-2018.tif"
-    plan = plan_survey(catalog / "items.json", before=before)
+    plan = plan_batch(catalog / "items.json", before=before)
     assert [Path(pair.after).stem for pair in plan.pairs] == ["north-2019", "north-2020"]
     assert [Path(lonely.scene).stem for lonely in plan.unpaired] == ["south-2018"]
 
 
 def test_what_is_no_stac_is_refused(tmp_path: Path, server: str) -> None:
     with pytest.raises(SceneUnreadableError, match="cannot be read as STAC"):
-        plan_survey(f"{server}/nothing.json")
+        plan_batch(f"{server}/nothing.json")
     (tmp_path / "empty.json").write_text('{"type": "FeatureCollection", "features": []}')
     with pytest.raises(SceneUnreadableError, match="lists no items"):
-        plan_survey(tmp_path / "empty.json")
+        plan_batch(tmp_path / "empty.json")
     (tmp_path / "broken.json").write_text('{"type": "Catalog"}')
     with pytest.raises(SceneUnreadableError, match="cannot be read as STAC"):
-        plan_survey(tmp_path / "broken.json")
+        plan_batch(tmp_path / "broken.json")
 
 
 def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
         content["assets"]["photo"] = {**content["assets"].pop("visual")}
         items.append(content)
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    plan = plan_survey(tmp_path / "items.json", asset="photo")
+    plan = plan_batch(tmp_path / "items.json", asset="photo")
     assert len(plan.pairs) == 2
     with pytest.raises(Exception, match=r"has no single raster to take \(assets: dem, photo\); name one with --asset"):
-        plan_survey(tmp_path / "items.json")
+        plan_batch(tmp_path / "items.json")
 
 
 # --- what is written ------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from geosiam.batch import api
-from geosiam.batch.events import JsonLog, PairResult, Progress, SurveyEvent, SurveyResult, append_line
-from geosiam.batch.plan import Unpaired
+from geosiam.batch.events import BatchEvent, BatchResult, JsonLog, PairResult, Progress, append_line
+from geosiam.batch.plan import UnmatchedScene
 from geosiam_cli import main
 from geosiam_cli import progress as batch_progress
 from geosiam_cli.progress import Lines, clock, told
@@ -24,24 +24,24 @@ def so_far(**values: object) -> Progress:
     return Progress(**{**start, "anomalies": 7, "seconds": 2.0, "running": (("x", 0.25),), **values})
 
 
-DONE = SurveyEvent("done", "x", {"count": 5, "pixels": 2_500_000, "seconds": 1.25}, so_far())
+DONE = BatchEvent("done", "x", {"count": 5, "pixels": 2_500_000, "seconds": 1.25}, so_far())
 
 
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (SurveyEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 are done already"),
+        (BatchEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 are done already"),
         (
             DONE,
             "[ 3/12] x: 5 anomalies, 2.5 Mpx in 1.2 s; 0.5 Mpx/s, 7 anomalies so far, 0:00:06 left",
         ),
-        (SurveyEvent("failed", "x", {"error": "x.tif: is broken"}, so_far()), "[ 3/12] x: failed: x.tif: is broken"),
-        (SurveyEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: tried again later: it died"),
-        (SurveyEvent("progress", "", {}, so_far()), None),
-        (SurveyEvent("log", "x", {}, so_far()), None),
+        (BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far()), "[ 3/12] x: failed: x.tif: is broken"),
+        (BatchEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: tried again later: it died"),
+        (BatchEvent("progress", "", {}, so_far()), None),
+        (BatchEvent("log", "x", {}, so_far()), None),
     ],
 )
-def test_each_event_is_a_line_or_none(event: SurveyEvent, line: str | None) -> None:
+def test_each_event_is_a_line_or_none(event: BatchEvent, line: str | None) -> None:
     assert told(event) == line
 
 
@@ -59,16 +59,16 @@ def test_long_pairs_are_told_of_every_minute(
     monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
     lines = Lines()
     for now[0] in (1.0, 30.0, 61.0, 62.0, 125.0):
-        lines(SurveyEvent("progress", "", {}, so_far()))
+        lines(BatchEvent("progress", "", {}, so_far()))
     assert capsys.readouterr().err.count("geosiam: running x 25%; 0.5 Mpx/s") == 2
 
 
 def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with batch_progress.survey_progress() as show:
-        for event in (SurveyEvent("progress", "", {}, so_far()), DONE):
+    with batch_progress.batch_progress() as show:
+        for event in (BatchEvent("progress", "", {}, so_far()), DONE):
             show(event)
-        show(SurveyEvent("failed", "x", {"error": "x.tif: is broken"}, so_far(running=())))
+        show(BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far(running=())))
     shown = capsys.readouterr().err
     assert "3/12 pairs, 1 failed, 0.5 Mpx/s" in " ".join(shown.split())
     assert "[ 3/12] x: failed: x.tif: is broken" in shown
@@ -77,7 +77,7 @@ def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_logs_are_lines_of_json(tmp_path: Path) -> None:
     with JsonLog(tmp_path / "log.jsonl") as log:
         for kind in ("begin", "progress", "progress", "end"):
-            log(SurveyEvent(kind, "", {"note": kind}, so_far()))
+            log(BatchEvent(kind, "", {"note": kind}, so_far()))
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["event"] for entry in entries] == ["begin", "progress", "end"]
     assert (entries[0]["pairs"], entries[0]["mpx_per_s"], entries[0]["note"]) == (12, 0.5, "begin")
@@ -115,13 +115,13 @@ def test_a_dry_run_does_nothing(folders: list[str], tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
-def result(folder: Path, *statuses: str) -> SurveyResult:
+def result(folder: Path, *statuses: str) -> BatchResult:
     pairs = [
         PairResult(f"p{number}", "a", "b", status, ran=True, facts={"count": 2}, error="it is broken")
         for number, status in enumerate(statuses)
     ]
-    lonely = (Unpaired("c.tif", "has no partner"),)
-    return SurveyResult(folder, tuple(pairs), lonely, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
+    lonely = (UnmatchedScene("c.tif", "has no partner"),)
+    return BatchResult(folder, tuple(pairs), lonely, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
 
 
 @pytest.mark.parametrize(("statuses", "code"), [(("done", "done"), 0), (("done", "failed"), 4)])
@@ -129,7 +129,7 @@ def test_what_failed_is_listed_and_the_code_says_so(
     statuses: tuple[str, ...], code: int, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "run_survey", lambda *_args, **_options: result(tmp_path, *statuses))
+        patch.setattr(api, "run_batch", lambda *_args, **_options: result(tmp_path, *statuses))
         check_what_is_said(code, folders, tmp_path, capsys)
 
 

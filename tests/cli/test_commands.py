@@ -68,7 +68,7 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_score(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     score = Library(SimpleNamespace(scores_path=Path("s.tif"), summary=SUMMARY, holes=()))
-    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_raster=score)
+    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_file=score)
 
     assert main(["score", "a.tif", "b.tif", "-o", "s.tif", "--precision", "bf16", "--workers", "2"]) == 0
     assert score.args == ("a.tif", "b.tif", Path("s.tif"))
@@ -81,7 +81,7 @@ def test_holes_of_a_result_are_part_of_the_one_json_object(stand_in, capsys: pyt
     holes = (SimpleNamespace(**hole),)
     result = SimpleNamespace(scores_path=Path("s.tif"), summary={}, holes=holes)
     score = Library(result)
-    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_raster=score)
+    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_file=score)
 
     args = ["score", "a.tif", "b.tif", "-o", "s.tif", "--on-error", "skip", "--restart", "--scheduler", "tcp://h:1"]
     assert main([*args, "--json"]) == 4
@@ -98,7 +98,7 @@ def test_holes_of_a_result_are_part_of_the_one_json_object(stand_in, capsys: pyt
 
 def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     vectorize = Library(SimpleNamespace(polygons_path=Path("x.gpkg"), count=3, threshold=0.7))
-    stand_in("geosiam.pipeline", vectorize_raster=vectorize)
+    stand_in("geosiam.pipeline", vectorize_to_file=vectorize)
 
     assert main(["vectorize", "s.tif", "-o", "x.gpkg", "--threshold", "0.7", "--min-area", "20px"]) == 0
     assert (vectorize.args, vectorize.keywords) == (("s.tif", Path("x.gpkg")), {"threshold": 0.7, "min_area": "20px"})
@@ -111,7 +111,7 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     preflight = Library({"blocks": 4, "warnings": []})
     stand_in("geosiam.options", DetectOptions=dict)
-    stand_in("geosiam.preflight", preflight=preflight)
+    stand_in("geosiam.inspection", preflight=preflight)
 
     assert main(["info", "a.tif", "b.tif", "--model", "paper", "--json"]) == 0
     assert (preflight.args, preflight.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
@@ -139,7 +139,7 @@ def test_train(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_models(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("name", "summary", "recipe", "data", "bands", "stride", "receptive_field", "threshold", "licence")
+    names = ("name", "summary", "recipe", "data", "bands", "stride", "receptive_field", "threshold", "license")
     whole = dict.fromkeys(names, "-") | {"checksum": "0f"}
     stand_in("geosiam.network.weights", available_models=lambda: [SimpleNamespace(to_dict=lambda: whole)])
 

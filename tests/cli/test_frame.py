@@ -16,7 +16,7 @@ import pytest
 
 from geosiam.errors import IncompleteRunError, OutputError, SceneNotFoundError
 from geosiam_cli import main, options, output
-from geosiam_cli.batch import SURVEY_OPTIONS
+from geosiam_cli.batch import BATCH_OPTIONS
 from geosiam_cli.main import COMMANDS, cli
 from geosiam_cli.train import TRAINING_OPTIONS
 
@@ -143,7 +143,7 @@ def test_commands_in_the_documents_parse(line: str) -> None:
     ("command", "names", "module", "library"),
     [
         ("detect", options.LIBRARY_OPTIONS, "geosiam.pipeline", "DetectOptions()"),
-        ("batch", SURVEY_OPTIONS, "geosiam.batch.api", "SurveyOptions()"),
+        ("batch", BATCH_OPTIONS, "geosiam.batch.api", "BatchOptions()"),
         ("train", TRAINING_OPTIONS, "geosiam.training.api", "TrainingOptions(out=None)"),
     ],
 )

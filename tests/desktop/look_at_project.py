@@ -1,7 +1,7 @@
 """Run by QGIS's own Python: open projects, draw them, print what was seen as a JSON list.
 
 Usage: python3 look_at_project.py '[{"project": PATH, "pictures": [{"layers": [NAME...], "width": W, "height": H,
-"points": [[X, Y]...]}]}...]'. Points are map coordinates; their colours come back as [red, green, blue, alpha]. In
+"points": [[X, Y]...]}]}...]'. Points are map coordinates; their colors come back as [red, green, blue, alpha]. In
 place of "project", "raster" names a raster that is loaded as a user does it, and drawn.
 """
 
@@ -63,7 +63,7 @@ def described(layer):
 
 
 def drawn(layers, crs, extent, picture):
-    """Draw layers on nothing; return the colours at the points."""
+    """Draw layers on nothing; return the colors at the points."""
     settings = QgsMapSettings()
     settings.setLayers(layers)
     settings.setDestinationCrs(crs)
@@ -83,7 +83,7 @@ def look_at_raster(asked):
     """Load and draw a raster."""
     layer = QgsRasterLayer(asked["raster"], "raster")
     pictures = [drawn([layer], layer.crs(), layer.extent(), picture) for picture in asked["pictures"]]
-    return described(layer) | {"colours": pictures}
+    return described(layer) | {"colors": pictures}
 
 
 def look_at_project(asked):
@@ -106,7 +106,7 @@ def look_at_project(asked):
         "view": corners(view),
         "themes": {name: [layer.name() for layer in themes.mapThemeVisibleLayers(name)] for name in themes.mapThemes()},
         "layers": [described(layer) for layer in layers],
-        "colours": pictures,
+        "colors": pictures,
         "messages": list(messages),
         "other_versions": list(other_versions),
     }

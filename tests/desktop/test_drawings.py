@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from geosiam.pipeline import DetectOptions, detect
-from geosiam.qml import COLOURS
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.qml import COLORS
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from conftest import Desktop
@@ -27,13 +27,13 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
 
 
-def near(path: Path, colour: str) -> int:
-    """Return how many pixels have about a colour."""
-    return int((np.abs(pixels(path) - np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)).max(axis=1) <= 8).sum())
+def near(path: Path, color: str) -> int:
+    """Return how many pixels have about a color."""
+    return int((np.abs(pixels(path) - np.frombuffer(bytes.fromhex(color[1:]), np.uint8)).max(axis=1) <= 8).sum())
 
 
 def test_the_examples_draw_the_map_the_panels_and_the_form(qgis: Desktop, tmp_path: Path) -> None:
-    scenes = write_survey_tiles(SurveyConfig(height=384, width=384, seed=7, objects=8), tmp_path)
+    scenes = write_pair_tiles(SyntheticConfig(height=384, width=384, seed=7, objects=8), tmp_path)
     project = tmp_path / "review.qgz"
     options = DetectOptions(min_area="60px")
     found = detect(scenes.before, scenes.after, tmp_path / "anomalies.gpkg", project=project, options=options)
@@ -43,7 +43,7 @@ def test_the_examples_draw_the_map_the_panels_and_the_form(qgis: Desktop, tmp_pa
     for script, target in (("draw_qgis_project.py", overview), ("draw_qgis_steps.py", steps)):
         done = qgis.run("/usr/bin/python3", EXAMPLES / script, project, target)
         assert done.returncode == 0, done.stderr
-    assert near(overview, COLOURS[-1]) > 50  # outlines of sure polygons, on the map and in the legend
-    assert near(steps / "qgis-project.png", COLOURS[-1]) > 50
+    assert near(overview, COLORS[-1]) > 50  # outlines of sure polygons, on the map and in the legend
+    assert near(steps / "qgis-project.png", COLORS[-1]) > 50
     for name in STEPS:
         assert len(np.unique(pixels(steps / name), axis=0)) > 20, f"{name} is empty"

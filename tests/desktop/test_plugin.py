@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from geosiam.pipeline import detect, vectorize_raster
-from geosiam.preflight import preflight
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.inspection import inspect_pair
+from geosiam.pipeline import detect, vectorize_to_file
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,13 +42,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
-    config = SurveyConfig(height=300, width=340, seed=2, objects=8)
-    return write_survey_tiles(config, tmp_path_factory.mktemp("survey with 'quotes'; $HOME"))
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
+    config = SyntheticConfig(height=300, width=340, seed=2, objects=8)
+    return write_pair_tiles(config, tmp_path_factory.mktemp("survey with 'quotes'; $HOME"))
 
 
 @pytest.fixture(scope="module")
-def expected(scenes: SurveyPaths) -> Path:
+def expected(scenes: SyntheticPaths) -> Path:
     """Return the polygons that the library itself finds."""
     folder = scenes.before.parent / "expected"
     folder.mkdir()
@@ -133,7 +133,7 @@ def process(qgis, installed: Path, geosiam: Path):
 
 @pytest.mark.qgis
 def test_detect_from_a_clean_profile_is_what_the_command_line_does(
-    process, scenes: SurveyPaths, expected: Path, tmp_path: Path
+    process, scenes: SyntheticPaths, expected: Path, tmp_path: Path
 ) -> None:
     named = {
         "BEFORE": scenes.before,
@@ -153,7 +153,7 @@ def test_detect_from_a_clean_profile_is_what_the_command_line_does(
 
 
 @pytest.mark.qgis
-def test_bad_input_is_one_line(process, scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_bad_input_is_one_line(process, scenes: SyntheticPaths, tmp_path: Path) -> None:
     named = {"BEFORE": tmp_path / "absent.tif", "AFTER": scenes.after, "OUTPUT": tmp_path / "a.gpkg"}
     named["SCORES"] = tmp_path / "a.tif"
     done = process("run", "geosiam:detect", "--", *(f"{key}={value}" for key, value in named.items()))
@@ -194,9 +194,9 @@ def test_all_algorithms_are_listed_and_explain_themselves(process) -> None:
 
 @pytest.mark.qgis
 def test_algorithms_through_processing(
-    qgis, installed: Path, scenes: SurveyPaths, expected: Path, tmp_path: Path
+    qgis, installed: Path, scenes: SyntheticPaths, expected: Path, tmp_path: Path
 ) -> None:
-    """Vectorise, info, a cancelled run, and the one that goes on from there; in one QGIS, as starting it takes long."""
+    """Vectorize, info, a cancelled run, and the one that goes on from there; in one QGIS, as starting it takes long."""
     slow = executable(tmp_path / "geosiam", f'"{Path(__file__).with_name("slow_geosiam.py")}"')
     scores = expected.with_suffix(".tif")
     area = geopandas.GeoSeries.from_wkt([geopandas.read_file(expected, layer="anomalies").geometry[0].envelope.wkt])
@@ -216,7 +216,7 @@ def test_algorithms_through_processing(
     cut, info, refused, cancelled, resumed = seen["runs"]
     assert seen["unloaded"]
 
-    vectorize_raster(scores, tmp_path / "d.gpkg", threshold=0.9, min_area="0.5m2")
+    vectorize_to_file(scores, tmp_path / "d.gpkg", threshold=0.9, min_area="0.5m2")
     assert_same(tmp_path / "c.gpkg", tmp_path / "d.gpkg")
     assert cut["loaded"] == {"Anomalies": "graduatedSymbol"}
     assert cut["results"]["COUNT"] == len(geopandas.read_file(tmp_path / "d.gpkg", layer="anomalies"))
@@ -224,7 +224,7 @@ def test_algorithms_through_processing(
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert info["results"]["WARNINGS"] == len(report["warnings"])
     assert info["results"]["MEMORY_MB"] == report["estimated_memory_mb"]
-    whole = preflight(scenes.before, scenes.after)
+    whole = inspect_pair(scenes.before, scenes.after)
     assert report["overlap"][1] - report["overlap"][0] < whole["overlap"][1] - whole["overlap"][0]  # the valid area
     assert "has no band 7" in refused["results"]["error"]
 
@@ -243,7 +243,7 @@ def test_algorithms_through_processing(
 
 
 @pytest.mark.qgis
-def test_a_command_that_is_not_there(qgis, installed: Path, scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_a_command_that_is_not_there(qgis, installed: Path, scenes: SyntheticPaths, tmp_path: Path) -> None:
     pair = {"BEFORE": str(scenes.before), "AFTER": str(scenes.after)}
     runs = [{"algorithm": "geosiam:info", "parameters": pair}]
     other = tmp_path / "environment"  # exists, as QGIS demands of a path, but geosiam is not in there

@@ -1,4 +1,4 @@
-"""What QGIS itself makes of a project: layers, their order, places and styles, and the colours on the map."""
+"""What QGIS itself makes of a project: layers, their order, places and styles, and the colors on the map."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from geosiam.pipeline import detect
 from geosiam.polygons.table import vectorize
 from geosiam.polygons.writer import write_polygons
 from geosiam.qgis.project import check_project, write_project
-from geosiam.qml import COLOURS, STEPS
+from geosiam.qml import COLORS, STEPS
 from geosiam.scores.raster import STRIDE_TAG
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -91,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def place(cell: tuple[int, int]) -> tuple[float, float]:
-    """Return the map coordinates of a cell's centre."""
+    """Return the map coordinates of a cell's center."""
     return CELLS.transform @ (cell[1] + 0.5, cell[0] + 0.5)
 
 
@@ -100,8 +100,8 @@ def picture(*layers: str, points: list) -> dict:
     return {"layers": list(layers), "width": PIXELS.width, "height": PIXELS.height, "points": points}
 
 
-def rgba(colour: str, alpha: int) -> list[int]:
-    return [*bytes.fromhex(colour[1:]), alpha]
+def rgba(color: str, alpha: int) -> list[int]:
+    return [*bytes.fromhex(color[1:]), alpha]
 
 
 def stored(path: Path, cell: tuple[int, int]) -> np.ndarray:
@@ -161,33 +161,33 @@ def test_layers_have_their_styles_and_forms(seen: dict) -> None:
     assert polygons["called"].startswith("'#' || lpad(id, 4, '0')")
     assert scores["renderer"] == "singlebandpseudocolor"
     assert scores["ramp"]  # what the legend draws
-    assert scores["items"] == [[score, colour, alpha] for score, colour, alpha in STEPS]
+    assert scores["items"] == [[score, color, alpha] for score, color, alpha in STEPS]
     for name in ORDER[2:]:
         scene = seen["layers"][name]
         assert (scene["renderer"], scene["bands"], scene["stretch"]) == ("multibandcolor", [1, 2, 3], [0, 255])
 
 
 @pytest.mark.qgis
-def test_colours_stand_where_they_should(seen: dict, run: Run) -> None:
-    polygons, scores, before = seen["colours"]
+def test_colors_stand_where_they_should(seen: dict, run: Run) -> None:
+    polygons, scores, before = seen["colors"]
     nothing = [0, 0, 0, 0]
-    assert polygons[0] == pytest.approx(rgba(COLOURS[-1], FILL_OPACITY), abs=3)  # colours are stored premultiplied
-    assert polygons[1] == pytest.approx(rgba(COLOURS[1], FILL_OPACITY), abs=3)
+    assert polygons[0] == pytest.approx(rgba(COLORS[-1], FILL_OPACITY), abs=3)  # colors are stored premultiplied
+    assert polygons[1] == pytest.approx(rgba(COLORS[1], FILL_OPACITY), abs=3)
     assert polygons[2:] == [nothing, nothing]
     assert scores[0] == pytest.approx(rgba(*STEPS[-1][1:]), abs=2)
     (_, low, low_alpha), (_, high, high_alpha) = STEPS[3:5]  # 0.65 lies between 0.5 and 0.7
     between = 0.25 * np.array(rgba(low, low_alpha)) + 0.75 * np.array(rgba(high, high_alpha))
     assert scores[1] == pytest.approx(between, abs=3)
     assert scores[2:] == [nothing, nothing]
-    for colour, cell in zip(before, (STRONG, WEAK, FAINT, NODATA), strict=True):
-        assert colour == [*stored(run.before, cell), 255]
+    for color, cell in zip(before, (STRONG, WEAK, FAINT, NODATA), strict=True):
+        assert color == [*stored(run.before, cell), 255]
 
 
 @pytest.mark.qgis
 def test_a_score_raster_alone_is_drawn_as_in_the_project(seen: dict) -> None:
     """The style file beside it says the same as the project."""
     assert seen["raster"]["items"] == seen["layers"]["anomaly scores"]["items"]
-    assert seen["raster"]["colours"][0] == seen["colours"][1]
+    assert seen["raster"]["colors"][0] == seen["colors"][1]
 
 
 @pytest.mark.qgis
@@ -205,13 +205,13 @@ def test_a_folder_with_everything_in_it_can_be_moved(run: Run, qgis, tmp_path: P
     asked = picture("before (tiles)", points=[place(STRONG), place(NODATA)])
     (seen,) = qgis.look({"project": str(moved / "tiled.qgz"), "pictures": [asked]})
     assert all(layer["valid"] and str(moved) in layer["source"] for layer in seen["layers"])
-    assert seen["colours"][0] == [[*stored(run.before, cell), 255] for cell in (STRONG, NODATA)]
+    assert seen["colors"][0] == [[*stored(run.before, cell), 255] for cell in (STRONG, NODATA)]
     assert str(run.folder) not in (moved / "tiled.before.vrt").read_text(encoding="utf-8")
 
 
 @pytest.mark.qgis
 def test_scenes_of_other_kinds_are_drawn_as_the_network_sees_them(run: Run, qgis) -> None:
-    """Measured values stretched, palettes coloured, what is transparent left out, a single band grey."""
+    """Measured values stretched, palettes colored, what is transparent left out, a single band gray."""
     rng = np.random.default_rng(3)
     folder = run.folder
     measured = write_scene(folder / "measured.tif", rng.normal(5000, 300, (3, *PIXELS.shape)).astype(np.int16))
@@ -220,28 +220,28 @@ def test_scenes_of_other_kinds_are_drawn_as_the_network_sees_them(run: Run, qgis
     veiled = np.concatenate([texture(4), np.full((1, *PIXELS.shape), 255, np.uint8)])
     veiled[3, :, 200:] = 0
     alpha = write_scene(folder / "alpha.tif", veiled, photometric="RGB", alpha="YES")
-    grey = write_scene(folder / "grey.tif", texture(5, 1))
-    colours = {0: (200, 30, 10, 255), 1: (10, 160, 60, 255), 2: (0, 40, 220, 255), 3: (240, 240, 240, 255)}
+    gray = write_scene(folder / "gray.tif", texture(5, 1))
+    colors = {0: (200, 30, 10, 255), 1: (10, 160, 60, 255), 2: (0, 40, 220, 255), 3: (240, 240, 240, 255)}
     palette = write_scene(folder / "palette.tif", rng.integers(0, 4, (1, *PIXELS.shape), dtype=np.uint8))
     with rasterio.open(palette, "r+") as dataset:
-        dataset.write_colormap(1, colours)
+        dataset.write_colormap(1, colors)
     cells = [STRONG, NODATA]
     asked = []
-    for scene, other in ((measured, measured), (alpha, run.after), (palette, run.after), (grey, grey)):
+    for scene, other in ((measured, measured), (alpha, run.after), (palette, run.after), (gray, gray)):
         shown = picture(f"before ({scene.name})", points=[place(cell) for cell in cells])
         project = run.project(f"{scene.stem}.qgz", before=scene, after=other)
         asked.append({"project": str(project), "pictures": [shown]})
     seen = qgis.look(*asked)
     assert [one["messages"] for one in seen] == [[]] * 4
-    stretched, veil, flat, single = (one["colours"][0] for one in seen)
+    stretched, veil, flat, single = (one["colors"][0] for one in seen)
 
     with open_pair(measured, measured) as pair:
         low, high = np.array(pair.scaling[0].low), np.array(pair.scaling[0].high)
     for i, cell in enumerate(cells):
         expected = 255 * ((stored(measured, cell) - low) / (high - low)).clip(0, 1)
         assert stretched[i][:3] == pytest.approx(expected, abs=1.5)
-        assert tuple(flat[i]) == colours[int(stored(palette, cell)[0])]
-        assert single[i] == [*stored(grey, cell), *stored(grey, cell), *stored(grey, cell), 255]
+        assert tuple(flat[i]) == colors[int(stored(palette, cell)[0])]
+        assert single[i] == [*stored(gray, cell), *stored(gray, cell), *stored(gray, cell), 255]
     assert veil == [[*stored(alpha, STRONG)[:3], 255], [0, 0, 0, 0]]
 
 

@@ -29,9 +29,9 @@ def test_panel_of_any_scene(tmp_path, shape):
     with Image.open(path) as picture:
         assert picture.width == 1600
         pixels = np.asarray(picture.convert("RGB")).astype(int)
-    # Both outlines are there in their colours.
-    for colour in ((255, 45, 85), (0, 229, 255)):
-        assert (np.abs(pixels - colour).max(axis=2) < 40).any()
+    # Both outlines are there in their colors.
+    for color in ((255, 45, 85), (0, 229, 255)):
+        assert (np.abs(pixels - color).max(axis=2) < 40).any()
 
 
 def test_panel_without_any_polygon(tmp_path):

@@ -19,13 +19,13 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def _write(name: str, image: np.ndarray, **options: object) -> Path:
         path = tmp_path / name
         mask = options.pop("mask", None)
-        colours = options.pop("colours", None)
+        colors = options.pop("colors", None)
         profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": UTM, "dtype": image.dtype} | options
         count, height, width = image.shape
         with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
             file.write(image)
-            if colours is not None:
-                file.colorinterp = colours
+            if colors is not None:
+                file.colorinterp = colors
             if mask is not None:
                 file.write_mask(mask)
         return path

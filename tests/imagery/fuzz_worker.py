@@ -38,7 +38,7 @@ KINDS = {
     "jpeg": ("uint8", 3, TILED | {"compress": "jpeg", "photometric": "ycbcr"}),
     "lzw": ("int16", 1, {"compress": "lzw", "nodata": -999, "blockysize": 7}),
     "floats": ("float32", 4, {"compress": "zstd", "interleave": "band"}),
-    "alpha": ("uint8", 4, {"colours": RGBA, "compress": "packbits"}),
+    "alpha": ("uint8", 4, {"colors": RGBA, "compress": "packbits"}),
     "palette": ("uint8", 1, {"photometric": "palette", "nodata": 3}),
     "big": ("float64", 2, {"BIGTIFF": "YES"} | TILED),
     "mask": ("uint8", 3, {"mask": True}),
@@ -50,7 +50,7 @@ def make(folder: Path, kind: str) -> Path:
     dtype, count, options = KINDS[kind]
     options = dict(options)
     path = folder / f"{kind}.tif"
-    colours, mask = options.pop("colours", None), options.pop("mask", False)
+    colors, mask = options.pop("colors", None), options.pop("mask", False)
     image = np.random.default_rng(len(kind)).integers(1, 250, (count, 100, 130)).astype(dtype)
     profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": UTM, "dtype": dtype, "count": count}
     with (
@@ -59,8 +59,8 @@ def make(folder: Path, kind: str) -> Path:
     ):
         if kind == "palette":
             file.write_colormap(1, {i: (i, 255 - i, 7, 255) for i in range(256)})
-        if colours:
-            file.colorinterp = colours
+        if colors:
+            file.colorinterp = colors
         file.write(image)
         if mask:
             file.write_mask(image[0] > 20)

@@ -24,7 +24,7 @@ GRIDS = {
 
 
 def covered(scene: Grid, target: Grid) -> np.ndarray:
-    """Return which of the target's pixels have their centre in the scene."""
+    """Return which of the target's pixels have their center in the scene."""
     rows, cols = np.indices(target.shape) + 0.5
     x, y = apply_affine(target.transform, cols, rows)
     to_scene = Transformer.from_crs(target.crs.to_wkt(), scene.crs.to_wkt(), always_xy=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds
 
-from geosiam.imagery.grid import Block, Grid, Halo, Lattice, Window, apply_affine, centres, reflected
+from geosiam.imagery.grid import Block, Grid, Halo, Lattice, Window, apply_affine, centers, reflected
 
 UTM = CRS.from_epsg(32633)
 TRANSFORMS = [
@@ -100,8 +100,8 @@ def test_intersection_is_what_both_cover(numbers: list[int]) -> None:
     assert cells(a.intersection(b)) == cells(a) & cells(b)
 
 
-def test_centres_stay_inside_the_scene() -> None:
-    np.testing.assert_array_equal(centres(slice(0, 3), 8, 18), [4, 12, 17])
+def test_centers_stay_inside_the_scene() -> None:
+    np.testing.assert_array_equal(centers(slice(0, 3), 8, 18), [4, 12, 17])
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12))

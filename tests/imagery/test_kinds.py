@@ -116,8 +116,8 @@ def test_a_scene_in_an_archive(image, write, tmp_path) -> None:
 def test_an_archive_in_several_views(image, write, tmp_path) -> None:
     """What needs a virtual raster in between is found by the same name."""
     alpha = np.full((1, HEIGHT, WIDTH), 255, np.uint8)
-    colours = [rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
-    path = write("a.tif", np.concatenate([image, alpha]), colours=colours, nodata=0)
+    colors = [rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
+    path = write("a.tif", np.concatenate([image, alpha]), colors=colors, nodata=0)
     with zipfile.ZipFile(tmp_path / "scenes.zip", "w") as archive:
         archive.write(path, "a.tif")
     for name in (f"/vsizip/{tmp_path}/scenes.zip/a.tif", f"zip://{tmp_path}/scenes.zip!a.tif"):

@@ -188,9 +188,9 @@ def with_hole(kind: str, write, image: np.ndarray, **options) -> Path:
     if kind == "nodata":
         return write("b.tif", np.where(mask, image, 0).astype(np.uint8), nodata=0, **options)
     if kind == "alpha":
-        colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        colors = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
         rgba = np.concatenate([image, np.where(mask, 255, 0).astype(np.uint8)[None]])
-        return write("b.tif", rgba, colours=colours, **options)
+        return write("b.tif", rgba, colors=colors, **options)
     if kind == "NaN":
         return write("b.tif", np.where(mask, image, np.nan).astype(np.float32), **options)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal mask"):
@@ -242,7 +242,7 @@ def test_validity_alone_is_that_of_the_block(kind: str, offset, write, texture, 
     )
     area = shapely.Polygon([(400_005, 4_999_995), (400_070, 4_999_980), (400_030, 4_999_945)])
     geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
-    for options in ({}, {"valid_area": tmp_path / "area.gpkg"}):
+    for options in ({}, {"aoi": tmp_path / "area.gpkg"}):
         with open_pair(write("a.tif", texture()), second, **options) as pair:
             for window in (whole(pair), Window(-9, 140, -3, 20), Window(100, 130, 10, 40), Window(0, 9, 0, 9)):
                 np.testing.assert_array_equal(pair.valid(window), pair.read(window).valid)
@@ -281,13 +281,13 @@ def test_only_the_valid_area_is_valid(crs: str, write, texture, tmp_path: Path) 
     frame = geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_crs(crs)
     frame.to_file(tmp_path / "area.gpkg")
     path = write("a.tif", texture())
-    with open_pair(path, path, valid_area=tmp_path / "area.gpkg") as pair:
+    with open_pair(path, path, aoi=tmp_path / "area.gpkg") as pair:
         valid = pair.read(whole(pair)).valid
         window = Window(30, 60, 20, 90)
         np.testing.assert_array_equal(pair.read(window).valid, valid[window.slices])
         outside = pair.read(Window(0, 10, 0, 10))
     expected = geometry_mask([area], (120, 150), UTM, invert=True)
-    assert (valid != expected).mean() < (0.003 if crs == "EPSG:4326" else 1e-9)  # the diagonal meets centres
+    assert (valid != expected).mean() < (0.003 if crs == "EPSG:4326" else 1e-9)  # the diagonal meets centers
     assert not outside.valid.any()
 
 
@@ -295,7 +295,7 @@ def test_only_the_valid_area_is_valid(crs: str, write, texture, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("bands", "colours", "asked", "expected"),
+    ("bands", "colors", "asked", "expected"),
     [
         (1, None, None, (1, 1, 1)),
         (2, None, None, (1, 1, 1)),
@@ -307,24 +307,24 @@ def test_only_the_valid_area_is_valid(crs: str, write, texture, tmp_path: Path) 
         (5, None, (5, 1, 3), (5, 1, 3)),
     ],
 )
-def test_bands(bands, colours, asked, expected, write, texture) -> None:  # noqa: PLR0917
+def test_bands(bands, colors, asked, expected, write, texture) -> None:  # noqa: PLR0917
     names = {"r": ColorInterp.red, "g": ColorInterp.green, "b": ColorInterp.blue, "a": ColorInterp.alpha}
-    kinds = [names.get(letter, ColorInterp.undefined) for letter in colours] if colours else None
+    kinds = [names.get(letter, ColorInterp.undefined) for letter in colors] if colors else None
     image = texture(bands=bands)
-    if colours == "rgba":
+    if colors == "rgba":
         image[3] = 255
-    path = write("a.tif", image, colours=kinds)
+    path = write("a.tif", image, colors=kinds)
     with open_pair(path, path, bands=asked) as pair:
         block = pair.read(whole(pair))
         assert pair.report().before_bands["indexes"] == expected
     np.testing.assert_allclose(block.before, image[[band - 1 for band in expected]] / 255, atol=1e-6)
 
 
-def test_colours_are_used_only_if_both_scenes_name_them(write, texture) -> None:
+def test_colors_are_used_only_if_both_scenes_name_them(write, texture) -> None:
     image = texture(bands=4)
     kinds = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
     plain = [ColorInterp.gray, *[ColorInterp.undefined] * 3]
-    with open_pair(write("a.tif", image, colours=kinds), write("b.tif", image, colours=plain)) as pair:
+    with open_pair(write("a.tif", image, colors=kinds), write("b.tif", image, colors=plain)) as pair:
         assert pair.report().before_bands["indexes"] == pair.report().after_bands["indexes"] == (1, 2, 3)
 
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.exposure import match_histograms
 
 from geosiam.errors import OptionError
-from geosiam.imagery.normalization import Radiometry, _median, estimate, robust_line
+from geosiam.imagery.normalization import RadiometricNormalization, _median, estimate, robust_line
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def test_the_median_is_numpys_to_the_bit(values: np.ndarray) -> None:
 def test_the_same_scene_is_left_alone_exactly() -> None:
     pixels = scene()
     found = estimate(pixels, pixels)
-    assert found == Radiometry()
+    assert found == RadiometricNormalization()
     assert found.apply(pixels) is pixels
 
 
@@ -58,21 +58,21 @@ def test_gain_and_offset_are_found_although_much_has_changed(share: float) -> No
 def test_auto_leaves_scenes_alone_that_do_not_hang_together() -> None:
     before, after = scene(), scene()
     assert robust_line(RNG.random(5000).astype(np.float32), RNG.random(5000).astype(np.float32)) is None
-    assert estimate(before, after) == Radiometry()
-    assert estimate(np.zeros_like(before), after) == Radiometry()
+    assert estimate(before, after) == RadiometricNormalization()
+    assert estimate(np.zeros_like(before), after) == RadiometricNormalization()
     assert robust_line(before[0], 1 - before[0]) is None
 
 
 def test_auto_leaves_scenes_alone_whose_channels_disagree() -> None:
     before = scene()
     after = before * np.float32([[0.2], [0.9], [0.9]])
-    assert estimate(before, after) == Radiometry()
+    assert estimate(before, after) == RadiometricNormalization()
     assert estimate(before, after, "linear").mode == "linear"
 
 
 def test_small_differences_are_left_to_the_network() -> None:
     before = scene()
-    assert estimate(before, (before * 1.01).clip(0, 1)) == Radiometry()
+    assert estimate(before, (before * 1.01).clip(0, 1)) == RadiometricNormalization()
 
 
 def test_histograms_are_matched_as_scikit_image_does() -> None:
@@ -90,7 +90,7 @@ def test_too_few_pixels_and_unknown_modes() -> None:
     for mode in ("auto", "linear", "histogram"):
         found = estimate(few, few * 0.5, mode)
         assert (found.mode, found.note) == ("none", "100 valid pixels are too few to match brightness by")
-    assert estimate(scene(), scene() * np.float32(0.5), "none") == Radiometry()
+    assert estimate(scene(), scene() * np.float32(0.5), "none") == RadiometricNormalization()
     with pytest.raises(OptionError, match="use auto, none, linear, histogram"):
         estimate(few, few, "magic")
 

@@ -16,7 +16,7 @@ from geosiam.imagery.bands import choose_channels
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import AlignedReader
-from geosiam.imagery.scene import Source, checked_grid
+from geosiam.imagery.scene import Scene, checked_grid
 
 HEIGHT, WIDTH = 700, 900
 STORED = {
@@ -49,10 +49,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory):
 
 
 def make_reader(path: str, to_target: Affine | None = None) -> AlignedReader:
-    source = Source(path)
+    source = Scene(path)
     own = checked_grid(source)
     target = own if to_target is None else Grid(own.crs, own.transform @ to_target, WIDTH, HEIGHT)
-    channels = choose_channels(path, source.handle(), None, by_colour=False)
+    channels = choose_channels(path, source.handle(), None, by_color=False)
     return AlignedReader(source, channels, align(own, target))
 
 

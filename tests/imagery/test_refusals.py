@@ -157,7 +157,7 @@ def test_valid_areas_that_help_nobody(good, tmp_path) -> None:
 
     def refuse(path: Path, kind: type[InputError], fact: str) -> None:
         with pytest.raises(kind, match=fact):
-            open_pair(good, good, valid_area=path)
+            open_pair(good, good, aoi=path)
 
     (tmp_path / "text.gpkg").write_text("no vectors")
     refuse(tmp_path / "absent.gpkg", SceneNotFoundError, "does not exist")

@@ -55,12 +55,12 @@ def test_patches_with_a_shift_undone_show_the_same_ground(rows: int, cols: int, 
     (patch,) = sample.patches
     assert np.array_equal(patch.before, patch.after)
     assert patch.before.shape[1:] == patch.valid.shape == (40 - abs(rows), 50 - abs(cols))
-    assert sample.likeness() == pytest.approx(1)
+    assert sample.correlation() == pytest.approx(1)
 
 
 def test_patches_with_gaps_do_not_tell_what_a_shift_would_show() -> None:
     image, valid = np.zeros((3, 40, 40), np.uint8), np.ones((40, 40), bool)
-    assert Sample((Patch(image, image, valid),)).likeness() == -1
+    assert Sample((Patch(image, image, valid),)).correlation() == -1
     valid[3, 3] = False
     assert Sample((Patch(image, image, valid),)).moved(1, 0) is None
 

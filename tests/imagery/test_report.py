@@ -36,13 +36,13 @@ def test_other_numbers_of_bands(write, texture) -> None:
     assert "1 band(s) of the before-scene are compared with 3 of the after-scene" in found
 
 
-def test_colours_in_another_order_in_one_scene_only(write, texture) -> None:
+def test_colors_in_another_order_in_one_scene_only(write, texture) -> None:
     bgr = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
     plain = [ColorInterp.gray, ColorInterp.undefined, ColorInterp.undefined]
     options = {"photometric": "minisblack"}
     first, second = (
-        write("a.tif", texture(), colours=bgr, **options),
-        write("b.tif", texture(), colours=plain, **options),
+        write("a.tif", texture(), colors=bgr, **options),
+        write("b.tif", texture(), colors=plain, **options),
     )
     assert "bands 1 to 3 of the before-scene are blue, green, red" in warnings_of(first, second)
     assert "--bands" not in warnings_of(first, first)

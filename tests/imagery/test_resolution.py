@@ -47,18 +47,18 @@ def test_holes_of_a_finer_scene_do_not_count(write, texture) -> None:
     assert valid[0, 0]
 
 
-def test_a_finer_palette_is_reduced_to_its_most_frequent_colour(write) -> None:
+def test_a_finer_palette_is_reduced_to_its_most_frequent_color(write) -> None:
     classes = np.random.default_rng(1).integers(0, 3, (1, 20, 30), dtype=np.uint8)
     fine = np.repeat(np.repeat(classes, 5, axis=1), 5, axis=2)
     fine[:, ::5, ::5] = 0
     path = write("b.tif", fine, transform=UTM @ Affine.scale(0.2), photometric="palette")
-    colours = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 200, 0, 255)}
+    colors = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 200, 0, 255)}
     with rasterio.open(path, "r+") as file:
-        file.write_colormap(1, colours)
+        file.write_colormap(1, colors)
     with open_pair(write("a.tif", np.repeat(classes, 3, axis=0)), path, radiometry="none") as pair:
         block = pair.read(Window(0, 20, 0, 30))
         assert any("the most frequent of them counts" in warning for warning in pair.report().warnings)
-    expected = np.array([colours[i][:3] for i in range(3)])[classes[0]].transpose(2, 0, 1)
+    expected = np.array([colors[i][:3] for i in range(3)])[classes[0]].transpose(2, 0, 1)
     np.testing.assert_allclose(block.after, expected / 255, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.normalization import FULL_BYTE, Scaling, Unit, choose_scaling
+from geosiam.imagery.normalization import FULL_BYTE, Stretch, Unit, choose_scaling
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.sampling import Patch, Sample
 
@@ -16,12 +16,12 @@ def sample(before: np.ndarray, after: np.ndarray) -> Sample:
     return Sample((Patch(before, after, np.ones(before.shape[1:], bool)),))
 
 
-def own(image: np.ndarray) -> Scaling:
+def own(image: np.ndarray) -> Stretch:
     low, high = np.percentile(image.reshape(3, -1), (0.5, 99.5), axis=1)
-    return Scaling(tuple(low), tuple(high))
+    return Stretch(tuple(low), tuple(high))
 
 
-def same(scaling: Scaling, expected: Scaling) -> None:
+def same(scaling: Stretch, expected: Stretch) -> None:
     assert scaling.low == pytest.approx(expected.low)
     assert scaling.high == pytest.approx(expected.high)
 

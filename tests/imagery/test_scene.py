@@ -15,7 +15,7 @@ from rasterio.env import get_gdal_config
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.pair import open_pair
-from geosiam.imagery.scene import ENVIRONMENT, Source, fingerprint
+from geosiam.imagery.scene import ENVIRONMENT, Scene, fingerprint
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
@@ -72,11 +72,11 @@ def test_arrays_that_are_no_rasters(change, write, texture) -> None:
 @pytest.mark.parametrize("scene", [None, 5, np.zeros((3, 9, 9))])
 def test_what_is_no_scene_at_all(scene: object) -> None:
     with pytest.raises(TypeError, match=f"not a {type(scene).__name__}"):
-        Source.of(scene)
+        Scene.of(scene)
 
 
 def test_opening_in_many_threads_leaves_the_warnings_alone(write, texture) -> None:
-    source = Source(str(write("a.tif", texture())))
+    source = Scene(str(write("a.tif", texture())))
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
@@ -85,5 +85,5 @@ def test_opening_in_many_threads_leaves_the_warnings_alone(write, texture) -> No
 
 
 def test_a_source_keeps_its_names_on_the_way_to_another_process() -> None:
-    copy = pickle.loads(pickle.dumps(Source("/data/a.tif", "a")))
+    copy = pickle.loads(pickle.dumps(Scene("/data/a.tif", "a")))
     assert (copy.path, copy.name) == ("/data/a.tif", "a")

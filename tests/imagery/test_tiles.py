@@ -30,7 +30,7 @@ def scene_of(kind: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | Non
     mask = np.ones(image.shape[1:], bool)
     mask[hole] = False
     if kind == "alpha":
-        return np.concatenate([image, 255 * mask[None].astype(np.uint8)]), None, {"colours": RGBA}
+        return np.concatenate([image, 255 * mask[None].astype(np.uint8)]), None, {"colors": RGBA}
     if kind == "mask":
         return image, mask, {}
     if kind == "palette":

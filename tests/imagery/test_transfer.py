@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geosiam.imagery.normalization import FULL_BYTE, Radiometry, Scaling, Transfer, identity
+from geosiam.imagery.normalization import FULL_BYTE, PixelTransform, RadiometricNormalization, Stretch, identity
 
 ENDS = st.tuples(st.floats(-3e4, 3e4), st.floats(1, 6e4))
 RADIOMETRY = st.sampled_from(
     [
-        Radiometry(),
-        Radiometry("linear", ((0.0, 1.0),) * 3, ((0.1, 0.9), (-0.2, 1.1), (0.0, 1.0))),
-        Radiometry("histogram", ((0.1, 0.5, 0.8),) * 3, ((0.0, 0.7, 1.0),) * 3),
+        RadiometricNormalization(),
+        RadiometricNormalization("linear", ((0.0, 1.0),) * 3, ((0.1, 0.9), (-0.2, 1.1), (0.0, 1.0))),
+        RadiometricNormalization("histogram", ((0.1, 0.5, 0.8),) * 3, ((0.0, 0.7, 1.0),) * 3),
     ]
 )
 
@@ -20,7 +20,7 @@ RADIOMETRY = st.sampled_from(
 @given(ENDS, RADIOMETRY, st.sampled_from(["uint8", "int8", "uint16", "int16"]), st.integers(0, 2**32 - 1))
 def test_the_table_is_the_function(ends, radiometry, dtype, seed):
     low, width = ends
-    transfer = Transfer(Scaling((low,) * 3, (low + width,) * 3), radiometry)
+    transfer = PixelTransform(Stretch((low,) * 3, (low + width,) * 3), radiometry)
     info = np.iinfo(dtype)
     values = np.random.default_rng(seed).integers(info.min, info.max, (3, 4, 5), dtype, endpoint=True)
     table = transfer.table(dtype)
@@ -29,7 +29,7 @@ def test_the_table_is_the_function(ends, radiometry, dtype, seed):
 
 
 def test_bytes_of_the_full_range_become_0_to_1():
-    np.testing.assert_allclose(Transfer(FULL_BYTE).table("uint8")[1], np.arange(256) / 255, rtol=1e-6)
+    np.testing.assert_allclose(PixelTransform(FULL_BYTE).table("uint8")[1], np.arange(256) / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint32"])

@@ -49,7 +49,7 @@ def test_alpha_and_nodata(dtype: str, transform: Affine, write, texture) -> None
     image = np.concatenate([texture().astype(dtype), np.full((1, 120, 150), 255, dtype)])
     image[(3, *A)] = 0
     image[(slice(0, 3), *B)] = 0
-    second = write("b.tif", image, colours=RGBA, nodata=0, transform=transform)
+    second = write("b.tif", image, colors=RGBA, nodata=0, transform=transform)
     assert_holes(valid_of(write("a.tif", texture()), second), [A, B], warped=transform is HALF)
     with open_pair(second, second) as pair:
         assert pair.report().before.mask == "alpha and nodata"
@@ -87,7 +87,7 @@ def test_a_measurement_has_its_own_nodata_in_each_band(transform: Affine, write,
 
 
 @pytest.mark.parametrize("transform", [UTM, HALF], ids=["as it is", "warped"])
-def test_a_colour_is_a_hole_if_each_band_has_its_own_nodata(transform: Affine, write, texture, tmp_path) -> None:
+def test_a_color_is_a_hole_if_each_band_has_its_own_nodata(transform: Affine, write, texture, tmp_path) -> None:
     image = texture().clip(2, 250)
     image[(slice(None), *A)] = np.array([255, 0, 1])[:, None, None]
     image[(0, *B)] = 255  # pure in one band only
@@ -108,11 +108,11 @@ def test_odd_nodata_values_of_floats(nodata: float, write, texture) -> None:
 def test_transparent_entries_of_a_palette_are_holes(transform: Affine, write, texture, tmp_path) -> None:
     index = texture(bands=1) % 4
     index[:, 20:40, 30:70] = 3
-    colours = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 200, 0, 128), 3: (0, 0, 200, 0)}
+    colors = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 200, 0, 128), 3: (0, 0, 200, 0)}
     profile = {"driver": "PNG", "crs": "EPSG:32633", "transform": transform, "dtype": "uint8", "count": 1}
     path = tmp_path / "b.png"
     with rasterio.open(path, "w", height=120, width=150, **profile) as file:
-        file.write_colormap(1, colours)
+        file.write_colormap(1, colors)
         file.write(index)
     with open_pair(write("a.tif", texture()), path, radiometry="none") as pair:
         block = pair.read(Window(0, 120, 0, 150))
@@ -120,7 +120,7 @@ def test_transparent_entries_of_a_palette_are_holes(transform: Affine, write, te
     known = index[0] < 3
     if transform is UTM:
         np.testing.assert_array_equal(block.valid, known)
-        table = np.array([colours[i][:3] for i in range(4)])
+        table = np.array([colors[i][:3] for i in range(4)])
         np.testing.assert_allclose(block.after[:, known], (table[index[0]] / 255)[known].T, atol=1e-6)
     else:
         assert not block.valid[21:39, 31:69].any()
@@ -151,7 +151,7 @@ def test_holes_of_every_type(kind: str, dtype: str, transform: Affine, write, te
     moved = transform @ Affine.translation(10, 0)
     if kind == "alpha":
         bands = np.concatenate([image, 100 * mask[None].astype(dtype)])
-        second = write("b.tif", bands, colours=RGBA, transform=moved)
+        second = write("b.tif", bands, colors=RGBA, transform=moved)
     else:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
             second = write("b.tif", image, transform=moved, **({"mask": mask} if kind == "mask" else {}))

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from geosiam.imagery.normalization import FULL_BYTE, Radiometry, Scaling, Transfer
+from geosiam.imagery.normalization import FULL_BYTE, PixelTransform, RadiometricNormalization, Stretch
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference import device as hardware
 from geosiam.inference import gpu as accelerator
 from geosiam.inference.device import choose_precision, cuda_devices
-from geosiam.inference.gpu import BLOCKS_AT_ONCE, Accelerator
+from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
 from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
 SIDE = 120
-LINEAR = Radiometry("linear", ((0.0, 1.0),) * 3, ((0.1, 0.9), (-0.2, 1.1), (0.0, 1.0)))
+LINEAR = RadiometricNormalization("linear", ((0.0, 1.0),) * 3, ((0.1, 0.9), (-0.2, 1.1), (0.0, 1.0)))
 CPU = torch.device("cpu")
 
 
@@ -39,9 +39,9 @@ SCORER = make_scorer()
 def block(seed: int, dtype: str = "uint8", shape: tuple[int, int] = (SIDE, SIDE)) -> StoredBlock:
     rng = np.random.default_rng(seed)
     images = (rng.random((2, 3, *shape)) * 200 - (50 if dtype.startswith("i") else 0)).astype(dtype)
-    scaling = FULL_BYTE if dtype == "uint8" else Scaling((0.0, 10.0, 0.0), (150.0, 150.0, 180.0))
+    scaling = FULL_BYTE if dtype == "uint8" else Stretch((0.0, 10.0, 0.0), (150.0, 150.0, 180.0))
     valid = np.ones(shape, bool) if seed % 2 else rng.random(shape) > 0.1
-    return StoredBlock(images[0], images[1], valid, (Transfer(scaling), Transfer(scaling, LINEAR)))
+    return StoredBlock(images[0], images[1], valid, (PixelTransform(scaling), PixelTransform(scaling, LINEAR)))
 
 
 def direct(one: StoredBlock) -> np.ndarray:
@@ -50,7 +50,7 @@ def direct(one: StoredBlock) -> np.ndarray:
 
 
 def served(blocks: list[StoredBlock], devices: int = 1, threads: int = 8) -> list[np.ndarray]:
-    behind = Accelerator(SCORER.network, torch.float32, [CPU] * devices, SIDE)
+    behind = GpuBatcher(SCORER.network, torch.float32, [CPU] * devices, SIDE)
     try:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(behind.scores, blocks))
@@ -98,7 +98,7 @@ def test_threads_end_with_the_accelerator():
     import threading
 
     before = {thread for thread in threading.enumerate() if thread.name == "geosiam-cpu"}
-    behind = Accelerator(SCORER.network, torch.float32, [CPU, CPU], SIDE)
+    behind = GpuBatcher(SCORER.network, torch.float32, [CPU, CPU], SIDE)
     behind.scores(block(1))
     threads = [thread for thread in threading.enumerate() if thread.name == "geosiam-cpu" and thread not in before]
     assert len(threads) == 2
@@ -132,7 +132,7 @@ def test_a_cuda_device_gives_what_the_cpu_gives(precision, dtype):
         pytest.skip("no CUDA device")
     scorer = replace(make_scorer(), dtype=hardware.choose_precision(precision, torch.device("cuda")))
     network = scorer.network.to(scorer.dtype).to(memory_format=torch.channels_last)
-    behind = Accelerator(network, scorer.dtype, cuda_devices(torch.device("cuda")), SIDE)
+    behind = GpuBatcher(network, scorer.dtype, cuda_devices(torch.device("cuda")), SIDE)
     blocks = [block(seed, dtype) for seed in range(40)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found, again = (list(pool.map(behind.scores, blocks)) for _ in range(2))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geosiam.errors import OptionError, WeightsError
-from geosiam.inference.scorer import ready_to_score
+from geosiam.inference.scorer import load_scorer
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import ModelCard, load_model, save_model
 
@@ -21,31 +21,31 @@ def weights(path: Path, seed: int) -> Path:
 
 def test_weights_are_made_ready_once_for_each_device_and_precision(tmp_path: Path) -> None:
     path = str(weights(tmp_path / "a.safetensors", 0))
-    model, scorer = ready_to_score(path, **HERE)
-    again = ready_to_score(path, **HERE)
+    model, scorer = load_scorer(path, **HERE)
+    again = load_scorer(path, **HERE)
     assert again[0] is model
     assert again[1] is scorer
-    other = ready_to_score(path, device="cpu", precision="bf16")[1]
+    other = load_scorer(path, device="cpu", precision="bf16")[1]
     assert (scorer.dtype, other.dtype) == (torch.float32, torch.bfloat16)
 
 
 def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     path = weights(tmp_path / "a.safetensors", 0)
-    first, _ = ready_to_score(str(path), **HERE)
+    first, _ = load_scorer(str(path), **HERE)
     weights(path, 1)
     os.utime(path, ns=(1, 1))
-    second, scorer = ready_to_score(str(path), **HERE)
+    second, scorer = load_scorer(str(path), **HERE)
     assert second.card.checksum == load_model(path).card.checksum != first.card.checksum
     kept = scorer.network.state_dict()["encoder.0.bias"]
     assert torch.equal(kept, second.network.for_inference().state_dict()["encoder.0.bias"])
     path.unlink()
     with pytest.raises(WeightsError):
-        ready_to_score(str(path), **HERE)
+        load_scorer(str(path), **HERE)
 
 
 def test_what_goes_to_another_machine_is_not_kept() -> None:
-    first, second = (ready_to_score("paper", device="cuda", precision="fp32", elsewhere=True) for _ in range(2))
+    first, second = (load_scorer("paper", device="cuda", precision="fp32", elsewhere=True) for _ in range(2))
     assert first[1] is not second[1]
     if not torch.cuda.is_available():
         with pytest.raises(OptionError):
-            ready_to_score("paper", device="cuda", precision="fp32")
+            load_scorer("paper", device="cuda", precision="fp32")

@@ -25,7 +25,7 @@ from geosiam.inference import scorer as scoring
 from geosiam.inference.device import choose_device, choose_precision
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.network.quantised import multiplies_exactly
+from geosiam.network.quantized import multiplies_exactly
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
@@ -136,7 +136,7 @@ def test_the_lazy_array_gives_the_same_bits_in_any_part() -> None:
         np.testing.assert_array_equal(lazy[9:11, 3:20].compute(), whole[9:11, 3:20])
 
 
-def test_cells_without_a_valid_centre_get_no_score_and_empty_blocks_no_forward_pass() -> None:
+def test_cells_without_a_valid_center_get_no_score_and_empty_blocks_no_forward_pass() -> None:
     pair = random_pair(128, 128)
     pair.valid[:64] = False
     pair.valid[64:, :20] = False
@@ -179,13 +179,13 @@ def test_integers_stay_near_fp32_and_pickled_they_are_the_same() -> None:
     scorer = Scorer.of_model(MODELS[8], device="cpu", precision="int8")
     rough = streamed(pair, scorer)
     assert 0 < np.abs(exact - rough).max() < 0.05
-    np.testing.assert_array_equal(streamed(pair, pickle.loads(pickle.dumps(scorer)).arrived()), rough)
+    np.testing.assert_array_equal(streamed(pair, pickle.loads(pickle.dumps(scorer)).to_device()), rough)
 
 
 def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "multiplies_exactly", lambda: False)
     sent = Scorer.of_model(MODELS[8], device="cpu", precision="int8", elsewhere=True)
-    for arrive in (sent.arrived, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
+    for arrive in (sent.to_device, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
         with pytest.raises(OptionError, match="VNNI"):
             arrive()
 
@@ -194,11 +194,11 @@ def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pyte
     cpu = torch.device("cpu")
     for there in (True, False):
         monkeypatch.setattr(hardware, "multiplies_int8", lambda there=there: there)
-        for quantisable in (True, False):
-            chosen = choose_precision("auto", cpu, quantisable=quantisable)
-            assert (chosen == torch.int8) == (there and quantisable)
+        for quantizable in (True, False):
+            chosen = choose_precision("auto", cpu, quantizable=quantizable)
+            assert (chosen == torch.int8) == (there and quantizable)
     with pytest.raises(OptionError, match="for CPUs"):
-        choose_precision("int8", torch.device("cuda"), quantisable=True)
+        choose_precision("int8", torch.device("cuda"), quantizable=True)
     with pytest.raises(OptionError, match="batch norm"):
         choose_precision("int8", cpu)
 

@@ -1,4 +1,4 @@
-"""Sharing out places of an order among workers: each place once, neighbours together, nobody idle."""
+"""Sharing out places of an order among workers: each place once, neighbors together, nobody idle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_each_place_is_taken_once_whoever_comes(count, expected, calls):
     assert sorted(taken) == list(range(count))
 
 
-def test_a_worker_gets_neighbours_until_its_share_is_done():
+def test_a_worker_gets_neighbors_until_its_share_is_done():
     shares = Shares(40, 2)
     assert [list(shares.take("a", 5)) for _ in range(4)] == [list(range(n, n + 5)) for n in (0, 5, 10, 15)]
     assert list(shares.take("b", 5)) == [20, 21, 22, 23, 24]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geosiam.network.winograd import RowWinograd, quickened, suits
+from geosiam.network.winograd import RowWinograd, suits, with_winograd
 
 
 def convolution(channels: int = 64, width: int = 64, *, bias: bool = True, seed: int = 0) -> nn.Conv2d:
@@ -65,13 +65,13 @@ def test_the_images_are_left_as_they_are() -> None:
 )
 def test_other_layers_stay_what_they_are(layer: nn.Module) -> None:
     assert not suits(layer)
-    assert quickened(nn.Sequential(layer))[0] is layer
+    assert with_winograd(nn.Sequential(layer))[0] is layer
 
 
 def test_layers_keep_their_order_and_what_they_compute() -> None:
     wide = convolution(64, 128, seed=1)
     layers = nn.Sequential(nn.Conv2d(3, 64, 3, 2), nn.ReLU(), wide, nn.ReLU(), nn.Conv2d(128, 4, 1))
-    quick = quickened(layers)
+    quick = with_winograd(layers)
     assert [type(layer) for layer in quick] == [nn.Conv2d, nn.ReLU, RowWinograd, nn.ReLU, nn.Conv2d]
     images = torch.rand(2, 3, 60, 60)
     with torch.inference_mode():

@@ -35,7 +35,7 @@ def scored(path: Path, model: str, fill: str) -> tuple[xarray.DataArray, Inserte
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("fill", ["blue", "flat"])
 @pytest.mark.parametrize("model", ["survey", "survey-fast"])
-def test_survey_finds_small_rectangles_of_any_colour(data_dir: Path, name: str, fill: str, model: str) -> None:
+def test_survey_finds_small_rectangles_of_any_color(data_dir: Path, name: str, fill: str, model: str) -> None:
     scores, inserted = scored(data_dir / "scenes" / "aerial" / name, model, fill)
     upright = [affine_transform(item.geometry, [1, 0, 0, -1, 1000, 2000]) for item in inserted.truth]
     objects = object_scores(vectorize(scores), upright)

@@ -32,8 +32,8 @@ from geosiam.inference import cluster
 from geosiam.inference import scorer as scoring
 from geosiam.inference.cluster import connected, stream_on_cluster
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score_to_raster
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.pipeline import DetectOptions, detect, score_to_file
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 distributed = pytest.importorskip("distributed")
 
-CONFIG = SurveyConfig(height=811, width=930, seed=5, objects=15)
+CONFIG = SyntheticConfig(height=811, width=930, seed=5, objects=15)
 BLOCK_PX = 64
 ROOT = Path(__file__).parents[2]
 
@@ -110,8 +110,8 @@ def client(scheduler: str):
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
-    return write_survey_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(scenes: SurveyPaths) -> Path:
+def here(scenes: SyntheticPaths) -> Path:
     folder = scenes.before.parent / "here"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +130,7 @@ def here(scenes: SurveyPaths) -> Path:
 
 
 def test_the_cluster_gives_the_same_bits(
-    client, scenes: SurveyPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client, scenes: SyntheticPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = cluster_calls(client)
     detect(scenes.before, scenes.after, tmp_path / "client.gpkg", options=DetectOptions(scheduler=client))
@@ -151,8 +151,8 @@ def cluster_calls(client):
     return lambda: [address for address, loaded in client.run(used).items() if loaded]
 
 
-def test_the_scheduler_does_without_torch(client, scenes: SurveyPaths, tmp_path: Path) -> None:
-    score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
+def test_the_scheduler_does_without_torch(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
+    score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
 
     def used() -> bool:
         return "torch" in sys.modules
@@ -161,7 +161,7 @@ def test_the_scheduler_does_without_torch(client, scenes: SurveyPaths, tmp_path:
     assert all(client.run(used).values())
 
 
-def test_each_worker_is_given_neighbours(client, scenes: SurveyPaths) -> None:
+def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
     noting = Noting(client)
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     with open_pair(scenes.before, scenes.after) as pair:
@@ -176,7 +176,7 @@ def test_each_worker_is_given_neighbours(client, scenes: SurveyPaths) -> None:
         assert indexes == list(range(indexes[0], indexes[0] + at_first))
 
 
-def test_a_job_gets_ready_on_each_worker(scenes: SurveyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_gets_ready_on_each_worker(scenes: SyntheticPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has on one, such as the queues of a GPU, does not travel to the next."""
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     monkeypatch.setattr(scoring.Scorer, "arrived", lambda self: replace(self, accelerator=threading.Lock()))
@@ -205,7 +205,7 @@ class Noting:
 
 
 def test_a_worker_killed_midway_loses_nothing(
-    client, crew: Cluster, scenes: SurveyPaths, here: Path, tmp_path: Path
+    client, crew: Cluster, scenes: SyntheticPaths, here: Path, tmp_path: Path
 ) -> None:
     third = crew.worker(client.scheduler.address)
     client.wait_for_workers(3, timeout=120)
@@ -223,7 +223,7 @@ def test_a_worker_killed_midway_loses_nothing(
     assert_same(tmp_path / "a.gpkg", here)
 
 
-def test_a_run_here_goes_on_on_the_cluster(client, scenes: SurveyPaths, here: Path, tmp_path: Path) -> None:
+def test_a_run_here_goes_on_on_the_cluster(client, scenes: SyntheticPaths, here: Path, tmp_path: Path) -> None:
     left = iter(range(50))
 
     def stop(_done: int, _total: int) -> None:
@@ -231,7 +231,7 @@ def test_a_run_here_goes_on_on_the_cluster(client, scenes: SurveyPaths, here: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=stop)
+        score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=stop)
     seen = []
     detect(
         scenes.before,
@@ -295,7 +295,7 @@ def served(folder: Path, log: Path):
         process.wait()
 
 
-def test_workers_read_urls_by_ranges(client, scenes: SurveyPaths, here: Path, tmp_path: Path) -> None:
+def test_workers_read_urls_by_ranges(client, scenes: SyntheticPaths, here: Path, tmp_path: Path) -> None:
     with served(scenes.before.parent, tmp_path / "log") as url:
         detect(f"{url}/before.tif", f"{url}/after.tif", tmp_path / "a.gpkg", options=DetectOptions(scheduler=client))
     requests = [line.split() for line in (tmp_path / "log").read_text().splitlines()[1:]]
@@ -307,7 +307,7 @@ def test_workers_read_urls_by_ranges(client, scenes: SurveyPaths, here: Path, tm
 
 
 def test_workers_note_what_polygons_will_need(
-    client, scenes: SurveyPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client, scenes: SyntheticPaths, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def again(*_: object) -> None:
         pytest.fail("the client read a block")
@@ -337,7 +337,7 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     geopandas.GeoSeries([shapely.box(x - 5, y, x, y + 5)], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     counting = Counting(client)
-    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", valid_area=tmp_path / "area.gpkg") as pair:
+    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", aoi=tmp_path / "area.gpkg") as pair:
         tracemalloc.start()
         stream = stream_on_cluster(counting, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
         most = 0
@@ -367,7 +367,7 @@ class Counting:
         return self.client.submit(*args, **options)
 
 
-def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     moved = tmp_path / "moved.tif"
     moved.write_bytes(scenes.before.read_bytes())
@@ -378,7 +378,7 @@ def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SurveyPaths, t
             list(stream)
 
 
-def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(scenes.before.read_bytes())
@@ -391,10 +391,10 @@ def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SurveyPaths, 
     assert str(failed[0]).startswith(f"{cut}: cannot be read at rows")
 
 
-def test_an_array_in_memory_cannot_go_to_a_cluster(client, scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_an_array_in_memory_cannot_go_to_a_cluster(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
     array = rioxarray.open_rasterio(scenes.before)
     with pytest.raises(OptionError, match="lives in this process's memory"):
-        score_to_raster(array, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
+        score_to_file(array, scenes.after, tmp_path / "a.tif", options=DetectOptions(scheduler=client))
     array.close()
 
 
@@ -426,7 +426,7 @@ def test_what_goes_wrong_on_a_cluster_is_one_line(client, error: BaseException, 
 
 
 def test_a_scheduler_that_goes_away_is_one_line_and_the_run_is_kept(
-    scenes: SurveyPaths, here: Path, tmp_path: Path
+    scenes: SyntheticPaths, here: Path, tmp_path: Path
 ) -> None:
     crew = Cluster(tmp_path)
     try:

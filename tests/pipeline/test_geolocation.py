@@ -15,7 +15,7 @@ from geosiam.imagery.grid import Grid, apply_affine
 from geosiam.pipeline import detect
 
 SIDE = 360
-OBJECTS = [(60.0, 72.0), (90.0, 250.0), (200.0, 150.0), (270.0, 290.0), (300.0, 60.0)]  # rows and columns of centres
+OBJECTS = [(60.0, 72.0), (90.0, 250.0), (200.0, 150.0), (270.0, 290.0), (300.0, 60.0)]  # rows and columns of centers
 HALF = 12.0  # of an object's side in pixels
 
 

@@ -24,20 +24,20 @@ from geosiam.imagery import reader
 from geosiam.inference import scorer as scoring
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score_to_raster
+from geosiam.pipeline import DetectOptions, detect, score_to_file
 from geosiam.scores import writer as raster_writer
 from geosiam.scores.working_file import Journal
 from geosiam.scores.writer import ScoreRasterWriter
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
-CONFIG = SurveyConfig(height=811, width=930, seed=5, objects=15)
+CONFIG = SyntheticConfig(height=811, width=930, seed=5, objects=15)
 BLOCK_PX = 64  # many blocks in a small scene
 HERE = os.getpid()
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
-    return write_survey_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(scenes: SurveyPaths) -> Path:
+def undisturbed(scenes: SyntheticPaths) -> Path:
     folder = scenes.before.parent / "undisturbed"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -110,7 +110,7 @@ def runners(*args: object):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(
-    kills: int, scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
+    kills: int, scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "a.gpkg"
     chance = random.Random(kills)
@@ -154,7 +154,7 @@ def command_line(*args: object, pause_s: float = 0.0) -> list[str]:
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
     arguments = ("detect", scenes.before, scenes.after, "-o", tmp_path / "a.gpkg", "--workers", 1)
     slowly = command_line(*arguments, pause_s=0.2)
@@ -188,15 +188,15 @@ def stop_after(blocks: int):
     return on_progress
 
 
-def interrupted(scenes: SurveyPaths, output: Path, blocks: int = 40, **options: object) -> None:
+def interrupted(scenes: SyntheticPaths, output: Path, blocks: int = 40, **options: object) -> None:
     with pytest.raises(KeyboardInterrupt):
-        score_to_raster(
+        score_to_file(
             scenes.before, scenes.after, output, options=DetectOptions(**options), on_progress=stop_after(blocks)
         )
 
 
 def test_only_what_is_missing_is_scored_again(
-    scenes: SurveyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scenes: SyntheticPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupted(scenes, tmp_path / "a.tif", blocks=40)
     assert "40 of 195 blocks are scored and kept" in caplog.text
@@ -204,7 +204,7 @@ def test_only_what_is_missing_is_scored_again(
     whole = Scorer.block
     monkeypatch.setattr(Scorer, "block", lambda *args: scored.append(args[2].index) or whole(*args))
     seen = []
-    score_to_raster(
+    score_to_file(
         scenes.before,
         scenes.after,
         tmp_path / "a.tif",
@@ -217,14 +217,14 @@ def test_only_what_is_missing_is_scored_again(
 
 
 def test_another_run_is_refused_until_it_is_told_to_restart(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
     interrupted(scenes, tmp_path / "a.tif")
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def refused(saying: str, after: Path = scenes.after, **options: object) -> None:
         with pytest.raises(OutputError, match=saying) as caught:
-            score_to_raster(scenes.before, after, tmp_path / "a.tif", options=DetectOptions(**options))
+            score_to_file(scenes.before, after, tmp_path / "a.tif", options=DetectOptions(**options))
         assert caught.value.remedy == "begin again with --restart, or choose another output"
 
     refused("another model", model="paper")
@@ -246,7 +246,7 @@ def scoring_is_fp32() -> bool:
 
 
 def test_an_interruption_of_the_vectorising_costs_no_scoring(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -262,7 +262,7 @@ def test_an_interruption_of_the_vectorising_costs_no_scoring(
 
 
 def test_without_a_score_raster_there_are_no_polygons(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The raster is completed while polygons are cut; a disk that is full by then takes neither."""
 
@@ -279,16 +279,16 @@ def test_without_a_score_raster_there_are_no_polygons(
     assert_same(tmp_path / "a.gpkg", undisturbed)
 
 
-def test_an_output_has_one_writer(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_an_output_has_one_writer(scenes: SyntheticPaths, tmp_path: Path) -> None:
     caught = []
 
     def start_another(_done: int, _total: int) -> None:
         if not caught:
             with pytest.raises(OutputError, match="is being written by another run") as error:
-                score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", options=DetectOptions(restart=True))
+                score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", options=DetectOptions(restart=True))
             caught.append(error)
 
-    score_to_raster(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=start_another)
+    score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=start_another)
     assert caught
     assert names(tmp_path) == ["a.qml", "a.tif"]
 
@@ -335,7 +335,7 @@ subprocess.run(["cp", "-r", disk, sys.argv[5]], check=True)
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_room_lets_it_go_on(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
     """On a file system of 256 kB, mounted where only the other process sees it."""
     (tmp_path / "disk").mkdir()
@@ -365,15 +365,15 @@ def test_a_full_disk_ends_the_run_in_one_line_and_room_lets_it_go_on(
 # --- inputs that go bad ---------------------------------------------------------------------------------------------
 
 
-def copied(scenes: SurveyPaths, folder: Path) -> SurveyPaths:
+def copied(scenes: SyntheticPaths, folder: Path) -> SyntheticPaths:
     folder.mkdir()
     for path in (scenes.before, scenes.after, scenes.truth):
         shutil.copy2(path, folder)
-    return SurveyPaths(*(folder / path.name for path in (scenes.before, scenes.after, scenes.truth)))
+    return SyntheticPaths(*(folder / path.name for path in (scenes.before, scenes.after, scenes.truth)))
 
 
 def test_a_scene_that_vanishes_midway_is_one_line_and_the_run_goes_on_when_it_is_back(
-    scenes: SurveyPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "CACHE_BYTES", 2_000_000)  # of a smaller scene all is decoded at the beginning
     ours = copied(scenes, tmp_path / "in")
@@ -407,13 +407,13 @@ def spoil_a_tile(path: Path) -> tuple[int, int]:
     return i * height, j * width
 
 
-def test_a_corrupt_tile_ends_the_run_or_leaves_a_hole_that_is_listed(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_a_corrupt_tile_ends_the_run_or_leaves_a_hole_that_is_listed(scenes: SyntheticPaths, tmp_path: Path) -> None:
     ours = copied(scenes, tmp_path / "in")
     row, col = spoil_a_tile(ours.after)
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(SceneUnreadableError, match=r"after.tif: cannot be read at rows"):
-        score_to_raster(ours.before, ours.after, out / "a.tif")
+        score_to_file(ours.before, ours.after, out / "a.tif")
     assert names(out) == []
 
     done = detect(ours.before, ours.after, out / "a.gpkg", options=DetectOptions(on_error="skip", register=False))
@@ -431,7 +431,7 @@ def test_a_corrupt_tile_ends_the_run_or_leaves_a_hole_that_is_listed(scenes: Sur
     assert names(out) == ["a.gpkg", "a.qml", "a.tif"]
 
 
-def test_holes_exit_with_4_and_are_listed(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_holes_exit_with_4_and_are_listed(scenes: SyntheticPaths, tmp_path: Path) -> None:
     ours = copied(scenes, tmp_path / "in")
     spoil_a_tile(ours.after)
     command = command_line("score", ours.before, ours.after, "-o", tmp_path / "a.tif", "--on-error", "skip")

@@ -18,31 +18,31 @@ from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundEr
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.inspection import inspect_pair
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score, score_to_raster, vectorize_raster
-from geosiam.preflight import preflight
+from geosiam.pipeline import DetectOptions, detect, score, score_to_file, vectorize_to_file
 from geosiam.scores.working_file import decode
-from geosiam.synthesis.pairs import SurveyConfig, SurveyPaths, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 STRIDE = load_model().card.stride
-CONFIG = SurveyConfig(height=531, width=618, seed=3, objects=12)  # no multiples of the stride
+CONFIG = SyntheticConfig(height=531, width=618, seed=3, objects=12)  # no multiples of the stride
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> SurveyPaths:
-    return write_survey_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
 
 
 @pytest.fixture(scope="module")
-def found(scenes: SurveyPaths) -> Path:
+def found(scenes: SyntheticPaths) -> Path:
     folder = scenes.before.parent / "found"
     folder.mkdir()
     detect(scenes.before, scenes.after, folder / "a.gpkg")
     return folder
 
 
-def test_polygons_lie_on_what_changed(scenes: SurveyPaths, found: Path) -> None:
+def test_polygons_lie_on_what_changed(scenes: SyntheticPaths, found: Path) -> None:
     polygons = geopandas.read_file(found / "a.gpkg", layer="anomalies")
     truth = geopandas.read_file(scenes.truth)
     assert polygons.crs == truth.crs
@@ -51,7 +51,7 @@ def test_polygons_lie_on_what_changed(scenes: SurveyPaths, found: Path) -> None:
     assert objects.precision >= 0.75
 
 
-def test_scores_as_they_are_tell_the_strongest_apart(scenes: SurveyPaths, found: Path, tmp_path: Path) -> None:
+def test_scores_as_they_are_tell_the_strongest_apart(scenes: SyntheticPaths, found: Path, tmp_path: Path) -> None:
     made = detect(scenes.before, scenes.after, tmp_path / "a.gpkg", options=DetectOptions(score_type="float32"))
     with rasterio.open(made.scores_path) as raster:
         assert (raster.dtypes, raster.scales) == (("float32",), (1.0,))
@@ -70,14 +70,14 @@ def test_scores_as_they_are_tell_the_strongest_apart(scenes: SurveyPaths, found:
     assert len(fine) == len(coarse)
     assert fine.union_all().symmetric_difference(coarse.union_all()).area < 0.02 * coarse.union_all().area
     assert fine.score_max.nunique() > coarse.score_max.nunique()
-    again = vectorize_raster(made.scores_path, tmp_path / "again.gpkg")
+    again = vectorize_to_file(made.scores_path, tmp_path / "again.gpkg")
     assert again.count == made.count
     with pytest.raises(OptionError, match="use uint8 or float32"):
         DetectOptions(score_type="uint16")
 
 
-def test_polygons_end_where_the_scene_ends(scenes: SurveyPaths, found: Path) -> None:
-    everywhere = vectorize_raster(found / "a.tif", found / "all.gpkg", threshold=0.004)
+def test_polygons_end_where_the_scene_ends(scenes: SyntheticPaths, found: Path) -> None:
+    everywhere = vectorize_to_file(found / "a.tif", found / "all.gpkg", threshold=0.004)
     with rasterio.open(scenes.before) as before:
         bounds = before.bounds
     for path in (found / "a.gpkg", everywhere.polygons_path):
@@ -92,7 +92,7 @@ def test_polygons_end_where_the_scene_ends(scenes: SurveyPaths, found: Path) -> 
     assert (right, bottom) == pytest.approx((bounds.right, bounds.bottom))
 
 
-def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, found: Path) -> None:
+def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SyntheticPaths, found: Path) -> None:
     with rasterio.open(scenes.before) as before, rasterio.open(found / "a.tif") as scores:
         assert scores.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert scores.crs == before.crs
@@ -108,7 +108,7 @@ def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SurveyPaths, 
     assert provenance["pair"]["before"]["name"] == str(scenes.before)
 
 
-def test_lazy_scores_are_what_the_raster_holds(scenes: SurveyPaths, found: Path) -> None:
+def test_lazy_scores_are_what_the_raster_holds(scenes: SyntheticPaths, found: Path) -> None:
     lazy = score(scenes.before, scenes.after)
     assert isinstance(lazy, xarray.DataArray)
     assert lazy.dtype == np.float32
@@ -123,7 +123,7 @@ def test_lazy_scores_are_what_the_raster_holds(scenes: SurveyPaths, found: Path)
     np.testing.assert_array_equal(lazy.sel(x=x, y=y, method="nearest").compute(), lazy[5, 7].compute())
 
 
-def test_one_and_two_threads_give_the_same_files(scenes: SurveyPaths, found: Path, tmp_path: Path) -> None:
+def test_one_and_two_threads_give_the_same_files(scenes: SyntheticPaths, found: Path, tmp_path: Path) -> None:
     detect(scenes.before, scenes.after, tmp_path / "one.gpkg", options=DetectOptions(workers=1))
     with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(found / "a.tif") as two:
         np.testing.assert_array_equal(one.read(), two.read())
@@ -132,13 +132,13 @@ def test_one_and_two_threads_give_the_same_files(scenes: SurveyPaths, found: Pat
 
 
 def test_vectorising_again_gives_the_same_polygons(found: Path, tmp_path: Path) -> None:
-    again = vectorize_raster(found / "a.tif", tmp_path / "again.gpkg")
+    again = vectorize_to_file(found / "a.tif", tmp_path / "again.gpkg")
     first, second = (geopandas.read_file(p, layer="anomalies") for p in (found / "a.gpkg", again.polygons_path))
     seen = ["shadow_fraction", "hint"]  # these take the scenes
     assert second[seen].isna().all(axis=None)
     assert first.drop(columns=seen).equals(second.drop(columns=seen))
     assert again.threshold == geosiam.load_model().card.threshold
-    fewer = vectorize_raster(found / "a.tif", tmp_path / "fewer.geojson", threshold=0.9, min_area="200px")
+    fewer = vectorize_to_file(found / "a.tif", tmp_path / "fewer.geojson", threshold=0.9, min_area="200px")
     assert 0 < fewer.count < again.count
 
 
@@ -150,11 +150,11 @@ def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Pat
         target.write(values)
         target.scales = (1 / 254,)
     with pytest.raises(OptionError, match="pass --threshold"):
-        vectorize_raster(plain, tmp_path / "x.gpkg")
-    assert vectorize_raster(plain, tmp_path / "x.gpkg", threshold=0.5).count > 0
+        vectorize_to_file(plain, tmp_path / "x.gpkg")
+    assert vectorize_to_file(plain, tmp_path / "x.gpkg", threshold=0.5).count > 0
 
 
-def test_another_crs_and_resolution_still_find_the_changes(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_another_crs_and_resolution_still_find_the_changes(scenes: SyntheticPaths, tmp_path: Path) -> None:
     warped = tmp_path / "after.tif"
     with rasterio.open(scenes.after) as source:
         transform, width, height = calculate_default_transform(
@@ -172,7 +172,7 @@ def test_another_crs_and_resolution_still_find_the_changes(scenes: SurveyPaths, 
     assert objects.precision >= 0.6
 
 
-def test_arrays_and_open_datasets_are_scenes_too(scenes: SurveyPaths) -> None:
+def test_arrays_and_open_datasets_are_scenes_too(scenes: SyntheticPaths) -> None:
     expected = score(scenes.before, scenes.after).to_numpy()
     with rasterio.open(scenes.before) as before:
         np.testing.assert_array_equal(score(before, scenes.after).to_numpy(), expected)
@@ -182,19 +182,19 @@ def test_arrays_and_open_datasets_are_scenes_too(scenes: SurveyPaths) -> None:
     array.close()
 
 
-def test_a_scene_against_itself_has_no_anomalies(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_a_scene_against_itself_has_no_anomalies(scenes: SyntheticPaths, tmp_path: Path) -> None:
     assert detect(scenes.before, scenes.before, tmp_path / "none.gpkg").count == 0
     assert len(geopandas.read_file(tmp_path / "none.gpkg", layer="anomalies")) == 0
 
 
-def test_the_order_of_the_scenes_may_matter_but_both_see_the_changes(scenes: SurveyPaths) -> None:
+def test_the_order_of_the_scenes_may_matter_but_both_see_the_changes(scenes: SyntheticPaths) -> None:
     unmoved = DetectOptions(register=False)  # on one grid each cell has its like
     forth = score(scenes.before, scenes.after, options=unmoved).to_numpy()
     back = score(scenes.after, scenes.before, options=unmoved).to_numpy()
     assert np.corrcoef(forth.ravel(), back.ravel())[0, 1] > 0.8
 
 
-def test_refusals_leave_earlier_outputs_alone(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_refusals_leave_earlier_outputs_alone(scenes: SyntheticPaths, tmp_path: Path) -> None:
     output = tmp_path / "kept.gpkg"
     output.write_text("earlier polygons")
     output.with_suffix(".tif").write_text("earlier scores")
@@ -218,19 +218,19 @@ def test_refusals_leave_earlier_outputs_alone(scenes: SurveyPaths, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["far.tif", "kept.gpkg", "kept.tif"]
 
 
-def test_no_input_is_ever_overwritten(scenes: SurveyPaths, tmp_path: Path) -> None:
+def test_no_input_is_ever_overwritten(scenes: SyntheticPaths, tmp_path: Path) -> None:
     after = tmp_path / "after.tif"
     shutil.copy(scenes.after, after)
     content = after.read_bytes()
     with pytest.raises(OutputError, match="is an input too"):
         detect(scenes.before, after, tmp_path / "after.gpkg")  # its scores would be after.tif
     with pytest.raises(OutputError, match="is an input too"):
-        score_to_raster(str(scenes.before), str(after), after)
+        score_to_file(str(scenes.before), str(after), after)
     assert after.read_bytes() == content
 
 
-def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:
-    report = preflight(scenes.before, scenes.after, options=DetectOptions(register=False))
+def test_preflight_says_what_would_be_done(scenes: SyntheticPaths) -> None:
+    report = inspect_pair(scenes.before, scenes.after, options=DetectOptions(register=False))
     json.dumps(report, allow_nan=False)
     assert report["score_grid"] == {"rows": -(-531 // STRIDE), "cols": -(-618 // STRIDE)}
     assert report["alignment"] == "the grids are the same"
@@ -240,7 +240,7 @@ def test_preflight_says_what_would_be_done(scenes: SurveyPaths) -> None:
     assert report["shift_px"] == pytest.approx(np.hypot(*CONFIG.shift_px), abs=0.3)
 
 
-def test_registration_corrects_the_shift(scenes: SurveyPaths) -> None:
+def test_registration_corrects_the_shift(scenes: SyntheticPaths) -> None:
     with open_pair(scenes.before, scenes.after, register=True) as pair:
         report = pair.report()
         assert any(report.moved_px)
@@ -291,7 +291,7 @@ def test_real_pairs(data_dir: Path, tmp_path: Path, before: str, after: str) -> 
 
 
 def test_pixels_are_decoded_for_the_scores_alone(
-    scenes: SurveyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: SyntheticPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The evidence for polygons is noted on the way."""
 

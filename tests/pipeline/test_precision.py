@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geosiam.network.quantised import multiplies_exactly
+from geosiam.network.quantized import multiplies_exactly
 from geosiam.network.weights import load_model
 from geosiam.pipeline import DetectOptions, score
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -26,7 +26,7 @@ INTEGERS = pytest.param(
 def test_scores_stay_within_the_documented_tolerance(model: str, precision: str, tmp_path: Path) -> None:
     said = re.search(rf"in {precision}\s(?:differs )?by\sat\smost\s([0-9.]+)", DOCUMENT.read_text(encoding="utf-8"))
     tolerance = float(said[1])
-    paths = write_survey_tiles(SurveyConfig(height=512, width=512, seed=100), tmp_path)
+    paths = write_pair_tiles(SyntheticConfig(height=512, width=512, seed=100), tmp_path)
     everywhere = DetectOptions(model=model, device="cpu", register=False)  # moved, a margin of them has no counterpart
     exact, rough = (
         score(paths.before, paths.after, options=replace(everywhere, precision=name)).to_numpy()

@@ -57,7 +57,7 @@ seen = {
     ],
     "raster_valid": scores.isValid(),
     "raster_renderer": scores.renderer().type(),
-    "colours": {f"{row},{col}": list(image.pixelColor(col, row).getRgb()[:3]) for row, col in places},
+    "colors": {f"{row},{col}": list(image.pixelColor(col, row).getRgb()[:3]) for row, col in places},
     "messages": messages,
 }
 sys.stdout.write(json.dumps(seen) + "\n")

@@ -35,7 +35,7 @@ def expected(scores, threshold, connectivity):
                 "max": scores[mask].max(),
                 "rows": (rows.min(), rows.max() + 1),
                 "cols": (cols.min(), cols.max() + 1),
-                "neighbours": (grown & ~mask).sum(),
+                "neighbors": (grown & ~mask).sum(),
                 "nodata": (grown & np.isnan(scores)).sum(),
                 "edge": rows.min() == 0
                 or cols.min() == 0
@@ -62,8 +62,8 @@ def summary(component):
         component.score_max,
         component.rows,
         component.cols,
-        component.neighbours,
-        component.nodata_neighbours,
+        component.neighbors,
+        component.nodata_neighbors,
         component.touches_edge,
         component.runs.tolist(),
     )
@@ -77,11 +77,11 @@ def test_a_stream_finds_what_the_whole_array_holds(scores, connectivity, height)
     assert len(found) == len(truth)
     for c, t in zip(found, truth, strict=True):
         assert (c.cells, c.rows, c.cols) == (t["cells"], t["rows"], t["cols"])
-        assert (c.neighbours, c.nodata_neighbours, c.touches_edge) == (t["neighbours"], t["nodata"], t["edge"])
+        assert (c.neighbors, c.nodata_neighbors, c.touches_edge) == (t["neighbors"], t["nodata"], t["edge"])
         assert c.score_mean == pytest.approx(t["mean"], abs=1e-9)
         assert c.score_max == t["max"]
         assert c.touches_nodata == (t["nodata"] > 0)
-        assert c.valid_fraction == pytest.approx(1 - t["nodata"] / (t["cells"] + t["neighbours"]))
+        assert c.valid_fraction == pytest.approx(1 - t["nodata"] / (t["cells"] + t["neighbors"]))
         assert np.array_equal(mask_of(c, scores.shape), t["mask"])
         assert c.runs.tolist() == sorted(c.runs.tolist())
 

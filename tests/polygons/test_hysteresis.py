@@ -25,7 +25,7 @@ def kept(scores, connectivity, height=1000):
 @given(RASTERS, st.sampled_from([1, 3, 1000]))
 @settings(max_examples=80, deadline=None)
 def test_what_is_kept_is_what_scikit_image_keeps(scores, height):
-    """scikit-image asks for more than the thresholds, and for neighbours by their sides."""
+    """scikit-image asks for more than the thresholds, and for neighbors by their sides."""
     known = np.nan_to_num(scores, nan=0.0)
     low, high = (float(np.nextafter(np.float32(value), np.float32(0))) for value in (LOW, HIGH))
     assert np.array_equal(kept(scores, 4, height), apply_hysteresis_threshold(known, low, high))

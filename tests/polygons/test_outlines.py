@@ -1,4 +1,4 @@
-"""Outlines cover exactly their cells, are valid, and agree with GDAL's polygoniser."""
+"""MultiPolygons cover exactly their cells, are valid, and agree with GDAL's polygonizer."""
 
 import numpy as np
 import pytest

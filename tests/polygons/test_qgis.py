@@ -77,9 +77,9 @@ def test_polygons_and_scores_load_styled_and_without_a_warning(made, home):
     assert (seen["raster_valid"], seen["raster_renderer"]) == (True, "singlebandpseudocolor")
 
 
-def test_colours_stand_where_the_scores_are(made, home):
+def test_colors_stand_where_the_scores_are(made, home):
     """One map pixel a cell: strong objects red, weak ones yellow, nothing where nothing is."""
-    seen = look(made, home, "a")["colours"]
+    seen = look(made, home, "a")["colors"]
     strong, weak, nothing, nodata = (np.array(seen[k]) for k in ("15,20", "35,55", "5,80", "55,85"))
     assert (nothing > 235).all()
     assert (nodata == 255).all()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from geosiam.imagery.grid import Halo, Lattice, Window, reflected
 from geosiam.imagery.normalization import identity
 from geosiam.imagery.pair import StoredBlock
-from geosiam.polygons.evidence import COLUMNS, ONE, REACH, Lookout, Sightings, cell_sums
-from geosiam.polygons.evidence_reader import PixelWitness
+from geosiam.polygons.evidence import COLUMNS, ONE, REACH, ZonalStatistics, ZonalStatsStore, cell_sums
+from geosiam.polygons.evidence_reader import AttributeReader
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.table import polygon_pieces
 
@@ -49,7 +49,7 @@ def scored(seed, share=0.03):
 
 
 def noted(scenes, scores, side=8, halo=HALO, **how):
-    sightings = Sightings(Lookout(CELLS, STRIDE, 0.5), **how)
+    sightings = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), **how)
     for block in Lattice(*CELLS, side, side):
         window = block.pixels(STRIDE, halo)
         notes = sightings.lookout(block, window, scenes.stored(window), scores[block.cells.slices])
@@ -59,7 +59,7 @@ def noted(scenes, scores, side=8, halo=HALO, **how):
 
 
 def polygons(scenes, scores, threshold, sightings=None):
-    with PixelWitness(scenes, STRIDE, threshold, coloured=True, sightings=sightings) as witness:
+    with AttributeReader(scenes, STRIDE, threshold, colored=True, sightings=sightings) as witness:
         return polygon_pieces(Cells(scores, 10, stride=STRIDE), PolygonOptions(threshold), witness=witness).frame()
 
 
@@ -120,7 +120,7 @@ def test_the_largest_sum_fits_where_it_is_kept():
     for stride in (1, 2, 3, 4, 8):
         white = np.ones((3, 4 * stride, 4 * stride), np.float32)
         block = StoredBlock(white, white, np.ones(white.shape[1:], bool), (identity(3), identity(3)))
-        lookout = Lookout((4, 4), stride, 0.5)
+        lookout = ZonalStatistics((4, 4), stride, 0.5)
         window = Window(0, 4 * stride, 0, 4 * stride)
         places, sums = lookout(Lattice(4, 4, 4, 4)[0], window, block, np.full((4, 4), 0.9, np.float32))
         assert len(places) == 16

@@ -20,7 +20,7 @@ VALUES = st.sampled_from([np.nan, 0.0, 0.2, 0.5, 0.7, 1.0])
 RASTERS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=11), elements=VALUES)
 
 
-def centres(mask):
+def centers(mask):
     return shapely.points(np.argwhere(mask)[:, ::-1] + 0.5)
 
 
@@ -35,7 +35,7 @@ def test_topology_is_that_of_the_components(scores, connectivity):
     assert len(smooth) == count
     for polygon in smooth.geometry:
         (part,) = polygon.geoms
-        inside = shapely.contains(polygon, centres(np.ones(scores.shape, bool))).reshape(scores.shape)
+        inside = shapely.contains(polygon, centers(np.ones(scores.shape, bool))).reshape(scores.shape)
         (number,) = set(label[inside])
         assert np.array_equal(inside, label == number)  # its own cells, all of them, and no others
         _, around = ndimage.label(np.pad(~inside, 1, constant_values=True))
@@ -53,7 +53,7 @@ def test_strips_do_not_show(scores, height):
 
 
 def test_outlines_are_the_contours_of_the_log_odds():
-    """Against scikit-image, where no point is held back from a cell's centre."""
+    """Against scikit-image, where no point is held back from a cell's center."""
     y, x = np.mgrid[:30, :40]
     scores = 1 / (1 + np.exp(np.hypot((x - 18.3) / 1.7, (y - 14.6)) - 7.2)).astype(np.float32)
     (polygon,) = outlines(scores, smooth=True).geometry

@@ -1,4 +1,4 @@
-"""Polygons of every shape and of any strips: as GDAL's polygoniser makes them of the whole array."""
+"""Polygons of every shape and of any strips: as GDAL's polygonizer makes them of the whole array."""
 
 import numpy as np
 import pytest

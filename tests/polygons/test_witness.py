@@ -10,11 +10,11 @@ from geosiam.errors import SceneUnreadableError
 from geosiam.evaluation.counts import in_cells
 from geosiam.imagery.pair import PairBlock
 from geosiam.polygons.components import component_batches
-from geosiam.polygons.evidence_reader import PixelWitness
+from geosiam.polygons.evidence_reader import AttributeReader
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.score_stream import ScoreField
+from geosiam.polygons.score_stream import ScoreStream
 from geosiam.polygons.table import polygon_pieces
-from geosiam.synthesis.pairs import SurveyConfig, make_survey
+from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 
 STRIDE = 4
 OBJECT = np.s_[:, 40:64, 48:72]  # in pixels
@@ -37,8 +37,8 @@ class Scenes:
 
 
 def ground(seed=0, shape=(100, 120)):
-    colour = np.array([0.42, 0.5, 0.36])[:, None, None]
-    return np.float32(colour * (1 + 0.06 * np.random.default_rng(seed).standard_normal(shape)))
+    color = np.array([0.42, 0.5, 0.36])[:, None, None]
+    return np.float32(color * (1 + 0.06 * np.random.default_rng(seed).standard_normal(shape)))
 
 
 def marked(shape=(25, 30), cells=CELLS):
@@ -47,9 +47,9 @@ def marked(shape=(25, 30), cells=CELLS):
     return scores
 
 
-def asked(scenes, scores=None, *, height=1000, coloured=True):
+def asked(scenes, scores=None, *, height=1000, colored=True):
     cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
-    with PixelWitness(scenes, STRIDE, 0.5, coloured=coloured) as witness:
+    with AttributeReader(scenes, STRIDE, 0.5, colored=colored) as witness:
         return polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame()
 
 
@@ -58,9 +58,9 @@ def told(scenes, **how):
     return row.shadow_fraction, row.hint
 
 
-def with_object(colour=(0.85, 0.2, 0.15)):
+def with_object(color=(0.85, 0.2, 0.15)):
     scene = ground()
-    scene[OBJECT] = np.array(colour)[:, None, None]
+    scene[OBJECT] = np.array(color)[:, None, None]
     return scene
 
 
@@ -117,10 +117,10 @@ def test_dark_paint_of_another_hue_is_no_shadow():
     assert told(Scenes(ground(), with_object((0.1, 0.12, 0.3))))[0] == 0
 
 
-def test_without_colours_or_pixels_nothing_is_known_of_shadows():
+def test_without_colors_or_pixels_nothing_is_known_of_shadows():
     after = ground()
     after[OBJECT] *= 0.5
-    assert np.isnan(told(Scenes(ground(), after), coloured=False)[0])
+    assert np.isnan(told(Scenes(ground(), after), colored=False)[0])
     assert np.isnan(told(Scenes(ground(), after, valid=np.zeros((100, 120), bool)))[0])
 
 
@@ -144,11 +144,11 @@ def test_neither_strips_nor_company_matter(seed, height):
     together, cut = asked(scenes, scores), asked(scenes, scores, height=height)
     assert cut.drop(columns="geometry").equals(together.drop(columns="geometry"))
 
-    field, first = ScoreField(Cells(scores, stride=STRIDE)), 0
-    with PixelWitness(scenes, STRIDE, 0.5, coloured=True) as witness:
+    field, first = ScoreStream(Cells(scores, stride=STRIDE)), 0
+    with AttributeReader(scenes, STRIDE, 0.5, colored=True) as witness:
         for batch in component_batches(field.strips(), 0.5):
             for number in range(0, len(batch), 7):
-                shadow, hint = witness.testify(batch.where(np.arange(len(batch)) == number), field)
+                shadow, hint = witness.attributes_of(batch.where(np.arange(len(batch)) == number), field)
                 row = together.iloc[first + number]
                 assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
             first += len(batch)
@@ -166,7 +166,7 @@ def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
 
 def hints_of_truth(seed):
     """Yield hint and truth of each object of a survey, with the truth itself as scores."""
-    pair = make_survey(SurveyConfig(height=512, width=512, seed=seed, shift_px=(0, 0), objects=24))
+    pair = make_pair(SyntheticConfig(height=512, width=512, seed=seed, shift_px=(0, 0), objects=24))
     changed, counted = in_cells(pair.truth_mask, STRIDE)
     scores = np.where(changed * 2 >= counted, 0.9, 0.1)
     frame = asked(Scenes(pair.before / 255, pair.after / 255), scores)

@@ -11,7 +11,7 @@ from report_samples import SIZE, UTM, record, squares, write_scene
 
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions, ReportPair, find_pairs, write_report
-from geosiam.synthesis.pairs import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("survey") / "village"
     folder.mkdir()
-    scenes = write_survey_tiles(SurveyConfig(height=512, width=512, seed=3, objects=10), folder)
+    scenes = write_pair_tiles(SyntheticConfig(height=512, width=512, seed=3, objects=10), folder)
     scenes.truth.unlink()
     detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=DetectOptions(register=False))
     return folder

@@ -27,7 +27,7 @@ def test_the_bundle_is_of_these_sources():
     assert {path.name for path in BUNDLE.iterdir()} == {*MANIFEST["bundle"], "manifest.json"}
 
 
-def test_every_work_inside_is_named_with_a_licence_that_allows_it():
+def test_every_work_inside_is_named_with_a_license_that_allows_it():
     text = (BUNDLE / "THIRD_PARTY.txt").read_text(encoding="utf-8")
     named = dict(re.findall(r"^(\S+) [\d.]+ \((\S+)\)$", text, re.MULTILINE))
     direct = json.loads((WEB / "package.json").read_text(encoding="utf-8"))["dependencies"]

@@ -9,7 +9,7 @@ import pytest
 from report_samples import record, squares
 
 from geosiam.polygons.writer import write_polygons
-from geosiam.report import LonelyScene, ReportOptions, ReportPair, find_pairs, write_report, write_verdicts
+from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, find_pairs, write_report, write_verdicts
 from geosiam.report.inputs import read_result
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -59,7 +59,7 @@ def pages(tmp_path_factory, survey):
         ReportPair(HOSTILE, HOSTILE, HOSTILE, None, None, HOSTILE, {HOSTILE: HOSTILE}, HOSTILE),
         ReportPair("b", None, None, None, folder / "few" / "anomalies.gpkg", facts={"Flight": HOSTILE}),
     ]
-    lonely = [LonelyScene(f"{number}.tif", HOSTILE) for number in range(2)]
+    lonely = [UnmatchedScene(f"{number}.tif", HOSTILE) for number in range(2)]
     return {
         "nothing": page("nothing", 0),
         "few": page("few", 3),
@@ -337,9 +337,9 @@ def complaints_of_axe():
     return ask
 
 
-@pytest.mark.parametrize(("colours", "viewport"), [("light", PHONE), ("dark", DESKTOP)], ids=["phone", "desktop"])
-def test_axe_finds_nothing_to_complain_of(visit, complaints_of_axe, survey_page, colours, viewport):
-    page = visit(survey_page, color_scheme=colours, viewport=viewport, reduced_motion="reduce")
+@pytest.mark.parametrize(("colors", "viewport"), [("light", PHONE), ("dark", DESKTOP)], ids=["phone", "desktop"])
+def test_axe_finds_nothing_to_complain_of(visit, complaints_of_axe, survey_page, colors, viewport):
+    page = visit(survey_page, color_scheme=colors, viewport=viewport, reduced_motion="reduce")
     for key in ("c", "1", "2", "3", "g", "?"):
         press(page, key)
         assert complaints_of_axe(page) == [], f"after {key}"
@@ -355,14 +355,14 @@ def test_axe_has_no_complaint_of_odd_pages_either(visit, complaints_of_axe, page
 
 def test_the_theme_can_be_switched_and_is_remembered(visit, survey_page):
     page = visit(survey_page, color_scheme="light")
-    colour = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(colour)
-    page.get_by_role("button", name="Switch to dark colours").click()
+    color = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(color)
+    page.get_by_role("button", name="Switch to dark colors").click()
     settle(page)
-    assert page.evaluate(colour) != light
+    assert page.evaluate(color) != light
     page.reload()
     page.wait_for_selector("html[data-ready]")
-    assert page.evaluate(colour) != light
+    assert page.evaluate(color) != light
 
 
 def test_it_can_be_printed(visit, survey_page):

@@ -75,14 +75,14 @@ def test_a_scene_in_another_system_lies_at_the_same_place(tmp_path):
     view.close()
 
 
-def test_palettes_show_their_colours_and_are_not_averaged(tmp_path):
+def test_palettes_show_their_colors_and_are_not_averaged(tmp_path):
     indexes = np.random.default_rng(0).integers(0, 2, (1, SIZE, SIZE), np.uint8)
     path = write_scene(tmp_path / "a.tif", indexes, photometric="palette")
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {0: (200, 10, 20, 255), 1: (5, 100, 30, 255)})
     view = SceneView.open(str(path))
-    colours = {tuple(pixel) for pixel in view.on(part(0, 0, 64, step=4)).reshape(3, -1).T}
-    assert colours == {(200.0, 10.0, 20.0), (5.0, 100.0, 30.0)}
+    colors = {tuple(pixel) for pixel in view.on(part(0, 0, 64, step=4)).reshape(3, -1).T}
+    assert colors == {(200.0, 10.0, 20.0), (5.0, 100.0, 30.0)}
     view.close()
 
 
@@ -205,11 +205,11 @@ def test_scenes_that_are_gone_or_changed_are_not_shown(survey, tmp_path):
     PairPictures.open(replace(pair, after=copy, scores=tmp_path / "gone.tif"), result).close()
 
 
-def test_scores_have_the_colours_that_qgis_gives_them():
+def test_scores_have_the_colors_that_qgis_gives_them():
     table = ramp()
-    for score, colour, alpha in STEPS:
+    for score, color, alpha in STEPS:
         at = table[round(score * 254)]
-        expected = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        expected = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(at[:3].astype(int) - expected).max() <= 1
         assert abs(int(at[3]) - alpha) <= 1
     scores = np.array([[0.0, 1.0], [np.nan, 0.5]], np.float32)

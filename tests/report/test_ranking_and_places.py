@@ -13,7 +13,7 @@ from report_samples import squares
 
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.writer import write_polygons
-from geosiam.qml import COLOURS
+from geosiam.qml import COLORS
 from geosiam.report.content import grade, rank
 from geosiam.report.map import Place, Plane, distance, rings, shared_out, simplified, step_of
 
@@ -125,10 +125,10 @@ def test_distances_are_those_on_the_ellipsoid():
 def test_grades_are_the_classes_of_the_qgis_style(threshold):
     from geosiam import qml as style
 
-    for index, (low, high, colour) in enumerate(style._classes(threshold)):
-        assert COLOURS[grade((low + high) / 2, threshold)] == colour == COLOURS[index]
+    for index, (low, high, color) in enumerate(style._classes(threshold)):
+        assert COLORS[grade((low + high) / 2, threshold)] == color == COLORS[index]
     assert grade(threshold, threshold) == 0
-    assert grade(1.0, threshold) == len(COLOURS) - 1
+    assert grade(1.0, threshold) == len(COLORS) - 1
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 500))

@@ -17,7 +17,7 @@ from report_samples import SIZE, squares, write_scene
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import FileLock
 from geosiam.polygons.writer import write_polygons
-from geosiam.report import LonelyScene, ReportOptions, ReportPair, api, find_pairs, mark_of, write_report
+from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, api, find_pairs, mark_of, write_report
 from geosiam.report.inputs import read_result
 from geosiam.report.page import Page, embedded_json
 
@@ -192,7 +192,7 @@ def test_reviews_that_are_there_already_are_on_the_page(tmp_path):
 def test_scenes_without_a_partner_are_listed_and_the_mark_is_found_again(make_pair, tmp_path):
     page = tmp_path / "page" / "index.html"
     assert mark_of(page) is None
-    lonely = [LonelyScene("far/away.tif", HOSTILE)]
+    lonely = [UnmatchedScene("far/away.tif", HOSTILE)]
     write_report([make_pair("a")], page.parent, unpaired=lonely, mark='a"<b>&')
     assert content_of(page)["unpaired"] == [{"scene": "away.tif", "reason": HOSTILE}]
     assert mark_of(page) == 'a"<b>&'

@@ -227,7 +227,7 @@ def test_what_is_no_score_raster_is_refused(tmp_path):
     with pytest.raises(SceneRefusedError, match="no coordinate reference system"):
         ScoreRaster.open(plain(tmp_path / "nocrs.tif", np.zeros((1, 4, 4), np.uint8), crs=None))
     with pytest.raises(SceneRefusedError, match="values from 0 to 37"):
-        read(plain(tmp_path / "grey.tif", np.array([[[0, 37]]], np.uint8)))
+        read(plain(tmp_path / "gray.tif", np.array([[[0, 37]]], np.uint8)))
     with pytest.raises(SceneNotFoundError, match="does not exist"):
         ScoreRaster.open(tmp_path / "none.tif")
     (tmp_path / "text.tif").write_text("no raster")

@@ -35,7 +35,7 @@ def test_a_window_of_smooth_noise_is_part_of_the_whole(window, pitch):
     )
 
 
-def test_uniform_noise_is_uniform_and_unrelated_to_its_neighbours():
+def test_uniform_noise_is_uniform_and_unrelated_to_its_neighbors():
     field = noise.uniform(Window(0, 500, 0, 500), 1)
     counts, _ = np.histogram(field, bins=10, range=(0, 1))
     assert np.abs(counts / field.size - 0.1).max() < 0.005

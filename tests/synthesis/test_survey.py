@@ -15,21 +15,21 @@ from geosiam.synthesis.layout import Plan
 from geosiam.synthesis.light import Flight, shaded
 from geosiam.synthesis.materials import LANDSCAPES, Material, Palette, weathered
 from geosiam.synthesis.pairs import (
-    SurveyConfig,
+    SyntheticConfig,
     _scene,
-    make_survey,
+    make_pair,
     varied_config,
-    write_survey,
-    write_survey_tiles,
+    write_pair,
+    write_pair_tiles,
 )
 from geosiam.synthesis.scene import TILE
 
-SMALL = SurveyConfig(height=300, width=420, objects=8, seed=2)
+SMALL = SyntheticConfig(height=300, width=420, objects=8, seed=2)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return make_survey(SMALL)
+    return make_pair(SMALL)
 
 
 def test_shapes_and_types(pair):
@@ -43,14 +43,14 @@ def test_shapes_and_types(pair):
 
 
 def test_same_configuration_gives_the_same_bytes(pair):
-    again = make_survey(SMALL)
+    again = make_pair(SMALL)
     np.testing.assert_array_equal(again.before, pair.before)
     np.testing.assert_array_equal(again.after, pair.after)
     assert again.truth.equals(pair.truth)
 
 
 def test_another_seed_is_another_place(pair):
-    other = make_survey(replace(SMALL, seed=3))
+    other = make_pair(replace(SMALL, seed=3))
     assert np.abs(other.before.astype(int) - pair.before).mean() > 10
 
 
@@ -66,24 +66,24 @@ def test_any_window_is_part_of_the_whole(pair, data):
 
 
 def test_tiles_meet_without_a_seam():
-    config = SurveyConfig(
+    config = SyntheticConfig(
         height=64, width=TILE + 200, objects=0, before=Flight(noise=0, jpeg_quality=None), shift_px=(0, 0)
     )
-    image = make_survey(config).before.astype(float)
+    image = make_pair(config).before.astype(float)
     steps = np.abs(np.diff(image, axis=2)).mean(axis=(0, 1))
     assert steps[TILE - 1] <= np.median(steps) * 2.5
 
 
 def test_a_larger_scene_keeps_its_place():
     # Without open water the plan depends on the seed alone, so a wider scene shows the same place and more.
-    small = SurveyConfig(height=200, width=200, objects=0, landscape="urban")
-    np.testing.assert_array_equal(make_survey(small).before, make_survey(replace(small, width=700)).before[:, :, :200])
+    small = SyntheticConfig(height=200, width=200, objects=0, landscape="urban")
+    np.testing.assert_array_equal(make_pair(small).before, make_pair(replace(small, width=700)).before[:, :, :200])
 
 
 def test_written_tile_by_tile_equals_written_at_once(pair, tmp_path):
     seen = []
-    tiles = write_survey_tiles(SMALL, tmp_path / "tiles", lambda done, total: seen.append((done, total)))
-    whole = write_survey(pair, tmp_path / "whole")
+    tiles = write_pair_tiles(SMALL, tmp_path / "tiles", lambda done, total: seen.append((done, total)))
+    whole = write_pair(pair, tmp_path / "whole")
     assert seen == [(1, 1)]
     for a, b in ((tiles.before, whole.before), (tiles.after, whole.after)):
         with rasterio.open(a) as first, rasterio.open(b) as second:
@@ -92,7 +92,7 @@ def test_written_tile_by_tile_equals_written_at_once(pair, tmp_path):
 
 
 def test_files_say_where_they_are(pair, tmp_path):
-    paths = write_survey(pair, tmp_path)
+    paths = write_pair(pair, tmp_path)
     for path in (paths.before, paths.after):
         with rasterio.open(path) as scene:
             assert scene.crs.to_epsg() == 32633
@@ -119,7 +119,7 @@ def test_truth_polygons_are_the_truth_mask(pair):
 
 
 def test_objects_are_between_6_and_60_pixels_and_apart():
-    truth = make_survey(SurveyConfig(objects=30)).truth
+    truth = make_pair(SyntheticConfig(objects=30)).truth
     box = truth.geometry.minimum_rotated_rectangle()
     for shape in box:
         xs, ys = np.array(shape.exterior.coords.xy)
@@ -131,15 +131,15 @@ def test_objects_are_between_6_and_60_pixels_and_apart():
 
 def test_changed_pixels_are_where_truth_says():
     plain = Flight(noise=0, jpeg_quality=None)
-    config = SurveyConfig(height=512, width=512, seed=4, before=plain, after=plain, shift_px=(0, 0))
-    pair = make_survey(config)
+    config = SyntheticConfig(height=512, width=512, seed=4, before=plain, after=plain, shift_px=(0, 0))
+    pair = make_pair(config)
     changed = np.abs(pair.before.astype(int) - pair.after).max(axis=0) > 12
     # Every object shows; what else differs is no more than shadows, which are no larger than a few times the object.
     for shape in pair.truth.geometry:
         inside = rasterize([shape], out_shape=pair.grid.shape, transform=pair.grid.transform).astype(bool)
         assert changed[inside].mean() > 0.2
     assert changed.mean() < 8 * pair.truth_mask.mean()
-    same = make_survey(replace(config, objects=0))
+    same = make_pair(replace(config, objects=0))
     np.testing.assert_array_equal(same.before, same.after)
 
 
@@ -147,13 +147,13 @@ STEADY = Flight(noise=0, jpeg_quality=None, blur_px=1.0)
 
 
 def test_the_second_date_is_moved_by_whole_pixels_exactly():
-    pair = make_survey(SurveyConfig(200, 200, objects=0, before=STEADY, after=STEADY, shift_px=(-2, 3)))
+    pair = make_pair(SyntheticConfig(200, 200, objects=0, before=STEADY, after=STEADY, shift_px=(-2, 3)))
     np.testing.assert_array_equal(pair.after[:, 3:, :-2], pair.before[:, :-3, 2:])
 
 
 @pytest.mark.parametrize("right_down", [(1.3, -0.8), (0.0, 0.5), (17.2, -9.5)])
 def test_the_second_date_is_off_by_the_shift_asked_for(right_down):
-    pair = make_survey(SurveyConfig(200, 200, objects=0, before=STEADY, after=STEADY, shift_px=right_down))
+    pair = make_pair(SyntheticConfig(200, 200, objects=0, before=STEADY, after=STEADY, shift_px=right_down))
     inner = (slice(25, -25), slice(25, -25))
     moves = [(right_down[0] + a, right_down[1] + b) for a in (-0.1, 0, 0.1) for b in (-0.1, 0, 0.1)]
     before, after = pair.before[1].astype(float), pair.after[1].astype(float)
@@ -164,7 +164,7 @@ def test_the_second_date_is_off_by_the_shift_asked_for(right_down):
 @pytest.mark.parametrize("landscape", LANDSCAPES)
 @pytest.mark.parametrize("gsd", [0.05, 0.5])
 def test_every_landscape_can_be_drawn(landscape, gsd):
-    pair = make_survey(SurveyConfig(height=130, width=97, landscape=landscape, gsd=gsd, objects=3, seed=11))
+    pair = make_pair(SyntheticConfig(height=130, width=97, landscape=landscape, gsd=gsd, objects=3, seed=11))
     assert pair.before.std() > 3
     assert np.isin([0, 255], [pair.before.min(), pair.before.max()]).sum() < 2
 
@@ -182,37 +182,37 @@ def test_narrow_lots_get_narrow_houses():
 
 
 def test_weathered_ground_changes_fields_more_than_roads_and_leaves_the_first_date_alone():
-    config = SurveyConfig(height=128, width=128, landscape="rural", gsd=0.4, objects=0, seed=4, shift_px=(0, 0))
+    config = SyntheticConfig(height=128, width=128, landscape="rural", gsd=0.4, objects=0, seed=4, shift_px=(0, 0))
     later = replace(config.after, weathering=1.0)
-    plain, weathered = make_survey(config), make_survey(replace(config, after=later))
+    plain, weathered = make_pair(config), make_pair(replace(config, after=later))
     assert np.array_equal(plain.before, weathered.before)
     change = np.abs(plain.after.astype(int) - weathered.after).mean(axis=0)
     assert change.mean() > 5
-    assert np.array_equal(make_survey(replace(config, after=later)).after, weathered.after)
+    assert np.array_equal(make_pair(replace(config, after=later)).after, weathered.after)
 
 
 @given(
     strength=st.floats(0, 1),
     seed=st.integers(0, 2**32),
-    colour=st.tuples(*[st.floats(4, 240)] * 3),
+    color=st.tuples(*[st.floats(4, 240)] * 3),
     vegetation=st.floats(0, 1),
     rows=st.sampled_from([0.0, 0.3]),
 )
-def test_weathered_materials_stay_colours_and_keep_their_rows_direction(strength, seed, colour, vegetation, rows):
-    material = Material(colour, None, vegetation=vegetation, relief=0.02, row_strength=rows, row_angle=0.7)
+def test_weathered_materials_stay_colors_and_keep_their_rows_direction(strength, seed, color, vegetation, rows):
+    material = Material(color, None, vegetation=vegetation, relief=0.02, row_strength=rows, row_angle=0.7)
     changed = weathered(material, strength, seed)
     assert changed == weathered(material, strength, seed)
     assert changed.row_angle == 0.7
-    assert all(4 <= value <= 240 for value in changed.colour)
+    assert all(4 <= value <= 240 for value in changed.color)
     if strength == 0:
-        assert changed.colour == pytest.approx(colour)
+        assert changed.color == pytest.approx(color)
 
 
 def test_what_is_built_weathers_less_than_what_grows():
     green, painted = Material((90, 110, 70), vegetation=1.0, relief=0.1), Material((90, 110, 70))
 
     def spread(material):
-        tones = [weathered(material, 1.0, seed).colour for seed in range(200)]
+        tones = [weathered(material, 1.0, seed).color for seed in range(200)]
         return np.log(tones).std(axis=0).mean()
 
     assert spread(green) > 3 * spread(painted)
@@ -223,14 +223,14 @@ def test_what_is_built_weathers_less_than_what_grows():
 )
 def test_nonsense_is_refused_with_a_remedy(bad):
     with pytest.raises(OptionError, match="survey: "):
-        SurveyConfig(**bad)
+        SyntheticConfig(**bad)
 
 
 def test_a_scene_without_objects_has_empty_truth(tmp_path):
-    pair = make_survey(SurveyConfig(height=40, width=50, objects=0))
+    pair = make_pair(SyntheticConfig(height=40, width=50, objects=0))
     assert pair.truth.empty
     assert not pair.truth_mask.any()
-    write_survey(pair, tmp_path)
+    write_pair(pair, tmp_path)
     assert geopandas.read_file(tmp_path / "truth.gpkg").empty
 
 

@@ -12,15 +12,15 @@ def generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def grey(n: int, size: int = 32) -> torch.Tensor:
+def gray(n: int, size: int = 32) -> torch.Tensor:
     return torch.full((n, 3, size, size), 0.5)
 
 
 def test_paper_rectangles_are_blue_filled_and_as_large_as_the_paper_says() -> None:
     n = 500
     chosen = torch.arange(n).view(n, 1, 1, 1) % 2 == 0
-    drawn = paper_rectangles(grey(n), chosen, generator())
-    assert torch.equal(drawn[1::2], grey(n)[1::2])
+    drawn = paper_rectangles(gray(n), chosen, generator())
+    assert torch.equal(drawn[1::2], gray(n)[1::2])
     areas = []
     for image in drawn[::2]:
         blue = (image == BLUE).all(dim=0)

@@ -7,7 +7,7 @@ from torch import Generator
 
 from geosiam.evaluation.metrics import expected_calibration_error
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
-from geosiam.training.calibration import HeldOut, calibration_error, cool, fit_temperature
+from geosiam.training.calibration import HeldOut, apply_temperature, calibration_error, fit_temperature
 
 
 def honest(seed: int, count: int = 40_000) -> HeldOut:
@@ -40,5 +40,5 @@ def test_a_cooled_network_divides_its_logits() -> None:
     network = SiameseNetwork(NetworkConfig.of_stride(8, width=4, features=8, hidden=8, subcells=2)).eval()
     before, after = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
     expected = network(before, after) / 2.5
-    cool(network, 2.5)
+    apply_temperature(network, 2.5)
     torch.testing.assert_close(network(before, after), expected)

@@ -72,7 +72,7 @@ def test_no_more_than_the_surest_cells_are_left_out_however_much_differs() -> No
     alone = scores > np.quantile(scores, 1 - SUREST)
     found = undecided(scores, 0.4)
     assert found[alone].all()
-    assert found.mean() <= 9 * SUREST  # each may have eight neighbours
+    assert found.mean() <= 9 * SUREST  # each may have eight neighbors
     above = scores > 0.999  # fewer than the surest
     assert 0 < above.mean() < SUREST
     assert np.array_equal(undecided(scores, 0.999), ndimage.binary_dilation(above, np.ones((3, 3))))

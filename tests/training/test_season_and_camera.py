@@ -59,13 +59,13 @@ def test_every_change_keeps_shape_and_range_and_is_repeatable(name: str, seed: i
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_turned_colours_stay_the_same_wherever_a_colour_was_the_same(seed: int) -> None:
+def test_turned_colors_stay_the_same_wherever_a_color_was_the_same(seed: int) -> None:
     turned = retint(stripes(4), 0.08, generator(seed))
     for half in (turned[..., :16], turned[..., 16:]):
         assert (half - half[..., :1, :1]).abs().max() < 1e-5
 
 
-def test_turned_colours_differ_by_about_what_was_asked_for() -> None:
+def test_turned_colors_differ_by_about_what_was_asked_for() -> None:
     images = torch.full((4000, 3, 1, 1), 0.5)
     change = retint(images, 0.06, generator()) - images
     assert 0.04 < change.std() < 0.1
@@ -150,7 +150,7 @@ def test_still_pairs_stay_exactly_as_they_are_and_others_do_not() -> None:
     assert set(moved[2].unique().tolist()) <= {0.0, 1.0}
 
 
-def test_only_years_turn_colours() -> None:
+def test_only_years_turn_colors() -> None:
     plain = torch.full((64, 3, 16, 16), 0.4)
     calm = {"still": 0.0, "untouched": 1.0, "shadow": 0.0}
     for years in (0.0, 1.0):

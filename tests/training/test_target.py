@@ -16,13 +16,13 @@ from geosiam.training.api import TrainingOptions
 from geosiam.training.augment import NuisanceConfig
 from geosiam.training.recipes import Schedule
 from geosiam.training.sources import ChipStack
-from geosiam.training.target_recipe import TargetRecipe, pair_rule, recoloured
+from geosiam.training.target_recipe import TargetRecipe, pair_rule, recolored
 from geosiam.training.targets import TEXTURES, CropTarget, SpecTarget, TargetSpec, load_target, parse_spec, read_crops
 from geosiam_cli.main import main
 
-BLUE = "colour=70,100,200 spread=25 texture=folds size=8-60"
+BLUE = "color=70,100,200 spread=25 texture=folds size=8-60"
 CHIPS = ChipStack(torch.randint(200, (40, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
-GREY = ChipStack(torch.full((4, 3, 32, 32), 128, dtype=torch.uint8))
+GRAY = ChipStack(torch.full((4, 3, 32, 32), 128, dtype=torch.uint8))
 SHAPE = (24, 3, 96, 96)
 
 numbers = st.floats(0, 127).map(lambda value: round(value, 2))
@@ -49,28 +49,28 @@ def test_any_other_text_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_only_the_colour_must_be_said() -> None:
+def test_only_the_color_must_be_said() -> None:
     assert parse_spec("color=1,2,3") == TargetSpec((1, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ("", "names no colour"),
-        ("texture=folds", "names no colour"),
-        ("colour=1,2", "3 numbers"),
-        ("colour=1,2,300", "no colour of 0 to 255"),
-        ("colour=1,2,2.5", "no whole numbers"),
-        ("colour=0,0,0", "black in any light"),
-        ("colour=1,2,3 colour=1,2,3", "says colour twice"),
-        ("colour=1,2,3 shape=round", "the word 'shape=round'"),
-        ("colour=1,2,3 blue", "the word 'blue'"),
-        ("colour=1,2,3 spread=200", "leaves any colour"),
-        ("colour=1,2,3 spread=-1", "a number should stand"),
-        ("colour=1,2,3 texture=velvet", "use one of plain, grain, stripes, folds"),
-        ("colour=1,2,3 size=60-8", "does not run from"),
-        ("colour=1,2,3 size=0-8", "does not run from"),
-        ("colour=1,2,3 size=8", "2 numbers"),
+        ("", "names no color"),
+        ("texture=folds", "names no color"),
+        ("color=1,2", "3 numbers"),
+        ("color=1,2,300", "no color of 0 to 255"),
+        ("color=1,2,2.5", "no whole numbers"),
+        ("color=0,0,0", "black in any light"),
+        ("color=1,2,3 color=1,2,3", "says color twice"),
+        ("color=1,2,3 shape=round", "the word 'shape=round'"),
+        ("color=1,2,3 blue", "the word 'blue'"),
+        ("color=1,2,3 spread=200", "leaves any color"),
+        ("color=1,2,3 spread=-1", "a number should stand"),
+        ("color=1,2,3 texture=velvet", "use one of plain, grain, stripes, folds"),
+        ("color=1,2,3 size=60-8", "does not run from"),
+        ("color=1,2,3 size=0-8", "does not run from"),
+        ("color=1,2,3 size=8", "2 numbers"),
     ],
 )
 def test_nonsense_is_refused_with_the_reason(text: str, fact: str) -> None:
@@ -78,11 +78,11 @@ def test_nonsense_is_refused_with_the_reason(text: str, fact: str) -> None:
         parse_spec(text)
 
 
-def crop(side: int = 12, colour: tuple[int, int, int] = (200, 40, 30)) -> Image.Image:
-    """Return a disc of one colour, its alpha 0 outside."""
+def crop(side: int = 12, color: tuple[int, int, int] = (200, 40, 30)) -> Image.Image:
+    """Return a disc of one color, its alpha 0 outside."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     alpha = np.where(x**2 + y**2 <= (side / 2 - 1) ** 2, 255, 0)
-    return Image.fromarray(np.dstack([np.full((side, side, 3), colour), alpha]).astype(np.uint8))
+    return Image.fromarray(np.dstack([np.full((side, side, 3), color), alpha]).astype(np.uint8))
 
 
 def test_crops_come_with_alpha_or_with_a_mask_and_mean_the_same(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_things_of_crops_look_like_them_at_any_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("texture", TEXTURES)
 def test_things_of_a_specification_keep_its_hue_in_any_light(texture: str) -> None:
-    target = SpecTarget(parse_spec(f"colour=70,100,200 spread=0 texture={texture} size=20-60"))
+    target = SpecTarget(parse_spec(f"color=70,100,200 spread=0 texture={texture} size=20-60"))
     fill, alpha = target.draw(SHAPE, Generator().manual_seed(0))
     solid = fill.transpose(0, 1)[:, (alpha > 0.9)[:, 0]]
     red, green, blue = solid[:, solid.amax(dim=0) < 0.99]  # where no channel is saturated
@@ -120,8 +120,8 @@ def test_things_of_a_specification_keep_its_hue_in_any_light(texture: str) -> No
 
 
 def test_look_alikes_are_told_by_hue() -> None:
-    colours = torch.tensor([[35.0, 50, 100], [100, 140, 255], [128, 128, 128], [200, 100, 70], [10, 12, 14]]) / 255
-    alike = SpecTarget(parse_spec(BLUE)).resembles(colours.view(-1, 3, 1, 1))
+    colors = torch.tensor([[35.0, 50, 100], [100, 140, 255], [128, 128, 128], [200, 100, 70], [10, 12, 14]]) / 255
+    alike = SpecTarget(parse_spec(BLUE)).resembles(colors.view(-1, 3, 1, 1))
     assert alike.flatten().tolist() == [True, True, False, False, False]
 
 
@@ -142,7 +142,7 @@ def recipe(**options: object) -> TargetRecipe:
 
 def test_labels_follow_what_can_be_seen_in_still_pairs() -> None:
     still = NuisanceConfig(still=1.0)
-    batch = recipe(nuisance=still, elsewhere=0.0).batch(GREY, Generator().manual_seed(2))
+    batch = recipe(nuisance=still, elsewhere=0.0).batch(GRAY, Generator().manual_seed(2))
     field = recipe().network.receptive_field
     own = slice(field.offset, field.offset + 32 * field.stride)
     blueish = [image[:, 2] > 1.35 * image[:, :2].amax(dim=1) for image in (batch.before, batch.after)]
@@ -162,21 +162,21 @@ def test_other_objects_other_places_and_all_nuisance_are_similar() -> None:
     assert batch.similar.all()
 
 
-def test_the_same_things_in_another_colour_are_similar() -> None:
+def test_the_same_things_in_another_color_are_similar() -> None:
     still = NuisanceConfig(still=1.0)
     alone = recipe(rate=1.0, most=0, elsewhere=0.0, others=AnomalyConfig(rate=0.0), nuisance=still)
-    batch = alone.batch(GREY, Generator().manual_seed(3))
+    batch = alone.batch(GRAY, Generator().manual_seed(3))
     differs = (batch.before - batch.after).abs().amax(dim=1) > 0.1
     assert 0.05 < differs.float().mean() < 0.9
     assert batch.similar.all()
-    without = replace(alone, misses=0).batch(GREY, Generator().manual_seed(3))
+    without = replace(alone, misses=0).batch(GRAY, Generator().manual_seed(3))
     assert torch.equal(without.before, without.after)
 
 
-def test_another_colour_is_hardly_ever_the_right_one() -> None:
-    target = SpecTarget(parse_spec("colour=70,100,200 spread=10 texture=folds size=20-60"))
+def test_another_color_is_hardly_ever_the_right_one() -> None:
+    target = SpecTarget(parse_spec("color=70,100,200 spread=10 texture=folds size=20-60"))
     fill, _ = target.draw((200, 3, 8, 8), Generator().manual_seed(0))
-    other = recoloured(fill, Generator().manual_seed(1))
+    other = recolored(fill, Generator().manual_seed(1))
     assert 0 <= other.min() <= other.max() <= 1
     assert target.resembles(fill).float().mean() > 0.95
     assert target.resembles(other).float().mean() < 0.15
@@ -271,9 +271,9 @@ def test_two_steps_by_the_command_line_leave_weights_that_say_what_they_look_for
 def test_nonsense_by_the_command_line_is_one_line_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path, "colour=blue") == 3
+    assert train(tmp_path, "color=blue") == 3
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
     assert len(stderr.strip().splitlines()) == 1
-    assert "colour=blue" in stderr
+    assert "color=blue" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]

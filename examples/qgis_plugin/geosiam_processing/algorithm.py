@@ -109,7 +109,7 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         )
         self.add(
             QgsProcessingParameterString("BANDS", "Bands for red, green and blue, such as 4,3,2", optional=True),
-            "One or three band numbers of both scenes, counted from 1. Empty: by colour interpretation.",
+            "One or three band numbers of both scenes, counted from 1. Empty: by color interpretation.",
         )
         polygons = [QgsProcessing.SourceType.TypeVectorPolygon]
         self.add(

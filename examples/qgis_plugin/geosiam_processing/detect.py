@@ -62,8 +62,8 @@ class DetectAnomalies(GeosiamAlgorithm):
             "Estimate the shift between the scenes and correct it where the estimate is reliable.",
         )
         self.add(
-            QgsProcessingParameterEnum("RADIOMETRY", "Radiometry", list(RADIOMETRY), defaultValue=0),
-            "How brightness and colour of the second scene are matched to the first one, once for the whole pair.",
+            QgsProcessingParameterEnum("RADIOMETRY", "RadiometricNormalization", list(RADIOMETRY), defaultValue=0),
+            "How brightness and color of the second scene are matched to the first one, once for the whole pair.",
         )
         self._add_execution()
         self.add(
@@ -72,7 +72,7 @@ class DetectAnomalies(GeosiamAlgorithm):
         )
         self.add(
             QgsProcessingParameterRasterDestination("SCORES", "Anomaly scores"),
-            "Raster of anomaly probabilities, which 'Vectorise scores' makes polygons of at other thresholds.",
+            "Raster of anomaly probabilities, which 'Vectorize scores' makes polygons of at other thresholds.",
         )
         self.add(
             QgsProcessingParameterFileDestination(

@@ -11,7 +11,7 @@ from qgis.PyQt.QtGui import QIcon
 from geosiam_processing.detect import DetectAnomalies
 from geosiam_processing.info import PairInfo
 from geosiam_processing.settings import EXECUTABLE
-from geosiam_processing.vectorize import VectoriseScores
+from geosiam_processing.vectorize import VectorizeScores
 
 ICON = Path(__file__).with_name("icon.svg")
 
@@ -43,7 +43,7 @@ class GeosiamProvider(QgsProcessingProvider):
         ProcessingConfig.removeSetting(EXECUTABLE)
 
     def loadAlgorithms(self) -> None:
-        for algorithm in (DetectAnomalies, VectoriseScores, PairInfo):
+        for algorithm in (DetectAnomalies, VectorizeScores, PairInfo):
             self.addAlgorithm(algorithm())
 
     def supportsNonFileBasedOutput(self) -> bool:

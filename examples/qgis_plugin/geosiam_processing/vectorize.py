@@ -1,4 +1,4 @@
-"""*Vectorise scores*: the command ``geosiam vectorize``."""
+"""*Vectorize scores*: the command ``geosiam vectorize``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 
 
-class VectoriseScores(GeosiamAlgorithm):
+class VectorizeScores(GeosiamAlgorithm):
     """Polygons of a score raster at any threshold."""
 
     def name(self) -> str:
         return "vectorize"
 
     def displayName(self) -> str:
-        return "Vectorise scores"
+        return "Vectorize scores"
 
     def shortDescription(self) -> str:
         return "Makes polygons of anomaly scores at another threshold, without scoring again"

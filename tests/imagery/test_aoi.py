@@ -12,7 +12,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from geosiam.errors import InputError, OptionError, SceneRefusedError
-from geosiam.imagery.aoi import ValidArea
+from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.grid import Grid, Window, apply_affine
 from geosiam.imagery.pair import open_pair
 
@@ -61,8 +61,8 @@ def test_the_pixels_in_the_area(grid: str, area: str, tmp_path: Path) -> None:
     truth = truth_of(target, geometry, epsg)
     found = np.zeros(target.shape, bool)
     with contextlib.suppress(OptionError):  # it lies outside
-        found = ValidArea.read(path, target).mask(Window(0, target.height, 0, target.width))
-    assert (found != truth).mean() < 0.002  # edges that meet centres, and the seam of the polygon around the earth
+        found = AreaOfInterest.read(path, target).mask(Window(0, target.height, 0, target.width))
+    assert (found != truth).mean() < 0.002  # edges that meet centers, and the seam of the polygon around the earth
 
 
 def write_area(path: Path, geometries: list, crs: object) -> Path:
@@ -75,7 +75,7 @@ def test_a_window_of_the_mask_is_a_part_of_it(tmp_path) -> None:
         geometry, epsg = AREAS[area]
         if name == "zone":
             geometry, epsg = shapely.Polygon([(4.01e5, 4.999e6), (4.05e5, 4.996e6), (4.02e5, 4.997e6)]), 32633
-        valid = ValidArea.read(write_area(tmp_path / "a.gpkg", [geometry], epsg), GRIDS[name])
+        valid = AreaOfInterest.read(write_area(tmp_path / "a.gpkg", [geometry], epsg), GRIDS[name])
         whole = valid.mask(Window(0, 90, 0, 120))
         window = Window(7, 60, 30, 111)
         np.testing.assert_array_equal(valid.mask(window), whole[window.slices])
@@ -96,14 +96,14 @@ def test_a_window_of_the_mask_is_a_part_of_it(tmp_path) -> None:
 def test_areas_that_are_none(geometries, crs, kind: type[InputError], fact: str, write, texture, tmp_path) -> None:  # noqa: PLR0917
     good = write("a.tif", texture())
     with pytest.raises(kind, match=fact) as caught:
-        open_pair(good, good, valid_area=write_area(tmp_path / "a.gpkg", geometries, crs))
+        open_pair(good, good, aoi=write_area(tmp_path / "a.gpkg", geometries, crs))
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_polygon_beside_another_one_is_left_out(write, texture, tmp_path) -> None:
     good = write("a.tif", texture())
     area = [shapely.Polygon(), shapely.box(400_000, 4_999_970, 400_030, 5_000_000)]
-    with open_pair(good, good, valid_area=write_area(tmp_path / "a.gpkg", area, 32633)) as pair:
+    with open_pair(good, good, aoi=write_area(tmp_path / "a.gpkg", area, 32633)) as pair:
         assert pair.read(Window(0, 120, 0, 150)).valid.sum() == 60 * 60
 
 
@@ -111,4 +111,4 @@ def test_a_table_without_geometry_is_no_area(write, texture, tmp_path) -> None:
     good = write("a.tif", texture())
     (tmp_path / "a.csv").write_text("name,size\nfield,3\n")
     with pytest.raises(SceneRefusedError, match="holds no polygons"):
-        open_pair(good, good, valid_area=tmp_path / "a.csv")
+        open_pair(good, good, aoi=tmp_path / "a.csv")

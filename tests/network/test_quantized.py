@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.signal import correlate
 from torch import nn
 
-from geosiam.network.quantised import LEVELS, QuantisedConvolution, can_be_quantised, multiplies_exactly, quantised
-from geosiam.network.siamese import Convolution, Encoder, NetworkConfig, normalised
+from geosiam.network.quantized import LEVELS, QuantizedConvolution, can_be_quantized, multiplies_exactly, quantized
+from geosiam.network.siamese import Convolution, Encoder, NetworkConfig, normalized
 from geosiam.network.weights import load_model
-from geosiam.synthesis.pairs import SurveyConfig, make_survey
+from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 
 pytestmark = pytest.mark.skipif(
     not multiplies_exactly(), reason="this processor has no instructions for 8-bit integers"
@@ -48,7 +48,7 @@ def test_sums_are_those_of_whole_numbers(
 
     def convolved(answers: torch.dtype) -> np.ndarray:
         parts = (torch.from_numpy(part) for part in (weight, steps, bias))
-        layer = QuantisedConvolution(*parts, stride, answers)
+        layer = QuantizedConvolution(*parts, stride, answers)
         given_images = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return layer(given_images).float().numpy()
 
@@ -60,12 +60,12 @@ def test_sums_are_those_of_whole_numbers(
 
 def encoders(name: str) -> tuple[nn.Sequential, nn.Sequential]:
     network = load_model(name).network
-    return network.for_inference().encoder, quantised(network.encoder, torch.float32)
+    return network.for_inference().encoder, quantized(network.encoder, torch.float32)
 
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    pair = make_survey(SurveyConfig(height=256, width=256, seed=3))
+    pair = make_pair(SyntheticConfig(height=256, width=256, seed=3))
     return torch.from_numpy(np.stack([pair.before, pair.after]))
 
 
@@ -73,7 +73,7 @@ def images() -> torch.Tensor:
 def test_features_stay_near_those_of_floating_point(name: str, images: torch.Tensor) -> None:
     exact, whole = encoders(name)
     with torch.inference_mode():
-        expected = exact(normalised(images / 255))
+        expected = exact(normalized(images / 255))
         found = whole(images.contiguous(memory_format=torch.channels_last))
     assert found.shape == expected.shape
     apart = (found - expected).square().mean().sqrt() / expected.std()
@@ -98,13 +98,13 @@ def test_a_channel_that_is_always_off_disturbs_nothing(images: torch.Tensor) -> 
     norm.weight.data[:4] = 0
     norm.bias.data[:4] = -1
     with torch.inference_mode():
-        exact = encoder(normalised(images / 255))
-        found = quantised(encoder, torch.float32)(images.contiguous(memory_format=torch.channels_last))
+        exact = encoder(normalized(images / 255))
+        found = quantized(encoder, torch.float32)(images.contiguous(memory_format=torch.channels_last))
     assert (found - exact).square().mean().sqrt() / exact.std() < 0.1
 
 
 def test_only_batch_norm_tells_how_channels_are_spread() -> None:
     layers = Convolution(4, 2, 8), Convolution(3, 1, 8)
-    assert can_be_quantised(Encoder(NetworkConfig(layers)))
-    assert not can_be_quantised(Encoder(NetworkConfig(layers, batch_norm=False)))
-    assert can_be_quantised(Encoder(NetworkConfig(layers[:1], batch_norm=False)))  # its answers are not rounded
+    assert can_be_quantized(Encoder(NetworkConfig(layers)))
+    assert not can_be_quantized(Encoder(NetworkConfig(layers, batch_norm=False)))
+    assert can_be_quantized(Encoder(NetworkConfig(layers[:1], batch_norm=False)))  # its answers are not rounded

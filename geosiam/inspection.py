@@ -10,20 +10,21 @@ import numpy as np
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
-from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, ready_to_score
+from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, load_scorer
 from geosiam.options import DetectOptions
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
-    from geosiam.imagery.pair import Scene, ScenePair
+    from geosiam.imagery.pair import ScenePair
+    from geosiam.imagery.scene import SceneLike
     from geosiam.inference.scorer import Scorer
 
 _LIBRARIES_BYTES = 450e6
 
 
-def preflight(
-    before: Scene,
-    after: Scene,
+def inspect_pair(
+    before: SceneLike,
+    after: SceneLike,
     *,
     options: DetectOptions = DetectOptions(),
 ) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def preflight(
 
     The time is an extrapolation of one block read and scored on this machine. Values are such that JSON can hold them.
     """
-    model, scorer = ready_to_score(options.model, device=options.device, precision=options.precision)
+    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, **options.of_pair()) as pair:
         report = pair.report().to_dict()
         lattice = scorer.lattice(pair.grid)
@@ -64,7 +65,7 @@ def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
 def seconds_per_pixel(scorer: Scorer) -> float:
     """Measure the forward pass of one thread, which is most of the work where nothing has been read yet."""
     config = scorer.network.config
-    side = FORWARD_PX + config.halo.before + config.halo.after
+    side = FORWARD_PX + config.halo.leading + config.halo.trailing
     sample = np.zeros((config.channels, side, side), np.float32)
     scorer.probabilities(sample, sample)  # the first pass also sets the library up
     start = time.perf_counter()

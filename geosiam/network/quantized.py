@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geosiam.network.siamese import INPUT_CENTRE, INPUT_SPREAD
+from geosiam.network.siamese import INPUT_CENTER, INPUT_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _DEVIATIONS = 14  # of a channel above its mean, from which on it is cut off: 8 
 _LEAST = 1e-3  # of a channel's range, so that one that is always 0 divides nothing by 0
 
 
-class QuantisedConvolution(nn.Module):
+class QuantizedConvolution(nn.Module):
     """A convolution of bytes without padding: uint8 (n, channels, h, w) -> (n, width, rows, cols).
 
     Parameters
@@ -83,7 +83,7 @@ def multiplies_exactly() -> bool:
     Processors without instructions for it add two products in 16 bits, which the largest do not fit into.
     """
     most = torch.full((1, 4, 1, 1), _WEIGHT_LEVELS, dtype=torch.int8)
-    layer = QuantisedConvolution(most, torch.full((1,), 1.0), torch.zeros(1), 1, torch.float32)
+    layer = QuantizedConvolution(most, torch.full((1,), 1.0), torch.zeros(1), 1, torch.float32)
     try:
         found = layer(torch.full((1, 4, 1, 1), LEVELS, dtype=torch.uint8))
     except (AttributeError, RuntimeError):  # PyTorch without oneDNN
@@ -91,15 +91,15 @@ def multiplies_exactly() -> bool:
     return bool(round(found.item()) == 4 * _WEIGHT_LEVELS)
 
 
-def can_be_quantised(encoder: nn.Sequential) -> bool:
+def can_be_quantized(encoder: nn.Sequential) -> bool:
     """Tell whether a batch norm says how the channels of each convolution but the last are spread."""
     return all(norm is not None for _, norm in list(_layers(encoder))[:-1])
 
 
-def quantised(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
+def quantized(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
     """Return an encoder for inference of images that are bytes: uint8 (n, channels, h, w), 255 times those in [0, 1].
 
-    They are not :func:`~geosiam.network.siamese.normalised`: that is in the first convolution.
+    They are not :func:`~geosiam.network.siamese.normalized`: that is in the first convolution.
 
     Parameters
     ----------
@@ -108,10 +108,10 @@ def quantised(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
     answers
         Type of the features.
     """
-    assert can_be_quantised(encoder)
+    assert can_be_quantized(encoder)
     layers = []
     scale = torch.tensor(1 / INPUT_SPREAD, dtype=torch.float64)  # of each input channel
-    offset = -INPUT_CENTRE / INPUT_SPREAD
+    offset = -INPUT_CENTER / INPUT_SPREAD
     mean: Tensor | None = None
     for convolution, norm in _layers(encoder.eval()):
         folded = convolution if norm is None else fuse_conv_bn_eval(convolution, norm)
@@ -120,8 +120,8 @@ def quantised(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
         bias = bias + offset * weight.sum((1, 2, 3))
         weight = weight * scale.view(-1, 1, 1)
         if norm is not None:
-            centre, spread = norm.bias.detach().double(), norm.weight.detach().double().abs()
-            scale = (centre + _DEVIATIONS * spread).clamp_min(_LEAST)
+            center, spread = norm.bias.detach().double(), norm.weight.detach().double().abs()
+            scale = (center + _DEVIATIONS * spread).clamp_min(_LEAST)
             weight, bias = weight / scale.view(-1, 1, 1, 1), bias / scale
         whole, steps = _rounded(weight)
         if mean is not None:
@@ -129,10 +129,10 @@ def quantised(encoder: nn.Sequential, answers: torch.dtype) -> nn.Sequential:
             bias = bias - (error * mean.view(-1, 1, 1)).sum((1, 2, 3))
         kind = answers if norm is None else torch.uint8
         (stride, _) = folded.stride
-        layers.append(QuantisedConvolution(whole.to(torch.int8), steps.float(), bias.float(), stride, kind))
+        layers.append(QuantizedConvolution(whole.to(torch.int8), steps.float(), bias.float(), stride, kind))
         offset = 0.0
         if norm is not None:
-            mean = _mean_above_zero(centre, spread) / scale
+            mean = _mean_above_zero(center, spread) / scale
     return nn.Sequential(*layers)
 
 
@@ -150,9 +150,9 @@ def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / steps.view(-1, 1, 1, 1)).round(), steps
 
 
-def _mean_above_zero(centre: Tensor, spread: Tensor) -> Tensor:
+def _mean_above_zero(center: Tensor, spread: Tensor) -> Tensor:
     """Return the mean of what a ReLU leaves of a normal distribution."""
-    z = centre / spread.clamp_min(torch.finfo(torch.float64).tiny)
+    z = center / spread.clamp_min(torch.finfo(torch.float64).tiny)
     density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
-    mean: Tensor = spread * density + centre * torch.special.ndtr(z)
+    mean: Tensor = spread * density + center * torch.special.ndtr(z)
     return mean
