@@ -23,6 +23,7 @@ import rasterio
 import torch
 
 import geosiam.polygons.writer  # noqa: F401 - what it imports is no part of a stage
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.inference.scorer import FORWARD_PX, Scorer
@@ -99,7 +100,7 @@ def written(model: str, before: str, scores: str) -> float:
     """Return the Mpx/s at which scores become a finished raster."""
     raster = ScoreRaster.open(scores)
     cells = np.concatenate([strip for _, strip in raster.strips()])
-    with open_pair(before, before, radiometry="none") as pair:
+    with open_pair(before, before, PairOptions(radiometry="none")) as pair:
         scorer, grid = Scorer.of_model(load_model(model), device="cpu"), pair.grid
     lattice = scorer.lattice(grid)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +114,7 @@ def written(model: str, before: str, scores: str) -> float:
 
 def vectorized(before: str, scores: str) -> float:
     """Return the Mpx/s at which a score raster becomes polygons."""
-    with open_pair(before, before, radiometry="none") as pair, tempfile.TemporaryDirectory() as folder:
+    with open_pair(before, before, PairOptions(radiometry="none")) as pair, tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         vectorize_to_file(scores, Path(folder) / "polygons.gpkg")
         return megapixels(pair.grid) / (time.perf_counter() - start)

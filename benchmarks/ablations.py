@@ -26,6 +26,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from geosiam.evaluation.metrics import auroc, object_scores_raster
 from geosiam.imagery.grid import Window, reflected
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig
@@ -146,7 +147,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
 def template(path: Path) -> NDArray[np.uint8]:
     """Return the middle of a scene, uint8 (3, rows, cols)."""
-    with open_pair(path, path, radiometry="none") as pair:
+    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
         height, width = pair.grid.shape
         rows, cols = min(HEIGHT, height), min(WIDTH, width)
         top, left = (height - rows) // 2, (width - cols) // 2

@@ -31,6 +31,7 @@ from geosiam.evaluation.counts import ScoreCounts, in_cells
 from geosiam.evaluation.metrics import object_scores_raster
 from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_objects
 from geosiam.imagery.grid import Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.pipeline import DetectOptions, detect
 from geosiam.polygons.geopackage import LAYER
@@ -103,7 +104,7 @@ def by_model(method: str, before: Path, after: Path, target: Path) -> Prediction
 def by_baseline(name: str, before: Path, after: Path, _target: Path) -> Prediction:
     """Run a classical method on the pair as `geosiam detect` would align it."""
     method = baseline(name)
-    with open_pair(before, after, radiometry="none") as pair:
+    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
         both = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
     scores = method.scores(both.before, both.after, both.valid)
     threshold = method.cut(scores)

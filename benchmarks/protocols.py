@@ -23,6 +23,7 @@ from rasterio.warp import transform_geom
 from shapely.geometry import mapping, shape
 
 from geosiam.imagery.grid import Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
@@ -170,7 +171,7 @@ def unchanged(data: Path, seeds: range) -> Iterator[Case]:
 
 def template(folder: Path, name: str) -> Raster:
     """Return the middle of a scene, as the network sees it."""
-    with open_pair(folder / f"{name}.tif", folder / f"{name}.tif", radiometry="none") as pair:
+    with open_pair(folder / f"{name}.tif", folder / f"{name}.tif", PairOptions(radiometry="none")) as pair:
         rows, cols = min(HEIGHT, pair.grid.height), min(WIDTH, pair.grid.width)
         row, col = (pair.grid.height - rows) // 2, (pair.grid.width - cols) // 2
         block = pair.read(Window(row, row + rows, col, col + cols))

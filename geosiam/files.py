@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from geosiam.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LONGEST_NAME = 200
 """Bytes of an output's name: file systems take 255, and what is written first has a longer name of its own."""
@@ -43,6 +48,45 @@ def check_writable(target: str | os.PathLike[str]) -> None:
 
 def _shown(path: Path) -> str:
     return f"{path.name[:40]}...{path.suffix[-8:]}"
+
+
+@contextlib.contextmanager
+def atomic_write(target: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside a target, which it replaces when the context ends without an error.
+
+    So the target is the old file or the whole new one, never a part of it; after an error the temporary file is gone
+    and the old one still there.
+
+    Parameters
+    ----------
+    target
+        The file to make; its folder exists.
+    durable
+        Sync the file and its folder to disk, so that this holds even after a power cut.
+    """
+    path = Path(target)
+    partial = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield partial
+        if durable:
+            replace_durably(partial, path)
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_durably(partial: Path, target: Path) -> None:
+    """Rename a file so that the target is the old one or the whole new one, even after a power cut."""
+    with partial.open("r+b") as file:
+        os.fsync(file.fileno())
+    partial.replace(target)
+    if hasattr(os, "O_DIRECTORY"):  # where folders can be synced at all
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 with contextlib.suppress(ImportError):  # Windows has no such locks; there the output is not guarded

@@ -33,7 +33,7 @@ def inspect_pair(
     The time is an extrapolation of one block read and scored on this machine. Values are such that JSON can hold them.
     """
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
-    with open_pair(before, after, **options.of_pair()) as pair:
+    with open_pair(before, after, options) as pair:
         report = pair.report().to_dict()
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()

@@ -192,7 +192,7 @@ def detect(
             workers=options.workers,
             sightings=scoring.sightings,
         ) as witness:
-            wanted = options.of_polygons(chosen.threshold, chosen.seed)
+            wanted = options.at(chosen.threshold, chosen.seed)
             cut = _cut(scores_made, output, wanted, witness, last=scoring.completion.wait)
         if project is not None:
             write_project(
@@ -253,7 +253,7 @@ def _scored(
     def leave_out(block: Block, error: SceneUnreadableError) -> None:
         holes.append(_hole(block, scorer.stride, pair.grid, error))
 
-    with open_pair(before, after, **options.of_pair()) as pair:
+    with open_pair(before, after, options) as pair:
         from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
         from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch: likewise
 
@@ -336,7 +336,14 @@ def vectorize_to_file(
     _refuse_overwriting_inputs(output, scores)
     raster = ScoreRaster.open(scores)
     chosen = _threshold(raster, threshold, seed_threshold)
-    options = PolygonOptions(chosen.threshold, chosen.seed, min_area, connectivity, smooth, simplify)
+    options = PolygonOptions(
+        threshold=chosen.threshold,
+        seed_threshold=chosen.seed,
+        min_area=min_area,
+        connectivity=connectivity,
+        smooth=smooth,
+        simplify=simplify,
+    )
     return _cut(raster, output, options)
 
 
@@ -357,6 +364,7 @@ def _cut(
     made = polygon_pieces(raster, options, origin(record, raster.tags), witness)
     pieces = replace(made, tables=_then(made.tables, last))
     count = write_polygons(pieces, output, provenance={**record, **asdict(options)})
+    assert options.threshold != "auto"
     return VectorizeResult(Path(output), count, options.threshold)
 
 
@@ -386,7 +394,7 @@ def score(
     from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - brings PyTorch
 
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
-    pair = open_pair(before, after, **options.of_pair())  # its handles close when the array is garbage
+    pair = open_pair(before, after, options)  # its handles close when the array is garbage
     cells = pair.grid.coarsened(scorer.stride)
     scene_px = f"{pair.grid.height} {pair.grid.width}"
     scores = xarray.DataArray(

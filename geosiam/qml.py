@@ -6,10 +6,8 @@ import math
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from geosiam.polygons.schema import REVIEWS
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 COLORS = ("#ffe14d", "#ffb000", "#ff6a00", "#e8112d", "#8e0152")  # weak to strong, lightness falling all the way
 FIELD, AREA = "score_mean", "area_m2"
@@ -25,7 +23,7 @@ _DECIMALS = {
 LABEL_MM = 4  # least size of a polygon on the map, as the side of a square, for its score to be written on it
 
 
-def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
+def polygon_qml(threshold: float, comments: Mapping[str, str], reviews: Sequence[str]) -> str:
     """Return the QGIS style of the polygons: outlined, graduated by mean score from the threshold to 1.
 
     Parameters
@@ -33,7 +31,9 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
     threshold
         The least score there can be.
     comments
-        Column names and what they mean; shown as tool tips. ``review`` becomes a choice.
+        Column names and what they mean; shown as tool tips.
+    reviews
+        The words that the column ``review`` can hold, which the form offers as a choice.
     """
     root = Element("qgis", version="3.22.0", styleCategories=f"{_CATEGORIES}|Labeling|Fields|Forms|MapTips")
     root.set("labelsEnabled", "1")
@@ -55,7 +55,7 @@ def polygon_qml(threshold: float, comments: Mapping[str, str]) -> str:
         for key, value in _fill(color).items():
             SubElement(layer, "prop", k=key, v=value)
     _label_rule(root)
-    _fields(root, comments)
+    _fields(root, comments, reviews)
     # What the list beside the form calls a polygon; of itself QGIS takes `review`, which is empty at first. It sorts by
     # this text, so that without zeros before them 10 would come before 2.
     SubElement(root, "previewExpression").text = f"'#' || lpad(id, 4, '0') || '   ' || format_number({FIELD}, 2)"
@@ -143,7 +143,7 @@ def _fill(color: str) -> dict[str, str]:
     }
 
 
-def _fields(root: Element, comments: Mapping[str, str]) -> None:
+def _fields(root: Element, comments: Mapping[str, str], reviews: Sequence[str]) -> None:
     """Describe the columns, make ``review`` a choice in the form, and show the rest as a reader wants it."""
     configuration = SubElement(root, "fieldConfiguration")
     for name in (_FEATURE_ID, *comments):
@@ -162,7 +162,7 @@ def _fields(root: Element, comments: Mapping[str, str]) -> None:
             # The long name is what QGIS stores as NULL.
             for label, value in (
                 ("unreviewed", "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"),
-                *zip(REVIEWS, REVIEWS, strict=True),
+                *zip(reviews, reviews, strict=True),
             ):
                 SubElement(SubElement(choices, "Option", type="Map"), "Option", name=label, value=value, type="QString")
     aliases = SubElement(root, "aliases")

@@ -1,4 +1,4 @@
-"""How this process asks the system for memory."""
+"""What a process may use and how it uses it: processors, memory, imports."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ def tune_allocator() -> bool:
     -------
     whether the C library took it
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = {
-        "MALLOC_ARENA_MAX": (_ARENA_MAX, max(2, processors)),
+        "MALLOC_ARENA_MAX": (_ARENA_MAX, max(2, os.cpu_count() or 1)),
         "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 32 * _MIB),  # the most that glibc takes
         "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 256 * _MIB),
     }
@@ -96,5 +95,7 @@ def prefetch_imports(*modules: str) -> Iterator[None]:
 
 
 def default_workers() -> int:
-    """Return their number."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors this process may use, by its affinity and its container's quota."""
+    from dask.system import CPU_COUNT  # noqa: PLC0415 - dask takes longer to import than a command's help may take
+
+    return CPU_COUNT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import resource
 import sqlite3
@@ -114,7 +115,7 @@ def _identity(
     content = {
         "scenes": [marks(scene) or scene for scene in (pair.before, pair.after)],
         "options": named | {"model": checksums(options.model)},
-        "valid area": marks(options.aoi) if options.aoi else "",
+        "valid area": marks(os.fspath(options.aoi)) if options.aoi else "",
         "versions": [__version__, torch.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]

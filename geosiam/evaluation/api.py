@@ -190,7 +190,7 @@ def _thresholds(raster: ScoreRaster, options: DetectOptions) -> tuple[float, flo
 
 def _judged_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:
     method = baseline(name)
-    with open_pair(str(task.before), str(task.after), **options.of_pair() | {"radiometry": "none"}) as pair:
+    with open_pair(str(task.before), str(task.after), replace(options, radiometry="none")) as pair:
         if pair.grid.width * pair.grid.height > _MOST_PIXELS:
             fact = f"has more pixels than the {_MOST_PIXELS:,} that baselines take"
             raise SceneRefusedError(task.before, fact, "cut out a part: gdal_translate -projwin ... IN OUT")

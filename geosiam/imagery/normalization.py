@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from geosiam.errors import OptionError
+from geosiam.imagery.options import RADIOMETRY_MODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.sampling import Sample
 
-MODES = ("auto", "none", "linear", "histogram")
 
 _KNOTS = 33
 _FEWEST = 500  # valid pixels below which no estimate is worth its name
@@ -84,8 +84,8 @@ def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str 
         quantile matching, which assumes that little has changed; ``"auto"``: linear where gain or offset differ
         noticeably and the scenes correlate, none otherwise.
     """
-    if mode not in MODES:
-        raise OptionError(f"radiometry {mode!r}", "is not known", f"use {', '.join(MODES)}")
+    if mode not in RADIOMETRY_MODES:
+        raise OptionError(f"radiometry {mode!r}", "is not known", f"use {', '.join(RADIOMETRY_MODES)}")
     if mode == "none":
         return RadiometricNormalization()
     if before.shape[1] < _FEWEST:

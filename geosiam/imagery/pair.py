@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
 
-from geosiam.errors import OptionError, SceneRefusedError
+from geosiam.errors import SceneRefusedError
 from geosiam.imagery import normalization as radiometric
 from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, turned
 from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.bands import CHANNELS, Channels, choose_channels, names_its_colors
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.normalization import PLAIN, PixelTransform, Stretch, Unit, choose_scaling
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair_report import (
     PairReport,
     remarks_on_bands,
@@ -29,9 +30,6 @@ from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scene import Scene, SceneLike, checked_grid, environment, facts
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Grid
@@ -187,17 +185,7 @@ class ScenePair:
         self.close()
 
 
-def open_pair(
-    before: SceneLike,
-    after: SceneLike,
-    *,
-    bands: Sequence[int] | None = None,
-    radiometry: str = "auto",
-    register: bool | None = None,
-    aoi: str | os.PathLike[str] | None = None,
-    skip_unreadable: bool = False,
-    workers: int | None = None,
-) -> ScenePair:
+def open_pair(before: SceneLike, after: SceneLike, options: PairOptions = PairOptions()) -> ScenePair:
     """Check two scenes and decide how they are read; no result is written before this has passed.
 
     Parameters
@@ -205,32 +193,18 @@ def open_pair(
     before, after
         Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced
         DataArrays.
-    bands
-        One or three 1-based bands for both scenes; None: by color interpretation, else the first three.
-    radiometry
-        See :func:`geosiam.imagery.normalization.estimate`.
-    register
-        Correct the misregistration where it can be estimated reliably. None: by whole pixels only, which changes none
-        of them, or fully where the scene is resampled anyway; and only if less of it is then left.
-    aoi
-        Vector file outside of whose polygons nothing is valid.
-    skip_unreadable
-        Decide without those parts of the scenes that cannot be decoded.
-    workers
-        Number of threads that decode local files for these decisions; None: as many as help.
+    options
+        How they are read.
 
     Raises
     ------
     InputError
         One of its kinds, which names the scene, the fact and the remedy.
     """
-    if radiometry not in radiometric.MODES:
-        raise OptionError(f"radiometry {radiometry!r}", "is not known", f"use {', '.join(radiometric.MODES)}")
     sources = Scene.of(before), Scene.of(after)
     try:
         with environment():
-            preflight = _Preflight(*sources, bands, skip_unreadable=skip_unreadable, workers=workers)
-            return preflight.pair(radiometry, aoi, register=register)
+            return PairBuilder(*sources, options).pair()
     except BaseException:
         for source in sources:
             source.close()
@@ -247,19 +221,11 @@ class _View:
     sample: Sample
 
 
-class _Preflight:
+class PairBuilder:
     """The checks and decisions of :func:`open_pair`, in their order."""
 
-    def __init__(
-        self,
-        before: Scene,
-        after: Scene,
-        bands: Sequence[int] | None,
-        *,
-        skip_unreadable: bool,
-        workers: int | None,
-    ) -> None:
-        self.skip_unreadable, self.workers = skip_unreadable, workers
+    def __init__(self, before: Scene, after: Scene, options: PairOptions) -> None:
+        self.options = options
         self.sources = before, after
         self.grid = checked_grid(before)
         if self.grid.width * self.grid.height > _MOST_PIXELS:
@@ -270,13 +236,21 @@ class _Preflight:
         handles = before.handle(), after.handle()
         by_color = all(names_its_colors(handle) for handle in handles)
         self.channels = (
-            choose_channels(before.name, handles[0], bands, by_color=by_color),
-            choose_channels(after.name, handles[1], bands, by_color=by_color),
+            choose_channels(before.name, handles[0], options.bands, by_color=by_color),
+            choose_channels(after.name, handles[1], options.bands, by_color=by_color),
         )
         self.warnings: list[str] = []
         self._unmoved: tuple[AlignedReader, AlignedReader] | None = None
 
-    def pair(self, mode: str, aoi: str | os.PathLike[str] | None, *, register: bool | None) -> ScenePair:
+    def pair(self) -> ScenePair:
+        """Return the pair that the scenes make.
+
+        Raises
+        ------
+        InputError
+            They cannot be compared.
+        """
+        aoi, mode, register = self.options.aoi, self.options.radiometry, self.options.register
         area = AreaOfInterest.read(aoi, self.grid) if aoi is not None else None
         view = self._view(area)
         if view is None:
@@ -321,7 +295,7 @@ class _Preflight:
         before, after = self._readers(shift)
         overlap = self._overlap(area, margin=math.ceil(math.hypot(*shift)))
         sample = sample_overlap(
-            before, after, overlap, area, skip_unreadable=self.skip_unreadable, workers=self.workers
+            before, after, overlap, area, skip_unreadable=self.options.on_error == "skip", workers=self.options.workers
         )
         return None if sample is None else _View(before, after, overlap, sample)
 

@@ -13,6 +13,7 @@ from affine import Affine
 
 from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def squares(path: Path, side: int, most: int) -> list[Template]:
 
 def cut(path: Path, window: Window) -> Template:
     """Return a window of a scene as the network sees it: bands chosen, range stretched."""
-    with open_pair(path, path, radiometry="none") as pair:
+    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
         image = (pair.read(window).before * 255).round().astype(np.uint8)
         transform = pair.grid.transform * Affine.translation(window.col_start, window.row_start)
         return Template(f"{path.parent.name}/{path.stem}", image, pair.grid.crs, transform)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyogrio
 from pyogrio.raw import write_arrow
 
-from geosiam.polygons.schema import GEOMETRY
+from geosiam.polygons.schema import GEOMETRY, REVIEWS
 from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
 from geosiam.qml import footprint_qml, polygon_qml, polygon_sld
 
@@ -83,7 +83,7 @@ def _style(lowest: float, columns: tuple[tuple[str, str], ...]) -> tuple[str, st
 
     The pairs of a survey share few thresholds, and writing XML is a tenth of what a small GeoPackage takes.
     """
-    return LAYER, "anomalies by score", polygon_qml(lowest, dict(columns)), polygon_sld(lowest, LAYER)
+    return LAYER, "anomalies by score", polygon_qml(lowest, dict(columns), REVIEWS), polygon_sld(lowest, LAYER)
 
 
 def _as_text(value: object) -> object:

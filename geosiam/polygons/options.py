@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Self
 
 from geosiam.errors import OptionError
@@ -29,7 +29,7 @@ class MinArea:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value >= 0):
-            raise OptionError("--min-area", f"is {self.value:g}", "give an area of 0 or more, like 1.5m2 or 20px")
+            raise OptionError("`min_area`", f"is {self.value:g}", "give an area of 0 or more, like 1.5m2 or 20px")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -43,7 +43,7 @@ class MinArea:
         match = re.fullmatch(rf"{_NUMBER}\s*(m2|m²|m\^2|px)", text.strip().lower())
         if match is None:
             raise OptionError(
-                "--min-area", f"is {text!r}", "give a number and a unit: square metres as 1.5m2, pixels as 20px"
+                "`min_area`", f"is {text!r}", "give a number and a unit: square metres as 1.5m2, pixels as 20px"
             )
         return cls(float(match[1]), "px" if match[2] == "px" else "m2")
 
@@ -65,7 +65,7 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value >= 0):
-            raise OptionError("--simplify", f"is {self.value:g}", "give a distance of 0 or more, like 0.5m or 4px")
+            raise OptionError("`simplify`", f"is {self.value:g}", "give a distance of 0 or more, like 0.5m or 4px")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -78,7 +78,7 @@ class Tolerance:
         """
         match = re.fullmatch(rf"{_NUMBER}\s*(m|px)", text.strip().lower())
         if match is None:
-            raise OptionError("--simplify", f"is {text!r}", "give a number and a unit: metres as 0.5m, pixels as 4px")
+            raise OptionError("`simplify`", f"is {text!r}", "give a number and a unit: metres as 0.5m, pixels as 4px")
         return cls(float(match[1]), "px" if match[2] == "px" else "m")
 
 
@@ -89,9 +89,11 @@ class PolygonOptions:
     Parameters
     ----------
     threshold
-        Least score of a cell, above 0, up to 1.
+        Minimum anomaly probability for a cell to be part of a polygon, above 0, up to 1. ``"auto"``: the model's own,
+        or a higher one where the two scenes differ almost everywhere; see :mod:`geosiam.scores.threshold`.
     seed_threshold
-        Each polygon has at least one cell of this score or more (hysteresis); None: any will do.
+        Each polygon has at least one cell of this score or more (hysteresis). None: any will do, or, where the
+        threshold is chosen automatically, the seed threshold that goes with it.
     min_area
         Drop smaller components: ``"1.5m2"`` on the ground, or ``"20px"`` of the before-scene; None keeps all. What
         counts is the area of the cells.
@@ -108,29 +110,37 @@ class PolygonOptions:
         A value makes no sense.
     """
 
-    threshold: float = 0.5
+    _: KW_ONLY
+    threshold: float | Literal["auto"] = "auto"
     seed_threshold: float | None = None
-    min_area: MinArea | str | None = None
+    min_area: str | None = None
     connectivity: int = 8
     smooth: bool = True
-    simplify: Tolerance | str | None = None
+    simplify: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("--threshold", self.threshold), ("--seed-threshold", self.seed_threshold)):
+        threshold = None if self.threshold == "auto" else self.threshold
+        for name, value in (("`threshold`", threshold), ("`seed_threshold`", self.seed_threshold)):
             if value is not None and not 0 < value <= 1:
                 raise OptionError(name, f"is {value:g}", "give a probability above 0, up to 1")
-        if self.seed_threshold is not None and self.seed_threshold < self.threshold:
-            fact = f"is {self.seed_threshold:g}, below the threshold {self.threshold:g}, and would change nothing"
-            raise OptionError("--seed-threshold", fact, "give one above the threshold")
+        if self.seed_threshold is not None and threshold is not None and self.seed_threshold < threshold:
+            fact = f"is {self.seed_threshold:g}, below the threshold {threshold:g}, and would change nothing"
+            raise OptionError("`seed_threshold`", fact, "give one above the threshold")
         if self.connectivity not in (4, 8):
-            raise OptionError("--connectivity", f"is {self.connectivity}", "use 4 or 8")
+            raise OptionError("`connectivity`", f"is {self.connectivity}", "use 4 or 8")
         self.smallest()
         self.tolerance()
 
+    def at(self, threshold: float, seed_threshold: float | None) -> PolygonOptions:
+        """Return the same polygon options, and nothing else, with the thresholds that were chosen."""
+        kept = ("min_area", "connectivity", "smooth", "simplify")
+        values = {name: getattr(self, name) for name in kept}
+        return PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, **values)
+
     def smallest(self) -> MinArea | None:
         """Return the least area of a component."""
-        return MinArea.parse(self.min_area) if isinstance(self.min_area, str) else self.min_area
+        return None if self.min_area is None else MinArea.parse(self.min_area)
 
     def tolerance(self) -> Tolerance | None:
         """Return the tolerance of simplification."""
-        return Tolerance.parse(self.simplify) if isinstance(self.simplify, str) else self.simplify
+        return None if self.simplify is None else Tolerance.parse(self.simplify)

@@ -14,7 +14,7 @@ import shapely
 from geosiam.polygons.areas import CellAreas
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import simplified, smoothed, trace
-from geosiam.polygons.options import MinArea, PolygonOptions, Tolerance
+from geosiam.polygons.options import MinArea, PolygonOptions
 from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA
 from geosiam.polygons.score_stream import ArrayScores, ScoreStream
 from geosiam.scores.raster import ScoreRaster
@@ -90,12 +90,12 @@ class PolygonPieces:
 def vectorize(
     scores: str | os.PathLike[str] | Scores | xr.DataArray,
     *,
-    threshold: float = PolygonOptions.threshold,
+    threshold: float = 0.5,
     seed_threshold: float | None = None,
-    min_area: MinArea | str | None = None,
+    min_area: str | None = None,
     connectivity: int = PolygonOptions.connectivity,
     smooth: bool = PolygonOptions.smooth,
-    simplify: Tolerance | str | None = None,
+    simplify: str | None = None,
     shift_px: float | None = None,
 ) -> geopandas.GeoDataFrame:
     """Return the polygons of all connected cells with ``score >= threshold``.
@@ -123,7 +123,14 @@ def vectorize(
     InputError
         The scores cannot be read, or are no scores.
     """
-    options = PolygonOptions(threshold, seed_threshold, min_area, connectivity, smooth, simplify)
+    options = PolygonOptions(
+        threshold=threshold,
+        seed_threshold=seed_threshold,
+        min_area=min_area,
+        connectivity=connectivity,
+        smooth=smooth,
+        simplify=simplify,
+    )
     return polygon_pieces(as_scores(scores), options, Origin(shift_px=shift_px)).frame()
 
 
@@ -135,6 +142,7 @@ def polygon_pieces(
     Memory is that of two strips, one piece, and the components not yet complete: twenty bytes for each horizontal run
     of cells of these, and then the outline they are to become.
     """
+    assert options.threshold != "auto", "a threshold has to be chosen before polygons are cut"
     field = ScoreStream(scores)
     maker = _Maker(field, options, origin, witness)
     return PolygonPieces(scores.grid.crs, maker.tables(), field.footprint, scores.stride, origin)
@@ -150,6 +158,7 @@ class _Maker:
 
     def tables(self) -> Iterator[pa.Table]:
         options, smallest, first_id = self._options, self._options.smallest(), 1
+        assert options.threshold != "auto"
         batches = component_batches(
             self._field.strips(),
             options.threshold,
@@ -180,6 +189,7 @@ class _Maker:
 
     def _table(self, batch: ComponentBatch, area: NDArray[np.float64], first_id: int) -> pa.Table:
         options, grid, extent = self._options, self._scores.grid, self._scores.extent
+        assert options.threshold != "auto"
         cells, tolerance = self._areas.cells(batch), options.tolerance()
         outlines = trace(batch, diagonal=options.smooth and options.connectivity == 8)  # noqa: PLR2004
         if options.smooth:

@@ -16,7 +16,7 @@ from affine import Affine
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_writable
 from geosiam.imagery.grid import Grid, Window
-from geosiam.polygons.schema import COLUMNS
+from geosiam.polygons.schema import COLUMNS, REVIEWS
 from geosiam.qgis import layers as elements
 from geosiam.qgis.layers import MapLayer, of_qml
 from geosiam.qgis.scenes import relative, scene_layer
@@ -116,7 +116,7 @@ def _polygon_layers(path: Path, threshold: float, folder: Path) -> list[MapLayer
     """Return the layers of the polygons' file: those that a GeoPackage has a style for; the only one of others."""
     source = relative(path, folder)
     if path.suffix.lower() != ".gpkg":
-        return [_polygon_layer(path, None, source, path.stem, polygon_qml(threshold, COLUMNS))]
+        return [_polygon_layer(path, None, source, path.stem, polygon_qml(threshold, COLUMNS, REVIEWS))]
     with contextlib.closing(sqlite3.connect(path)) as db:
         styles = db.execute("SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault ORDER BY id").fetchall()
     return [_polygon_layer(path, layer, f"{source}|layername={layer}", layer, qml) for layer, qml in styles]

@@ -32,7 +32,7 @@ class PairVerdicts:
     name, run
         The pair as the page calls it, and the run it shows.
     verdicts
-        A word of :data:`geosiam.qml.REVIEWS` by the polygon's ``id``; None: not reviewed after all.
+        A word of :data:`geosiam.polygons.schema.REVIEWS` by the polygon's ``id``; None: not reviewed after all.
     """
 
     name: str

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 import rasterio
 
+from geosiam.files import replace_durably
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -208,16 +210,3 @@ class Journal:
         partial = self.path.with_name(f"{self.path.name}.new")
         partial.write_text(text, encoding="utf-8")
         replace_durably(partial, self.path)
-
-
-def replace_durably(partial: Path, target: Path) -> None:
-    """Rename a file so that the target is the old one or the whole new one, even after a power cut."""
-    with partial.open("r+b") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
-    if hasattr(os, "O_DIRECTORY"):  # where folders can be synced at all
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -18,7 +18,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import FileLock, check_writable
+from geosiam.files import FileLock, check_writable, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.scores.working_file import (
     CACHE_CELLS,
@@ -27,7 +27,6 @@ from geosiam.scores.working_file import (
     ScoreType,
     WorkingRaster,
     cache_bytes,
-    replace_durably,
 )
 
 if TYPE_CHECKING:

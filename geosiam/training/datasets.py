@@ -21,6 +21,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from geosiam.errors import TrainingDataError
 from geosiam.imagery.grid import Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.synthesis.pairs import make_pair, varied_config
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, ChipSource, ChipStack, PairStack, SceneStack
@@ -191,7 +192,7 @@ def parted(scene: Tensor) -> tuple[Tensor, Tensor]:
 
 def read_scene(path: str | Path) -> Tensor:
     """Read a georeferenced scene as the network sees it: uint8 (3, height, width), bands chosen, range stretched."""
-    with open_pair(path, path, radiometry="none") as pair:
+    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
         block = pair.read(middle(Window(0, pair.grid.height, 0, pair.grid.width)))
     return torch.from_numpy((block.before * 255).round().astype(np.uint8))
 

@@ -17,6 +17,7 @@ from affine import Affine
 from geosiam.errors import InputError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery import scene
 from geosiam.imagery.grid import Grid, Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import PairBlock, open_pair
 from geosiam.imagery.vrt import VirtualRaster
 
@@ -31,7 +32,7 @@ def image(texture) -> np.ndarray:
 
 
 def read(before: object, after: object, **options: object) -> PairBlock:
-    with open_pair(before, after, radiometry="none", **options) as pair:
+    with open_pair(before, after, PairOptions(radiometry="none", **options)) as pair:
         return pair.read(WHOLE)
 
 

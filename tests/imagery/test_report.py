@@ -6,13 +6,14 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, shift
 
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
 
 def warnings_of(*scenes, **options) -> str:
-    with open_pair(*scenes, **options) as pair:
+    with open_pair(*scenes, PairOptions(**options)) as pair:
         return "; ".join(pair.report().warnings)
 
 
@@ -66,7 +67,7 @@ def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
     image = np.repeat(ground[None], 3, axis=0).astype(np.uint8)
     moved = np.repeat(shift(ground, (8, 5), mode="nearest")[None], 3, axis=0).astype(np.uint8)
     second = write("b.tif", moved[:, 300:, 300:], transform=UTM @ Affine.translation(300, 300))
-    with open_pair(write("a.tif", image), second, register=True) as pair:
+    with open_pair(write("a.tif", image), second, PairOptions(register=True)) as pair:
         assert any(pair.report().moved_px)
         rows, cols = np.nonzero(pair.read(pair.overlap.grown(50)).valid)
         assert rows.min() + pair.overlap.row_start - 50 == 292

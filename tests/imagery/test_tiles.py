@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery.grid import Window
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import PairBlock, open_pair
 from geosiam.imagery.scene import fingerprint
 from geosiam.network.weights import load_model
@@ -65,7 +66,7 @@ def folders(tmp_path: Path) -> None:
 
 
 def everything(before: object, after: object) -> PairBlock:
-    with open_pair(before, after, radiometry="none") as pair:
+    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
         return pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
 
 

@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Grid, Lattice
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
 from geosiam.inference import executor as execution
 from geosiam.inference.executor import stream_scores
@@ -191,7 +192,7 @@ def traced():
 
 def test_planning_and_journal_of_a_huge_scene_take_a_few_megabytes(virtual, tmp_path):
     scorer = Scorer.of_model(load_model("paper"), device="cpu")  # its blocks are small, so that lists would show
-    with open_pair(virtual / "huge.tif", virtual / "huge.tif", aoi=virtual / "area.gpkg") as pair:
+    with open_pair(virtual / "huge.tif", virtual / "huge.tif", PairOptions(aoi=virtual / "area.gpkg")) as pair:
         cells, lattice = pair.grid.coarsened(scorer.stride), scorer.lattice(pair.grid)
         with (
             traced() as peak,

@@ -27,6 +27,7 @@ from affine import Affine
 from same_result import assert_same
 
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
+from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.inference import cluster
 from geosiam.inference import scorer as scoring
@@ -337,7 +338,7 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     geopandas.GeoSeries([shapely.box(x - 5, y, x, y + 5)], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     counting = Counting(client)
-    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", aoi=tmp_path / "area.gpkg") as pair:
+    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
         tracemalloc.start()
         stream = stream_on_cluster(counting, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
         most = 0

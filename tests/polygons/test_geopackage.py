@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from geosiam.errors import OptionError, OutputError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.schema import COLUMNS, SHAPEFILE_NAMES
+from geosiam.polygons.schema import COLUMNS, REVIEWS, SHAPEFILE_NAMES
 from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
 from geosiam.polygons.table import Origin, empty_frame, polygon_pieces
 from geosiam.polygons.writer import write_polygons
@@ -243,7 +243,7 @@ def test_the_footprint_has_holes_where_nothing_could_be_seen(tmp_path):
 
 @pytest.mark.parametrize("threshold", [0.1, 0.449, 0.98, 0.9999])
 def test_classes_are_told_apart_in_the_legend(threshold):
-    labels = [item.get("label") for item in ET.fromstring(polygon_qml(threshold, COLUMNS)).iter("range")]
+    labels = [item.get("label") for item in ET.fromstring(polygon_qml(threshold, COLUMNS, REVIEWS)).iter("range")]
     bounds = [label.split(" - ") for label in labels]
     assert all(lower != upper for lower, upper in bounds)
     assert [upper for _, upper in bounds[:-1]] == [lower for lower, _ in bounds[1:]]
