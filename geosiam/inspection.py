@@ -10,7 +10,7 @@ import numpy as np
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
-from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, load_scorer
+from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, BlockTask, load_scorer
 from geosiam.options import DetectOptions
 from geosiam.runtime import default_workers
 
@@ -56,7 +56,7 @@ def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
     row, col = (o.row_start + o.row_stop) // 2 // stride, (o.col_start + o.col_stop) // 2 // stride
     block = lattice[row // lattice.block_rows * lattice.shape[1] + col // lattice.block_cols]
     start = time.perf_counter()
-    Job(pair, scorer)(block)
+    BlockTask(pair, scorer)(block)
     pixels = block.cells.shape[0] * block.cells.shape[1] * stride**2
     rows, cols = o.shape
     return (time.perf_counter() - start) * rows * cols / pixels / min(workers, default_workers())

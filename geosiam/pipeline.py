@@ -15,15 +15,15 @@ from geosiam.files import check_writable, exists
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.pair import open_pair
 from geosiam.imagery.scene import files_of
+from geosiam.inference.zonal_stats import ZonalStatistics, ZonalStatsStore
 from geosiam.options import DetectOptions
-from geosiam.polygons.evidence import ZonalStatistics, ZonalStatsStore
-from geosiam.polygons.evidence_reader import AttributeReader
+from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.formats import check_target
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.table import polygon_pieces, vectorize
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
-from geosiam.runtime import prefetch_imports, release_freed_memory
+from geosiam.runtime import prefetch_imports
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import threshold_of_pair
 from geosiam.scores.writer import ScoreRasterWriter
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.scene import SceneLike
     from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
-    from geosiam.polygons.table import Witness
-    from geosiam.scores.writer import Completion
+    from geosiam.scores.writer import PendingScoreRaster
 
     Progress = Callable[[int, int], None]
 
@@ -182,7 +181,7 @@ def detect(
     if project is not None:
         check_project(project)
     with _scored(before, after, raster, options, on_progress, sighting=True) as scoring:
-        pair, scored, scores_made = scoring.pair, scoring.result, ScoreRaster.open(scoring.completion.path)
+        pair, scored, scores_made = scoring.pair, scoring.result, ScoreRaster.open(scoring.pending.path)
         chosen = _threshold(scores_made, options.threshold, options.seed_threshold)
         with AttributeReader(
             pair,
@@ -190,10 +189,10 @@ def detect(
             chosen.threshold,
             colored=pair.colored,
             workers=options.workers,
-            sightings=scoring.sightings,
-        ) as witness:
+            zonal_stats=scoring.zonal_stats,
+        ) as reader:
             wanted = options.at(chosen.threshold, chosen.seed)
-            cut = _cut(scores_made, output, wanted, witness, last=scoring.completion.wait)
+            cut = _cut(scores_made, output, wanted, reader, last=scoring.pending.wait)
         if project is not None:
             write_project(
                 project,
@@ -229,8 +228,8 @@ class _Scoring:
 
     result: ScoreResult
     pair: ScenePair
-    completion: Completion
-    sightings: ZonalStatsStore | None
+    pending: PendingScoreRaster
+    zonal_stats: ZonalStatsStore | None
 
 
 @contextlib.contextmanager
@@ -249,10 +248,6 @@ def _scored(
     """
     _refuse_overwriting_inputs(output, before, after)
     holes: list[UnreadableBlock] = []
-
-    def leave_out(block: Block, error: SceneUnreadableError) -> None:
-        holes.append(_hole(block, scorer.stride, pair.grid, error))
-
     with open_pair(before, after, options) as pair:
         from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
         from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch: likewise
@@ -269,29 +264,37 @@ def _scored(
             restart=options.restart,
             workers=options.workers,
         )
-        sightings = None
+        zonal_stats = None
         if sighting:
             least = model.card.threshold if options.threshold == "auto" else options.threshold
-            sightings = ZonalStatsStore(ZonalStatistics(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least))
-        with connected(options.scheduler) as client, raster, prefetch_imports("geosiam.polygons.writer"):
+            zonal_stats = ZonalStatsStore(
+                ZonalStatistics(pair.grid.coarsened(scorer.stride).shape, scorer.stride, least)
+            )
+        with (
+            contextlib.closing(scorer),
+            connected(options.scheduler) as client,
+            raster,
+            prefetch_imports("geosiam.polygons.writer"),
+        ):
             stream = stream_scores(
                 pair,
                 scorer,
                 workers=options.workers,
                 client=client,
                 finished=raster.finished,
-                on_unreadable=leave_out if options.on_error == "skip" else None,
                 on_progress=on_progress,
-                notebook=sightings,
+                zonal_stats=zonal_stats,
             )
             with contextlib.closing(stream):
-                for block, scores in stream:
-                    raster.write(block, scores)
+                for result in stream:
+                    if result.error is not None and options.on_error == "skip":
+                        holes.append(_hole(result.block, scorer.stride, pair.grid, result.error))
+                    else:
+                        raster.write(result.block, result.scores)
             pair.clear_cache()
             record["holes"] = [asdict(hole) for hole in holes]
-            sparing = release_freed_memory() if raster.outgrows_cache else contextlib.nullcontext()
-            with sparing, raster.completing(raster_tags(pair, model, record)) as completion:
-                yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, completion, sightings)
+            pending = raster.finish(raster_tags(pair, model, record))
+            yield _Scoring(ScoreResult(Path(output), record, tuple(holes)), pair, pending, zonal_stats)
 
 
 def _ready(options: DetectOptions) -> tuple[Model, Scorer]:
@@ -351,17 +354,17 @@ def _cut(
     raster: ScoreRaster,
     output: str | Path,
     options: PolygonOptions,
-    witness: Witness | None = None,
+    reader: AttributeReader | None = None,
     last: Callable[[], None] = lambda: None,
 ) -> VectorizeResult:
-    """Make polygons of a score raster; a witness, where the scenes are at hand, says what their pixels show.
+    """Make polygons of a score raster; a reader, where the scenes are at hand, determines what their pixels show.
 
     `last` is called when all of them are made: if it raises, the file does not appear.
     """
     from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
 
     record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
-    made = polygon_pieces(raster, options, origin(record, raster.tags), witness)
+    made = polygon_pieces(raster, options, origin(record, raster.tags), reader)
     pieces = replace(made, tables=_then(made.tables, last))
     count = write_polygons(pieces, output, provenance={**record, **asdict(options)})
     assert options.threshold != "auto"

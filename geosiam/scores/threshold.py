@@ -1,7 +1,7 @@
-"""The threshold that a pair calls for.
+"""Choose the threshold of a pair of scenes from the distribution of its scores.
 
-A model's own threshold suits two dates that differ by their anomalies and little else. Where years, seasons or another
-camera lie between them, all of the ground scores high, and what the analyst wants is what stands out from that.
+A model's own threshold suits two dates that differ by their anomalies and little else. If years, seasons or another
+camera lie between them, all of the ground scores high, and the anomalies are what stands out from it.
 """
 
 from __future__ import annotations
@@ -19,104 +19,119 @@ if TYPE_CHECKING:
 
     from geosiam.scores.raster import ScoreRaster
 
-DEVIATIONS = 3.0
-"""How far above the typical cell the threshold lies at least, in robust standard deviations of the log-odds: were those
-of unchanged ground normally distributed, one of its cells in 740 would lie above."""
+_ONE_DEVIATION_BELOW = 0.158655  # share of a normal distribution more than one standard deviation below its mean
 
-HIGHEST = 0.98
-"""No pair raises the threshold further: where nearly everything has changed, that is what should be found."""
 
-SEED_ODDS = 2.0
-"""A polygon has at least one cell whose odds are so many times those of the threshold: single cells just above it are
-chance more often than not."""
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """When and how far the threshold is raised; deviations are robust standard deviations of the log-odds of scores.
 
-LEAST_CELLS = 4096
-"""Of fewer cells nobody can say what is typical."""
+    Parameters
+    ----------
+    deviations
+        Least distance of the threshold from the median, in deviations. If the log-odds of unchanged ground were
+        normally distributed, one of 740 cells would lie above.
+    min_deviation
+        Least deviation, in log-odds.
+    max_threshold
+        Largest raised threshold: where nearly everything has changed, it should be found.
+    min_cells
+        Least number of scored cells; of fewer the median says little.
+    seed_odds
+        Odds of a polygon's strongest cell relative to those of the threshold, at least: single cells just above the
+        threshold are chance more often than not.
+    """
 
-_LEAST_DEVIATION = 0.5
-_BELOW = 0.158655  # share of a normal distribution that lies more than one deviation below its middle
+    deviations: float = 3.0
+    min_deviation: float = 0.5
+    max_threshold: float = 0.98
+    min_cells: int = 4096
+    seed_odds: float = 2.0
+
+
+POLICY = ThresholdPolicy()
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and how it came about.
+    """A threshold, and the scores that it was chosen from.
 
     Parameters
     ----------
     value
-        The score from which a cell is anomalous.
+        Least score of an anomalous cell.
     seed
-        The score that a polygon's strongest cell has at least (hysteresis).
-    usual
-        The model's own.
-    typical
+        Least score of a polygon's strongest cell (hysteresis).
+    model_threshold
+        The model's own threshold.
+    median
         Median of all scores; NaN without any.
     """
 
     value: float
     seed: float
-    usual: float
-    typical: float
+    model_threshold: float
+    median: float
 
     @classmethod
-    def of(cls, value: float, usual: float, typical: float) -> Self:
-        """Return a threshold with the seed that goes with it."""
-        odds = SEED_ODDS * value
-        return cls(value, odds / (odds + 1 - value), usual, typical)
+    def of(cls, value: float, model_threshold: float, median: float) -> Self:
+        """Return a threshold with its seed threshold."""
+        odds = POLICY.seed_odds * value
+        return cls(value, odds / (odds + 1 - value), model_threshold, median)
 
-    def seed_or(self, asked: float | None) -> float:
-        """Return the seed that was asked for, which no seed below the threshold can be; or this one's own."""
-        return self.seed if asked is None else max(asked, self.value)
+    def seed_or(self, requested: float | None) -> float:
+        """Return the requested seed threshold, but no less than the threshold; None: the threshold's own."""
+        return self.seed if requested is None else max(requested, self.value)
 
     @property
     def remark(self) -> str | None:
-        """What the user should know; None where nothing is unusual."""
-        if self.value <= self.usual:
+        """A warning for the user if the threshold was raised; None otherwise."""
+        if self.value <= self.model_threshold:
             return None
         return (
-            f"the two dates differ all over (half of the ground scores {self.typical:.2g} or more): the threshold was "
-            f"raised from {self.usual:.2g} to {self.value:.2g}; --threshold chooses another"
+            f"the scenes differ almost everywhere (half of the ground scores {self.median:.2g} or more): the threshold "
+            f"was raised from {self.model_threshold:.2g} to {self.value:.2g}; set `threshold` to choose another"
         )
 
 
-def threshold_of_pair(raster: ScoreRaster, usual: float) -> Threshold:
+def threshold_of_pair(raster: ScoreRaster, model_threshold: float) -> Threshold:
     """Choose the threshold of a pair from its scores, which are read once.
 
-    It is the model's own, or, if that is higher, what lies :data:`DEVIATIONS` above the median of the log-odds, at most
-    :data:`HIGHEST`. The deviation is taken below the median (its distance from the 15.9th percentile), where what has
-    changed does not count.
+    It is the model's own threshold, or a higher one that lies some deviations above the median of the log-odds
+    (:class:`ThresholdPolicy`). The deviation is measured below the median (its distance from the 15.9th percentile),
+    where changed cells do not count.
 
     Parameters
     ----------
     raster
-        The scores of the whole pair.
-    usual
+        Scores of the whole pair.
+    model_threshold
         The model's own threshold.
     """
-    return of_counts(raster.counts(), usual)
+    return threshold_of_counts(raster.counts(), model_threshold)
 
 
-def of_counts(counts: NDArray[np.int64], usual: float) -> Threshold:
-    """Choose a threshold by how many cells have each score: int64 (255,), from 0 to 1 in steps of 1/254."""
+def threshold_of_counts(counts: NDArray[np.int64], model_threshold: float) -> Threshold:
+    """Choose a threshold from the histogram of scores: int64 (255,), from 0 to 1 in steps of 1/254."""
     if not counts.any():
-        return Threshold.of(usual, usual, float("nan"))
-    middle, low = (_percentile(counts, share) for share in (0.5, _BELOW))
-    deviation = max(_log_odds(middle) - _log_odds(low), _LEAST_DEVIATION)
-    outstanding = 1 / (1 + exp(-(_log_odds(middle) + DEVIATIONS * deviation)))
-    enough = int(counts.sum()) >= LEAST_CELLS
-    value = max(usual, round(min(outstanding, HIGHEST), 4)) if enough else usual
-    return Threshold.of(value, usual, middle)
+        return Threshold.of(model_threshold, model_threshold, float("nan"))
+    median, low = (_percentile(counts, share) for share in (0.5, _ONE_DEVIATION_BELOW))
+    deviation = max(_log_odds(median) - _log_odds(low), POLICY.min_deviation)
+    outstanding = 1 / (1 + exp(-(_log_odds(median) + POLICY.deviations * deviation)))
+    enough = int(counts.sum()) >= POLICY.min_cells
+    value = max(model_threshold, round(min(outstanding, POLICY.max_threshold), 4)) if enough else model_threshold
+    return Threshold.of(value, model_threshold, median)
 
 
 def _percentile(counts: NDArray[np.int64], share: float) -> float:
-    """Return the score that a share of the cells does not exceed, between steps: cells of a step are spread over it."""
-    total = np.cumsum(counts)
-    wanted = share * total[-1]
-    step = int(np.searchsorted(total, wanted))
-    inside = (wanted - (total[step] - counts[step])) / counts[step]
-    return float(min(max((step - 0.5 + inside) / SCORE_STEPS, 0.0), 1.0))
+    """Return the score that a share of the cells does not exceed, interpolated within steps."""
+    cumulative = np.cumsum(counts)
+    rank = share * cumulative[-1]
+    step = int(np.searchsorted(cumulative, rank))
+    within_step = (rank - (cumulative[step] - counts[step])) / counts[step]
+    return float(min(max((step - 0.5 + within_step) / SCORE_STEPS, 0.0), 1.0))
 
 
 def _log_odds(score: float) -> float:
-    held = min(max(score, 0.5 / SCORE_STEPS), 1 - 0.5 / SCORE_STEPS)
-    return log(held / (1 - held))
+    score = min(max(score, 0.5 / SCORE_STEPS), 1 - 0.5 / SCORE_STEPS)
+    return log(score / (1 - score))
