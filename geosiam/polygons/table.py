@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
+    from geosiam.polygons.attributes import AttributeReader
     from geosiam.polygons.components import ComponentBatch
     from geosiam.polygons.score_stream import Footprint, Scores
 
@@ -41,16 +42,6 @@ class Origin:
     after: str | None = None
     created: str | None = None
     shift_px: float | None = None
-
-
-class Witness(Protocol):
-    """Who has seen the scenes, and says what the pixels of components show."""
-
-    def attributes_of(
-        self, batch: ComponentBatch, field: ScoreStream
-    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class PolygonPieces:
 
 
 def polygon_pieces(
-    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), witness: Witness | None = None
+    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), reader: AttributeReader | None = None
 ) -> PolygonPieces:
     """Return the table of :func:`vectorize` in pieces.
 
@@ -97,15 +88,17 @@ def polygon_pieces(
     """
     assert options.threshold != "auto", "a threshold has to be chosen before polygons are cut"
     field = ScoreStream(scores)
-    maker = _Maker(field, options, origin, witness)
+    maker = _Maker(field, options, origin, reader)
     return PolygonPieces(scores.grid.crs, maker.tables(), field.footprint, scores.stride, origin)
 
 
 class _Maker:
     """Makes the pieces of one table."""
 
-    def __init__(self, field: ScoreStream, options: PolygonOptions, origin: Origin, witness: Witness | None) -> None:
-        self._field, self._options, self._origin, self._witness = field, options, origin, witness
+    def __init__(
+        self, field: ScoreStream, options: PolygonOptions, origin: Origin, reader: AttributeReader | None
+    ) -> None:
+        self._field, self._options, self._origin, self._reader = field, options, origin, reader
         self._scores = field.scores
         self._areas = CellAreas(self._scores.grid, self._scores.extent)
 
@@ -157,7 +150,7 @@ class _Maker:
             plane = shapely.area(placed.geometries()) / abs(grid.transform.determinant)
             area = area / cells * plane
         lon, lat = self._areas.centroids(batch)
-        shadow, hint = (None, None) if self._witness is None else self._witness.attributes_of(batch, self._field)
+        shadow, hint = (None, None) if self._reader is None else self._reader.attributes_of(batch, self._field)
         values: dict[str, Any] = {
             "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
             "score_mean": batch.score_mean,

@@ -24,7 +24,7 @@ from pyogrio.raw import write_arrow
 
 from geosiam import __version__
 from geosiam.errors import GeosiamError, OutputError
-from geosiam.files import FileLock
+from geosiam.files import locked
 from geosiam.polygons.formats import FORMATS, check_target
 from geosiam.polygons.geopackage import LAYER, add_footprint, describe
 from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
@@ -221,27 +221,23 @@ def _bulk_loading() -> Iterator[None]:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Give a path of the target's name in a hidden folder beside it; move what is there into place on success."""
-    folder: Path | None = None
-    lock = FileLock(target.with_name(f".{target.name}.partial.lock"))
     try:
-        if not lock.acquire():
-            raise OutputError(target, "is being written by another run", "wait for it or choose another output")
-        _remove_leftovers(target)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        yield folder / target.name
-        # A shapefile is several files: the one that is opened goes last, when the others are in place.
-        for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-            _synchronise(made)
-            made.replace(target.with_name(made.name))
+        with locked(target.with_name(f".{target.name}.partial.lock"), target):
+            _remove_leftovers(target)
+            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+            try:
+                yield folder / target.name
+                # A shapefile is several files: the one that is opened goes last, when the others are in place.
+                for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
+                    _synchronise(made)
+                    made.replace(target.with_name(made.name))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except GeosiamError:
         raise  # pieces may be computed while they are written: what went wrong there is not about this file
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         fact = f"cannot be written ({error})"
         raise OutputError(target, fact, "check the folder's permissions and the free disk space") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
 
 
 def _remove_leftovers(target: Path) -> None:

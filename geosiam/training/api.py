@@ -12,7 +12,7 @@ from geosiam import __version__
 from geosiam.errors import OptionError, OutputError
 from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
-from geosiam.network.siamese import can_grow, grown
+from geosiam.network.siamese import can_expand_subcells, expand_subcells
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.calibration import apply_temperature, calibration_error, fit_temperature
 from geosiam.training.datasets import FEW, GENERATED, SOME, generated_pairs, load_chips
@@ -233,13 +233,13 @@ def _of_network(recipe: Recipe, name: str) -> Model:
 
 
 def _begin_with(run: TrainingRun, model: Model) -> None:
-    if not can_grow(model.card.network, run.recipe.network):
+    if not can_expand_subcells(model.card.network, run.recipe.network):
         raise OptionError(
             f"init {model.source}",
             f"has another network, of stride {model.card.network.window.stride}",
             "choose its --stride and --subcells, or other weights",
         )
-    run.network.load_state_dict(grown(model.network.state_dict(), model.card.network, run.recipe.network))
+    run.network.load_state_dict(expand_subcells(model.network.state_dict(), model.card.network, run.recipe.network))
     run.init = model.card.checksum
 
 
