@@ -32,7 +32,7 @@ from geosiam.evaluation.metrics import object_scores_raster
 from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_objects
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.pipeline import DetectOptions, detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.scores.raster import ScoreRaster

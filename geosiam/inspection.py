@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
 from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, load_scorer
@@ -15,8 +15,8 @@ from geosiam.options import DetectOptions
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
+    from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
-    from geosiam.imagery.scene import SceneLike
     from geosiam.inference.scorer import Scorer
 
 _LIBRARIES_BYTES = 450e6
@@ -34,7 +34,7 @@ def inspect_pair(
     """
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, options) as pair:
-        report = pair.report().to_dict()
+        report = pair.report.to_dict()
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()
         return {

@@ -13,8 +13,8 @@ import numpy as np
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_writable, exists
 from geosiam.imagery.grid import apply_affine
-from geosiam.imagery.pair import open_pair
-from geosiam.imagery.scene import files_of
+from geosiam.imagery.open_scene import files_of
+from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions
 from geosiam.polygons.evidence import ZonalStatistics, ZonalStatsStore
 from geosiam.polygons.evidence_reader import AttributeReader
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from geosiam.errors import SceneUnreadableError
     from geosiam.imagery.grid import Block, Grid
+    from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
-    from geosiam.imagery.scene import SceneLike
     from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
     from geosiam.polygons.table import Witness

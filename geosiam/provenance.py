@@ -32,11 +32,11 @@ def provenance(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOpt
     return {
         "geosiam_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pair": pair.report().to_dict(),
+        "pair": pair.report.to_dict(),
         "model": {"source": model.source, "name": model.card.name, "checksum": model.card.checksum},
         "options": options.to_dict(),
         "computed": {"device": scorer.device.type, "precision": precision_name(scorer.dtype)},
-        "warnings": list(pair.report().warnings),
+        "warnings": list(pair.report.warnings),
     }
 
 
@@ -73,7 +73,7 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
     from geosiam.inference.device import precision_name  # noqa: PLC0415 - likewise
     from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
 
-    report = pair.report().to_dict()
+    report = pair.report.to_dict()
     area = pair.aoi
     return {
         "before-scene": _digest(_content(report["before"])),
