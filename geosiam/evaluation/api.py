@@ -28,7 +28,7 @@ from geosiam.evaluation.report import markdown, plain
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
 from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.scores.raster import ScoreRaster

@@ -43,7 +43,7 @@ class _Request:
     ----------
     values
         (2, 3, rows, cols), as they are copied to the device.
-    transfers
+    transforms
         Pixel transforms of both scenes, to apply on the device; None: the values are the network's input already.
     stored
         Type of the values that the scenes store, as numpy abbreviates it; empty without transforms.
@@ -54,7 +54,7 @@ class _Request:
     """
 
     values: torch.Tensor
-    transfers: tuple[PixelTransform, PixelTransform] | None
+    transforms: tuple[PixelTransform, PixelTransform] | None
     stored: str
     invalid: torch.Tensor | None
     scores: Future[NDArray[np.float32]] = field(default_factory=Future)
@@ -62,7 +62,7 @@ class _Request:
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """What all blocks of a batch have in common."""
-        return self.transfers, self.stored
+        return self.transforms, self.stored
 
 
 class GpuBatcher:
@@ -106,10 +106,10 @@ class GpuBatcher:
             raise ValueError(f"a block of {rows} x {cols} pixels is larger than {self._side}")
         invalid = None if block.valid.all() else torch.from_numpy(~block.valid)
         same_type = block.before.dtype == block.after.dtype
-        if same_type and lookup_table(block.transfers[0], block.before.dtype.str, torch.float32) is not None:
+        if same_type and lookup_table(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
             # As signed integers of the same bits: PyTorch lacks operators for some of these types.
             levels = [torch.from_numpy(image.view(f"i{image.itemsize}")) for image in (block.before, block.after)]
-            request = _Request(torch.stack(levels), block.transfers, block.before.dtype.str, invalid)
+            request = _Request(torch.stack(levels), block.transforms, block.before.dtype.str, invalid)
         else:
             values = self._input_transform(block, slice(None), slice(None)).clone()
             request = _Request(values, None, "", invalid)
@@ -279,19 +279,19 @@ class _Batches:
         return slot[key]
 
     def _forward(self, values: torch.Tensor, invalid: torch.Tensor, request: _Request) -> torch.Tensor:
-        if request.transfers is not None:
-            values = self._looked_up(values, request.transfers, request.stored)
+        if request.transforms is not None:
+            values = self._looked_up(values, request.transforms, request.stored)
         images = values.masked_fill(invalid[:, None], 0).flatten(0, 1)
         logits = self._network.compare(images.contiguous(memory_format=torch.channels_last))
         return torch.sigmoid(-logits.float())
 
     def _looked_up(
-        self, levels: torch.Tensor, transfers: tuple[PixelTransform, PixelTransform], stored: str
+        self, levels: torch.Tensor, transforms: tuple[PixelTransform, PixelTransform], stored: str
     ) -> torch.Tensor:
         """Return the network's input for stored values (2, blocks, 3, side, side), in its precision."""
-        key = (transfers, stored)
+        key = (transforms, stored)
         if key not in self._tables:
-            tables = [lookup_table(transfer, stored, self._dtype) for transfer in transfers]
+            tables = [lookup_table(transform, stored, self._dtype) for transform in transforms]
             self._tables[key] = torch.stack([table for table in tables if table is not None]).to(self._device)
         table = self._tables[key]  # (2, 3, levels)
         count = table.shape[-1]

@@ -50,20 +50,22 @@ class InputTransform:
         buffers = self._thread_buffers(images[0].shape)
         invalid = ~block.valid[rows, cols]
         channels_last = _as_integers(buffers.channels_last.permute(0, 2, 3, 1)).numpy()
-        for image, transfer, planar, pixels in zip(images, block.transfers, buffers.planar, channels_last, strict=True):
-            for channel, values in enumerate(self._transformed(image, transfer, planar, buffers.places)):
+        for image, transform, planar, pixels in zip(
+            images, block.transforms, buffers.planar, channels_last, strict=True
+        ):
+            for channel, values in enumerate(self._transformed(image, transform, planar, buffers.places)):
                 pixels[..., channel] = values
             if invalid.any():
                 pixels[invalid] = _NEUTRAL_BYTE if self._dtype == torch.uint8 else 0
         return buffers.channels_last
 
     def _transformed(
-        self, image: NDArray[Any], transfer: PixelTransform, planar: torch.Tensor, places: torch.Tensor
+        self, image: NDArray[Any], transform: PixelTransform, planar: torch.Tensor, places: torch.Tensor
     ) -> NDArray[Any]:
         """Return the bits of the input as integers: in `planar`, or the image itself if it is the input already."""
-        table = lookup_table(transfer, image.dtype.str, self._dtype)
+        table = lookup_table(transform, image.dtype.str, self._dtype)
         if table is None:
-            planar.copy_(_network_input(torch.from_numpy(transfer.apply(image)), self._dtype))
+            planar.copy_(_network_input(torch.from_numpy(transform.apply(image)), self._dtype))
         elif image.dtype == np.uint8 and torch.equal(table, _identity_table()):
             return image
         else:
@@ -97,9 +99,9 @@ class _Buffers:
 
 
 @lru_cache(maxsize=16)
-def lookup_table(transfer: PixelTransform, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
+def lookup_table(transform: PixelTransform, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
     """Return the network's input for each value of a stored type: (3, levels); None if the type has too many values."""
-    table = transfer.table(stored)
+    table = transform.table(stored)
     return None if table is None else _network_input(torch.from_numpy(table), dtype)
 
 

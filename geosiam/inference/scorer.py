@@ -15,7 +15,7 @@ import torch
 
 from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centers
-from geosiam.imagery.normalization import identity
+from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.device import (
     choose_device,
@@ -229,7 +229,7 @@ class Scorer:
         """
         field = self.network.config.receptive_field
         cells = field.cells(before.shape[1]), field.cells(before.shape[2])
-        unchanged = identity(before.shape[0])
+        unchanged = unchanged_transform(before.shape[0])
         pixels = StoredBlock(before, after, np.ones(before.shape[1:], bool), (unchanged, unchanged))
         return self._probabilities(pixels, np.ones(cells, bool))
 

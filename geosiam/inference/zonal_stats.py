@@ -297,4 +297,4 @@ def _buffered(high: NDArray[np.bool_], cells: Window, available: Window) -> NDAr
 
 def _comparable(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:
     before, after = pixels.before[:, rows, cols], pixels.after[:, rows, cols]
-    return StoredBlock(before, after, pixels.valid[rows, cols], pixels.transfers).comparable()
+    return StoredBlock(before, after, pixels.valid[rows, cols], pixels.transforms).comparable()
