@@ -33,7 +33,8 @@ from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_obj
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import open_pair
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import FINE_STEPS

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, score
+from geosiam.options import DetectOptions
+from geosiam.scoring import score
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:

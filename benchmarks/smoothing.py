@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import geopandas
 import shapely
 
-from geosiam.pipeline import DetectOptions, detect, vectorize
+from geosiam.options import DetectOptions, PolygonOptions
+from geosiam.pipeline import detect, vectorize
 from geosiam.synthesis.pairs import varied_config, write_pair_tiles
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ def survey(model: str, seed: int, size: int, folder: Path) -> dict[str, Figures]
     done = detect(paths.before, paths.after, folder / "found.gpkg", options=options)
     truth = geopandas.read_file(paths.truth).geometry.to_numpy()
     return {
-        name: of_polygons(vectorize(done.scores_path, threshold=done.threshold, **way).geometry.to_numpy(), truth)
+        name: of_polygons(
+            vectorize(done.scores_path, options=PolygonOptions(threshold=done.threshold, **way)).geometry.to_numpy(),
+            truth,
+        )
         for name, way in WAYS.items()
     }
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import geopandas
 
 from geosiam.evaluation.metrics import ObjectScores, object_scores
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 
 TRUTH = Path(__file__).parent / "data" / "joplin_sheets.geojson"
 

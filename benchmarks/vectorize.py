@@ -72,23 +72,26 @@ def label(raster: Path, _out: Path) -> int:
 
 def everything(raster: Path, out: Path) -> int:
     """Write every polygon with all its columns."""
+    from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_to_file(raster, out, threshold=THRESHOLD).count
+    return vectorize_to_file(raster, out, options=PolygonOptions(threshold=THRESHOLD)).count
 
 
 def along_cells(raster: Path, out: Path) -> int:
     """Write every polygon with an outline along the sides of its cells."""
+    from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_to_file(raster, out, threshold=THRESHOLD, smooth=False).count
+    return vectorize_to_file(raster, out, options=PolygonOptions(threshold=THRESHOLD, smooth=False)).count
 
 
 def large_ones(raster: Path, out: Path) -> int:
     """Write the components of six cells or more."""
+    from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    return vectorize_to_file(raster, out, threshold=THRESHOLD, min_area="6px").count
+    return vectorize_to_file(raster, out, options=PolygonOptions(threshold=THRESHOLD, min_area="6px")).count
 
 
 def shapes(raster: Path, out: Path) -> int:

@@ -25,8 +25,8 @@ folder.mkdir(parents=True, exist_ok=True)
 scenes = write_pair_tiles(SyntheticConfig(height=640, width=800, seed=11, objects=20), folder)
 
 # %% What would be done with them, and how long it takes
-report = geosiam.inspection(scenes.before, scenes.after)
-print(f"{report['blocks']} blocks, {report['estimated_seconds']} s, shift {report['shift_px']} px")
+inspection = geosiam.inspect_pair(scenes.before, scenes.after)
+print(f"{inspection.blocks} blocks, {inspection.estimated_seconds} s, shift {inspection.report.shift_px} px")
 
 # %% The whole job, as `geosiam detect` does it
 found = geosiam.detect(scenes.before, scenes.after, folder / "anomalies.gpkg")
@@ -44,7 +44,7 @@ truth = geopandas.read_file(scenes.truth)
 held = scores.compute()
 sweep = []
 for threshold in (0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
-    polygons = geosiam.vectorize(held, threshold=threshold, min_area="20px")
+    polygons = geosiam.vectorize(held, options=geosiam.PolygonOptions(threshold=threshold, min_area="20px"))
     met = [truth.intersects(outline).any() for outline in polygons.geometry]
     seen = [polygons.intersects(outline).any() for outline in truth.geometry]
     sweep.append((threshold, np.mean(seen), np.mean(met) if met else np.nan))

@@ -1,5 +1,9 @@
 """geosiam finds what changed or does not belong between two georeferenced scenes.
 
+    import geosiam as gs
+
+    result = gs.detect("before.tif", "after.tif", "anomalies.gpkg")
+
 The public names are imported when they are first used, so that ``import geosiam`` stays cheap.
 """
 
@@ -7,44 +11,105 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from geosiam import errors
+
 if TYPE_CHECKING:
-    from geosiam.inspection import inspect_pair
+    from geosiam.batch.api import BatchOptions, plan_batch, run_batch
+    from geosiam.batch.events import BatchResult
+    from geosiam.batch.plan import BatchPair, BatchPlan
+    from geosiam.evaluation.api import evaluate
+    from geosiam.imagery.pair import ScenePair
+    from geosiam.imagery.pair_report import PairReport
+    from geosiam.imagery.prepare import open_pair
+    from geosiam.inspection import PairInspection, inspect_pair
     from geosiam.network.weights import Model, ModelCard, available_models, load_model
-    from geosiam.pipeline import DetectOptions, DetectResult, detect, score, vectorize
+    from geosiam.options import DetectOptions, PairOptions, PolygonOptions, ScoreOptions
+    from geosiam.pipeline import detect, vectorize, vectorize_to_file
+    from geosiam.provenance import Provenance, UnreadableBlock
+    from geosiam.report.api import ReportOptions, ReportResult, write_report
+    from geosiam.results import DetectResult, ScoreResult, VectorizeResult
+    from geosiam.scoring import score, score_to_file
     from geosiam.training.api import TrainingOptions, TrainingResult, train
 
 __version__ = version("geosiam")
 
 _HOMES = {
-    "DetectOptions": "geosiam.pipeline",
-    "DetectResult": "geosiam.pipeline",
+    "BatchOptions": "geosiam.batch.api",
+    "BatchPair": "geosiam.batch.plan",
+    "BatchPlan": "geosiam.batch.plan",
+    "BatchResult": "geosiam.batch.events",
+    "DetectOptions": "geosiam.options",
+    "DetectResult": "geosiam.results",
     "Model": "geosiam.network.weights",
     "ModelCard": "geosiam.network.weights",
+    "PairInspection": "geosiam.inspection",
+    "PairOptions": "geosiam.options",
+    "PairReport": "geosiam.imagery.pair_report",
+    "PolygonOptions": "geosiam.options",
+    "Provenance": "geosiam.provenance",
+    "ReportOptions": "geosiam.report.api",
+    "ReportResult": "geosiam.report.api",
+    "ScenePair": "geosiam.imagery.pair",
+    "ScoreOptions": "geosiam.options",
+    "ScoreResult": "geosiam.results",
     "TrainingOptions": "geosiam.training.api",
     "TrainingResult": "geosiam.training.api",
+    "UnreadableBlock": "geosiam.provenance",
+    "VectorizeResult": "geosiam.results",
     "available_models": "geosiam.network.weights",
     "detect": "geosiam.pipeline",
-    "load_model": "geosiam.network.weights",
+    "evaluate": "geosiam.evaluation.api",
     "inspect_pair": "geosiam.inspection",
-    "score": "geosiam.pipeline",
+    "load_model": "geosiam.network.weights",
+    "open_pair": "geosiam.imagery.prepare",
+    "plan_batch": "geosiam.batch.api",
+    "run_batch": "geosiam.batch.api",
+    "score": "geosiam.scoring",
+    "score_to_file": "geosiam.scoring",
     "train": "geosiam.training.api",
     "vectorize": "geosiam.pipeline",
+    "vectorize_to_file": "geosiam.pipeline",
+    "write_report": "geosiam.report.api",
 }
 
 __all__ = [
+    "BatchOptions",
+    "BatchPair",
+    "BatchPlan",
+    "BatchResult",
     "DetectOptions",
     "DetectResult",
     "Model",
     "ModelCard",
+    "PairInspection",
+    "PairOptions",
+    "PairReport",
+    "PolygonOptions",
+    "Provenance",
+    "ReportOptions",
+    "ReportResult",
+    "ScenePair",
+    "ScoreOptions",
+    "ScoreResult",
     "TrainingOptions",
     "TrainingResult",
+    "UnreadableBlock",
+    "VectorizeResult",
     "available_models",
     "detect",
+    "errors",
+    "evaluate",
     "inspect_pair",
     "load_model",
+    "open_pair",
+    "plan_batch",
+    "run_batch",
     "score",
+    "score_to_file",
     "train",
     "vectorize",
+    "vectorize_to_file",
+    "write_report",
 ]
 
 

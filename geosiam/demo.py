@@ -16,7 +16,8 @@ from geosiam.errors import OutputError
 from geosiam.evaluation.metrics import object_scores
 from geosiam.evaluation.plots import save_panel
 from geosiam.imagery.grid import Grid
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.pipeline import DetectResult
+    from geosiam.results import DetectResult
 
 _PANEL_PX = 1200  # side of the pictures that the panel is drawn from
 

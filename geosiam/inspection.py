@@ -3,62 +3,109 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
-from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, Job, load_scorer
-from geosiam.options import DetectOptions
+from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, BlockTask, load_scorer
+from geosiam.options import ScoreOptions
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
+    from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
-    from geosiam.imagery.scene import SceneLike
+    from geosiam.imagery.pair_report import PairReport
     from geosiam.inference.scorer import Scorer
 
 _LIBRARIES_BYTES = 450e6
 
 
-def inspect_pair(
-    before: SceneLike,
-    after: SceneLike,
-    *,
-    options: DetectOptions = DetectOptions(),
-) -> dict[str, Any]:
-    """Say what `detect` would do with a pair, what is wrong with it, how long it takes and how much memory.
+@dataclass(frozen=True)
+class PairInspection:
+    """What `detect` would do with a pair, what is wrong with it, how long it takes and how much memory.
 
-    The time is an extrapolation of one block read and scored on this machine. Values are such that JSON can hold them.
+    Parameters
+    ----------
+    report
+        How both scenes would be read, with warnings.
+    model
+        Name of the model.
+    stride
+        Pixels of the before scene along a cell's side.
+    score_grid
+        Rows and columns of cells.
+    blocks
+        Number of blocks to score.
+    workers
+        Number of threads that would score them.
+    estimated_seconds
+        Time of the whole, extrapolated from one block that was read and scored on this machine.
+    estimated_memory_mb
+        Peak memory, estimated.
+    """
+
+    report: PairReport
+    model: str
+    stride: int
+    score_grid: tuple[int, int]
+    blocks: int
+    workers: int
+    estimated_seconds: float
+    estimated_memory_mb: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold, those of the report among them."""
+        rows, cols = self.score_grid
+        estimates = {key: value for key, value in asdict(self).items() if key not in {"report", "score_grid"}}
+        return {**self.report.to_dict(), **estimates, "score_grid": {"rows": rows, "cols": cols}}
+
+
+def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreOptions()) -> PairInspection:
+    """Check a pair as `detect` would, and estimate time and memory, without running it.
+
+    Parameters
+    ----------
+    before, after
+        The scenes, as :func:`geosiam.detect` takes them.
+    options
+        How they would be scored.
+
+    Raises
+    ------
+    InputError
+        The pair or an option would be refused.
     """
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, options) as pair:
-        report = pair.report().to_dict()
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()
-        return {
-            **report,
-            "model": model.card.name,
-            "stride": scorer.stride,
-            "score_grid": {"rows": lattice.rows, "cols": lattice.cols},
-            "blocks": len(lattice),
-            "workers": workers,
-            "estimated_seconds": round(_estimated_seconds(pair, scorer, workers), 1),
-            "estimated_memory_mb": round(estimated_memory(scorer, workers) / 1e6),
-        }
+        return PairInspection(
+            report=pair.report,
+            model=model.card.name,
+            stride=scorer.stride,
+            score_grid=(lattice.rows, lattice.cols),
+            blocks=len(lattice),
+            workers=workers,
+            estimated_seconds=round(_estimated_seconds(pair, scorer, workers), 1),
+            estimated_memory_mb=round(estimated_memory(scorer, workers) / 1e6),
+        )
 
 
 def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
-    """Extrapolate from reading and scoring a block in the middle of what both scenes show."""
+    """Extrapolate from reading and scoring a block in the middle of the overlap."""
     seconds_per_pixel(scorer)  # the first pass also sets the library up
-    stride, lattice, o = scorer.stride, scorer.lattice(pair.grid), pair.overlap
-    row, col = (o.row_start + o.row_stop) // 2 // stride, (o.col_start + o.col_stop) // 2 // stride
+    stride, lattice, overlap = scorer.stride, scorer.lattice(pair.grid), pair.overlap
+    row = (overlap.row_start + overlap.row_stop) // 2 // stride
+    col = (overlap.col_start + overlap.col_stop) // 2 // stride
     block = lattice[row // lattice.block_rows * lattice.shape[1] + col // lattice.block_cols]
     start = time.perf_counter()
-    Job(pair, scorer)(block)
+    BlockTask(pair, scorer)(block)
     pixels = block.cells.shape[0] * block.cells.shape[1] * stride**2
-    rows, cols = o.shape
+    rows, cols = overlap.shape
     return (time.perf_counter() - start) * rows * cols / pixels / min(workers, default_workers())
 
 
@@ -74,7 +121,7 @@ def seconds_per_pixel(scorer: Scorer) -> float:
 
 
 def estimated_memory(scorer: Scorer, workers: int) -> float:
-    """Estimate the peak in bytes: the libraries, what is kept of decoded files, and what a worker computes with."""
+    """Estimate the peak in bytes: the libraries, the caches of decoded files, and what each worker computes with."""
     config = scorer.network.config
     first = config.convolutions[0]
     block = (BLOCK_PX + config.receptive_field.size) ** 2

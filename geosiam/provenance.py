@@ -1,85 +1,179 @@
-"""Where a result comes from: what is recorded in it, and what a run must have in common with the one it continues."""
+"""Where a result comes from: what is recorded in it, and what a run must have in common with the one it resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from geosiam import __version__
 from geosiam.polygons.table import Origin
-from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG
+from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from geosiam.imagery.grid import Block, Grid
     from geosiam.imagery.pair import ScenePair
+    from geosiam.imagery.pair_report import PairReport
     from geosiam.inference.scorer import Scorer
     from geosiam.network.weights import Model
-    from geosiam.options import DetectOptions
+    from geosiam.options import ScoreOptions
 
 _DECISIONS = (
     "before_bands", "after_bands", "alignment", "resampling", "scaling", "radiometry", "overlap", "shift", "moved_px",
 )  # fmt: skip
 
 
-def provenance(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, Any]:
-    """Return everything that says how a result came about, as JSON can hold it."""
-    from geosiam.inference.device import precision_name  # noqa: PLC0415 - brings PyTorch, which a scorer has brought
+@dataclass(frozen=True)
+class UnreadableBlock:
+    """A block without scores, because a scene cannot be decoded there.
 
-    return {
-        "geosiam_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pair": pair.report().to_dict(),
-        "model": {"source": model.source, "name": model.card.name, "checksum": model.card.checksum},
-        "options": options.to_dict(),
-        "computed": {"device": scorer.device.type, "precision": precision_name(scorer.dtype)},
-        "warnings": list(pair.report().warnings),
-    }
+    Parameters
+    ----------
+    rows, cols
+        Its pixels of the before scene, half-open.
+    reason
+        The reader's message.
+    """
 
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    reason: str
 
-def raster_tags(pair: ScenePair, model: Model, record: dict[str, Any]) -> dict[str, str]:
-    """Return the tags of a score raster, which carry its provenance."""
-    shift = record["pair"].get("shift_px")
-    tags = {
-        "GEOSIAM_VERSION": __version__,
-        STRIDE_TAG: str(model.card.stride),
-        SCENE_TAG: f"{pair.grid.height} {pair.grid.width}",
-        "GEOSIAM_MODEL": model.card.name,
-        "GEOSIAM_THRESHOLD": str(model.card.threshold),
-        "GEOSIAM_PROVENANCE": json.dumps(record, sort_keys=True),
-    }
-    return tags if shift is None else {**tags, "GEOSIAM_SHIFT_PX": str(shift)}
+    @classmethod
+    def of(cls, block: Block, stride: int, grid: Grid, error: Exception) -> Self:
+        """Return the pixels of a block of cells, which end where the scene ends."""
+        cells, (height, width) = block.cells, grid.shape
+        rows = cells.row_start * stride, min(cells.row_stop * stride, height)
+        cols = cells.col_start * stride, min(cells.col_stop * stride, width)
+        return cls(rows, cols, str(error))
 
 
-def origin(record: dict[str, Any], tags: Mapping[str, str]) -> Origin:
-    """Return what each polygon says of where it comes from, by the provenance and the tags of a score raster."""
+@dataclass(frozen=True)
+class ModelReference:
+    """The weights that scored: the name or path they were asked for by, their own name, and their checksum."""
+
+    source: str
+    name: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How the forward pass was computed: type of the device, name of the precision."""
+
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything that tells how scores came about.
+
+    Parameters
+    ----------
+    geosiam_version
+        Version that computed them.
+    created
+        When, ISO 8601, UTC.
+    pair
+        How both scenes were read.
+    model
+        The weights.
+    options
+        What was asked for.
+    computed
+        What computed.
+    unreadable
+        Blocks without scores because a scene cannot be decoded there.
+    """
+
+    geosiam_version: str
+    created: str
+    pair: PairReport
+    model: ModelReference
+    options: ScoreOptions
+    computed: Computation
+    unreadable: tuple[UnreadableBlock, ...] = ()
+
+    @classmethod
+    def of(cls, pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOptions) -> Self:
+        """Return the provenance of scores that are about to be computed."""
+        from geosiam.inference.device import precision_name  # noqa: PLC0415 - brings PyTorch, as a scorer has done
+
+        return cls(
+            geosiam_version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            pair=pair.report,
+            model=ModelReference(model.source, model.card.name, model.card.checksum),
+            options=options,
+            computed=Computation(scorer.device.type, precision_name(scorer.dtype)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {
+            "geosiam_version": self.geosiam_version,
+            "created": self.created,
+            "pair": self.pair.to_dict(),
+            "model": asdict(self.model),
+            "options": self.options.to_dict(),
+            "computed": asdict(self.computed),
+            "warnings": list(self.pair.warnings),
+            "unreadable": [asdict(block) for block in self.unreadable],
+        }
+
+    def tags(self, model: Model, grid: Grid) -> dict[str, str]:
+        """Return the tags of the score raster of a scene's grid."""
+        shift = self.pair.shift_px
+        tags = {
+            "GEOSIAM_VERSION": self.geosiam_version,
+            STRIDE_TAG: str(model.card.stride),
+            SCENE_TAG: f"{grid.height} {grid.width}",
+            "GEOSIAM_MODEL": model.card.name,
+            THRESHOLD_TAG: str(model.card.threshold),
+            "GEOSIAM_PROVENANCE": json.dumps(self.to_dict(), sort_keys=True),
+        }
+        return tags if shift is None else {**tags, "GEOSIAM_SHIFT_PX": str(shift)}
+
+
+def recorded(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the provenance that the tags of a score raster hold, as JSON has it; nothing where they hold none."""
+    record: dict[str, Any] = json.loads(tags.get("GEOSIAM_PROVENANCE", "{}"))
+    return record
+
+
+def origin(tags: Mapping[str, str]) -> Origin:
+    """Return what each polygon tells of its origin, by the tags of the score raster."""
+    record = recorded(tags)
     pair = record.get("pair", {})
     before, after = (PurePath(pair[scene]["name"]).name if scene in pair else None for scene in ("before", "after"))
     shift = tags.get("GEOSIAM_SHIFT_PX")
     return Origin(before, after, record.get("created"), None if shift is None else float(shift))
 
 
-def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptions) -> dict[str, str]:
+def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOptions) -> dict[str, str]:
     """Return what the scores depend on: a digest each, by the name that a refusal calls it.
 
-    Two runs that differ in nothing here have the same scores to the bit, so one may go on where the other stopped.
-    Who does the work, and what becomes of the scores, is not part of it.
+    Two runs that differ in none of these have bit-identical scores, so one may resume where the other stopped. Who
+    does the work, and what the scores are used for, is not part of it.
     """
     import torch  # noqa: PLC0415 - slow to import, and a scorer has done so already
 
     from geosiam.inference.device import precision_name  # noqa: PLC0415 - likewise
     from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
 
-    report = pair.report().to_dict()
+    report = pair.report.to_dict()
     area = pair.aoi
     return {
-        "before-scene": _digest(_content(report["before"])),
-        "after-scene": _digest(_content(report["after"])),
+        "before scene": _digest(_content(report["before"])),
+        "after scene": _digest(_content(report["after"])),
         "model": model.card.checksum,
-        "valid area": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
+        "area of interest": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
         "choice of bands, registration or radiometry": _digest([options.bands, options.register, options.radiometry]),
         "reading of the scenes": _digest([report[decision] for decision in _DECISIONS]),
         "device or precision": f"{scorer.device.type} {precision_name(scorer.dtype)}",
@@ -87,9 +181,9 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: DetectOptio
     }
 
 
-def _content(facts: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the name of a file that has a fingerprint: it may be called by another path."""
-    return {key: value for key, value in facts.items() if key != "name" or not facts["fingerprint"]}
+def _content(scene: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the name of a file that has a fingerprint: the same file may be called by another path."""
+    return {key: value for key, value in scene.items() if key != "name" or not scene["fingerprint"]}
 
 
 def _digest(value: Sequence[Any] | dict[str, Any]) -> str:

@@ -41,7 +41,8 @@ def command(
 
     A run that is interrupted, by Ctrl-C or a power cut, keeps what it has scored: the same command goes on from there.
     """
-    from geosiam.pipeline import DetectOptions, detect
+    from geosiam.options import DetectOptions
+    from geosiam.pipeline import detect
 
     with progress.progress_report("scoring") as on_progress:
         found = detect(
@@ -53,10 +54,9 @@ def command(
             options=DetectOptions(**chosen),
             on_progress=on_progress,
         )
-    output.warnings(found.summary)
+    output.lines(found.warnings)
     paths = {"polygons": found.polygons_path, "scores": found.scores_path}
     paths |= {} if found.project_path is None else {"project": found.project_path}
-    numbers = {"count": found.count, "threshold": found.threshold, "summary": found.summary, "holes": found.holes}
-    output.result(list(paths.values()), as_json=paths | numbers)
+    output.result(list(paths.values()), as_json=found.to_dict())
     output.remark(f"{found.count} polygons with a score of at least {found.threshold:.3g}")
-    output.end_incomplete(found.scores_path, found.holes)
+    output.end_incomplete(found.scores_path, found.unreadable)

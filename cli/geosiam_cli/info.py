@@ -25,6 +25,6 @@ def command(*, before: str, after: str, chosen: dict[str, Any]) -> None:
     be refused.
     """
     from geosiam.inspection import inspect_pair
-    from geosiam.options import DetectOptions
+    from geosiam.options import ScoreOptions
 
-    output.result(inspect_pair(before, after, options=DetectOptions(**chosen)))
+    output.result(inspect_pair(before, after, options=ScoreOptions(**chosen)).to_dict())

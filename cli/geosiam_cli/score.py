@@ -28,12 +28,11 @@ def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any
     Writes a one-band GeoTIFF of anomaly probabilities on the grid of BEFORE, one cell for every block of pixels that
     the network sees at a time. 'geosiam vectorize' makes polygons of it, as often as wanted and without the network.
     """
-    from geosiam.pipeline import DetectOptions, score_to_file
+    from geosiam.options import ScoreOptions
+    from geosiam.scoring import score_to_file
 
     with progress.progress_report("scoring") as on_progress:
-        scored = score_to_file(before, after, output_path, options=DetectOptions(**chosen), on_progress=on_progress)
-    output.warnings(scored.summary)
-    output.result(
-        scored.scores_path, as_json={"scores": scored.scores_path, "summary": scored.summary, "holes": scored.holes}
-    )
-    output.end_incomplete(scored.scores_path, scored.holes)
+        scored = score_to_file(before, after, output_path, options=ScoreOptions(**chosen), on_progress=on_progress)
+    output.lines(scored.warnings)
+    output.result(scored.scores_path, as_json=scored.to_dict())
+    output.end_incomplete(scored.scores_path, scored.unreadable)

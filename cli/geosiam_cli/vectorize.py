@@ -31,9 +31,10 @@ def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
     SCORES is a raster that 'geosiam detect' or 'geosiam score' wrote. Nothing is scored again, so trying thresholds
     takes seconds.
     """
+    from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    made = vectorize_to_file(scores, output_path, **chosen)
+    made = vectorize_to_file(scores, output_path, options=PolygonOptions(**chosen))
     numbers = {"count": made.count, "threshold": made.threshold}
     output.result(made.polygons_path, as_json={"polygons": made.polygons_path, **numbers})
     output.remark(f"{made.count} polygons with a score of at least {made.threshold:.3g}")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from geosiam.batch.plan import BatchPair
     from geosiam.options import DetectOptions
-    from geosiam.pipeline import DetectResult
+    from geosiam.results import DetectResult
 
 RECORD, LOG = "result.json", "log.jsonl"
 """Names of the record and the log in a pair's folder."""

@@ -12,7 +12,8 @@ import shapely
 from geosiam.evaluation.counts import ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Grid, Window
-from geosiam.polygons.table import vectorize
+from geosiam.pipeline import vectorize
+from geosiam.polygons.options import PolygonOptions
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
@@ -176,7 +177,9 @@ def judge_scores(
         drawn += np.bincount(numbers, minlength=len(drawn))
         seen += np.bincount(objects[known & (objects > 0) & scored], minlength=len(seen))
     counted = seen[1:] >= _LEAST_SEEN * np.maximum(drawn[1:], 1)
-    outlines = vectorize(scores, threshold=threshold, seed_threshold=seed_threshold, min_area=min_area).geometry
+    outlines = vectorize(
+        scores, options=PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
+    ).geometry
     return _agreement(counts, counts.at(threshold), np.asarray(outlines), truth, counted, calibrated=calibrated)
 
 

@@ -23,8 +23,9 @@ from rasterio.windows import Window as RasterWindow
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
+from geosiam.pipeline import vectorize
 from geosiam.polygons.geopackage import LAYER
-from geosiam.polygons.table import vectorize
+from geosiam.polygons.options import PolygonOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,9 @@ class Truth:
             outlines = np.asarray(in_crs_of(grid, path, read_polygons(path)).geometry, dtype=object)
             return cls(path, grid, outlines, None, shapely.STRtree(outlines))
         raster = _TruthRaster.open(path, grid)
-        outlines = np.asarray(vectorize(raster, threshold=1.0, smooth=False).geometry, dtype=object)
+        outlines = np.asarray(
+            vectorize(raster, options=PolygonOptions(threshold=1.0, smooth=False)).geometry, dtype=object
+        )
         return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
 
     def objects(self, window: Window) -> NDArray[np.int32]:

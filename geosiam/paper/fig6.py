@@ -15,11 +15,13 @@ from geosiam.evaluation.metrics import object_scores, window_auroc, window_truth
 from geosiam.evaluation.plots import save_panel
 from geosiam.imagery.grid import Grid
 from geosiam.network.weights import available_models, load_model
+from geosiam.options import DetectOptions
 from geosiam.paper.pictures import shrink
 from geosiam.paper.result import Finding, Picture, Result, Table, median_worst
 from geosiam.paper.templates import Template, figure_files, figure_templates
-from geosiam.pipeline import DetectOptions, detect, score
+from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
+from geosiam.scoring import score
 from geosiam.synthesis.insertion import BLUE, insert_anomalies, nuisance
 
 if TYPE_CHECKING:

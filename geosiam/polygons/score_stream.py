@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,8 @@ from geosiam.polygons.areas import CellAreas
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import trace
 from geosiam.polygons.schema import GEOMETRY
-from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, scene_extent
-from geosiam.scores.working_file import FINE_STEPS
+from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG, count_scores, scene_extent
+from geosiam.scores.working_file import FINE_STEPS, SCORE_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.polygons.components import ComponentBatch
+    from geosiam.scores.raster import Scores
 
 MAX_STRIP_ROWS, STRIP_CELLS = 512, 1 << 22
 """Height of a strip: a row of tiles, or less where a strip would have too many cells."""
@@ -35,33 +36,6 @@ MAX_STRIP_ROWS, STRIP_CELLS = 512, 1 << 22
 _ROUNDING = 0.01  # of a step, more than float32 is off where a score is one of these
 _SLICE_CELLS = 1 << 21
 _TENTH = 10
-
-
-class Scores(Protocol):
-    """Anything that gives scores strip by strip; :class:`~geosiam.scores.raster.ScoreRaster` does."""
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of cells."""
-        ...
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the before-scene along a cell's side."""
-        ...
-
-    @property
-    def extent(self) -> tuple[float, float]:
-        """Where the scene ends, in cells (rows, cols)."""
-        ...
-
-    def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield first row and scores, float32 (rows, cols) in [0, 1], NaN = not scored, from top to bottom."""
-        ...
-
-    def read(self, window: Window) -> NDArray[np.float32]:
-        """Return the scores of a window inside the raster."""
-        ...
 
 
 class ScoreStream:
@@ -212,6 +186,21 @@ class ArrayScores:
         except ValueError:
             extent = float(grid.height), float(grid.width)
         return cls(flat, grid, stride, extent)
+
+    @property
+    def name(self) -> str:
+        """The array's name."""
+        return "scores" if self.array.name is None else str(self.array.name)
+
+    @property
+    def model_threshold(self) -> float | None:
+        """The threshold of the model that scored, which :func:`geosiam.score` records as an attribute."""
+        recorded = self.array.attrs.get("threshold", self.array.attrs.get(THRESHOLD_TAG))
+        return None if recorded is None else float(recorded)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells have each score, in steps of 1/254: int64 (255,); a lazy array is computed for it."""
+        return sum((count_scores(strip) for _, strip in self.strips()), start=np.zeros(SCORE_STEPS + 1, np.int64))
 
     def strips(self, rows: int = MAX_STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield first row and scores; a lazy array is computed by whole chunks."""

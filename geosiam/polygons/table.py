@@ -87,53 +87,6 @@ class PolygonPieces:
         return self.footprint.table(self.stride, origin)
 
 
-def vectorize(
-    scores: str | os.PathLike[str] | Scores | xr.DataArray,
-    *,
-    threshold: float = 0.5,
-    seed_threshold: float | None = None,
-    min_area: str | None = None,
-    connectivity: int = PolygonOptions.connectivity,
-    smooth: bool = PolygonOptions.smooth,
-    simplify: str | None = None,
-    shift_px: float | None = None,
-) -> geopandas.GeoDataFrame:
-    """Return the polygons of all connected cells with ``score >= threshold``.
-
-    Parameters
-    ----------
-    scores
-        A score raster, or its path; or a georeferenced (rioxarray) array of floats, NaN = not scored, which may be
-        lazy: it is computed strip by strip, and where tall components ask for it parts of it a second time.
-    threshold, seed_threshold, min_area, connectivity, smooth, simplify
-        See :class:`~geosiam.polygons.options.PolygonOptions`.
-    shift_px
-        Misregistration left between the scenes; written to every row.
-
-    Returns
-    -------
-    One row a polygon with the columns :data:`~geosiam.polygons.schema.COLUMNS` and MultiPolygons in the CRS of the
-    scores; rows are numbered in the raster order of their last cell. Without polygons the table is empty and has the
-    same columns.
-
-    Raises
-    ------
-    OptionError
-        An option's value makes no sense.
-    InputError
-        The scores cannot be read, or are no scores.
-    """
-    options = PolygonOptions(
-        threshold=threshold,
-        seed_threshold=seed_threshold,
-        min_area=min_area,
-        connectivity=connectivity,
-        smooth=smooth,
-        simplify=simplify,
-    )
-    return polygon_pieces(as_scores(scores), options, Origin(shift_px=shift_px)).frame()
-
-
 def polygon_pieces(
     scores: Scores, options: PolygonOptions, origin: Origin = Origin(), witness: Witness | None = None
 ) -> PolygonPieces:

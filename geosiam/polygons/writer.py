@@ -31,7 +31,7 @@ from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
 from geosiam.polygons.table import PolygonPieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -51,6 +51,7 @@ def write_polygons(
     provenance: Mapping[str, object] | None = None,
     more_columns: Mapping[str, str] | None = None,
     footprint: geopandas.GeoDataFrame | None = None,
+    before_commit: Callable[[], None] | None = None,
 ) -> int:
     """Write polygons to a file that appears under its name when complete, or not at all.
 
@@ -75,6 +76,8 @@ def write_polygons(
     footprint
         What was looked at, in the columns of :data:`~geosiam.polygons.score_stream.FOOTPRINT_COLUMNS`, for the layer
         ``footprint`` beside a table; pieces bring their own.
+    before_commit
+        Called when everything is written, before the file takes its name: if it raises, the file does not appear.
 
     Returns
     -------
@@ -106,6 +109,8 @@ def write_polygons(
                     add_footprint(looked_at, partial, _named(stream.crs))
             columns = {**(more_columns or {}), **COLUMNS}
             describe(partial, record, now, columns, footprint=looked_at is not None)
+        if before_commit is not None:
+            before_commit()
     return stream.count
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
 SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
+THRESHOLD_TAG = "GEOSIAM_THRESHOLD"  # of the model that scored
 _COUNTED_AT_ONCE = 65_536  # cells: numpy takes eight bytes for each
 
 
@@ -49,6 +50,53 @@ def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, 
     if not (grid.height - 1 < rows <= grid.height and grid.width - 1 < cols <= grid.width):
         raise ValueError(f"a scene of {scene_px} pixels does not have {grid.height} x {grid.width} cells")
     return rows, cols
+
+
+class Scores(Protocol):
+    """Scores that are read strip by strip: those of a file (:class:`ScoreRaster`) or of an array in memory."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call them."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of cells."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the before scene along a cell's side."""
+        ...
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where the scene ends, in cells (rows, cols)."""
+        ...
+
+    @property
+    def model_threshold(self) -> float | None:
+        """The threshold of the model that scored; None where it is not recorded."""
+        ...
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
+        ...
+
+    def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield first row and scores, float32 (rows, cols) in [0, 1], NaN = not scored, from top to bottom."""
+        ...
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the scores of a window inside the raster."""
+        ...
+
+
+def count_scores(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return how many scores lie at each step of 1/254, from 0 to 1: int64 (255,); NaN does not count."""
+    steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
+    return np.bincount(steps, minlength=SCORE_STEPS + 1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +152,19 @@ class ScoreRaster:
             return cls(name, grid, src.tags(), src.nodata, float(src.scales[0]), float(src.offsets[0]))
 
     @property
+    def name(self) -> str:
+        """The path."""
+        return self.path
+
+    @property
+    def model_threshold(self) -> float | None:
+        """The threshold of the model that scored; None where the tags do not record it."""
+        try:
+            return float(self.tags[THRESHOLD_TAG])
+        except (KeyError, ValueError):
+            return None
+
+    @property
     def stride(self) -> int:
         """Pixels of the before-scene along a cell's side; 1 where the raster does not say."""
         try:
@@ -152,9 +213,7 @@ class ScoreRaster:
                 if self._ours(rows.dtype):
                     counts += np.bincount(rows.ravel(), minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
                 else:
-                    scores = self._scores(rows)
-                    steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
-                    counts += np.bincount(steps, minlength=SCORE_STEPS + 1)
+                    counts += count_scores(self._scores(rows))
         return counts
 
     def _stored(self, rows: int) -> Iterator[tuple[int, NDArray[np.number[Any]]]]:

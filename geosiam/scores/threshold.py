@@ -1,23 +1,24 @@
 """The threshold that a pair calls for.
 
 A model's own threshold suits two dates that differ by their anomalies and little else. Where years, seasons or another
-camera lie between them, all of the ground scores high, and what the analyst wants is what stands out from that.
+camera lie between them, all of the ground scores high, and the analyst wants what stands out from that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
+from geosiam.errors import OptionError
 from geosiam.scores.working_file import SCORE_STEPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geosiam.scores.raster import ScoreRaster
+    from geosiam.scores.raster import Scores
 
 DEVIATIONS = 3.0
 """How far above the typical cell the threshold lies at least, in robust standard deviations of the log-odds: were those
@@ -39,73 +40,87 @@ _BELOW = 0.158655  # share of a normal distribution that lies more than one devi
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and how it came about.
+    """The thresholds at which polygons are cut, and where they come from.
 
     Parameters
     ----------
     value
-        The score from which a cell is anomalous.
+        Minimum anomaly probability for a cell to be part of a polygon.
     seed
-        The score that a polygon's strongest cell has at least (hysteresis).
-    usual
-        The model's own.
+        Minimum score of the strongest cell of each polygon (hysteresis); None: any.
+    model
+        The threshold that the model records for itself.
     typical
-        Median of all scores; NaN without any.
+        Median of all scores; NaN where there are none or nobody asked.
     """
 
     value: float
-    seed: float
-    usual: float
-    typical: float
+    seed: float | None
+    model: float
+    typical: float = float("nan")
 
     @classmethod
-    def of(cls, value: float, usual: float, typical: float) -> Self:
-        """Return a threshold with the seed that goes with it."""
+    def of(cls, value: float, model: float, typical: float) -> Self:
+        """Return a threshold with the seed threshold that goes with it."""
         odds = SEED_ODDS * value
-        return cls(value, odds / (odds + 1 - value), usual, typical)
+        return cls(value, odds / (odds + 1 - value), model, typical)
 
-    def seed_or(self, asked: float | None) -> float:
-        """Return the seed that was asked for, which no seed below the threshold can be; or this one's own."""
-        return self.seed if asked is None else max(asked, self.value)
+    def seeded(self, seed_threshold: float | None) -> Self:
+        """Return the same threshold with the seed threshold that the user gave, raised to the threshold if below."""
+        return self if seed_threshold is None else replace(self, seed=max(seed_threshold, self.value))
 
     @property
-    def remark(self) -> str | None:
-        """What the user should know; None where nothing is unusual."""
-        if self.value <= self.usual:
+    def warning(self) -> str | None:
+        """What the user should know; None where the model's own threshold holds."""
+        if self.value <= self.model:
             return None
         return (
-            f"the two dates differ all over (half of the ground scores {self.typical:.2g} or more): the threshold was "
-            f"raised from {self.usual:.2g} to {self.value:.2g}; --threshold chooses another"
+            f"the two scenes differ almost everywhere (half of the ground scores {self.typical:.2g} or more), so the "
+            f"threshold was raised from {self.model:.2g} to {self.value:.2g}; set another with `threshold`"
         )
 
 
-def threshold_of_pair(raster: ScoreRaster, usual: float) -> Threshold:
-    """Choose the threshold of a pair from its scores, which are read once.
+def choose_threshold(
+    scores: Scores, threshold: float | Literal["auto"] = "auto", seed_threshold: float | None = None
+) -> Threshold:
+    """Return the thresholds for some scores: the given ones, or those that the scores call for.
 
-    It is the model's own, or, if that is higher, what lies :data:`DEVIATIONS` above the median of the log-odds, at most
-    :data:`HIGHEST`. The deviation is taken below the median (its distance from the 15.9th percentile), where what has
-    changed does not count.
+    An automatic threshold is the model's own or, if that is higher, the score :data:`DEVIATIONS` above the median of
+    the log-odds, at most :data:`HIGHEST`. The deviation is taken below the median (its distance from the 15.9th
+    percentile), where changed ground does not count. All scores are read once for it.
 
     Parameters
     ----------
-    raster
+    scores
         The scores of the whole pair.
-    usual
-        The model's own threshold.
+    threshold
+        Minimum anomaly probability for a cell to be part of a polygon, or ``"auto"``.
+    seed_threshold
+        Minimum score of the strongest cell of each polygon. None: any, or with ``"auto"`` the one that goes with the
+        threshold.
+
+    Raises
+    ------
+    OptionError
+        The threshold is automatic and the scores do not record that of their model.
     """
-    return of_counts(raster.counts(), usual)
+    if threshold != "auto":
+        return Threshold(threshold, seed_threshold, threshold)
+    if scores.model_threshold is None:
+        raise OptionError(scores.name, "does not record a threshold", "give one, such as `threshold=0.5`")
+    return of_counts(scores.counts(), scores.model_threshold).seeded(seed_threshold)
 
 
-def of_counts(counts: NDArray[np.int64], usual: float) -> Threshold:
+def of_counts(counts: NDArray[np.int64], model: float) -> Threshold:
     """Choose a threshold by how many cells have each score: int64 (255,), from 0 to 1 in steps of 1/254."""
     if not counts.any():
-        return Threshold.of(usual, usual, float("nan"))
+        return Threshold.of(model, model, float("nan"))
     middle, low = (_percentile(counts, share) for share in (0.5, _BELOW))
     deviation = max(_log_odds(middle) - _log_odds(low), _LEAST_DEVIATION)
     outstanding = 1 / (1 + exp(-(_log_odds(middle) + DEVIATIONS * deviation)))
     enough = int(counts.sum()) >= LEAST_CELLS
-    value = max(usual, round(min(outstanding, HIGHEST), 4)) if enough else usual
-    return Threshold.of(value, usual, middle)
+    value = max(model, round(min(outstanding, HIGHEST), 4)) if enough else model
+    return Threshold.of(value, model, middle)
 
 
 def _percentile(counts: NDArray[np.int64], share: float) -> float:

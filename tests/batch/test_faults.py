@@ -18,7 +18,8 @@ import pytest
 from made import ORIGIN, changed, ground, make_pair, write
 from same_result import assert_same
 
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}", "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 from geosiam.qml import COLORS
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 

@@ -19,6 +19,7 @@ import pytest
 import rasterio
 
 from geosiam.inspection import inspect_pair
+from geosiam.options import PolygonOptions
 from geosiam.pipeline import detect, vectorize_to_file
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
@@ -216,7 +217,7 @@ def test_algorithms_through_processing(
     cut, info, refused, cancelled, resumed = seen["runs"]
     assert seen["unloaded"]
 
-    vectorize_to_file(scores, tmp_path / "d.gpkg", threshold=0.9, min_area="0.5m2")
+    vectorize_to_file(scores, tmp_path / "d.gpkg", options=PolygonOptions(threshold=0.9, min_area="0.5m2"))
     assert_same(tmp_path / "c.gpkg", tmp_path / "d.gpkg")
     assert cut["loaded"] == {"Anomalies": "graduatedSymbol"}
     assert cut["results"]["COUNT"] == len(geopandas.read_file(tmp_path / "d.gpkg", layer="anomalies"))

@@ -22,6 +22,7 @@ from rasterio.crs import CRS
 from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.imagery.pair import open_pair
+from geosiam.options import PolygonOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.table import vectorize
 from geosiam.polygons.writer import write_polygons
@@ -83,7 +84,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     scores[48:50, 70:80] = 0.8
     with ScoreRasterWriter(folder / "a.tif", CELLS, tags={STRIDE_TAG: str(STRIDE)}) as writer:
         writer.write(Block(0, Window(0, 60, 0, 90)), scores)
-    polygons = vectorize(folder / "a.tif", threshold=0.5, smooth=False)  # whose corners are known
+    polygons = vectorize(
+        folder / "a.tif", options=PolygonOptions(threshold=0.5, smooth=False)
+    )  # whose corners are known
     write_polygons(polygons, folder / "a.gpkg", provenance={"threshold": 0.5})
     before = write_scene(folder / "before.tif", texture(1), photometric="RGB")
     after = write_scene(folder / "after.tif", texture(2), photometric="RGB")
@@ -285,7 +288,7 @@ def test_a_scene_in_memory_is_left_out_and_this_is_said(run: Run, caplog: pytest
 
 
 def test_polygons_of_other_formats_are_styled_by_the_project(run: Run) -> None:
-    write_polygons(vectorize(run.scores, threshold=0.5), run.folder / "b.geojson")
+    write_polygons(vectorize(run.scores, options=PolygonOptions(threshold=0.5)), run.folder / "b.geojson")
     project = Run(run.folder, run.before, run.after, run.scores, run.folder / "b.geojson").project("other.qgz")
     layer = next(layer for layer in content(project).iter("maplayer") if layer.get("type") == "vector")
     assert layer.findtext("datasource") == "./b.geojson"

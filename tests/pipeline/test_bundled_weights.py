@@ -12,7 +12,9 @@ from affine import Affine
 from shapely.affinity import affine_transform
 
 from geosiam.evaluation.metrics import object_scores, window_auroc
-from geosiam.pipeline import DetectOptions, detect, score, vectorize
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect, vectorize
+from geosiam.scoring import score
 from geosiam.synthesis.insertion import InsertedScene, insert_anomalies
 
 SCENES = ("5b90f92da0d7280005fab355_4310.tif", "5dded5bc0140b80006d2e565_23.tif")

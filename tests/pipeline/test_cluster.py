@@ -33,7 +33,9 @@ from geosiam.inference import cluster
 from geosiam.inference import scorer as scoring
 from geosiam.inference.cluster import connected, stream_on_cluster
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score_to_file
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
+from geosiam.scoring import score_to_file
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 if TYPE_CHECKING:

@@ -24,10 +24,12 @@ from geosiam.imagery import reader
 from geosiam.inference import scorer as scoring
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score_to_file
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 from geosiam.scores import writer as raster_writer
 from geosiam.scores.working_file import Journal
 from geosiam.scores.writer import ScoreRasterWriter
+from geosiam.scoring import score_to_file
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 CONFIG = SyntheticConfig(height=811, width=930, seed=5, objects=15)
@@ -68,7 +70,8 @@ import os, sys
 from geosiam.scores import writer as raster_writer
 from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[4]), 0.02
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 for _ in sys.stdin:
     if not (runner := os.fork()):
         detect(*sys.argv[1:4], options=DetectOptions(workers=2))
@@ -302,7 +305,8 @@ from geosiam.scores import writer as raster_writer
 from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
 from geosiam.errors import OutputError
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
 disk = Path(sys.argv[4])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
 filler, seen = disk / "filler", []

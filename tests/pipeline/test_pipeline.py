@@ -22,8 +22,10 @@ from geosiam.imagery.pair import ScenePair, open_pair
 from geosiam.inspection import inspect_pair
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, detect, score, score_to_file, vectorize_to_file
+from geosiam.options import DetectOptions, PolygonOptions
+from geosiam.pipeline import detect, vectorize_to_file
 from geosiam.scores.working_file import decode
+from geosiam.scoring import score, score_to_file
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 STRIDE = load_model().card.stride
@@ -78,7 +80,7 @@ def test_scores_as_they_are_tell_the_strongest_apart(scenes: SyntheticPaths, fou
 
 
 def test_polygons_end_where_the_scene_ends(scenes: SyntheticPaths, found: Path) -> None:
-    everywhere = vectorize_to_file(found / "a.tif", found / "all.gpkg", threshold=0.004)
+    everywhere = vectorize_to_file(found / "a.tif", found / "all.gpkg", options=PolygonOptions(threshold=0.004))
     with rasterio.open(scenes.before) as before:
         bounds = before.bounds
     for path in (found / "a.gpkg", everywhere.polygons_path):
@@ -139,7 +141,9 @@ def test_vectorising_again_gives_the_same_polygons(found: Path, tmp_path: Path) 
     assert second[seen].isna().all(axis=None)
     assert first.drop(columns=seen).equals(second.drop(columns=seen))
     assert again.threshold == geosiam.load_model().card.threshold
-    fewer = vectorize_to_file(found / "a.tif", tmp_path / "fewer.geojson", threshold=0.9, min_area="200px")
+    fewer = vectorize_to_file(
+        found / "a.tif", tmp_path / "fewer.geojson", options=PolygonOptions(threshold=0.9, min_area="200px")
+    )
     assert 0 < fewer.count < again.count
 
 
@@ -152,7 +156,7 @@ def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Pat
         target.scales = (1 / 254,)
     with pytest.raises(OptionError, match="pass --threshold"):
         vectorize_to_file(plain, tmp_path / "x.gpkg")
-    assert vectorize_to_file(plain, tmp_path / "x.gpkg", threshold=0.5).count > 0
+    assert vectorize_to_file(plain, tmp_path / "x.gpkg", options=PolygonOptions(threshold=0.5)).count > 0
 
 
 def test_another_crs_and_resolution_still_find_the_changes(scenes: SyntheticPaths, tmp_path: Path) -> None:

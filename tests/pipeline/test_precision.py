@@ -9,7 +9,8 @@ import pytest
 
 from geosiam.network.quantized import multiplies_exactly
 from geosiam.network.weights import load_model
-from geosiam.pipeline import DetectOptions, score
+from geosiam.options import DetectOptions
+from geosiam.scoring import score
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"

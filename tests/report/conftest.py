@@ -43,7 +43,8 @@ def make_pair(tmp_path: Path) -> Callable[..., ReportPair]:
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a generated pair and what `detect` found in it."""
-    from geosiam.pipeline import DetectOptions, detect
+    from geosiam.options import DetectOptions
+    from geosiam.pipeline import detect
 
     folder = tmp_path_factory.mktemp("survey") / "village"
     folder.mkdir()

@@ -23,7 +23,7 @@ def test_quiet_pairs_keep_the_models_threshold(seed: int, usual: float, changed:
     ground, objects = rng.normal(-8, 2, 20_000), rng.normal(5, 1, int(20_000 * changed))
     chosen = of_counts(counted(np.concatenate([ground, objects])), usual)
     assert chosen.value == pytest.approx(usual, abs=1e-4)
-    assert chosen.remark is None
+    assert chosen.warning is None
 
 
 @settings(deadline=None)
@@ -41,7 +41,7 @@ def test_loud_pairs_ask_for_what_stands_out_from_their_ground(
     assert math.log(chosen.value / (1 - chosen.value)) == pytest.approx(
         math.log(min(expected, HIGHEST) / (1 - min(expected, HIGHEST))), abs=0.6 * spread
     )
-    assert "raised from 0.3 to" in chosen.remark
+    assert "raised from 0.3 to" in chosen.warning
     if changed == 0 and expected < HIGHEST:
         above = (1 / (1 + np.exp(-ground)) >= chosen.value).mean()
         assert above == pytest.approx(1 / 740, abs=6e-4)
@@ -67,6 +67,6 @@ def test_small_or_empty_pairs_keep_the_models_threshold() -> None:
 def test_the_seed_has_twice_the_odds(value: float) -> None:
     chosen = threshold.Threshold.of(value, value, 0.0)
     assert chosen.seed / (1 - chosen.seed) == pytest.approx(2 * value / (1 - value))
-    assert value < chosen.seed_or(None) < 1
-    assert chosen.seed_or(value / 2) == value
-    assert chosen.seed_or(0.99) == 0.99
+    assert value < chosen.seeded(None).seed < 1
+    assert chosen.seeded(value / 2).seed == value
+    assert chosen.seeded(0.99).seed == 0.99

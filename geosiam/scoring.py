@@ -1,0 +1,244 @@
+"""Score a pair: as a lazy array, or block by block into a raster, where a run that was interrupted resumes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from geosiam.imagery.grid import apply_affine
+from geosiam.imagery.prepare import open_pair
+from geosiam.options import ScoreOptions
+from geosiam.provenance import Provenance, UnreadableBlock, identity
+from geosiam.results import ScoreResult
+from geosiam.runtime import prefetch_imports
+from geosiam.scores.raster import ScoreRaster
+from geosiam.scores.writer import ScoreRasterWriter
+from geosiam.targets import refuse_overwriting_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import xarray as xr
+    from distributed import Client
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Grid
+    from geosiam.imagery.open_scene import SceneLike
+    from geosiam.imagery.pair import ScenePair
+    from geosiam.inference.scorer import Scorer
+    from geosiam.inference.zonal_stats import ZonalStatsStore
+
+    Progress = Callable[[int, int], None]
+
+
+def score_to_file(
+    before: SceneLike,
+    after: SceneLike,
+    output: str | Path,
+    *,
+    options: ScoreOptions = ScoreOptions(),
+    on_progress: Progress | None = None,
+) -> ScoreResult:
+    """Score a pair into a raster of anomaly probabilities: in parallel, in bounded memory, resumable.
+
+    Parameters
+    ----------
+    before, after, on_progress
+        As in :func:`~geosiam.pipeline.detect`.
+    output
+        Score raster to write.
+    options
+        How the pair is scored.
+
+    Raises
+    ------
+    InputError
+        As in :func:`~geosiam.pipeline.detect`.
+    """
+    target = Path(output)
+    refuse_overwriting_inputs(target, before, after)
+    with (
+        open_pair(before, after, options) as pair,
+        scored_pair(pair, target, options, on_progress=on_progress) as scored,
+    ):
+        return ScoreResult(target, scored.provenance)
+
+
+def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreOptions()) -> xr.DataArray:
+    """Return the anomaly scores of a pair as a lazy, georeferenced array, which is a context manager.
+
+    Both scenes stay open until the context ends or the array is closed.
+
+    Parameters
+    ----------
+    before, after
+        As in :func:`~geosiam.pipeline.detect`.
+    options
+        How the pair is scored; those of a run (`scheduler`, `restart`, `score_type`) do not apply.
+
+    Returns
+    -------
+    scores
+        float32 (y, x) on cells of ``stride x stride`` pixels of the before scene, NaN = not scored, dask-backed: a
+        block is read and scored when it is computed. Coordinates are the centers of the cells; ``scores.rio`` knows
+        CRS and geotransform.
+
+    Raises
+    ------
+    InputError
+        As in :func:`~geosiam.pipeline.detect`.
+    """
+    import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
+    import xarray as xr  # noqa: PLC0415 - likewise
+
+    from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - brings PyTorch
+
+    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
+    pair = open_pair(before, after, options)
+    cells = pair.grid.coarsened(scorer.stride)
+    scores = xr.DataArray(
+        lazy_scores(pair, scorer),
+        dims=("y", "x"),
+        coords=_cell_centers(cells),
+        name="anomaly_score",
+        attrs={
+            "long_name": "anomaly probability",
+            "stride": scorer.stride,
+            "scene_px": f"{pair.grid.height} {pair.grid.width}",
+            "model": model.card.name,
+            "threshold": model.card.threshold,
+        },
+    )
+    scores = scores.rio.write_crs(cells.crs).rio.write_transform(cells.transform)
+
+    def close() -> None:
+        scorer.close()
+        pair.close()
+
+    scores.set_close(close)
+    return scores
+
+
+def _cell_centers(cells: Grid) -> dict[str, NDArray[np.float64]]:
+    """Return the coordinates of the cells of a grid along both axes; none where these are not those of the CRS."""
+    transform = cells.transform
+    if not transform.is_rectilinear:
+        return {}
+    x, _ = apply_affine(transform, np.arange(0.5, cells.width), np.zeros(cells.width))
+    _, y = apply_affine(transform, np.zeros(cells.height), np.arange(0.5, cells.height))
+    return {"x": x, "y": y}
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Scores that are all there, while the score raster is still being completed in a thread.
+
+    Parameters
+    ----------
+    raster
+        The scores with their tags, to be read until the run's context ends.
+    provenance
+        How they came about.
+    zonal_stats
+        What the pixels of likely polygons show, collected on the way; None unless it was asked for.
+    wait
+        Returns when the score raster has appeared under its name, or raises why it cannot.
+    """
+
+    raster: ScoreRaster
+    provenance: Provenance
+    zonal_stats: ZonalStatsStore | None
+    wait: Callable[[], None]
+
+
+@contextlib.contextmanager
+def scored_pair(
+    pair: ScenePair,
+    output: Path,
+    options: ScoreOptions,
+    *,
+    statistics_from: float | Literal["auto"] | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[ScoredPair]:
+    """Score a pair into a raster; an interruption inside the context costs nothing of what is scored.
+
+    Parameters
+    ----------
+    pair
+        The scenes.
+    output
+        Score raster to write. It appears when it is complete, at the end of the context at the latest.
+    options
+        How they are scored.
+    statistics_from
+        Collect per-cell statistics of the pixels of all cells with this score or more, which may become polygons;
+        ``"auto"``: from the model's own threshold; None: collect none.
+    on_progress
+        Called with (pixels scored, pixels in total).
+    """
+    from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
+    from geosiam.inference.scorer import load_scorer  # noqa: PLC0415 - brings PyTorch: likewise
+    from geosiam.inference.zonal_stats import ZonalStatistics, ZonalStatsStore  # noqa: PLC0415 - likewise
+
+    on_cluster = options.scheduler is not None
+    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision, elsewhere=on_cluster)
+    provenance = Provenance.of(pair, model, scorer, options)
+    cells = pair.grid.coarsened(scorer.stride)
+    store = None
+    if statistics_from is not None:
+        least = model.card.threshold if statistics_from == "auto" else statistics_from
+        store = ZonalStatsStore(ZonalStatistics(cells.shape, scorer.stride, least))
+    writer = ScoreRasterWriter(
+        output,
+        cells,
+        dtype=options.score_type,
+        tags=provenance.tags(model, pair.grid),
+        lattice=scorer.lattice(pair.grid),
+        identity=identity(pair, model, scorer, options),
+        restart=options.restart,
+        workers=options.workers,
+    )
+    with contextlib.closing(scorer), connected(options.scheduler) as client, writer:
+        unreadable = _write_scores(
+            pair, scorer, writer, options=options, client=client, store=store, on_progress=on_progress
+        )
+        pair.clear_cache()
+        provenance = replace(provenance, unreadable=unreadable)
+        pending = writer.finish(provenance.tags(model, pair.grid))
+        yield ScoredPair(ScoreRaster.open(pending.path), provenance, store, pending.wait)
+
+
+def _write_scores(
+    pair: ScenePair,
+    scorer: Scorer,
+    writer: ScoreRasterWriter,
+    *,
+    options: ScoreOptions,
+    client: Client | None,
+    store: ZonalStatsStore | None,
+    on_progress: Progress | None,
+) -> tuple[UnreadableBlock, ...]:
+    """Score and write the blocks that are left to do; return those that cannot be read, if they may be skipped."""
+    from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch
+
+    unreadable = []
+    results = stream_scores(
+        pair,
+        scorer,
+        workers=options.workers,
+        client=client,
+        finished=writer.finished,
+        on_progress=on_progress,
+        zonal_stats=store,
+    )
+    with contextlib.closing(results), prefetch_imports("geosiam.polygons.writer"):
+        for result in results:
+            if result.error is not None and options.on_error == "skip":
+                unreadable.append(UnreadableBlock.of(result.block, scorer.stride, pair.grid, result.error))
+            else:
+                writer.write(result.block, result.scores)
+    return tuple(unreadable)

@@ -1,0 +1,74 @@
+"""The files that a run writes: named, and checked before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from geosiam.errors import OutputError
+from geosiam.files import check_writable, exists
+from geosiam.imagery.open_scene import files_of
+from geosiam.polygons.formats import check_target
+from geosiam.qgis.project import check_project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geosiam.imagery.open_scene import SceneLike
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The files that `detect` writes.
+
+    Parameters
+    ----------
+    polygons
+        The polygons.
+    scores
+        The score raster.
+    project
+        The QGIS project; None: none.
+    """
+
+    polygons: Path
+    scores: Path
+    project: Path | None
+
+    @classmethod
+    def check(
+        cls, polygons: str | Path, scores: str | Path | None, project: str | Path | None, inputs: Sequence[SceneLike]
+    ) -> Self:
+        """Return the files, the score raster beside the polygons where it is not named.
+
+        Raises
+        ------
+        OptionError
+            A suffix names no format.
+        OutputError
+            A folder does not exist, a name is too long, or a file is an input.
+        """
+        check_target(polygons)
+        refuse_overwriting_inputs(polygons, *inputs)
+        raster = Path(polygons).with_suffix(".tif") if scores is None else Path(scores)
+        check_writable(raster)
+        if project is not None:
+            check_project(project)
+        refuse_overwriting_inputs(raster, *inputs)
+        return cls(Path(polygons), raster, None if project is None else Path(project))
+
+
+def refuse_overwriting_inputs(target: str | Path, *inputs: SceneLike) -> None:
+    """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies.
+
+    Raises
+    ------
+    OutputError
+        The target is a file of an input.
+    """
+    if not exists(target):
+        return
+    for name in (name for scene in inputs for name in files_of(scene)):
+        if exists(name) and Path(target).samefile(name):
+            raise OutputError(target, "is an input too and would be overwritten", "choose another output")
