@@ -10,7 +10,8 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.formats import check_target
-from geosiam.polygons.table import as_scores, polygon_table
+from geosiam.polygons.score_stream import as_scores
+from geosiam.polygons.table import polygon_table
 from geosiam.provenance import origin, recorded
 from geosiam.qgis.project import write_project
 from geosiam.results import DetectResult, VectorizeResult
