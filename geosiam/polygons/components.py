@@ -46,8 +46,7 @@ class ComponentBatch:
     touches_edge
         Whether the component reaches the first or last row or column of the raster, shape (n,).
     runs
-        Shape (k, 3): row, start column and stop column of the runs of all components, one component after the other, each
-        in raster order.
+        Shape (k, 3): row, start column and stop column of all runs, component by component, each in raster order.
     offsets
         Shape (n + 1,): component ``i`` has the runs ``offsets[i]:offsets[i + 1]``.
     """

@@ -1,7 +1,7 @@
 """Outlines of components: traced along cell edges, smoothed to the threshold, simplified.
 
-**Tracing.** A component is cut into *parts*, whose cells are connected by sides. Cells that meet only at a corner belong
-to different parts of a MultiPolygon, which may touch there; within one ring they would make it cross itself. All
+**Tracing.** A component is cut into *parts*, whose cells are connected by sides. Cells that meet only at a corner
+belong to different parts of a MultiPolygon, which may touch there; within one ring they would make it cross itself. All
 outlines of a batch are traced at once:
 
 1. A run has four corners. Where a run continues the one above it at the same end, both corners cancel.
@@ -235,8 +235,8 @@ def simplified(
     """Return outlines in CRS coordinates without the points that change them by less than a tolerance.
 
     Points are dropped in cell units (Douglas-Peucker, by GEOS, preserving topology), so the tolerance means the same in
-    every direction and CRS. The full outline is returned where the simplified one is invalid, has lost a part or a hole,
-    or lies too far off, which GEOS cannot rule out.
+    every direction and CRS. Where the simplified outline is invalid, has lost a part or a hole, or lies too far off,
+    which GEOS cannot rule out, the full one is returned.
 
     Parameters
     ----------
