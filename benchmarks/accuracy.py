@@ -34,7 +34,7 @@ from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions
-from geosiam.pipeline import DetectOptions, detect
+from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import FINE_STEPS

@@ -12,8 +12,8 @@ import shapely
 from geosiam.evaluation.counts import ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Grid, Window
-from geosiam.pipeline import vectorize
 from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.table import polygon_table
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.evaluation.truth import Truth
-    from geosiam.polygons.score_stream import Scores
+    from geosiam.scores.raster import Scores
 
 CLOSE = 0.5
 _LEAST_SEEN = 0.5  # of an object's pixels that are scored, for it to count
@@ -177,9 +177,8 @@ def judge_scores(
         drawn += np.bincount(numbers, minlength=len(drawn))
         seen += np.bincount(objects[known & (objects > 0) & scored], minlength=len(seen))
     counted = seen[1:] >= _LEAST_SEEN * np.maximum(drawn[1:], 1)
-    outlines = vectorize(
-        scores, options=PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
-    ).geometry
+    cut = PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
+    outlines = polygon_table(scores, cut).frame().geometry
     return _agreement(counts, counts.at(threshold), np.asarray(outlines), truth, counted, calibrated=calibrated)
 
 

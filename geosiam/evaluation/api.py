@@ -32,7 +32,7 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.scores.raster import ScoreRaster
-from geosiam.scores.threshold import threshold_of_pair
+from geosiam.scores.threshold import threshold_of_counts
 
 if TYPE_CHECKING:
     import os
@@ -184,8 +184,8 @@ def _thresholds(raster: ScoreRaster, options: DetectOptions) -> tuple[float, flo
     """Return threshold and seed as `detect` would choose them."""
     if options.threshold != "auto":
         return options.threshold, options.seed_threshold
-    found = threshold_of_pair(raster, float(raster.tags.get("GEOSIAM_THRESHOLD", _DEFAULT_THRESHOLD)))
-    return found.value, found.seed_or(options.seed_threshold)
+    chosen = threshold_of_counts(raster.counts(), raster.model_threshold or _DEFAULT_THRESHOLD)
+    return chosen.value, chosen.seeded(options.seed_threshold).seed
 
 
 def _judged_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:

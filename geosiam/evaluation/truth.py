@@ -23,9 +23,9 @@ from rasterio.windows import Window as RasterWindow
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
-from geosiam.pipeline import vectorize
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.table import polygon_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Truth:
             return cls(path, grid, outlines, None, shapely.STRtree(outlines))
         raster = _TruthRaster.open(path, grid)
         outlines = np.asarray(
-            vectorize(raster, options=PolygonOptions(threshold=1.0, smooth=False)).geometry, dtype=object
+            polygon_table(raster, PolygonOptions(threshold=1.0, smooth=False)).frame().geometry, dtype=object
         )
         return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
 

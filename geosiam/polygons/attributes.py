@@ -22,8 +22,8 @@ import numpy as np
 
 from geosiam.errors import SceneUnreadableError
 from geosiam.inference.zonal_stats import BUFFER_CELLS, COLUMNS, COUNTS, SUMS, UNIT, cell_statistics, patches
+from geosiam.polygons.runs import cells_of
 from geosiam.polygons.schema import HINTS
-from geosiam.polygons.score_stream import cells_of
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:

@@ -54,12 +54,7 @@ def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, 
 
 
 class Scores(Protocol):
-    """Scores that are read strip by strip: those of a file (:class:`ScoreRaster`) or of an array in memory."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call them."""
-        ...
+    """Scores that are read strip by strip: those of a file, an array in memory, or a truth raster."""
 
     @property
     def grid(self) -> Grid:
@@ -76,21 +71,30 @@ class Scores(Protocol):
         """Where the scene ends, in cells (rows, cols)."""
         ...
 
-    @property
-    def model_threshold(self) -> float | None:
-        """The threshold of the model that scored; None where it is not recorded."""
-        ...
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
-        ...
-
     def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield first row and scores, float32 (rows, cols) in [0, 1], NaN = not scored, from top to bottom."""
         ...
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the scores of a window inside the raster."""
+        ...
+
+
+class ModelScores(Scores, Protocol):
+    """Scores of a model: those of a file (:class:`ScoreRaster`) or of an array that :func:`geosiam.score` returns."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call them."""
+        ...
+
+    @property
+    def model_threshold(self) -> float | None:
+        """The threshold of the model; None where it is not recorded."""
+        ...
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
         ...
 
 

@@ -18,7 +18,7 @@ from geosiam.scores.working_file import SCORE_STEPS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geosiam.scores.raster import Scores
+    from geosiam.scores.raster import ModelScores
 
 _ONE_DEVIATION_BELOW = 0.158655  # share of a normal distribution more than one standard deviation below its mean
 
@@ -96,7 +96,7 @@ class Threshold:
 
 
 def choose_threshold(
-    scores: Scores, threshold: float | Literal["auto"] = "auto", seed_threshold: float | None = None
+    scores: ModelScores, threshold: float | Literal["auto"] = "auto", seed_threshold: float | None = None
 ) -> Threshold:
     """Return the thresholds for the scores of a pair: the given ones, or those that the scores call for.
 
@@ -107,7 +107,7 @@ def choose_threshold(
     Parameters
     ----------
     scores
-        Scores of the whole pair.
+        ModelScores of the whole pair.
     threshold
         Minimum anomaly probability for a cell to be part of a polygon, or ``"auto"``.
     seed_threshold

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -10,14 +12,14 @@ import numpy as np
 import pyogrio
 import pytest
 from affine import Affine
+from array_cells import empty_frame
 from rasterio.crs import CRS
 
 from geosiam.errors import OptionError, OutputError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.schema import COLUMNS, REVIEWS, SHAPEFILE_NAMES
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
-from geosiam.polygons.table import Origin, empty_frame, polygon_pieces
+from geosiam.polygons.schema import COLUMNS, FOOTPRINT_COLUMNS, REVIEWS, SHAPEFILE_NAMES
+from geosiam.polygons.table import Origin, polygon_table
 from geosiam.polygons.writer import write_polygons
 from geosiam.qml import polygon_qml
 
@@ -48,7 +50,7 @@ class Strips:
 
 
 def pieces():
-    return polygon_pieces(Strips(), PolygonOptions(0.6, min_area="200px"), ORIGIN)
+    return polygon_table(Strips(), PolygonOptions(threshold=0.6, min_area="200px"), ORIGIN)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +186,88 @@ def test_nothing_is_replaced_before_all_is_written(frame, tmp_path):
     assert len(read(tmp_path / "a.gpkg")) == len(frame)
 
 
+def test_the_last_step_before_the_file_appears_may_fail(frame, tmp_path):
+    (tmp_path / "a.gpkg").write_bytes(b"previous")
+
+    def fails():
+        (folder,) = tmp_path.glob(".a.gpkg.*.partial")
+        assert len(read(folder / "a.gpkg")) == len(frame)  # all is written
+        raise OSError("the score raster cannot be written")
+
+    with pytest.raises(OSError, match=r"^the score raster cannot be written$"):
+        write_polygons(pieces(), tmp_path / "a.gpkg", before_commit=fails)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
+    assert (tmp_path / "a.gpkg").read_bytes() == b"previous"
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which pytest keeps for itself."""
+
+
+@pytest.mark.parametrize("error", [OSError("the network is gone"), ValueError("a bug"), Interrupted()])
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_what_goes_wrong_with_a_piece_is_raised_as_it_is(tmp_path, suffix, error):
+    """GDAL reads pieces through an interface that passes on the text of an error only."""
+
+    def fails_midway(table):
+        yield next(table.tables)
+        raise error
+
+    table = pieces()
+    with pytest.raises(type(error)) as raised:
+        write_polygons(replace(table, tables=fails_midway(table)), tmp_path / f"a{suffix}")
+    assert raised.value is error
+    assert not any(tmp_path.iterdir())
+
+
+OPTIONS = ("OGR_SQLITE_SYNCHRONOUS", "OGR_GPKG_MAX_RAM_USAGE_RTREE")
+
+
+@pytest.fixture(params=["unset", "set", "environment"])
+def gdal_options(request, monkeypatch):
+    """Return GDAL options as the caller of the library has them."""
+    if request.param == "environment":
+        monkeypatch.setenv(OPTIONS[1], "5000000")
+    if request.param == "set":
+        pyogrio.set_gdal_config_options(dict(zip(OPTIONS, ("NORMAL", "7000000"), strict=True)))
+    yield [pyogrio.get_gdal_config_option(name) for name in OPTIONS]
+    pyogrio.set_gdal_config_options(dict.fromkeys(OPTIONS))
+
+
+def test_writers_in_threads_leave_the_gdal_options_of_the_caller(gdal_options, tmp_path, monkeypatch):
+    """The second writer begins while the first is at work, and ends after it."""
+    first_works, second_works, first_ended = (threading.Event() for _ in range(3))
+    during = []
+
+    def first(table):
+        first_works.set()
+        assert second_works.wait(60)
+        yield from table.tables
+
+    def second(table):
+        second_works.set()
+        assert first_ended.wait(60)
+        during.append(pyogrio.get_gdal_config_option(OPTIONS[0]))
+        yield from table.tables
+
+    def write(name, tables):
+        table = pieces()
+        write_polygons(replace(table, tables=tables(table)), tmp_path / name)
+
+    with ThreadPoolExecutor(2) as pool:
+        a = pool.submit(write, "a.gpkg", first)
+        assert first_works.wait(60)
+        b = pool.submit(write, "b.gpkg", second)
+        a.result(60)
+        first_ended.set()
+        b.result(60)
+    assert during == [False]  # OFF, for as long as one is at work
+    assert [pyogrio.get_gdal_config_option(name) for name in OPTIONS] == gdal_options
+    monkeypatch.delenv(OPTIONS[1], raising=False)
+    if gdal_options[1] == 5_000_000:
+        assert pyogrio.get_gdal_config_option(OPTIONS[1]) is None  # still the environment's, not a copy of it
+
+
 def test_targets_that_cannot_be_written_are_refused(frame, tmp_path):
     with pytest.raises(OptionError, match=r"use one of \.gpkg"):
         write_polygons(frame, tmp_path / "a.kml")
@@ -232,7 +316,7 @@ def test_the_footprint_has_holes_where_nothing_could_be_seen(tmp_path):
                 known[10:20, 30:40] = np.nan
                 yield start, known
 
-    write_polygons(polygon_pieces(Partly(), PolygonOptions(0.6), ORIGIN), tmp_path / "a.gpkg")
+    write_polygons(polygon_table(Partly(), PolygonOptions(threshold=0.6), ORIGIN), tmp_path / "a.gpkg")
     footprint = geopandas.read_file(tmp_path / "a.gpkg", layer="footprint")
     assert footprint.looked_at_m2.tolist() == [(70 * 200 - 4 * 100) * 16]
     assert footprint.area.tolist() == [(70 * 200 - 4 * 100) * 16]
