@@ -16,7 +16,9 @@ from geosiam.inference import scorer as scoring
 from geosiam.inference.device import single_thread
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.inspection import inspect_pair
-from geosiam.pipeline import DetectOptions, detect, score
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect
+from geosiam.scoring import score
 from geosiam.synthesis.pairs import SyntheticConfig, SyntheticPaths, write_pair_tiles
 
 if TYPE_CHECKING:

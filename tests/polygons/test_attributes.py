@@ -13,7 +13,7 @@ from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.score_stream import ScoreStream
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.table import polygon_table
 from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 
 STRIDE = 4
@@ -50,7 +50,7 @@ def marked(shape=(25, 30), cells=CELLS):
 def asked(scenes, scores=None, *, height=1000, colored=True):
     cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
     with AttributeReader(scenes, STRIDE, 0.5, colored=colored) as reader:
-        return polygon_pieces(cells, PolygonOptions(threshold=0.5), reader=reader).frame()
+        return polygon_table(cells, PolygonOptions(threshold=0.5), reader=reader).frame()
 
 
 def told(scenes, **how):

@@ -19,7 +19,7 @@ from geosiam.inference.zonal_stats import (
 )
 from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.table import polygon_table
 
 STRIDE = 4
 CELLS = (23, 31)
@@ -67,7 +67,7 @@ def stored_statistics(scenes, scores, side=8, halo=HALO, **how):
 
 def polygons(scenes, scores, threshold, store=None):
     with AttributeReader(scenes, STRIDE, threshold, colored=True, zonal_stats=store) as reader:
-        return polygon_pieces(
+        return polygon_table(
             Cells(scores, 10, stride=STRIDE), PolygonOptions(threshold=threshold), reader=reader
         ).frame()
 
