@@ -100,9 +100,7 @@ def run_demo(
     polygons = geopandas.read_file(result.polygons_path, layer=LAYER)
     objects = object_scores(polygons, truth)
     panel = folder / "panel.png"
-    title = (
-        f"{objects.found} of {objects.truth} changes found, {objects.correct} of {objects.predicted} polygons right"
-    )
+    title = f"{objects.found} of {objects.truth} changes found, {objects.correct} of {objects.predicted} polygons right"
     _draw_panel(
         panel,
         config.grid,

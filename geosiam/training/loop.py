@@ -142,7 +142,7 @@ class TrainingRun:
         """
         epochs, first = self.recipe.schedule.epochs, len(self.history)
         learning_rate = one_cycle(
-            self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, done=first * self.steps
+            self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, steps_done=first * self.steps
         )
         saved = time.perf_counter()
         for epoch in range(first, epochs):
@@ -311,7 +311,7 @@ def preserved_torch_state() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def one_cycle(optimizer: Optimizer, peak: float, steps: int, *, done: int = 0) -> OneCycleLR:
+def one_cycle(optimizer: Optimizer, peak: float, steps: int, *, steps_done: int = 0) -> OneCycleLR:
     """Return a one-cycle schedule: cosine from 4 % up to the peak in a quarter of the steps, then down to 0.1 %.
 
     After Smith and Topin, "Super-Convergence" (2018). Call its ``step`` after each step of the optimizer.
@@ -324,7 +324,7 @@ def one_cycle(optimizer: Optimizer, peak: float, steps: int, *, done: int = 0) -
         Largest learning rate.
     steps
         Number of steps of the whole training.
-    done
+    steps_done
         Number of steps done already, from which the schedule continues.
     """
     make = partial(
@@ -338,7 +338,7 @@ def one_cycle(optimizer: Optimizer, peak: float, steps: int, *, done: int = 0) -
         cycle_momentum=False,
     )
     schedule = make()  # stores in the optimizer what a schedule that continues expects there
-    return make(last_epoch=done - 1) if done else schedule
+    return make(last_epoch=steps_done - 1) if steps_done else schedule
 
 
 def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,5 +1,5 @@
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,8 +15,10 @@ def short_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def process_state() -> Callable[[], tuple]:
-    """Return a function that gives everything of this process that a training must leave as it was."""
+def process_state() -> Iterator[Callable[[], tuple]]:
+    """Yield a function that returns everything of this process that a training must leave as it was."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # scoring sets one
 
     def state() -> tuple:
         name, keys, *position = np.random.get_state()  # noqa: NPY002 - the caller may use it
@@ -32,4 +34,5 @@ def process_state() -> Callable[[], tuple]:
             torch.backends.cudnn.benchmark,
         )
 
-    return state
+    yield state
+    torch.set_num_threads(threads)

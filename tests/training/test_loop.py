@@ -92,7 +92,7 @@ def former_one_cycle(progress: float) -> float:
 def schedule_of(steps: int, *, done: int = 0, peak: float = 1.0) -> tuple[torch.optim.Optimizer, list[float]]:
     """Return an optimizer, and the learning rates of its remaining steps."""
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    schedule = one_cycle(optimizer, peak, steps, done=done)
+    schedule = one_cycle(optimizer, peak, steps, steps_done=done)
     rates = []
     for _ in range(done, steps):
         rates.append(optimizer.param_groups[0]["lr"])
