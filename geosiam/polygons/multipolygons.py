@@ -184,5 +184,5 @@ def _put(buffer: NDArray[np.uint8], start: NDArray[np.int64], items: NDArray[np.
     """Copy items of equal size to positions of a buffer, which need not be aligned."""
     size = items.dtype.itemsize
     # Element i of this view is the `size` bytes from byte i on: overlapping elements, of which disjoint ones are set.
-    every_position = np.ndarray((len(buffer) - size + 1,), f"V{size}", buffer, strides=(1,))
+    every_position = np.ndarray((max(len(buffer) - size + 1, 0),), f"V{size}", buffer, strides=(1,))
     every_position[start] = items.view(f"V{size}")
