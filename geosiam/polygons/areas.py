@@ -67,7 +67,7 @@ class CellAreas:
         return self._plane if self._ellipsoid is None and self._projection is None else None
 
     def of(self, batch: ComponentBatch) -> NDArray[np.float64]:
-        """Return the area of each component in square metres, shape (n,)."""
+        """Return the area of each component in square meters, shape (n,)."""
         if self.uniform is not None and self._whole:
             return batch.cells.astype(np.float64) * self.uniform
         row, bottom, start, stop = self._inside(batch)

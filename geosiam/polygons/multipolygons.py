@@ -9,15 +9,11 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import apply_affine
 
 if TYPE_CHECKING:
     from affine import Affine
     from numpy.typing import NDArray
-
-MAX_WKB_BYTES = np.iinfo(np.int32).max
-"""Size of an Arrow binary array, whose offsets are 32-bit integers."""
 
 _POINT, _COUNT, _HEADER = 16, 4, 9  # bytes: two doubles; a number of points; byte order, type and a number of parts
 _POLYGON, _MULTIPOLYGON = 3, 6  # geometry types, in WKB and in shapely
@@ -115,61 +111,43 @@ class MultiPolygons:
         x, y = (_shrink_last_cell(values, end) for values, end in zip(self.xy.T, extent[::-1], strict=True))
         return replace(self, xy=np.stack(apply_affine(transform, x, y), axis=1))
 
-    def wkb(self) -> pa.ChunkedArray:
-        """Return well-known binary, an Arrow array of length n in chunks of at most :data:`MAX_WKB_BYTES`.
+    def wkb(self) -> pa.Array:
+        """Return well-known binary, an Arrow array of length n: nested headers and counts, then points.
 
-        It is encoded here because shapely takes 100 times as long for small geometries.
-
-        Raises
-        ------
-        SceneRefusedError
-            A single outline is larger than a chunk.
+        Its offsets are 64-bit integers (``large_binary``), since the outlines of a batch may take more than 2 GiB.
+        Shapely's own encoder takes 5 to 14 times as long for many small geometries.
         """
-        starts = self._wkb_starts()
-        chunks, first = [], 0
-        while first < len(self):
-            last = int(np.searchsorted(starts, starts[first] + MAX_WKB_BYTES, side="right")) - 1
-            if last == first:
-                fact = f"have an outline of {(starts[first + 1] - starts[first]) / 1e9:.1f} GB, which no format holds"
-                raise SceneRefusedError("scores", fact, "raise `threshold` or set `simplify`")
-            chunks.append(self._slice(first, last)._wkb_chunk())  # noqa: SLF001 - of its own class
-            first = last
-        return pa.chunked_array(chunks, pa.binary())
+        starts, ring_starts = self._wkb_starts(), self._ring_wkb_starts()
+        point_ring = self.point_ring
+        point_rank = np.arange(len(self.xy)) - self.ring_offsets[point_ring]
+        point_starts = ring_starts[point_ring] + _COUNT + _POINT * point_rank
+
+        buffer = np.zeros(int(starts[-1]), np.uint8)
+        _put(buffer, starts[:-1], _header(_MULTIPOLYGON, np.diff(self.geometry_offsets)))
+        _put(buffer, self._polygon_wkb_starts(), _header(_POLYGON, np.diff(self.polygon_offsets)))
+        _put(buffer, ring_starts, np.diff(self.ring_offsets).astype("<u4"))
+        _put(buffer, point_starts, np.ascontiguousarray(self.xy, "<f8").view("V16").ravel())
+        return pa.Array.from_buffers(pa.large_binary(), len(self), [None, pa.py_buffer(starts), pa.py_buffer(buffer)])
 
     def _wkb_starts(self) -> NDArray[np.int64]:
         """Return where the WKB of each MultiPolygon starts, in bytes, and where the last one ends: shape (n + 1,)."""
-        polygon = self.geometry_offsets
-        ring = self.polygon_offsets[polygon]
-        headers = polygon + np.arange(len(polygon))
-        return _POINT * self.ring_offsets[ring] + _COUNT * ring + _HEADER * headers
+        polygons = self.geometry_offsets
+        rings = self.polygon_offsets[polygons]
+        headers = polygons + np.arange(len(polygons))
+        return _POINT * self.ring_offsets[rings] + _COUNT * rings + _HEADER * headers
 
-    def _slice(self, first: int, last: int) -> Self:
-        """Return the MultiPolygons ``first:last``."""
-        geometry_offsets = self.geometry_offsets[first : last + 1]
-        polygon_offsets = self.polygon_offsets[geometry_offsets[0] : geometry_offsets[-1] + 1]
-        ring_offsets = self.ring_offsets[polygon_offsets[0] : polygon_offsets[-1] + 1]
-        xy = self.xy[ring_offsets[0] : ring_offsets[-1]]
-        return type(self)(xy, *(level - level[0] for level in (ring_offsets, polygon_offsets, geometry_offsets)))
+    def _polygon_wkb_starts(self) -> NDArray[np.int64]:
+        """Return where the WKB of each polygon starts, in bytes: shape (polygons,)."""
+        owner = self.polygon_geometry
+        rings = self.polygon_offsets[:-1]
+        headers = np.arange(len(owner)) + owner + 1
+        return _POINT * self.ring_offsets[rings] + _COUNT * rings + _HEADER * headers
 
-    def _wkb_chunk(self) -> pa.Array:
-        """Return well-known binary of at most :data:`MAX_WKB_BYTES`: nested headers and counts, then points."""
-        ring_polygon, polygon_geometry = self.ring_polygon, self.polygon_geometry
-        geometry_start, point_ring = self._wkb_starts(), self.point_ring
-        rings, polygons = self.ring_offsets, self.polygon_offsets
-        polygon_headers = np.arange(len(polygon_geometry)) + polygon_geometry + 1  # before the polygon's own
-        polygon_start = _POINT * rings[polygons[:-1]] + _COUNT * polygons[:-1] + _HEADER * polygon_headers
-        ring_headers = ring_polygon + polygon_geometry[ring_polygon] + 2
-        ring_start = _POINT * rings[:-1] + _COUNT * np.arange(len(ring_polygon)) + _HEADER * ring_headers
-        point_rank = np.arange(len(self.xy)) - rings[point_ring]
-        point_start = ring_start[point_ring] + _COUNT + _POINT * point_rank
-
-        buffer = np.zeros(int(geometry_start[-1]), np.uint8)
-        _put(buffer, geometry_start[:-1], _header(_MULTIPOLYGON, np.diff(self.geometry_offsets)))
-        _put(buffer, polygon_start, _header(_POLYGON, np.diff(polygons)))
-        _put(buffer, ring_start, np.diff(rings).astype("<u4"))
-        _put(buffer, point_start, np.ascontiguousarray(self.xy, "<f8").view("V16").ravel())
-        offsets = pa.py_buffer(geometry_start.astype(np.int32))
-        return pa.Array.from_buffers(pa.binary(), len(self), [None, offsets, pa.py_buffer(buffer)])
+    def _ring_wkb_starts(self) -> NDArray[np.int64]:
+        """Return where each ring starts in the WKB, in bytes: shape (rings,)."""
+        owner = self.ring_polygon
+        headers = owner + self.polygon_geometry[owner] + 2
+        return _POINT * self.ring_offsets[:-1] + _COUNT * np.arange(len(owner)) + _HEADER * headers
 
 
 def as_multipolygons(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -206,5 +184,5 @@ def _put(buffer: NDArray[np.uint8], start: NDArray[np.int64], items: NDArray[np.
     """Copy items of equal size to positions of a buffer, which need not be aligned."""
     size = items.dtype.itemsize
     # Element i of this view is the `size` bytes from byte i on: overlapping elements, of which disjoint ones are set.
-    every_position = np.ndarray((len(buffer) - size + 1,), f"V{size}", buffer, strides=(1,))
+    every_position = np.ndarray((max(len(buffer) - size + 1, 0),), f"V{size}", buffer, strides=(1,))
     every_position[start] = items.view(f"V{size}")

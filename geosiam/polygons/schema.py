@@ -54,7 +54,7 @@ _TYPES = {
 
 def _schema(columns: dict[str, str]) -> pa.Schema:
     fields = ((name, _TYPES.get(name, pa.float64())) for name in columns)
-    return pa.schema([*fields, (GEOMETRY, pa.binary())])
+    return pa.schema([*fields, (GEOMETRY, pa.large_binary())])
 
 
 SCHEMA = _schema(COLUMNS)

@@ -212,9 +212,9 @@ class _TableBuilder:
         return outlines, cell_area / cells * outline_cells
 
 
-def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array | pa.ChunkedArray:  # noqa: ANN401 - array or value
+def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN401 - array or value
     """Return a column from an array, or from one value for all rows; NaN becomes null."""
-    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+    if isinstance(value, pa.Array):
         return value
     if isinstance(value, np.ndarray):
         return pa.array(value, kind, from_pandas=True)

@@ -156,7 +156,7 @@ def _arrow_table(frame: geopandas.GeoDataFrame, more_columns: tuple[str, ...]) -
         pa.Array.from_pandas(frame[name], type=field.type) if name in frame else pa.nulls(len(frame), field.type)
         for name, field in zip(COLUMNS, SCHEMA, strict=False)
     ]
-    geometry = pa.array(shapely.to_wkb(as_multipolygons(frame.geometry.to_numpy())), pa.binary())
+    geometry = pa.array(shapely.to_wkb(as_multipolygons(frame.geometry.to_numpy())), pa.large_binary())
     return pa.table([*more, *columns, geometry], schema=pa.schema([*more_fields, *SCHEMA]))
 
 

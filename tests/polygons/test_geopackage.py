@@ -49,13 +49,13 @@ class Strips:
         return np.concatenate([strip for _, strip in self.strips()])[window.slices]
 
 
-def pieces():
+def speckle():
     return polygon_table(Strips(), PolygonOptions(threshold=0.6, min_area="200px"), ORIGIN)
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return pieces().frame()
+    return speckle().frame()
 
 
 def read(path):
@@ -77,7 +77,7 @@ def test_what_goes_in_comes_out(frame, tmp_path):
 
 
 def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path):
-    assert write_polygons(pieces(), tmp_path / "a.gpkg") == len(frame)
+    assert write_polygons(speckle(), tmp_path / "a.gpkg") == len(frame)
     back = read(tmp_path / "a.gpkg")
     assert back["id"].tolist() == frame["id"].tolist()
     assert back.geometry.geom_equals(frame.geometry).all()
@@ -86,7 +86,7 @@ def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path):
 
 
 def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
-    write_polygons(pieces(), tmp_path / "a.gpkg")
+    write_polygons(speckle(), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     with sqlite3.connect(tmp_path / "a.gpkg") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (10200,)
@@ -102,7 +102,7 @@ def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
 
 
 def test_every_column_is_described_inside(tmp_path):
-    write_polygons(pieces(), tmp_path / "a.gpkg")
+    write_polygons(speckle(), tmp_path / "a.gpkg")
     db = sqlite3.connect(tmp_path / "a.gpkg")
     for layer, columns in {"anomalies": COLUMNS, "footprint": FOOTPRINT_COLUMNS}.items():
         query = "SELECT column_name, description FROM gpkg_data_columns WHERE table_name = ?"
@@ -177,7 +177,7 @@ def test_nothing_is_replaced_before_all_is_written(frame, tmp_path):
         yield next(whole.tables)
         raise SceneUnreadableError("scores.tif", "cannot be read at row 7", "check whether the file is complete")
 
-    whole = pieces()
+    whole = speckle()
     with pytest.raises(SceneUnreadableError, match="row 7"):
         write_polygons(replace(whole, tables=fails_midway(whole)), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
@@ -195,7 +195,7 @@ def test_the_last_step_before_the_file_appears_may_fail(frame, tmp_path):
         raise OSError("the score raster cannot be written")
 
     with pytest.raises(OSError, match=r"^the score raster cannot be written$"):
-        write_polygons(pieces(), tmp_path / "a.gpkg", before_commit=fails)
+        write_polygons(speckle(), tmp_path / "a.gpkg", before_commit=fails)
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     assert (tmp_path / "a.gpkg").read_bytes() == b"previous"
 
@@ -213,7 +213,7 @@ def test_what_goes_wrong_with_a_piece_is_raised_as_it_is(tmp_path, suffix, error
         yield next(table.tables)
         raise error
 
-    table = pieces()
+    table = speckle()
     with pytest.raises(type(error)) as raised:
         write_polygons(replace(table, tables=fails_midway(table)), tmp_path / f"a{suffix}")
     assert raised.value is error
@@ -251,7 +251,7 @@ def test_writers_in_threads_leave_the_gdal_options_of_the_caller(gdal_options, t
         yield from table.tables
 
     def write(name, tables):
-        table = pieces()
+        table = speckle()
         write_polygons(replace(table, tables=tables(table)), tmp_path / name)
 
     with ThreadPoolExecutor(2) as pool:
@@ -279,7 +279,7 @@ def test_targets_that_cannot_be_written_are_refused(frame, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
 
 
-@pytest.mark.parametrize("made", [pieces, lambda: empty_frame(UTM)])
+@pytest.mark.parametrize("made", [speckle, lambda: empty_frame(UTM)])
 def test_parquet_is_geoparquet(frame, tmp_path, made):
     count = write_polygons(made(), tmp_path / "a.parquet")
     back = geopandas.read_parquet(tmp_path / "a.parquet")
@@ -301,7 +301,7 @@ def test_two_processes_do_not_write_the_same_file(frame, tmp_path):
         assert not left.exists()
         yield from whole.tables
 
-    whole = pieces()
+    whole = speckle()
     write_polygons(replace(whole, tables=meanwhile(whole)), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     assert len(read(tmp_path / "a.gpkg")) == len(frame)
