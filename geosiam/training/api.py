@@ -365,13 +365,13 @@ def _load_for_averaging(name: str, recipe: Recipe) -> Model:
 
 def _load_initial_weights(run: TrainingRun, init: Model) -> None:
     small, large = init.card.network, run.recipe.network
-    if not can_grow(small, large):
+    if not can_expand_subcells(small, large):
         raise OptionError(
             f"`init` {init.source}",
             f"has another network, of stride {small.window.stride}",
             "set its `stride` and `subcells`, or use other weights",
         )
-    run.network.load_state_dict(grown(init.network.state_dict(), small, large))
+    run.network.load_state_dict(expand_subcells(init.network.state_dict(), small, large))
     run.init = init.card.checksum
 
 
