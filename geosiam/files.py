@@ -118,21 +118,20 @@ def locked(
     Raises
     ------
     OutputError
-        Another holder has the lock, in this process or another one.
-    OSError
-        The folder is missing or not writable.
+        Another holder has the lock, in this process or another one; or the folder is missing or not writable.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415 - slow to import, and a command's help needs no lock
 
-    lock.parent.stat()  # filelock would make a missing folder
     file_lock = FileLock(lock, thread_local=False)
     try:
+        lock.parent.stat()  # filelock would make a missing folder
         file_lock.acquire(blocking=False)
     except Timeout as error:
         raise OutputError(output, f"is being written by another {writer}", remedy) from error
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise
+            fact = f"cannot be written ({error})"
+            raise OutputError(output, fact, "check the folder's permissions and the free disk space") from error
         message = "%s: its file system has no locks (%s), so do not write it from two runs at once"
         _log.warning(message, output, error)
     try:

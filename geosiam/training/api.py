@@ -12,6 +12,7 @@ from geosiam import __version__
 from geosiam.errors import OptionError, OutputError
 from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network.siamese import can_expand_subcells, expand_subcells
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
 from geosiam.training.datasets import load_chips, synthetic_pairs
