@@ -106,7 +106,7 @@ class DaskPool:
         if pair in self._large_pairs:
             self._leaders.kill(pair)
         else:
-            self._client.run(kill_pair, pair)
+            self._client.run(kill_pair, pair, self._topic)
 
     def close(self) -> None:
         """Stop all processes that run pairs of this batch."""
@@ -162,7 +162,7 @@ def _is_folder(folder: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _PairProcess:
-    """A process on a Dask worker, the queue of its events, and the batch that used it last."""
+    """A process on a Dask worker, the queue of its events, and the topic of the batch that used it last."""
 
     process: WorkerProcess
     events: SimpleQueue[WorkerEvent]
@@ -202,15 +202,17 @@ class PairProcesses(WorkerPlugin):  # type: ignore[misc] # distributed is an ext
                 data = {**event.data, "pid": used.process.pid}
                 self._worker.log_event(topic, WorkerEvent(event.kind, request.name, data).to_line())
         with self._lock:
-            if (not used.process.finish_pair() or event.kind == "died") and used in self.processes:
+            is_reusable = used.process.finish_pair() and event.kind != "died"
+            if not is_reusable and used in self.processes:
                 self.processes.remove(used)
         return WorkerEvent(event.kind, request.name, event.data)
 
-    def kill(self, pair: str) -> None:
-        """Kill the process that runs a pair, if it is one of these."""
+    def kill(self, pair: str, topic: str) -> None:
+        """Kill the process that runs a pair of a batch, if it is one of these."""
         with self._lock:
             for each in self.processes:
-                if each.process.request is not None and each.process.request.name == pair:
+                request = each.process.request
+                if each.topic == topic and request is not None and request.name == pair:
                     each.process.kill()
 
     def stop(self, topic: str) -> None:
@@ -243,9 +245,9 @@ def run_pair(line: str, topic: str) -> str:
     return _pair_processes(get_worker()).run(request, topic).to_line()
 
 
-def kill_pair(pair: str, dask_worker: Worker) -> None:
-    """Kill the process that runs a pair, if it is one of this Dask worker."""
-    _pair_processes(dask_worker).kill(pair)
+def kill_pair(pair: str, topic: str, dask_worker: Worker) -> None:
+    """Kill the process that runs a pair of a batch, if it is one of this Dask worker."""
+    _pair_processes(dask_worker).kill(pair, topic)
 
 
 async def stop_batch(topic: str, dask_worker: Worker) -> None:

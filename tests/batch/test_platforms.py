@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import geosiam.batch
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in Path(geosiam.batch.__file__).parent.glob("[a-z]*.py"))
+if find_spec("distributed") is None:  # an extra
+    MODULES.remove("dask_pool")
 
 HIDE = """
 import contextlib, signal, sys
