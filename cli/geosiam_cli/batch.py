@@ -114,41 +114,26 @@ def command(
     with _terminable():
         plan = plan_batch(source, after, before=before, pattern=pattern, asset=asset)
         if dry_run:
-            _show(plan, estimate(plan, detect=detect, options=survey))
+            _show(plan, estimate(plan, detect=detect, options=survey).to_dict())
             return
-        output.lines([*plan.notes, *(f"{lonely.scene}: {lonely.reason}" for lonely in plan.unpaired)])
+        output.lines([*plan.notes, *(f"{lonely.scene}: {lonely.reason}" for lonely in plan.unmatched)])
         with batch_progress() as show, _logged(json_log, show) as on_event:
             found = run_batch(plan, folder, detect=detect, options=survey, on_event=on_event)
     _conclude(found)
 
 
 def _conclude(found: BatchResult) -> None:
-    output.result(list(found.files.values()), as_json=_as_json(found))
+    output.result(list(found.files.values()), as_json=found.to_dict())
     output.lines(found.remarks)
     done = [pair for pair in found.pairs if pair.done]
     fresh = sum(pair.ran for pair in done)
-    anomalies = sum(pair.facts["count"] for pair in done)
+    anomalies = sum(pair.record.count for pair in done if pair.record)
     output.remark(f"{len(done)} of {len(found.pairs)} pairs have results ({fresh} new), {anomalies} anomalies in all")
     if found.failed:
         output.lines([f"{pair.name}: {pair.error}" for pair in found.failed])
         fact = f"has {len(found.failed)} of {len(found.pairs)} pairs without results"
         remedy = "mend what is listed above and in summary.json; the same command tries only these"
         raise IncompleteRunError(found.folder, fact, remedy)
-
-
-def _as_json(found: BatchResult) -> dict[str, Any]:
-    pairs = [output.plain(pair) for pair in found.pairs]
-    lonely = [output.plain(scene) for scene in found.unpaired]
-    return {
-        "folder": found.folder,
-        "files": found.files,
-        "done": len(found.pairs) - len(found.failed),
-        "failed": [{"name": pair.name, "error": pair.error} for pair in found.failed],
-        "unpaired": lonely,
-        "notes": found.notes,
-        "seconds": found.seconds,
-        "pairs": pairs,
-    }
 
 
 def _show(plan: BatchPlan, cost: dict[str, Any]) -> None:
@@ -167,12 +152,10 @@ def _show(plan: BatchPlan, cost: dict[str, Any]) -> None:
         {"refused": fault.name, "before": fault.before, "after": fault.after, "why": fault.error}
         for fault in plan.faults
     ]
-    rows += [{"unpaired": lonely.scene, "why": lonely.reason} for lonely in plan.unpaired]
+    rows += [{"unpaired": lonely.scene, "why": lonely.reason} for lonely in plan.unmatched]
     rows += [{"note": note} for note in plan.notes]
     rows.append({key: value for key, value in cost.items() if key != "pair_seconds"})
-    pairs = [output.plain(pair) for pair in plan.pairs]
-    told = {"pairs": pairs, "faults": plan.faults, "unpaired": plan.unpaired, "notes": plan.notes, "estimate": cost}
-    output.result(rows, as_json=told)
+    output.result(rows, as_json={**plan.to_dict(), "estimate": cost})
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ import pytest
 
 from geosiam.batch import api
 from geosiam.batch.events import BatchEvent, BatchResult, JsonLog, PairResult, Progress, append_line
-from geosiam.batch.plan import UnmatchedScene
+from geosiam.report.inputs import UnmatchedScene
 from geosiam_cli import main
 from geosiam_cli import progress as batch_progress
 from geosiam_cli.progress import Lines, clock, told
 
 sys.path.append(str(Path(__file__).parent.parent / "batch"))
-from made import make_pair
+from made import make_pair, record
 
 
 def so_far(**values: object) -> Progress:
@@ -110,18 +110,18 @@ def test_a_dry_run_does_nothing(folders: list[str], tmp_path: Path, capsys: pyte
     _, out, _ = run(capsys, *folders, "-o", str(tmp_path / "out"), "--dry-run", "--json")
     told = json.loads(out)
     assert [pair["name"] for pair in told["pairs"]] == ["x_2020"]
-    assert told["unpaired"][0]["reason"] == "no after-scene has its name or lies where it lies"
+    assert told["unpaired"][0]["reason"] == "no after scene has its name or covers the same ground"
     assert told["estimate"]["pairs"] == 1
     assert not (tmp_path / "out").exists()
 
 
 def result(folder: Path, *statuses: str) -> BatchResult:
     pairs = [
-        PairResult(f"p{number}", "a", "b", status, ran=True, facts={"count": 2}, error="it is broken")
+        PairResult(f"p{number}", "a", "b", status, ran=True, record=record(count=2), error="it is broken")
         for number, status in enumerate(statuses)
     ]
-    lonely = (UnmatchedScene("c.tif", "has no partner"),)
-    return BatchResult(folder, tuple(pairs), lonely, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
+    unmatched = (UnmatchedScene("c.tif", "has no partner"),)
+    return BatchResult(folder, tuple(pairs), unmatched, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
 
 
 @pytest.mark.parametrize(("statuses", "code"), [(("done", "done"), 0), (("done", "failed"), 4)])
@@ -136,7 +136,7 @@ def test_what_failed_is_listed_and_the_code_says_so(
 def check_what_is_said(code: int, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got, out, err = run(capsys, *folders, "-o", str(tmp_path / "out"), "--json-log", str(tmp_path / "log"))
     assert (got, out) == (code, f"{tmp_path / 'survey.csv'}\n")
-    assert "y.tif: no after-scene has its name" in err
+    assert "y.tif: no after scene has its name" in err
     assert "geosiam: warning: no parquet" in err
     assert ("geosiam: warning: p1: it is broken" in err) == (code == 4)
     assert ("has 1 of 2 pairs without results" in err) == (code == 4)
@@ -148,4 +148,4 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     code, _, err = run(capsys, str(tmp_path / "none.csv"), "-o", str(tmp_path / "out"))
     assert (code, err.count("\n")) == (3, 1)
     code, _, err = run(capsys, str(tmp_path), "-o", str(tmp_path / "out"), "--memory", "much")
-    assert (code, "is no amount of memory" in err) == (3, True)
+    assert (code, "is not an amount of memory" in err) == (3, True)
