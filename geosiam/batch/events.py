@@ -15,7 +15,7 @@ from geosiam.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from geosiam.batch.plan import UnmatchedScene
+    from geosiam.report.inputs import UnmatchedScene
 
     OnEvent = Callable[["BatchEvent"], None]
     import os

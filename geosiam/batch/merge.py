@@ -15,8 +15,9 @@ from pyproj.exceptions import ProjError
 
 from geosiam.errors import GeosiamError
 from geosiam.polygons.geopackage import FOOTPRINT_LAYER, LAYER
+from geosiam.polygons.results import last_change, read_result
+from geosiam.polygons.reviews import normalize_reviews, read_reviews
 from geosiam.polygons.writer import write_polygons
-from geosiam.report.inputs import opened, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -230,10 +231,10 @@ class Reviews:
         if not path.is_file():
             return cls({})
         try:
-            changed = _changed(path)
-            frame = geopandas.read_file(path, layer=LAYER, columns=[*_KEY, "review"], ignore_geometry=True)
-            frame = frame[_said(frame["review"])]
-            return cls(dict(zip(_keys(frame), frame["review"], strict=True)), changed)
+            changed = last_change(path)
+            table = read_reviews(path, _KEY)
+            table = table[table["review"].notna()]
+            return cls(dict(zip(_keys(table), table["review"], strict=True)), changed)
         except (GeosiamError, OSError, KeyError, ValueError, RuntimeError):  # pyogrio's errors are RuntimeErrors
             return cls({})
 
@@ -247,25 +248,14 @@ class Reviews:
         polygons
             What these hold, with the name of the pair in the column ``pair``.
         """
-        later = {name for name, path in files.items() if self.given and _changed(path) > self.changed}
-        said = _said(polygons["review"])
+        later = {name for name, path in files.items() if self.given and last_change(path) > self.changed}
+        verdicts = normalize_reviews(polygons["review"])
         found = []
-        for key, own, is_said in zip(_keys(polygons), polygons["review"], said, strict=True):
-            kept = self.given.get(key)
-            found.append(own if is_said and (key[0] in later or kept is None) else kept)
+        for key, own in zip(_keys(polygons), verdicts, strict=True):
+            earlier = self.given.get(key)
+            found.append(own if own is not None and (key[0] in later or earlier is None) else earlier)
         return pd.Series(found, index=polygons.index, dtype="object")
-
-
-def _said(reviews: pd.Series[str]) -> pd.Series[bool]:
-    return reviews.notna() & (reviews != "")
 
 
 def _keys(polygons: pd.DataFrame) -> list[tuple[object, ...]]:
     return list(polygons[_KEY].itertuples(index=False, name=None))
-
-
-def _changed(path: Path) -> str:
-    """Return when the polygons of a GeoPackage were last changed: GDAL and QGIS keep account of it."""
-    with opened(path) as db:
-        found = db.execute("SELECT last_change FROM gpkg_contents WHERE table_name = ?", (LAYER,)).fetchone()
-    return str(found[0]) if found else ""

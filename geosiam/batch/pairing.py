@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geosiam.batch.inventory import overlap
-from geosiam.batch.plan import BatchPair, BatchPlan, UnmatchedScene, checked_plan
+from geosiam.batch.plan import BatchPair, BatchPlan, checked_plan
+from geosiam.report.inputs import UnmatchedScene
 
 if TYPE_CHECKING:
     import datetime as dt

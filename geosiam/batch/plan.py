@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from geosiam.options import DetectOptions
+    from geosiam.report.inputs import UnmatchedScene
 
 RESERVED = frozenset({"report"})
 """Names in the output folder that are not for a pair."""
@@ -81,14 +82,6 @@ class Fault:
     before: str
     after: str
     error: str
-
-
-@dataclass(frozen=True)
-class UnmatchedScene:
-    """A scene without a partner, and why."""
-
-    scene: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from geosiam.batch.merge import merge_polygons
 from geosiam.batch.stac_output import write_items
 from geosiam.errors import OutputError
-from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, mark_of, write_report
+from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
 
@@ -210,13 +210,12 @@ def renewed_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tu
         Why it could not; None otherwise.
     """
     page = root / FOLDER / PAGE
-    mark = state_of(plan, pairs)
-    if mark_of(page) == mark:
+    digest = state_of(plan, pairs)
+    if page_digest(page) == digest:
         return page, None
-    unpaired = [UnmatchedScene(lonely.scene, lonely.reason) for lonely in plan.unpaired]
     options = ReportOptions(title=root.name)
     try:
-        made = write_report(report_pairs(pairs), page.parent, options=options, unpaired=unpaired, mark=mark)
+        made = write_report(report_pairs(pairs), page.parent, options=options, unmatched=plan.unpaired, digest=digest)
     except Exception as error:  # noqa: BLE001 - the night's work must not end with a page that cannot be drawn
         _log.debug("the page could not be made", exc_info=True)
         return None, f"there is no new page of the survey: {error}"

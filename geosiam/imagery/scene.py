@@ -8,7 +8,6 @@ import http.client
 import os
 import threading
 import urllib.request
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,6 +23,7 @@ from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.masks import has_alpha, has_mask
+from geosiam.runtime import ignored_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +67,6 @@ def environment() -> Iterator[None]:
         finally:
             _inside.environment = False
 
-
-_OPENING = threading.Lock()  # what is warned about belongs to all threads, and reading threads open files at once
 
 DECODING_ERRORS = (RasterioIOError, rasterio.errors.WarpOperationError, CPLE_BaseError)
 """What rasterio raises where pixels cannot be decoded."""
@@ -135,8 +133,7 @@ class Scene:
             raise SceneRefusedError(name, "has no coordinate reference system", "call .rio.write_crs() on it")
         memory = MemoryFile(ext=".tif")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
+            with ignored_warnings(NotGeoreferencedWarning):  # the pair is refused with a better message
                 array.rio.to_raster(memory.name, driver="GTiff")
         except (RioXarrayError, TypeError, ValueError) as error:
             memory.close()
@@ -165,8 +162,7 @@ class Scene:
         if not self.remote and not exists(self.path):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
-            with _OPENING, warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the preflight says it better
+            with ignored_warnings(NotGeoreferencedWarning):  # the pair is refused with a better message
                 dataset = rasterio.open(view or self.path)
                 _ = colors_of(dataset), dataset.nodatavals  # some of what is broken shows only now
         except (RasterioError, CPLE_BaseError) as error:

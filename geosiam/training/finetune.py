@@ -7,16 +7,11 @@ with are surest of: that may be an anomaly, and does not count.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
-import pyogrio
 import torch
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation
@@ -25,13 +20,15 @@ from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.pair import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.results import read_run_record
+from geosiam.polygons.reviews import read_reviews
 from geosiam.training.datasets import load_chips, middle, parted
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import geopandas
     from numpy.typing import NDArray
 
     from geosiam.network.weights import Model
@@ -157,29 +154,26 @@ def reviewed_pairs(path: str | Path, scenes: Sequence[str] = ()) -> PairStack:
 
 def _polygons(path: str | Path) -> geopandas.GeoDataFrame:
     """Return the polygons that were confirmed or rejected."""
-    if not Path(path).exists():
-        raise TrainingDataError(path, "does not exist", "name the GeoPackage that `geosiam detect` wrote")
     try:
-        frame = geopandas.read_file(path, layer=LAYER, columns=["review"])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        fact = f"has no layer {LAYER!r} ({error})"
-        raise TrainingDataError(path, fact, "name the GeoPackage that `geosiam detect` wrote") from error
-    if "review" not in frame or not frame["review"].isin(["confirmed", "rejected"]).any():
+        table = read_reviews(path, geometry=True)
+    except InputError as error:
+        raise TrainingDataError(path, error.fact, "name the GeoPackage that `geosiam detect` wrote") from error
+    judged = table["review"].isin(["confirmed", "rejected"])
+    if not judged.any():
         raise TrainingDataError(path, "holds no verdicts", _REMEDY)
-    return frame[frame["review"].isin(["confirmed", "rejected"])]
+    return table[judged]
 
 
 def _inputs(path: str | Path) -> tuple[str, str]:
-    """Return the names of both scenes as the GeoPackage's provenance has them."""
+    """Return the names of both scenes in the GeoPackage's provenance."""
+    remedy = "name both, the earlier first, with --scenes BEFORE --scenes AFTER"
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-            row = file.execute("SELECT provenance FROM runs ORDER BY id DESC").fetchone()
-        pair = json.loads(row[0])["pair"]
-        return str(pair["before"]["name"]), str(pair["after"]["name"])
-    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
-        fact = f"does not say which scenes it was made of ({error})"
-        remedy = "name both, the earlier first, with --scenes BEFORE --scenes AFTER"
-        raise TrainingDataError(path, fact, remedy) from error
+        record = read_run_record(path)
+    except InputError as error:
+        raise TrainingDataError(path, f"does not say which scenes it was made of ({error.fact})", remedy) from error
+    if record.before.name is None or record.after.name is None:
+        raise TrainingDataError(path, "does not say which scenes it was made of", remedy)
+    return record.before.name, record.after.name
 
 
 def _surroundings(pair: ScenePair, bounds: Bounds, verdicts: Verdicts) -> Tensor:

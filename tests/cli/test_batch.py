@@ -10,7 +10,7 @@ import pytest
 
 from geosiam.batch import api
 from geosiam.batch.events import BatchEvent, BatchResult, JsonLog, PairResult, Progress, append_line
-from geosiam.batch.plan import UnmatchedScene
+from geosiam.report import UnmatchedScene
 from geosiam_cli import main
 from geosiam_cli import progress as batch_progress
 from geosiam_cli.progress import Lines, clock, told
