@@ -202,7 +202,7 @@ def detect(
                 scores=raster,
                 polygons=cut.polygons_path,
                 threshold=cut.threshold,
-                report=scored.summary["pair"],
+                report=pair.report(),
             )
     made = None if project is None else Path(project)
     remarks = [chosen.remark] if chosen.remark else []

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET  # XML is written here, never parsed
 
-from rasterio._path import _parse_path
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +23,40 @@ _TYPES = {
     "float32": "Float32",
     "float64": "Float64",
 }
+
+
+_VSI_PREFIXES = {
+    "file": "",
+    "zip": "vsizip",
+    "tar": "vsitar",
+    "gzip": "vsigzip",
+    "http": "vsicurl",
+    "https": "vsicurl",
+    "ftp": "vsicurl",
+    "s3": "vsis3",
+    "gs": "vsigs",
+    "az": "vsiaz",
+    "oss": "vsioss",
+}
+_ARCHIVES = ("zip", "tar", "gzip")
+
+
+def gdal_name(name: str) -> str:
+    """Return GDAL's name of a path or URI that rasterio takes, such as ``/vsizip/a.zip/b.tif`` of ``zip://a.zip!b.tif``.
+
+    Paths, names that begin with ``/vsi``, and names of other schemes are GDAL's already and are returned as they are.
+    """
+    scheme, separator, rest = name.partition("://")
+    schemes = scheme.lower().split("+")
+    if not separator or any(part not in _VSI_PREFIXES for part in schemes):
+        return name
+    rest = rest.partition("#")[0]
+    prefix = "".join(f"/{_VSI_PREFIXES[part]}" for part in schemes if _VSI_PREFIXES[part])
+    url_scheme = f"{schemes[-1]}://" if _VSI_PREFIXES[schemes[-1]] == "vsicurl" else ""
+    if schemes[0] in _ARCHIVES:
+        archive, separator, path = rest.partition("!")
+        rest = f"{archive}/{path.lstrip('/')}" if separator else rest
+    return f"{prefix}/{url_scheme}{rest}" if prefix else rest
 
 
 class VirtualRaster:
@@ -135,7 +167,7 @@ class VirtualBand:
         self._combine()
         chosen = nodata is not None or use_mask
         source = ET.SubElement(self._element, "ComplexSource" if chosen else "SimpleSource")
-        name = path if path.startswith("<") else _parse_path(path).as_vsi()
+        name = path if path.startswith("<") else gdal_name(path)
         ET.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0").text = name
         ET.SubElement(source, "SourceBand").text = str(band)
         if place is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from geosiam import __version__
 from geosiam.polygons.reviews import normalize_review
 from geosiam.polygons.schema import REVIEWS
-from geosiam.qml import COLORS
+from geosiam.qml import POLYGON_COLORS
 from geosiam.report.inputs import strongest_polygons
 from geosiam.report.map import common_limit, encode_rings, ring_step
 
@@ -187,7 +187,7 @@ class Content:
             "title": self.title,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
-            "colors": COLORS,
+            "colors": POLYGON_COLORS,
             "verdicts": REVIEWS,
             "total": sum(result.count for result in results),
             "planes": planes,
@@ -242,7 +242,7 @@ class Content:
 def color_class(score: float, threshold: float) -> int:
     """Return the number of the QGIS style's color for a mean score: equal classes from the threshold to 1."""
     share = (score - threshold) / (1 - threshold) if threshold < 1 else 1.0
-    return min(len(COLORS) - 1, max(0, math.floor(share * len(COLORS))))
+    return min(len(POLYGON_COLORS) - 1, max(0, math.floor(share * len(POLYGON_COLORS))))
 
 
 def _rounded(position: tuple[float, float] | None) -> list[float] | None:

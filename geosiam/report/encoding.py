@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from geosiam.qml import STEPS
+from geosiam.qml import SCORE_COLORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,8 +106,8 @@ def scores_png(scores: NDArray[np.float32]) -> bytes:
 def color_table() -> NDArray[np.uint8]:
     """Return red, green, blue and opacity of 255 equal steps from score 0 to 1, and of unscored cells: (256, 4)."""
     positions = np.linspace(0, 1, _UNSCORED)
-    scores = [score for score, _, _ in STEPS]
-    channels = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] + [alpha] for _, color, alpha in STEPS]
+    scores = [score for score, _, _ in SCORE_COLORS]
+    channels = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] + [alpha] for _, color, alpha in SCORE_COLORS]
     table = np.zeros((_UNSCORED + 1, 4), np.uint8)
     for channel in range(4):
         table[:_UNSCORED, channel] = np.rint(np.interp(positions, scores, [values[channel] for values in channels]))

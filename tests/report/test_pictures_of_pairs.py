@@ -17,7 +17,7 @@ from report_samples import GRID, SIZE, UTM, write_scene
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.results import read_result
-from geosiam.qml import STEPS
+from geosiam.qml import SCORE_COLORS
 from geosiam.report.encoding import color_table, scores_png, webp
 from geosiam.report.images import PairPictures, SceneView
 from geosiam.report.inputs import find_pairs
@@ -202,7 +202,7 @@ def test_scenes_that_are_gone_or_changed_are_not_shown(survey, tmp_path):
 
 def test_scores_have_the_colors_that_qgis_gives_them():
     table = color_table()
-    for score, color, alpha in STEPS:
+    for score, color, alpha in SCORE_COLORS:
         at = table[round(score * 254)]
         expected = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(at[:3].astype(int) - expected).max() <= 1

@@ -13,7 +13,7 @@ from report_samples import squares
 
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.writer import write_polygons
-from geosiam.qml import COLORS
+from geosiam.qml import POLYGON_COLORS
 from geosiam.report.content import color_class, rank
 from geosiam.report.map import MapFrame, Plane, common_limit, encode_rings, ground_distance, ring_step, simplify_outline
 
@@ -126,9 +126,9 @@ def test_grades_are_the_classes_of_the_qgis_style(threshold):
     from geosiam import qml as style
 
     for index, (low, high, color) in enumerate(style._classes(threshold)):
-        assert COLORS[color_class((low + high) / 2, threshold)] == color == COLORS[index]
+        assert POLYGON_COLORS[color_class((low + high) / 2, threshold)] == color == POLYGON_COLORS[index]
     assert color_class(threshold, threshold) == 0
-    assert color_class(1.0, threshold) == len(COLORS) - 1
+    assert color_class(1.0, threshold) == len(POLYGON_COLORS) - 1
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 500))
