@@ -149,7 +149,9 @@ def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
     without = run_batch(plan, ran.folder, detect=FP32, options=BatchOptions(report=False))
     assert "page" not in without.files
     assert not ran.files["page"].exists()
-    ran.files["page"].write_bytes(written.replace(b'name="geosiam-mark" content="', b'name="geosiam-mark" content="x'))
+    ran.files["page"].write_bytes(
+        written.replace(b'name="geosiam-digest" content="', b'name="geosiam-digest" content="x')
+    )
 
     def broken(*_: object, **__: object) -> None:
         raise MemoryError("no room for the page")

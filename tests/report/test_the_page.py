@@ -255,3 +255,11 @@ def test_the_callers_warning_filters_hold_while_and_after_a_page_is_written(make
     write_report([pair], tmp_path / "page", on_progress=lambda *_: meanwhile.append(list(warnings.filters)))
     assert meanwhile == [before] * 3
     assert warnings.filters == before
+
+
+def test_options_and_results_are_json(make_pair, tmp_path):
+    options = ReportOptions(title="A page", cards=2)
+    made = write_report([make_pair("a", 3)], tmp_path / "page", options=options)
+    assert ReportOptions(**json.loads(json.dumps(options.to_dict()))) == options
+    facts = json.loads(json.dumps(made.to_dict()))
+    assert (facts["path"], facts["anomalies"], facts["cards"]) == (str(made.path), 3, 2)
