@@ -15,8 +15,9 @@ from pyproj.exceptions import ProjError
 
 from geosiam.errors import GeosiamError
 from geosiam.polygons.geopackage import FOOTPRINT_LAYER, LAYER
+from geosiam.polygons.results import last_change, read_result
+from geosiam.polygons.reviews import normalize_reviews, read_reviews
 from geosiam.polygons.writer import write_polygons
-from geosiam.report.inputs import opened, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,7 +229,7 @@ class Reviews:
         if not path.is_file():
             return cls({})
         try:
-            return cls(_read_verdicts(path), _last_change(path))
+            return cls(_read_verdicts(path), last_change(path))
         except (GeosiamError, OSError, KeyError, ValueError, RuntimeError):  # pyogrio's errors are RuntimeErrors
             return cls({})
 
@@ -242,31 +243,19 @@ class Reviews:
         polygons
             Polygons of these files, with the name of the pair in the column ``pair``.
         """
-        changed_later = {name for name, path in files.items() if self.verdicts and _last_change(path) > self.changed}
-        reviewed = _is_reviewed(polygons["review"])
+        changed_later = {name for name, path in files.items() if self.verdicts and last_change(path) > self.changed}
         verdicts = []
-        for key, own, is_reviewed in zip(_keys(polygons), polygons["review"], reviewed, strict=True):
+        for key, own in zip(_keys(polygons), normalize_reviews(polygons["review"]), strict=True):
             earlier = self.verdicts.get(key)
-            verdicts.append(own if is_reviewed and (key[0] in changed_later or earlier is None) else earlier)
+            verdicts.append(own if own is not None and (key[0] in changed_later or earlier is None) else earlier)
         return pd.Series(verdicts, index=polygons.index, dtype="object")
 
 
 def _read_verdicts(path: Path) -> dict[tuple[object, ...], str]:
-    table = geopandas.read_file(path, layer=LAYER, columns=[*_POLYGON_KEY, "review"], ignore_geometry=True)
-    table = table[_is_reviewed(table["review"])]
+    table = read_reviews(path, _POLYGON_KEY)
+    table = table[table["review"].notna()]
     return dict(zip(_keys(table), table["review"], strict=True))
-
-
-def _is_reviewed(reviews: pd.Series[str]) -> pd.Series[bool]:
-    return reviews.notna() & (reviews != "")
 
 
 def _keys(polygons: pd.DataFrame) -> list[tuple[object, ...]]:
     return list(polygons[_POLYGON_KEY].itertuples(index=False, name=None))
-
-
-def _last_change(path: Path) -> str:
-    """Return when the polygons of a GeoPackage were last changed, as GDAL and QGIS record it."""
-    with opened(path) as db:
-        row = db.execute("SELECT last_change FROM gpkg_contents WHERE table_name = ?", (LAYER,)).fetchone()
-    return str(row[0]) if row else ""

@@ -246,7 +246,8 @@ def identities(pairs: Sequence[BatchPair], shared: DetectOptions) -> list[str]:
     """Return a digest of each pair's scenes, model and options, and of the versions of geosiam and PyTorch.
 
     Scenes are compared by :func:`geosiam.imagery.scene_info.fingerprint`. An empty digest means that nothing tells
-    whether a scene has changed, for example because a server names neither a date nor an ETag; such a pair must run again.
+    whether a scene has changed, for example because a server names neither a date nor an ETag; such a pair must run
+    again.
 
     Parameters
     ----------

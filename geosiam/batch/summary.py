@@ -15,7 +15,7 @@ from geosiam.batch.merge import merge_polygons
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import OutputError
 from geosiam.files import atomic_write
-from geosiam.report import ReportOptions, ReportPair, mark_of, write_report
+from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
 
@@ -134,11 +134,13 @@ def write_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tupl
     """
     page = root / REPORT_FOLDER / PAGE
     digest = results_digest(plan, pairs)
-    if mark_of(page) == digest:
+    if page_digest(page) == digest:
         return page, None
     options = ReportOptions(title=root.name)
     try:
-        report = write_report(report_pairs(pairs), page.parent, options=options, unpaired=plan.unmatched, mark=digest)
+        report = write_report(
+            report_pairs(pairs), page.parent, options=options, unmatched=plan.unmatched, digest=digest
+        )
     except Exception as error:  # noqa: BLE001 - hours of work must not end in an error because of the page
         _log.debug("the page could not be written", exc_info=True)
         return None, f"the page of the batch could not be written: {error}"

@@ -7,25 +7,21 @@ the best ones alone; what was never reported nobody reviews, so nothing is known
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.stats import beta
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.evaluation.counts import ratio
-from geosiam.evaluation.truth import read_polygons
+from geosiam.polygons.reviews import read_reviews
+from geosiam.polygons.schema import REVIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-CONFIRMED = frozenset({"confirmed", "confirm", "yes", "y", "true", "right", "correct", "ok", "1"})
-REJECTED = frozenset({"rejected", "reject", "no", "n", "false", "wrong", "0"})
-UNSURE = frozenset({"unsure", "maybe", "?"})
-UNREVIEWED = frozenset({"", "unreviewed", "none", "nan", "null"})
 _SCORE = "score_max"
 _CONFIDENCE = 0.95
 _FEWEST = 10
@@ -119,27 +115,14 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
 
 def _verdicts(path: str) -> tuple[NDArray[np.int8], NDArray[np.float64], int, int]:
     """Return 1 confirmed, -1 rejected, 0 neither; the score; and how many polygons there are, and unsure ones."""
-    frame = read_polygons(path)
-    for column in ("review", _SCORE):
-        if column not in frame.columns:
-            remedy = "give polygons that geosiam detect wrote, with verdicts in the column review"
-            raise SceneRefusedError(path, f"has no column {column}", remedy)
-    words = [_word(value) for value in frame["review"]]
-    unknown = sorted(set(words) - CONFIRMED - REJECTED - UNSURE - UNREVIEWED)
+    table = read_reviews(path, [_SCORE])
+    words = table["review"]
+    unknown = sorted(set(words.dropna()) - set(REVIEWS))
     if unknown:
         fact = f"holds the verdict {unknown[0]!r}" + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
         raise SceneRefusedError(path, f"{fact} in the column review", "use confirmed, rejected or unsure")
-    verdict = np.array([(word in CONFIRMED) - (word in REJECTED) for word in words], np.int8)
-    unsure = sum(word in UNSURE for word in words)
-    return verdict, frame[_SCORE].to_numpy(np.float64), len(frame), unsure
-
-
-def _word(value: Any) -> str:  # noqa: ANN401 - whatever a vector file holds
-    if pd.isna(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip().lower()
+    verdict = np.array([(word == "confirmed") - (word == "rejected") for word in words], np.int8)
+    return verdict, table[_SCORE].to_numpy(np.float64), len(table), int((words == "unsure").sum())
 
 
 def _interval(confirmed: int, rejected: int) -> tuple[float, float]:

@@ -18,8 +18,8 @@ from geosiam.batch.api import BatchOptions, plan_batch, run_batch
 from geosiam.batch.plan import Fault
 from geosiam.errors import SceneUnreadableError
 from geosiam.options import DetectOptions
+from geosiam.polygons.results import read_result
 from geosiam.report import find_pairs, write_verdicts
-from geosiam.report.inputs import read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +77,8 @@ def test_the_page_has_what_is_done_what_failed_and_what_has_no_partner(ran: Batc
         ("twice (2)", "failed"),
     ]
     assert [pair["error"] for pair in content["pairs"]] == [None, None, "is there <twice>", "is there <twice>"]
-    assert [scene["scene"] for scene in content["unpaired"]] == ["alone.tif"]
-    assert "no after scene has its name" in content["unpaired"][0]["reason"]
+    assert [scene["scene"] for scene in content["unmatched"]] == ["alone.tif"]
+    assert "no after scene has its name" in content["unmatched"][0]["reason"]
     assert content["total"] == sum(pair.record.count for pair in ran.pairs if pair.done)
     assert len(content["cards"]) == content["total"] > 0
     assert all("before" in card for card in content["cards"])
@@ -138,7 +138,7 @@ def test_a_merged_file_is_no_pair(ran: BatchResult) -> None:
     assert [pair.name for pair in find_pairs([ran.folder])] == ["north", "south"]
     with pytest.raises(SceneUnreadableError, match="holds the polygons of many pairs; give the folder"):
         find_pairs([ran.folder / "survey.gpkg"])
-    assert set(read_result(ran.folder / "survey.gpkg").merged) == {"north", "south"}
+    assert set(read_result(ran.folder / "survey.gpkg").record.merged) == {"north", "south"}
 
 
 def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
@@ -149,7 +149,9 @@ def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
     without = run_batch(plan, ran.folder, detect=FP32, options=BatchOptions(report=False))
     assert "page" not in without.files
     assert not ran.files["page"].exists()
-    ran.files["page"].write_bytes(written.replace(b'name="geosiam-mark" content="', b'name="geosiam-mark" content="x'))
+    ran.files["page"].write_bytes(
+        written.replace(b'name="geosiam-digest" content="', b'name="geosiam-digest" content="x')
+    )
 
     def broken(*_: object, **__: object) -> None:
         raise MemoryError("no room for the page")
