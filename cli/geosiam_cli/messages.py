@@ -73,8 +73,9 @@ def _words(value: str) -> list[str]:
     """Return a Python value as words: that of ``"skip"`` is skip, those of ``(4, 3, 2)`` are 4, 3 and 2."""
     try:
         literal = ast.literal_eval(value)
-    except (SyntaxError, ValueError):  # a placeholder, such as (BEFORE, AFTER)
-        return [word.strip() for word in value.strip("()[]").split(",") if word.strip()]
+    except (SyntaxError, ValueError):  # a bare word, a path, or placeholders such as (BEFORE, AFTER)
+        sequence = re.fullmatch(r"[(\[](.*)[)\]]", value)
+        return [word.strip() for word in sequence[1].split(",") if word.strip()] if sequence else [value]
     if isinstance(literal, tuple | list):
         return [str(item) for item in literal]
     return [literal if isinstance(literal, str) else value]

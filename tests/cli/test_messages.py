@@ -103,6 +103,8 @@ def test_every_field_of_the_library_has_a_flag(command: str, module: str, librar
         ("train", '`anomaly=("color=70,100 size=8",)`', '--anomaly "color=70,100 size=8"'),
         ("train", "choose another `out`", "choose another --output"),
         ("vectorize", "`register=True` and `scheduler`", "register=True and scheduler"),
+        ("detect", "`precision=int8`, `aoi=/data/a (1).gpkg`", '--precision int8, --valid-area "/data/a (1).gpkg"'),
+        ("batch", "leave out `before`", "leave out --before"),
         ("detect", "the file `a b.tif` of 'x', `", "the file `a b.tif` of 'x', `"),
     ],
 )
