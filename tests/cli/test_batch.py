@@ -11,9 +11,8 @@ import pytest
 from geosiam.batch import api
 from geosiam.batch.events import BatchEvent, BatchResult, JsonLog, PairResult, Progress, append_line
 from geosiam.report.inputs import UnmatchedScene
-from geosiam_cli import main
-from geosiam_cli import progress as batch_progress
-from geosiam_cli.progress import Lines, clock, told
+from geosiam_cli import main, progress
+from geosiam_cli.progress import BatchLines, event_line, format_duration
 
 sys.path.append(str(Path(__file__).parent.parent / "batch"))
 from made import make_pair, record
@@ -30,34 +29,34 @@ DONE = BatchEvent("done", "x", {"count": 5, "pixels": 2_500_000, "seconds": 1.25
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (BatchEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 are done already"),
+        (BatchEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 already done"),
         (
             DONE,
             "[ 3/12] x: 5 anomalies, 2.5 Mpx in 1.2 s; 0.5 Mpx/s, 7 anomalies so far, 0:00:06 left",
         ),
         (BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far()), "[ 3/12] x: failed: x.tif: is broken"),
-        (BatchEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: tried again later: it died"),
+        (BatchEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: will be retried: it died"),
         (BatchEvent("progress", "", {}, so_far()), None),
         (BatchEvent("log", "x", {}, so_far()), None),
     ],
 )
 def test_each_event_is_a_line_or_none(event: BatchEvent, line: str | None) -> None:
-    assert told(event) == line
+    assert event_line(event) == line
 
 
 def test_time_left_is_unknown_before_anything_is_done() -> None:
     nothing = so_far(pixels_done=0.0)
     assert nothing.seconds_left is None
-    assert "unknown left" in batch_progress.rate(nothing)
-    assert [clock(seconds) for seconds in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
+    assert "unknown left" in progress.batch_rate(nothing)
+    assert [format_duration(seconds) for seconds in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
 
 
-def test_long_pairs_are_told_of_every_minute(
+def test_long_pairs_are_reported_every_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
-    lines = Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = BatchLines()
     for now[0] in (1.0, 30.0, 61.0, 62.0, 125.0):
         lines(BatchEvent("progress", "", {}, so_far()))
     assert capsys.readouterr().err.count("geosiam: running x 25%; 0.5 Mpx/s") == 2
@@ -65,7 +64,7 @@ def test_long_pairs_are_told_of_every_minute(
 
 def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with batch_progress.batch_progress() as show:
+    with progress.batch_progress() as show:
         for event in (BatchEvent("progress", "", {}, so_far()), DONE):
             show(event)
         show(BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far(running=())))

@@ -109,12 +109,12 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    preflight = Library({"blocks": 4, "warnings": []})
+    inspect_pair = Library({"blocks": 4, "warnings": []})
     stand_in("geosiam.options", DetectOptions=dict)
-    stand_in("geosiam.inspection", preflight=preflight)
+    stand_in("geosiam.inspection", inspect_pair=inspect_pair)
 
     assert main(["info", "a.tif", "b.tif", "--model", "paper", "--json"]) == 0
-    assert (preflight.args, preflight.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
+    assert (inspect_pair.args, inspect_pair.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
     assert json.loads(capsys.readouterr().out) == {"blocks": 4, "warnings": []}
 
 
