@@ -94,7 +94,7 @@ def read_reviews(
     except (DataSourceError, DataLayerError, ValueError, OSError, ImportError) as error:
         fact = f"has no layer of polygons that can be read ({error})"
         raise SceneUnreadableError(path, fact, "give polygons that geosiam detect wrote") from error
-    for name in names:
+    for name in ("review", *columns):
         if name not in table.columns:
             remedy = "give polygons that geosiam detect wrote, with verdicts in the column review"
             raise SceneRefusedError(path, f"has no column {name}", remedy)
