@@ -95,8 +95,8 @@ def command(
         raise click.UsageError("Give PREDICTION TRUTH, or BEFORE AFTER TRUTH, or --pairs CSV, or --review FILE.")
     if review:
         return _review(review, target_precision)
-    from geosiam.evaluation.api import evaluate, named, read_manifest, save_report
-    from geosiam.evaluation.report import plain, text_table
+    from geosiam.evaluation.api import evaluate, read_manifest, save_report, totals_first
+    from geosiam.evaluation.report import text_table
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
@@ -104,8 +104,8 @@ def command(
     with progress.progress_report("evaluating", unit="runs") as report:
         made = evaluate(tasks, models=models, baselines=baselines, options=run_options, out=out, on_progress=report)
     written = save_report(out, made) if out is not None else []
-    shown = named(made)
-    output.result(text_table(shown), as_json={"evaluations": plain(shown), "files": written})
+    shown = totals_first(made)
+    output.result(text_table(shown), as_json={"evaluations": [each.to_dict() for each in shown], "files": written})
     for path in written:
         output.remark(str(path))
     return None
@@ -123,8 +123,8 @@ def _task(files: tuple[str, ...]) -> Task:
 
 
 def _review(paths: tuple[str, ...], target: float | None) -> None:
-    from geosiam.evaluation.report import described
+    from geosiam.evaluation.report import summary_lines
     from geosiam.evaluation.review import summarize_review
 
     summary = asdict(summarize_review(paths, **options.given(target=target)))
-    output.result(described(summary), as_json=summary)
+    output.result(summary_lines(summary), as_json=summary)

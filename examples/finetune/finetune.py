@@ -62,7 +62,7 @@ def main() -> None:
     task = Task(str(judged.truth), before=str(judged.before), after=str(judged.after))
     print("| weights | " + " | ".join(FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|")
     for found in evaluate(task, models=["survey", str(own.weights)]):
-        figures = found.agreement.figures()
+        figures = found.agreement.metrics()
         print(f"| {found.method} | " + " | ".join(f"{figures[name]:.3f}" for name in FIGURES) + " |")
 
 
