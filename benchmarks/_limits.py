@@ -24,7 +24,7 @@ import torch
 
 import geosiam.polygons.writer  # noqa: F401 - what it imports is no part of a stage
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.inference.scorer import FORWARD_PX, Scorer
 from geosiam.network.quantized import LEVELS

@@ -28,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from geosiam.evaluation.metrics import auroc
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig
 from geosiam.network.weights import load_model

@@ -37,7 +37,7 @@ from affine import Affine
 
 from geosiam.batch.api import BatchOptions, run_batch
 from geosiam.batch.plan import BatchPair, BatchPlan
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions

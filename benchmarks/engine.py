@@ -25,7 +25,7 @@ from _cluster import cluster
 from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, stored
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
 from geosiam.inference.device import precision_name
 from geosiam.inference.scorer import Scorer

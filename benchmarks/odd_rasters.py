@@ -36,7 +36,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam_cli.main import main as geosiam
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from shapely.geometry import mapping, shape
 
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 if TYPE_CHECKING:

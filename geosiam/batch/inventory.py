@@ -19,6 +19,7 @@ from geosiam.batch.dates import FILE_TAGS, TAGS, SceneDate, date_in, date_of, is
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.mosaic import find_tiles
+from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.scene import Scene, checked_grid, environment
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def shared_area(one: shapely.Polygon, other: shapely.Polygon) -> float:
 def shape_of(scene: str) -> tuple[int, int] | None:
     """Return (height, width) of a scene in pixels; None if it cannot be opened, which is found out when it is run."""
     try:
-        source = Scene.of(scene)
+        source = open_scene(scene)
         try:
             with environment():
                 dataset = source.handle()
@@ -209,7 +210,7 @@ def _described(scene: str, names: re.Pattern[str] | None) -> SceneEntry:
         place = match["place"] or ""
         date = _date_of_group(match) if "date" in names.groupindex else date
     try:
-        source = Scene.of(scene)
+        source = open_scene(scene)
     except InputError as error:
         return SceneEntry(scene, place, date, problem=str(error))
     try:

@@ -22,7 +22,7 @@ from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.errors import InputError
-from geosiam.imagery.scene import fingerprint
+from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
 from geosiam.scores.raster import ScoreRaster
 
@@ -99,7 +99,7 @@ def is_finished(folder: Path, record: Record, identity: str) -> bool:
 def identities(pairs: Sequence[BatchPair], shared: DetectOptions) -> list[str]:
     """Return the digest of each pair's scenes, model and options, and of the versions that compute.
 
-    Files count by :func:`geosiam.imagery.scene.fingerprint`, URLs by what their server says of them.
+    Files count by :func:`geosiam.imagery.scene_info.fingerprint`, URLs by what their server says of them.
     """
     marks: Callable[[str], str] = _Remembered(_mark)
     checksums: Callable[[str], str] = _Remembered(_checksum)

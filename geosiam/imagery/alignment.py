@@ -1,4 +1,4 @@
-"""How the after-scene comes onto the before-scene's grid: the geometry of it."""
+"""Geometry of bringing the after scene onto the before scene's grid."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.grid import Grid
 
-_SAME_PLACE_PX = 1e-3  # how far two grids' corners may be apart and still be the same
-_FINER = 1.5  # from this ratio of pixel sizes on, pixels are averaged
-_MOST_DIFFERENT = 10.01  # ratio of pixel sizes up to which scenes are compared; 10, as rounded sizes have it
-_SAMPLES = 41  # points along a side of a grid that are brought to another one
+_SAME_PLACE_PX = 1e-3  # corners of two grids that are nearer than this coincide
+_AVERAGING_RATIO = 1.5  # ratio of pixel sizes above which pixels are averaged
+_MAX_RATIO = 10.01  # largest ratio of pixel sizes that is compared: 10, with a margin for rounded sizes
+_FARTHEST_PX = 1e9  # integers overflow beyond
+_SAMPLES = 41  # points along a side of a grid that are transformed to another one
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What has to be done to read a scene on the target grid.
+    """How a scene is read on the target grid.
 
     Parameters
     ----------
     scene, target
-        The scene's grid, and the one to read on.
+        The scene's own grid, and the grid to read it on.
     offset
-        (rows, cols) from the target's first pixel to the scene's, if whole pixels coincide; None: it is warped.
+        (rows, cols) from the target's first pixel to the scene's, if whole pixels coincide; None: the scene is warped.
     resampling
-        How warped pixels are made.
+        Resampling method for warped pixels, by GDAL's name; ``"none"`` if the scene is not warped.
     scale
         (across, down) target pixels per pixel of the scene, along the target's axes.
     shift
-        (rows, cols) in pixels by which the scene's content is known to lie too far down and right.
+        Misregistration (rows, cols) to correct: how far the scene's content lies too far down and right, in pixels of
+        the target.
     reason
-        For the report.
+        What is done and why, for the report.
     """
 
     scene: Grid
@@ -54,25 +56,25 @@ class Alignment:
 
     @property
     def ratio(self) -> float:
-        """How many of the scene's pixels lie side by side in one pixel of the target."""
+        """Number of the scene's pixels along the side of one target pixel."""
         return float(1 / np.sqrt(self.scale[0] * self.scale[1]))
 
 
 def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[float, float] = (0.0, 0.0)) -> Alignment:
-    """Decide how a scene comes onto the target grid: read as it is where whole pixels coincide, warped otherwise."""
+    """Decide how a scene is read on the target grid: as it is if whole pixels coincide, warped otherwise."""
     same_crs = scene.crs == target.crs
-    coinciding = _whole_pixels(scene, target) if same_crs and all(part == round(part) for part in shift) else None
-    if coinciding is not None:
-        offset = coinciding[0] - round(shift[0]), coinciding[1] - round(shift[1])
-        moved = f"moved by {offset[0]} rows and {offset[1]} columns" if offset != (0, 0) else "the grids are the same"
-        return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, moved)
+    pixel_offset = _pixel_offset(scene, target) if same_crs and all(part == round(part) for part in shift) else None
+    if pixel_offset is not None:
+        offset = pixel_offset[0] - round(shift[0]), pixel_offset[1] - round(shift[1])
+        reason = f"moved by {offset[0]} rows and {offset[1]} columns" if offset != (0, 0) else "the grids are the same"
+        return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, reason)
     scale = _scale(scene, target)
     ratio = float(1 / np.sqrt(scale[0] * scale[1]))
-    finer = ratio > _FINER
+    finer = ratio > _AVERAGING_RATIO
     resampling = ("mode" if finer else "nearest") if palette else ("average" if finer else "bilinear")
     if not same_crs:
-        reason = f"warped from {_name(scene)} to {_name(target)}"
-    elif abs(ratio - 1) > 1e-3:  # noqa: PLR2004 - what one would call another pixel size
+        reason = f"warped from {_crs_name(scene)} to {_crs_name(target)}"
+    elif abs(ratio - 1) > 1e-3:  # noqa: PLR2004 - a difference that a reader of the report would call one
         reason = f"resampled: its pixels are {1 / ratio:.3g} times as large"
     else:
         reason = "resampled: its pixels lie between those of the first scene"
@@ -80,38 +82,38 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
 
 
 def footprint(scene: Grid, target: Grid) -> Window | None:
-    """Return the window of target pixels that the scene can cover, or None where it covers none.
+    """Return the window of target pixels that the scene can cover, or None if it covers none.
 
-    Looked at from both sides, because either may fail: a scene of the whole earth has points that lie nowhere on the
-    target, one around a pole covers more than lies between its points, and a small scene falls between points of the
-    target. What is returned may be too large, never too small.
+    Points are transformed both ways, because either way may fail: a scene of the whole earth has points without
+    coordinates in the target's system, one around a pole covers more than the area between its points, and a small
+    scene falls between points of the target. The window may be too large, never too small.
     """
     along = np.linspace(0, 1, _SAMPLES)
     across, down = (side.ravel() for side in np.meshgrid(along, along))
-    there = _between(scene, target, across * scene.width, down * scene.height)
-    window = _around(*there, 1, 1, target)
+    points = _transform(scene, target, across * scene.width, down * scene.height)
+    window = _bounding_window(*points, 1, 1, target)
 
     cols, rows = across * target.width, down * target.height
-    own_cols, own_rows = _between(target, scene, cols, rows)
-    inside = (own_cols >= 0) & (own_cols <= scene.width) & (own_rows >= 0) & (own_rows <= scene.height)
-    found = _around(cols[inside], rows[inside], 0, 0, target)
-    if window is None or (found is not None and window.union(found) != window) or not np.isfinite(there).all():
-        # The scene's points do not tell all; what the target's tell may end anywhere before the next one.
+    scene_cols, scene_rows = _transform(target, scene, cols, rows)
+    inside = (scene_cols >= 0) & (scene_cols <= scene.width) & (scene_rows >= 0) & (scene_rows <= scene.height)
+    covered = _bounding_window(cols[inside], rows[inside], 0, 0, target)
+    if window is None or (covered is not None and window.union(covered) != window) or not np.isfinite(points).all():
+        # The scene's points are not enough. The area around the target's may end anywhere before the next point.
         step = 1 / (_SAMPLES - 1)
-        found = _around(cols[inside], rows[inside], step * target.width, step * target.height, target)
-        return window.union(found) if window and found else window or found
+        covered = _bounding_window(cols[inside], rows[inside], step * target.width, step * target.height, target)
+        return window.union(covered) if window and covered else window or covered
     return window
 
 
-def _around(
+def _bounding_window(
     cols: NDArray[np.float64], rows: NDArray[np.float64], margin_cols: float, margin_rows: float, grid: Grid
 ) -> Window | None:
-    """Return the window inside a grid that holds all points that are somewhere, and a margin."""
-    known = np.isfinite(cols) & np.isfinite(rows)
-    if not known.any():
+    """Return the window inside a grid that holds all finite points and a margin around them."""
+    finite = np.isfinite(cols) & np.isfinite(rows)
+    if not finite.any():
         return None
-    cols = cols[known].clip(-1e9, 1e9)  # so far out, integers overflow
-    rows = rows[known].clip(-1e9, 1e9)
+    cols = cols[finite].clip(-_FARTHEST_PX, _FARTHEST_PX)
+    rows = rows[finite].clip(-_FARTHEST_PX, _FARTHEST_PX)
     return Window(
         int(np.floor(rows.min() - margin_rows)), int(np.ceil(rows.max() + margin_rows)),
         int(np.floor(cols.min() - margin_cols)), int(np.ceil(cols.max() + margin_cols)),
@@ -119,19 +121,21 @@ def _around(
 
 
 def check_transformable(name: str, scene: Grid, target: Grid) -> None:
-    """Refuse scenes whose coordinate systems have nothing to do with one another, such as those of two planets."""
+    """Refuse scenes between whose coordinate systems there is no transformation, such as those of two planets."""
     try:
-        _between(scene, target, np.array([scene.width / 2]), np.array([scene.height / 2]))
+        _transform(scene, target, np.array([scene.width / 2]), np.array([scene.height / 2]))
     except ProjError as error:
         raise SceneRefusedError(
-            name, f"cannot be brought from {_name(scene)} to {_name(target)} ({error})", "use one system for both"
+            name,
+            f"cannot be transformed from {_crs_name(scene)} to {_crs_name(target)} ({error})",
+            "use one coordinate system for both",
         ) from error
 
 
 def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment: Alignment) -> None:
-    """Refuse two scenes, named before and after, of which one shows nothing of what the other one shows."""
+    """Refuse two scenes, named before and after, whose pixel sizes are too different to compare."""
     ratio = alignment.ratio
-    if _MOST_DIFFERENT >= ratio >= 1 / _MOST_DIFFERENT:
+    if _MAX_RATIO >= ratio >= 1 / _MAX_RATIO:
         return
     after_is_finer = ratio > 1
     fine = 1 if after_is_finer else 0
@@ -144,57 +148,58 @@ def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment
     )
 
 
-def _between(
+def _transform(
     grid: Grid, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pixel coordinates (cols, rows) on the other grid of a grid's; not finite where there are none."""
+    """Return pixel coordinates (cols, rows) of a grid on another one; not finite where there are none."""
     x, y = apply_affine(grid.transform, cols, rows)
     if grid.crs != other.crs:
-        # Not rasterio's transform, which raises where only some of the points lie nowhere.
-        there = Transformer.from_crs(grid.crs.to_wkt(), other.crs.to_wkt(), always_xy=True)
-        x, y = there.transform(x, y)
-        nowhere = ~(np.isfinite(x) & np.isfinite(y))
-        x[nowhere] = y[nowhere] = np.nan  # infinity times zero would be worth a warning
+        # Not rasterio's transform, which raises if any one of the points has no coordinates.
+        transformer = Transformer.from_crs(grid.crs.to_wkt(), other.crs.to_wkt(), always_xy=True)
+        x, y = transformer.transform(x, y)
+        undefined = ~(np.isfinite(x) & np.isfinite(y))
+        x[undefined] = y[undefined] = np.nan  # NumPy warns of infinity times zero
     return apply_affine(~other.transform, x, y)
 
 
-def _whole_pixels(scene: Grid, target: Grid) -> tuple[int, int] | None:
+def _pixel_offset(scene: Grid, target: Grid) -> tuple[int, int] | None:
+    """Return the (rows, cols) of the scene's first pixel on the target, or None if whole pixels do not coincide."""
     to_target = ~target.transform @ scene.transform
     cols, rows = round(to_target.c), round(to_target.f)
-    ends = np.array([(0, 0), (scene.width, 0), (0, scene.height), (scene.width, scene.height)], float)
-    x, y = apply_affine(to_target, ends[:, 0], ends[:, 1])
-    off = np.abs(np.concatenate([x - ends[:, 0] - cols, y - ends[:, 1] - rows])).max()
-    return (rows, cols) if off < _SAME_PLACE_PX else None
+    corners = np.array([(0, 0), (scene.width, 0), (0, scene.height), (scene.width, scene.height)], float)
+    x, y = apply_affine(to_target, corners[:, 0], corners[:, 1])
+    error = np.abs(np.concatenate([x - corners[:, 0] - cols, y - corners[:, 1] - rows])).max()
+    return (rows, cols) if error < _SAME_PLACE_PX else None
 
 
-def turned(scene: Grid, target: Grid) -> Grid:
-    """Return a grid in degrees with its longitudes counted such that it lies as near as possible to another one.
+def unwrap_longitude(scene: Grid, target: Grid) -> Grid:
+    """Return a grid in degrees, moved by whole turns of 360 degrees to where it is nearest to another one.
 
     Across the dateline, longitudes may end beyond 180 degrees, or begin before -180.
     """
     if scene.crs != target.crs or not scene.crs.is_geographic:
         return scene
-    turn = 2 * np.pi / scene.crs.units_factor[1]
+    full_turn = 2 * np.pi / scene.crs.units_factor[1]
     middles = [(grid.transform @ (grid.width / 2, grid.height / 2))[0] for grid in (scene, target)]
-    turns = round((middles[1] - middles[0]) / turn)
-    return replace(scene, transform=Affine.translation(turns * turn, 0) @ scene.transform) if turns else scene
+    turns = round((middles[1] - middles[0]) / full_turn)
+    return replace(scene, transform=Affine.translation(turns * full_turn, 0) @ scene.transform) if turns else scene
 
 
 def _scale(scene: Grid, target: Grid) -> tuple[float, float]:
-    """Return how many target pixels across and down one pixel of the scene is large, in the middle of the target.
+    """Return the width and height of a scene pixel in target pixels, in the middle of the target.
 
-    Where the scene does not reach the target's middle, its own middle tells.
+    If the scene does not reach there, it is measured in the middle of the scene.
     """
     middle = np.array([target.width / 2]), np.array([target.height / 2])
-    col, row = (float(value[0]) for value in _between(target, scene, *middle))
+    col, row = (float(value[0]) for value in _transform(target, scene, *middle))
     if not (0 <= col <= scene.width and 0 <= row <= scene.height):
         col, row = scene.width / 2, scene.height / 2
-    cols, rows = _between(scene, target, np.array([col, col + 1, col]), np.array([row, row, row + 1]))
+    cols, rows = _transform(scene, target, np.array([col, col + 1, col]), np.array([row, row, row + 1]))
     across = float(np.hypot(cols[1] - cols[0], cols[2] - cols[0]))
     down = float(np.hypot(rows[1] - rows[0], rows[2] - rows[0]))
     return (across, down) if 0 < across * down < np.inf else (1.0, 1.0)
 
 
-def _name(grid: Grid) -> str:
+def _crs_name(grid: Grid) -> str:
     authority = grid.crs.to_authority()
     return ":".join(authority) if authority else "its own coordinate system"

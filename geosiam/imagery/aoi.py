@@ -1,4 +1,4 @@
-"""The area that is to be looked at: polygons of any vector file, as a mask on the before-scene's grid."""
+"""The area of interest: polygons of any vector file, as a mask on the before scene's grid."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid
 
 
-_FARTHEST_PX = 1e9  # beyond, integers overflow
-_NO_COORDINATE = 1e30
+_FARTHEST_PX = 1e9  # integers overflow beyond
+_MAX_COORDINATE = 1e30  # larger values are fill values, not coordinates
 
 
 @dataclass(frozen=True)
 class AreaOfInterest:
-    """Polygons on the before-scene's grid.
+    """Polygons on the before scene's grid, outside of which nothing is valid.
 
     Parameters
     ----------
     polygons
-        In pixel coordinates (column, row) of the grid; in coordinates of ``crs`` where that is given.
+        Polygons in pixel coordinates (column, row) of the grid; in coordinates of ``crs`` if that is given.
     grid
-        The before-scene's grid.
+        Grid of the before scene.
     crs
-        Well-known text of the polygons' own system, where their corners do not tell which pixels they hold: then the
-        center of each pixel is looked up, which takes longer.
+        Well-known text of the polygons' own coordinate system, if transforming their corners would give other
+        polygons. Then the center of each pixel is transformed instead, which takes longer. None otherwise.
     """
 
     polygons: tuple[shapely.Geometry, ...]
@@ -57,24 +57,26 @@ class AreaOfInterest:
         Raises
         ------
         SceneNotFoundError, SceneUnreadableError
-            There is no such file, or it holds no vectors.
+            There is no such file, or it is not a vector file.
         SceneRefusedError
-            It holds no polygons, does not say where on earth they are, or is about another planet.
+            The file has no polygons, no coordinate reference system, or one of another planet.
         OptionError
             No polygon lies in the scene.
         """
         if not exists(path):
-            raise SceneNotFoundError(path, "does not exist", "check the path of --valid-area")
+            raise SceneNotFoundError(path, "does not exist", "check the path given as `aoi`")
         frame = _polygons(path)
         try:
-            bridge = PixelTransformer(grid, frame.crs)
+            transformer = PixelTransformer(grid, frame.crs)
         except ProjError as error:
             raise SceneRefusedError(
-                path, f"cannot be brought to the before-scene's coordinate system ({error})", "use one system for both"
+                path,
+                f"cannot be transformed to the before scene's coordinate system ({error})",
+                "use one system for both",
             ) from error
-        own = [copy for polygon in frame.geometry for copy in bridge.turned(shapely.make_valid(polygon))]
-        pixels = to_pixels(own, bridge)
-        area = cls(pixels, grid) if pixels is not None else cls(tuple(own), grid, frame.crs.to_wkt())
+        polygons = [copy for polygon in frame.geometry for copy in transformer.full_turns(shapely.make_valid(polygon))]
+        pixels = to_pixels(polygons, transformer)
+        area = cls(pixels, grid) if pixels is not None else cls(tuple(polygons), grid, frame.crs.to_wkt())
         area.bounds()
         return area
 
@@ -87,15 +89,15 @@ class AreaOfInterest:
             area = Window(int(np.floor(top)), int(np.ceil(bottom)), int(np.floor(left)), int(np.ceil(right)))
             inside = area.intersection(whole)
         if inside is None:
-            raise OptionError("valid area", "lies outside the before-scene", "check its coordinate reference system")
+            raise OptionError("`aoi`", "lies outside the before scene", "check its coordinate reference system")
         return inside
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
         """Return which pixels of a window have their center in a polygon: bool (rows, cols)."""
         if self.crs is not None:
             rows, cols = np.mgrid[window.slices].astype(np.float64) + 0.5  # centers
-            bridge = PixelTransformer(self.grid, pyproj.CRS(self.crs))
-            return contains(self.polygons, *bridge.there(cols, rows))
+            transformer = PixelTransformer(self.grid, pyproj.CRS(self.crs))
+            return contains(self.polygons, *transformer.to_crs(cols, rows))
         corner = Affine.translation(window.col_start, window.row_start)
         box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
         near = [polygon for polygon in self.polygons if polygon.intersects(box)]
@@ -105,47 +107,47 @@ class AreaOfInterest:
 
 
 def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
-    """Return the polygons of a vector file that enclose anything."""
+    """Return the polygons of a vector file that are not empty."""
     import geopandas  # noqa: PLC0415 - slow to import, and most pairs come without an area
     from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
 
     try:
         frame = geopandas.read_file(path)
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
-        raise SceneUnreadableError(path, f"is no readable vector file ({error})", "use a GeoPackage") from error
+        raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):  # a table of attributes
-        raise SceneRefusedError(path, "holds no polygons", "give the area as polygons")
+        raise SceneRefusedError(path, "holds no polygons", "use a layer of polygons")
     if frame.crs is None:
         raise SceneRefusedError(path, "has no coordinate reference system", "assign one, for example in QGIS")
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.is_empty]
     if frame.empty:
-        raise SceneRefusedError(path, "holds no polygons", "give the area as polygons")
-    if not (np.abs(frame.total_bounds) < _NO_COORDINATE).all():
-        raise SceneRefusedError(path, "has coordinates that are no numbers", "export the area again")
+        raise SceneRefusedError(path, "holds no polygons", "use a layer of polygons")
+    if not (np.abs(frame.total_bounds) < _MAX_COORDINATE).all():
+        raise SceneRefusedError(path, "has coordinates that are not finite", "export the area again")
     return frame
 
 
-_SAMPLES = 41  # points along a side of the grid that are looked at on both sides
-_MARGIN = 0.1  # of the grid's extent that is brought over around it
-_STEPS = 512  # straight pieces of a line across the grid, for there it may be a curve
-_JUMP = 0.2  # of the grid's extent: no such piece gets this long, unless it is torn apart
-_TURN = 360.0
+_SAMPLES = 41  # points along a side of the grid at which both coordinate systems are compared
+_MARGIN = 0.1  # of the grid's extent; polygons are cut off beyond it
+_STEPS = 512  # straight pieces of a line across the grid, which may be a curve on it
+_JUMP = 0.2  # of the grid's extent; only a line that is torn apart has longer pieces
+_TURN_DEGREES = 360.0
 
 
 class PixelTransformer:
-    """The way between the pixels of a grid and another coordinate reference system.
+    """Transform between the pixels of a grid and another coordinate reference system.
 
     Parameters
     ----------
     grid
-        The grid.
+        Grid of the pixels.
     crs
-        The other system.
+        The other coordinate reference system.
 
     Raises
     ------
     ProjError
-        The two systems have nothing to do with one another.
+        There is no transformation between the two systems.
     """
 
     def __init__(self, grid: Grid, crs: pyproj.CRS) -> None:
@@ -154,71 +156,74 @@ class PixelTransformer:
         self.same = bool(crs.equals(own, ignore_axis_order=True))
         self._from_grid = pyproj.Transformer.from_crs(own, crs, always_xy=True)
         self._to_grid = pyproj.Transformer.from_crs(crs, own, always_xy=True)
-        self._turn = _TURN / _degrees(crs) if crs.is_geographic else None
-        self._from_grid.transform(*grid.transform @ (grid.width / 2, grid.height / 2))  # two planets part here
+        self._turn = _TURN_DEGREES / _degrees(crs) if crs.is_geographic else None
+        self._from_grid.transform(*grid.transform @ (grid.width / 2, grid.height / 2))  # raises for two planets
 
-    def turned(self, polygon: shapely.Geometry) -> Iterator[shapely.Geometry]:
-        """Yield a polygon of the other system and, where coordinates are angles, the same once around the earth."""
+    def full_turns(self, polygon: shapely.Geometry) -> Iterator[shapely.Geometry]:
+        """Yield a polygon of the other system and, if coordinates are angles, its copies a full turn east and west."""
         yield polygon
         if self._turn is not None:
             for turn in (-self._turn, self._turn):
                 yield shapely.affinity.translate(polygon, turn)
 
-    def there(self, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Return where pixels lie in the other system; not finite where they lie nowhere."""
+    def to_crs(self, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return the coordinates (x, y) of pixels in the other system; not finite where there are none."""
         x, y = apply_affine(self.grid.transform, cols, rows)
         if not self.same:
             x, y = self._from_grid.transform(x, y)
         return x, y
 
-    def here(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the pixels (column, row) of points (x, y) of the other system, both (n, 2)."""
+    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the pixel coordinates (column, row) of points (x, y) of the other system, both (n, 2)."""
         x, y = points.T if self.same else self._to_grid.transform(*points.T)
-        nowhere = ~(np.isfinite(x) & np.isfinite(y))
-        x, y = np.where(nowhere, np.nan, x), np.where(nowhere, np.nan, y)
+        undefined = ~(np.isfinite(x) & np.isfinite(y))
+        x, y = np.where(undefined, np.nan, x), np.where(undefined, np.nan, y)
         return np.column_stack(apply_affine(~self.grid.transform, x, y))
 
 
 def contains(polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which points lie in any of the polygons; points that lie nowhere do not."""
-    known = np.isfinite(x) & np.isfinite(y)
+    """Return which points lie in any of the polygons; points that are not finite do not."""
+    finite = np.isfinite(x) & np.isfinite(y)
     inside = np.zeros(x.shape, bool)
     for polygon in polygons:
         shapely.prepare(polygon)
-        inside[known] |= shapely.intersects_xy(polygon, x[known], y[known])
+        inside[finite] |= shapely.intersects_xy(polygon, x[finite], y[finite])
     return inside
 
 
-def to_pixels(polygons: Sequence[shapely.Geometry], bridge: PixelTransformer) -> tuple[shapely.Geometry, ...] | None:
-    """Return the parts of polygons near a grid in its pixels (column, row), or None where corners do not tell.
+def to_pixels(
+    polygons: Sequence[shapely.Geometry], transformer: PixelTransformer
+) -> tuple[shapely.Geometry, ...] | None:
+    """Return the parts of polygons near a grid in its pixels (column, row).
 
-    Edges are straight in the polygons' own system.
+    None if polygons through the transformed corners would hold other pixels. Edges are straight in the polygons' own
+    system.
     """
-    cols, rows = _lattice(bridge.grid)
-    x, y = bridge.there(cols, rows)
-    near = list(polygons) if bridge.same else _near(polygons, x, y)
-    brought = shapely.transform(near, bridge.here)
-    if bridge.same:
-        return tuple(shapely.make_valid(polygon) for polygon in brought)
-    if any(_torn(polygon, bridge.grid) for polygon in brought):
+    cols, rows = _sample_points(transformer.grid)
+    x, y = transformer.to_crs(cols, rows)
+    near = list(polygons) if transformer.same else _near(polygons, x, y)
+    transformed = shapely.transform(near, transformer.to_pixels)
+    if transformer.same:
+        return tuple(shapely.make_valid(polygon) for polygon in transformed)
+    if any(_torn(polygon, transformer.grid) for polygon in transformed):
         return None
-    made = tuple(shapely.make_valid(polygon) for polygon in brought)
-    # A polygon around what lies nowhere comes out as its opposite, without a tear.
-    doubtful = contains(made, cols, rows) != contains(polygons, x, y)
-    edges = shapely.union_all([polygon.boundary for polygon in made])
-    far = shapely.distance(shapely.points(cols[doubtful], rows[doubtful]), edges) > 1
-    wrong = bool(np.any(far)) if made else bool(doubtful.any())
-    return None if wrong else made
+    pixels = tuple(shapely.make_valid(polygon) for polygon in transformed)
+    # A polygon around an area without coordinates turns into its complement, without a tear.
+    differing = contains(pixels, cols, rows) != contains(polygons, x, y)
+    edges = shapely.union_all([polygon.boundary for polygon in pixels])
+    far = shapely.distance(shapely.points(cols[differing], rows[differing]), edges) > 1
+    wrong = bool(np.any(far)) if pixels else bool(differing.any())
+    return None if wrong else pixels
 
 
 def _near(
     polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> list[shapely.Geometry]:
     """Return the parts of polygons around points, with corners close to one another."""
-    known = np.isfinite(x) & np.isfinite(y)
-    if not known.any():
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.any():
         return []
-    left, right, bottom, top = x[known].min(), x[known].max(), y[known].min(), y[known].max()
+    left, right, bottom, top = x[finite].min(), x[finite].max(), y[finite].min(), y[finite].max()
     across, up = (right - left) * _MARGIN, (top - bottom) * _MARGIN
     region = shapely.box(left - across, bottom - up, right + across, top + up)
     parts = shapely.get_parts(shapely.intersection(list(polygons), region))
@@ -228,6 +233,7 @@ def _near(
 
 
 def _torn(polygon: shapely.Geometry, grid: Grid) -> bool:
+    """Return whether an outline jumps across the grid, or has points without coordinates."""
     points = shapely.get_coordinates(polygon)
     if not np.isfinite(points).all():
         return True
@@ -237,12 +243,12 @@ def _torn(polygon: shapely.Geometry, grid: Grid) -> bool:
     return any(bool((np.hypot(*step.T) > longest).any()) for step in steps)
 
 
-def _lattice(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sample_points(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     along = np.linspace(0, 1, _SAMPLES)
     cols, rows = np.meshgrid(along * grid.width, along * grid.height)
     return cols.ravel(), rows.ravel()
 
 
 def _degrees(crs: pyproj.CRS) -> float:
-    """Return how many degrees the unit of a geographic system is."""
+    """Return the unit of a geographic system in degrees."""
     return float(np.degrees(crs.axis_info[0].unit_conversion_factor)) if crs.axis_info else 1.0

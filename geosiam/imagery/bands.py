@@ -1,4 +1,4 @@
-"""Which bands of a scene become the three channels that the network looks at."""
+"""The bands of a scene that become the three input channels of the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 
 from geosiam.errors import OptionError
@@ -14,7 +13,6 @@ from geosiam.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import rasterio
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
@@ -27,17 +25,17 @@ _TABLE_SIZES = {"uint8": 2**8, "uint16": 2**16}
 
 @dataclass(frozen=True)
 class Channels:
-    """How the three channels are made of a scene's bands.
+    """The bands of a scene that serve as the three channels.
 
     Parameters
     ----------
     indexes
         1-based band of each channel.
     table
-        Color table of a palette image, float32 (entries, 4), to look the one band's values up in: red, green, blue
-        and alpha, which is 0 for entries that show nothing; None for others.
+        Color table of a palette image, float32 (entries, 4): red, green, blue and alpha of each value of its one band,
+        with alpha 0 for transparent entries; None for other images.
     reason
-        Why these bands, for the report.
+        Why these bands were chosen, for the report.
     """
 
     indexes: tuple[int, int, int]
@@ -51,11 +49,11 @@ class Channels:
 
     @property
     def colors(self) -> int:
-        """Number of channels that differ."""
+        """Number of distinct channels."""
         return len(self.distinct) if self.table is None else CHANNELS
 
     def arrange(self, bands: NDArray[Any]) -> NDArray[Any]:
-        """Return the channels (3, rows, cols), in the scene's own type, of the distinct bands (n, rows, cols)."""
+        """Return the channels (3, rows, cols) in the scene's own type, from its distinct bands (n, rows, cols)."""
         if self.table is not None:
             colors = self.table[:, :CHANNELS]
             return np.ascontiguousarray(colors[bands[0].astype(np.intp)].transpose(2, 0, 1))
@@ -63,22 +61,24 @@ class Channels:
         order = [position[band] for band in self.indexes]
         return bands if order == list(range(len(bands))) else bands[order]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice in plain values that JSON can hold."""
+        return {"indexes": self.indexes, "reason": self.reason}
+
     @property
     def opaque(self) -> bool:
-        """Whether all that the scene has is shown: no entry of its palette is transparent."""
+        """Whether no entry of the palette is transparent; True without a palette."""
         return self.table is None or bool(self.table[:, CHANNELS].all())
 
     def shown(self, bands: NDArray[Any]) -> NDArray[np.bool_] | np.bool_:
-        """Return which pixels of the distinct bands (n, rows, cols) show anything: bool (rows, cols), or for all."""
+        """Return which pixels of the distinct bands (n, rows, cols) are opaque: bool (rows, cols), or one for all."""
         if self.table is None or self.opaque:
             return np.True_
         shown: NDArray[np.bool_] = self.table[:, CHANNELS][bands[0].astype(np.intp)] > 0
         return shown
 
 
-def choose_channels(
-    name: str, dataset: rasterio.DatasetReader, bands: Sequence[int] | None, *, by_color: bool
-) -> Channels:
+def choose_channels(name: str, dataset: DatasetReader, bands: Sequence[int] | None, *, by_color: bool) -> Channels:
     """Choose the bands of a scene.
 
     Parameters
@@ -88,24 +88,24 @@ def choose_channels(
     dataset
         The open scene.
     bands
-        One or three 1-based bands the user wants, or None.
+        One or three 1-based bands that the user chose; None: choose them here.
     by_color
         Whether bands may be chosen by color interpretation: only if both scenes name red, green and blue.
 
     Raises
     ------
     OptionError
-        ``bands`` are neither one nor three, or not all there.
+        ``bands`` are neither one nor three, or the scene lacks one of them.
     """
-    asked = None if bands is None else _asked(name, dataset.count, bands)
+    chosen = None if bands is None else _checked_bands(name, dataset.count, bands)
     if (
         colors_of(dataset)[0] == ColorInterp.palette
-        and asked in (None, (1, 1, 1))
+        and chosen in (None, (1, 1, 1))
         and dataset.dtypes[0] in _TABLE_SIZES
     ):
         return Channels((1, 1, 1), _color_table(dataset), "palette expanded to its colors")
-    if asked is not None:
-        return Channels(asked, None, "as asked for")
+    if chosen is not None:
+        return Channels(chosen, None, "as asked for")
     if by_color:
         red, green, blue = (colors_of(dataset).index(color) + 1 for color in _COLORS)
         return Channels((red, green, blue), None, "by color interpretation")
@@ -116,14 +116,16 @@ def choose_channels(
     return Channels((colors[0], colors[1], colors[2]), None, FIRST_BANDS)
 
 
-def names_its_colors(dataset: rasterio.DatasetReader) -> bool:
-    """Return whether a scene says which of its bands are red, green and blue."""
+def names_its_colors(dataset: DatasetReader) -> bool:
+    """Return whether the color interpretation of a scene's bands includes red, green and blue."""
     return all(color in colors_of(dataset) for color in _COLORS)
 
 
-def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
+def _checked_bands(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
     if len(bands) not in (1, CHANNELS):
-        raise OptionError(f"bands {','.join(map(str, bands))}", "are not one or three", "use such as 4,3,2 or 1")
+        raise OptionError(
+            f"`bands` {','.join(map(str, bands))}", "must be one or three numbers", "for example 4,3,2 or 1"
+        )
     for band in bands:
         if band not in range(1, count + 1):
             raise OptionError(name, f"has no band {band}", f"choose from 1 to {count}")
@@ -131,9 +133,9 @@ def _asked(name: str, count: int, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _color_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
+def _color_table(dataset: DatasetReader) -> NDArray[np.float32]:
     table = np.zeros((_TABLE_SIZES[dataset.dtypes[0]], CHANNELS + 1), np.float32)
-    table[:, CHANNELS] = _BYTE  # a value that the palette does not name is black
+    table[:, CHANNELS] = _BYTE  # values that the palette lacks are black
     for index, color in dataset.colormap(1).items():
         if index < len(table):
             table[index] = color
@@ -143,9 +145,10 @@ def _color_table(dataset: rasterio.DatasetReader) -> NDArray[np.float32]:
 def colors_of(dataset: DatasetReader) -> tuple[ColorInterp, ...]:
     """Return the color interpretation of each band.
 
-    rasterio takes a complaint that an earlier call left behind for an error of this one; asked again, it answers.
+    rasterio may report an error here that GDAL left behind in an earlier call, for example on broken GeoKeys. Reporting
+    clears it, so a second call answers, or raises the error that is its own.
     """
     try:
         return tuple(dataset.colorinterp)
-    except CPLE_BaseError:
+    except Exception:  # noqa: BLE001 - rasterio has no public base class for GDAL's errors
         return tuple(dataset.colorinterp)

@@ -1,6 +1,6 @@
 """Pure arithmetic of pixels and cells: grids, windows, halo and the canonical lattice of blocks.
 
-Two units of length live here. A *pixel* is one pixel of the before-scene; a *cell* is one output value of the
+Two units of length live here. A *pixel* is one pixel of the before scene; a *cell* is one output value of the
 network and covers ``stride x stride`` pixels. Cell ``(i, j)`` covers the pixel rows ``[i * stride, (i + 1) * stride)``
 and the pixel columns ``[j * stride, (j + 1) * stride)``, and depends on these and on ``halo`` pixels around them.
 """
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 
-_FARTHEST, _SMALLEST = 1e15, 1e-15  # in units of the CRS; what is beyond is no place on any planet
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
+
+
+_MAX_COORDINATE, _MIN_PIXEL_SIZE = 1e15, 1e-15  # in units of the CRS; no place on any planet is beyond
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Grid:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"a grid has at least one pixel, not {self.width} x {self.height}")
         sizes = np.abs(self.transform[:6])
-        if not np.isfinite(sizes).all() or sizes.max() > _FARTHEST:
+        if not np.isfinite(sizes).all() or sizes.max() > _MAX_COORDINATE:
             raise ValueError("the geotransform leads to infinity")
-        if self.transform.is_degenerate or min(self.pixel_size) < _SMALLEST:
+        if self.transform.is_degenerate or min(self.pixel_size) < _MIN_PIXEL_SIZE:
             raise ValueError("the geotransform maps all pixels onto a line")
 
     @property
@@ -120,7 +121,7 @@ class Window:
         return Window(self.row_start - row, self.row_stop - row, self.col_start - col, self.col_stop - col)
 
     def scaled(self, factor: int) -> Window:
-        """Return the pixels of a window of cells that are so many pixels wide."""
+        """Return the window of pixels that a window of cells covers, each cell being ``factor`` pixels wide."""
         return Window(self.row_start * factor, self.row_stop * factor, self.col_start * factor, self.col_stop * factor)
 
     def coarsened(self, stride: int) -> Window:
@@ -150,14 +151,14 @@ class Halo:
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle of cells that is scored in one go.
+    """A rectangle of cells that is scored at once.
 
     Parameters
     ----------
     index
         Position on the lattice in raster order.
     cells
-        The cells it covers; always inside the score grid, smaller in the last row and column of the lattice.
+        Cells that the block covers; always inside the score grid, smaller in the last row and column of the lattice.
     """
 
     index: int
@@ -229,20 +230,20 @@ class Lattice:
         return (self[index] for index in range(len(self)))
 
     def in_stripes(self, across: int) -> Stripes:
-        """Return all blocks in stripes from top to bottom, each so many blocks wide: a row of them is short."""
+        """Return all blocks in stripes from top to bottom, each ``across`` blocks wide, so that its rows are short."""
         return Stripes(self, across)
 
 
 @dataclass(frozen=True)
 class Stripes:
-    """The blocks of a lattice in another order, computed when they are asked for too; see :meth:`Lattice.in_stripes`.
+    """The blocks of a lattice in the order of :meth:`Lattice.in_stripes`, computed on access like the lattice's own.
 
     Parameters
     ----------
     lattice
-        Whose blocks.
+        Lattice of the blocks.
     across
-        Width of a stripe in blocks; that of the last one may be less.
+        Width of a stripe in blocks; the last stripe may be narrower.
     """
 
     lattice: Lattice

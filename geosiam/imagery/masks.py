@@ -1,7 +1,7 @@
-"""How a scene says which of its pixels are known, brought to one of three ways that are read alike, warped or not.
+"""Which pixels of a scene are valid: nodata values, masks, alpha bands and NaN, reduced to one rule.
 
-A scene may say so by a value (nodata), by a mask, by an alpha band, or by NaN, and by several of these at once. GDAL
-then looks at one of them and at another one when it warps; a pixel is known only if none of them says otherwise.
+A scene may mark invalid pixels in several of these ways at once. GDAL then evaluates only one of them, and another one
+when it warps. Here a pixel is valid only if none of them marks it as invalid.
 """
 
 from __future__ import annotations
@@ -22,48 +22,51 @@ if TYPE_CHECKING:
     from geosiam.imagery.vrt import VirtualBand
 
 
+_ALPHA = ColorInterp.alpha
+
+
 @dataclass(frozen=True)
-class Validity:
-    """How to tell a scene's known pixels.
+class MaskRule:
+    """How to find the valid pixels of a scene.
 
     Parameters
     ----------
-    hole
-        The value that makes a hole wherever any one of the bands read has it; None: holes concern all bands at once,
-        and the dataset's mask tells them.
+    nodata
+        Value that makes a pixel invalid if any one of its bands has it; None: the dataset's mask says which pixels are
+        valid, in all bands at once.
     view
-        A virtual raster of just the bands to read, in their order, with one mask, to be read instead of the scene;
-        None: the scene itself.
+        XML of a virtual raster of only the bands to read, in their order, with one mask, which is read instead of the
+        scene; None: the scene itself is read.
     """
 
-    hole: float | None
+    nodata: float | None
     view: str | None
 
 
-def validity(dataset: DatasetReader, path: str, bands: list[int]) -> Validity:
-    """Decide how to tell the known pixels of a scene.
+def mask_rule(dataset: DatasetReader, path: str, bands: list[int]) -> MaskRule:
+    """Decide how to find the valid pixels of a scene.
 
     Parameters
     ----------
     dataset, path
-        The scene, and what it was opened by.
+        The open scene, and the path it was opened by.
     bands
         1-based bands that are read, each once.
 
     Notes
     -----
-    A measured quantity that is -9999 or NaN in one band is not known there, whatever the others say. A color of
-    unsigned integers is another matter: 0 in one band is a pure color, and a hole only if all bands are 0.
+    A measurement that is -9999 or NaN in one band is invalid, whatever its other bands hold. Colors, which are unsigned
+    integers, are different: 0 in one band is a pure color, and a pixel is invalid only if all bands are 0.
     """
     colors = [index for index, kind in zip(dataset.indexes, colors_of(dataset), strict=True) if kind != _ALPHA]
-    counted = bands if _measured(dataset) else colors or bands
-    told = dataset.nodatavals  # asked for once: of 65,535 bands it takes a while
-    values = {_text(told[index - 1]) for index in counted}
+    masked_bands = bands if _measured(dataset) else colors or bands
+    nodata = dataset.nodatavals  # read once: with 65,535 bands it takes a while
+    values = {str(nodata[index - 1]) for index in masked_bands}  # as text, because NaN differs from itself
     if values == {"None"}:
-        return Validity(_nan_of_plain_floats(dataset), None)
+        return MaskRule(_nan_of_plain_floats(dataset), None)
     if len(values) > 1 or has_alpha(dataset) or has_mask(dataset):
-        return Validity(None, _view(dataset, path, bands, counted))
-    return Validity(told[counted[0] - 1] if _measured(dataset) else None, None)
+        return MaskRule(None, _view(dataset, path, bands, masked_bands))
+    return MaskRule(nodata[masked_bands[0] - 1] if _measured(dataset) else None, None)
 
 
 def has_alpha(dataset: DatasetReader) -> bool:
@@ -72,11 +75,12 @@ def has_alpha(dataset: DatasetReader) -> bool:
 
 
 def has_mask(dataset: DatasetReader) -> bool:
-    """Return whether there is a mask, inside the file or beside it."""
+    """Return whether there is a mask band, inside the file or in a sidecar file."""
     return all(MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in dataset.mask_flag_enums)
 
 
 def _measured(dataset: DatasetReader) -> bool:
+    """Return whether the values are signed or floats, hence measurements and not colors."""
     return np.dtype(dataset.dtypes[0]).kind in "if"
 
 
@@ -85,13 +89,13 @@ def _nan_of_plain_floats(dataset: DatasetReader) -> float | None:
     return float("nan") if plain and np.dtype(dataset.dtypes[0]).kind == "f" else None
 
 
-def _view(dataset: DatasetReader, path: str, bands: list[int], counted: list[int]) -> str:
-    """Return a virtual raster whose mask is what all that the scene says of its pixels comes to."""
+def _view(dataset: DatasetReader, path: str, bands: list[int], masked_bands: list[int]) -> str:
+    """Return a virtual raster whose mask combines everything that marks invalid pixels of the scene."""
     view = VirtualRaster(_grid(dataset))
     for index in bands:
         view.band(dataset.dtypes[index - 1]).add(path, index)
     mask = view.mask("min")
-    _add_mask_of_values(mask, dataset, path, counted)
+    _add_mask_of_values(mask, dataset, path, masked_bands)
     if has_mask(dataset):
         mask.add(path, "mask,1")
     if has_alpha(dataset):
@@ -99,30 +103,23 @@ def _view(dataset: DatasetReader, path: str, bands: list[int], counted: list[int
     return view.xml()
 
 
-def _add_mask_of_values(mask: VirtualBand, dataset: DatasetReader, path: str, counted: list[int]) -> None:
-    """Add what the nodata values alone say, which GDAL leaves aside where there is a mask."""
+def _add_mask_of_values(mask: VirtualBand, dataset: DatasetReader, path: str, masked_bands: list[int]) -> None:
+    """Add the mask of the nodata values alone, which GDAL ignores if there is another mask."""
     grid = _grid(dataset)
     bare = VirtualRaster(grid, placed=False)
-    dtypes, told = dataset.dtypes, dataset.nodatavals
-    for index in counted:
-        bare.band(dtypes[index - 1], nodata=told[index - 1]).add(path, index)
+    dtypes, nodata = dataset.dtypes, dataset.nodatavals
+    for index in masked_bands:
+        bare.band(dtypes[index - 1], nodata=nodata[index - 1]).add(path, index)
     if _measured(dataset):
-        for position in range(1, len(counted) + 1):
+        for position in range(1, len(masked_bands) + 1):
             mask.add(bare.xml(), f"mask,{position}")
         return
-    most = VirtualRaster(grid, placed=False)
-    band = most.band("uint8", function="max")
-    for position in range(1, len(counted) + 1):
+    any_band = VirtualRaster(grid, placed=False)
+    band = any_band.band("uint8", function="max")
+    for position in range(1, len(masked_bands) + 1):
         band.add(bare.xml(), f"mask,{position}")
-    mask.add(most.xml(), 1)
+    mask.add(any_band.xml(), 1)
 
 
 def _grid(dataset: DatasetReader) -> Grid:
     return Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-
-
-def _text(value: float | None) -> str:
-    return str(value)  # NaN is not equal to itself
-
-
-_ALPHA = ColorInterp.alpha

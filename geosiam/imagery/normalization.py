@@ -1,6 +1,7 @@
-"""Relative radiometric normalization: decided once per pair from a sample, then applied to every block alike.
+"""From a scene's own values to comparable ones in [0, 1]: a stretch, then relative radiometric normalization.
 
-Values are channels scaled to [0, 1]. The sample may hold real change, so every estimate here resists outliers.
+Both are decided once per pair, from a sample of valid pixels, and applied to every block alike. The sample may hold
+real change, so every estimate here resists outliers.
 """
 
 from __future__ import annotations
@@ -19,31 +20,171 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from geosiam.imagery.sampling import Sample
+# -- stretch: from stored values to [0, 1] -----------------------------------------------------------------------------
+
+_BYTE = 255.0
+_LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
+_MIN_SHARE = 0.5  # of a shared range; a scene that uses less gets a range of its own
+_MAX_FLOAT32 = 1e30  # float32 ends at 3e38
+_MIN_RELATIVE_WIDTH = 1e-3  # of a range in float32, which has seven digits
+_MAX_VALUE = 1e300  # differences of larger values are infinite
+_CONSTANT_WIDTH = 1e-6  # width of the range of a constant channel, relative to its value
 
 
-_KNOTS = 33
-_FEWEST = 500  # valid pixels below which no estimate is worth its name
-_SAME_GAIN, _SAME_OFFSET = 0.04, 0.012  # differences below these are left to the network, which learnt to ignore them
-_WILDEST_GAIN = 10.0
-_SETTLED = 1e-4  # a fortieth of a step of 8 bits
-_LARGEST_RATIO = 3.0
-_LEAST_CORRELATION = 0.5
+@dataclass(frozen=True)
+class Stretch:
+    """A linear function per channel, clipped to [0, 1].
+
+    Parameters
+    ----------
+    low, high
+        Values that become 0 and 1, for each channel.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return channels (channels, ...) of any type as a new array, float32 in [0, 1]."""
+        if self == FULL_BYTE and values.dtype == np.uint8:  # the common case, in a single pass
+            return np.asarray(np.multiply(values, np.float32(1 / _BYTE), dtype=np.float32))
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        precision: type[np.floating[Any]] = np.float32 if self._fits_float32 else np.float64
+        low, high = (np.array(bound, np.float64).reshape(shape).astype(precision) for bound in (self.low, self.high))
+        gain = 1 / (high - low)
+        with np.errstate(over="ignore"):  # values far outside are clipped
+            return np.asarray(((values - low) * gain).clip(0, 1), np.float32)
+
+    @property
+    def _fits_float32(self) -> bool:
+        """Whether float32 is precise and large enough for the values of the range."""
+        largest = np.abs([self.low, self.high]).max()
+        width = np.abs(np.subtract(self.high, self.low)).min()
+        return bool(largest < _MAX_FLOAT32 and width > max(1 / _MAX_FLOAT32, _MIN_RELATIVE_WIDTH * largest))
+
+
+FULL_BYTE = Stretch((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Scale and offset of each of the three channels: a stored value measures ``value * scale + offset``."""
+
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self:
+        """Return the unit of a file's scales and offsets; values that make no sense count as 1 and 0."""
+        sound = np.isfinite(scales) & np.isfinite(offsets) & (np.array(scales) != 0)
+        return cls(_triple(np.where(sound, scales, 1.0)), _triple(np.where(sound, offsets, 0.0)))
+
+    def measured(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the measured values of stored pixels (3, n)."""
+        return np.asarray(pixels * np.array(self.scale)[:, None] + np.array(self.offset)[:, None], np.float64)
+
+    def stored(self, stretch: Stretch) -> Stretch:
+        """Return the stretch of stored values that is equal to a stretch of measured values."""
+        low, high = ((np.array(bound) - self.offset) / self.scale for bound in (stretch.low, stretch.high))
+        return Stretch(_triple(low), _triple(high))
+
+
+PLAIN = Unit()
+
+
+def choose_stretches(
+    dtypes: tuple[str, str],
+    pixels: tuple[NDArray[Any], NDArray[Any]],
+    units: tuple[Unit, Unit] = (PLAIN, PLAIN),
+) -> tuple[Stretch, Stretch]:
+    """Return the stretches of both scenes: bytes by their full range, other types by percentiles of valid pixels.
+
+    Scenes of the same type share one stretch, so that a difference between them stays visible, unless one of them is
+    so much darker or flatter than the other that it would be squeezed into a small part of the range. A constant scene
+    has no range of its own, and shares the other's. Scenes that store the same quantity in different units share the
+    stretch of the measured values.
+
+    Parameters
+    ----------
+    dtypes
+        NumPy types of the before and the after scene.
+    pixels
+        Valid pixels of both scenes in their own values, (3, n) each.
+    units
+        Units of the values of both scenes.
+    """
+    before, after = pixels
+    if units[0] != units[1]:
+        first, second = _shared_or_own(units[0].measured(before), units[1].measured(after))
+        return units[0].stored(first), units[1].stored(second)
+    fixed = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
+    if fixed[0] is not None and fixed[1] is not None:
+        return fixed[0], fixed[1]
+    if dtypes[0] != dtypes[1]:
+        return fixed[0] or _percentile_stretch(before), fixed[1] or _percentile_stretch(after)
+    return _shared_or_own(before, after)
+
+
+def _shared_or_own(first: NDArray[Any], second: NDArray[Any]) -> tuple[Stretch, Stretch]:
+    before, after = _percentile_stretch(first), _percentile_stretch(second)
+    shared = _percentile_stretch(np.concatenate([first, second], axis=1))
+    one_is_constant = _is_constant(first) != _is_constant(second)
+    squeezed = not one_is_constant and min(_share(before, shared), _share(after, shared)) < _MIN_SHARE
+    return (before, after) if squeezed else (shared, shared)
+
+
+def _share(own: Stretch, shared: Stretch) -> float:
+    """Return the fraction of the shared range that a scene uses, in its median channel."""
+    widths = [np.subtract(stretch.high, stretch.low) for stretch in (own, shared)]
+    return float(np.median(widths[0] / widths[1]))
+
+
+def _is_constant(pixels: NDArray[Any]) -> bool:
+    """Return whether every channel has a single value."""
+    return bool((pixels == pixels[:, :1]).all())
+
+
+def _percentile_stretch(pixels: NDArray[Any]) -> Stretch:
+    values = pixels.astype(np.float64).clip(-_MAX_VALUE, _MAX_VALUE)
+    low, high = np.percentile(values, (_LOW, _HIGH), axis=1)
+    uniform = high == low  # constant but for a few pixels, which then define the range
+    low, high = np.where(uniform, values.min(axis=1), low), np.where(uniform, values.max(axis=1), high)
+    constant = high - low < 1 / _MAX_VALUE
+    high = np.where(constant, low + np.maximum(1, np.abs(low) * _CONSTANT_WIDTH), high)
+    return Stretch(_triple(low), _triple(high))
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+# -- relative radiometric normalization, in [0, 1] ---------------------------------------------------------------------
+
+_KNOTS = 33  # quantiles of histogram matching
+_MIN_PIXELS = 500  # valid pixels for an estimate
+_MIN_GAIN_CHANGE, _MIN_OFFSET = 0.04, 0.012  # the network is trained to ignore smaller differences
+_MAX_GAIN = 10.0
+_CONVERGED = 1e-4  # change of gain and offset; a fortieth of a step of 8 bits
+_MAX_GAIN_RATIO = 3.0  # between channels
+_MIN_CORRELATION = 0.5
+_MIN_SPREAD = 1e-4  # interquartile range; below it a channel is constant
+_TUKEY = 4.685  # tuning constant of the biweight: 95 % efficiency on normal residuals
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 @dataclass(frozen=True)
 class RadiometricNormalization:
-    """A monotone piecewise linear function per channel that makes the after-scene look like the before-scene.
+    """A monotone piecewise linear function per channel that matches the after scene to the before scene.
 
     Parameters
     ----------
     mode
-        What was done: ``"none"``, ``"linear"`` or ``"histogram"``.
+        Method: ``"none"``, ``"linear"`` or ``"histogram"``.
     source, target
-        Knots of the functions, each float tuple (3, knots), increasing; beyond the ends they go on as straight lines
-        (linear) or stay constant (histogram).
+        Knots of the functions, each float tuple (3, knots), increasing. Beyond the ends the functions continue as
+        straight lines (linear) or stay constant (histogram).
     note
-        Why less was done than was asked for; empty otherwise.
+        Why less was done than requested; empty otherwise.
     """
 
     mode: Literal["none", "linear", "histogram"] = "none"
@@ -52,7 +193,7 @@ class RadiometricNormalization:
     note: str = ""
 
     def apply(self, after: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the normalized channels, float32 (3, rows, cols) in [0, 1]; unchanged where nothing is to be done."""
+        """Return the normalized channels, float32 (3, rows, cols) in [0, 1]; the same array if the mode is 'none'."""
         if self.mode == "none":
             return after
         result = np.empty_like(after)
@@ -72,48 +213,54 @@ class RadiometricNormalization:
 UNCHANGED = RadiometricNormalization()
 
 
-def estimate(before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto") -> RadiometricNormalization:
-    """Decide the normalization of a pair.
+def estimate_radiometry(
+    before: NDArray[np.float32], after: NDArray[np.float32], mode: str = "auto"
+) -> RadiometricNormalization:
+    """Estimate the normalization of a pair.
 
     Parameters
     ----------
     before, after
-        float32 (3, n): the same valid pixels of both scenes, scaled to [0, 1].
+        The same valid pixels of both scenes, float32 (3, n), stretched to [0, 1].
     mode
         ``"none"``; ``"linear"``: gain and offset per channel by robust orthogonal regression; ``"histogram"``:
         quantile matching, which assumes that little has changed; ``"auto"``: linear where gain or offset differ
         noticeably and the scenes correlate, none otherwise.
     """
     if mode not in RADIOMETRY_MODES:
-        raise OptionError(f"radiometry {mode!r}", "is not known", f"use {', '.join(RADIOMETRY_MODES)}")
+        raise OptionError(f"`radiometry` {mode!r}", "is not known", f"use {', '.join(RADIOMETRY_MODES)}")
     if mode == "none":
         return RadiometricNormalization()
-    if before.shape[1] < _FEWEST:
+    if before.shape[1] < _MIN_PIXELS:
         return RadiometricNormalization(note=f"{before.shape[1]} valid pixels are too few to match brightness by")
     if mode == "histogram":
         return _histogram(before, after)
     lines = [robust_line(x, y) for x, y in zip(after, before, strict=True)]
     if mode == "auto" and not _worth_applying(lines):
         return RadiometricNormalization()
-    loose = [str(channel) for channel, line in enumerate(lines, 1) if line is None]
-    note = f"the scenes do not hang together in channel {', '.join(loose)}, which is left as it is" if loose else ""
-    if len(loose) == len(lines):
-        return RadiometricNormalization(note="the scenes do not hang together in any channel, or have but one value")
+    uncorrelated = [str(channel) for channel, line in enumerate(lines, 1) if line is None]
+    if len(uncorrelated) == len(lines):
+        return RadiometricNormalization(note="the scenes are not correlated in any channel, or are constant")
+    note = (
+        f"the scenes are not correlated in channel {', '.join(uncorrelated)}, which is unchanged"
+        if uncorrelated
+        else ""
+    )
     gains = [line or (1.0, 0.0) for line in lines]
     source = tuple((0.0, 1.0) for _ in gains)
     return RadiometricNormalization("linear", source, tuple((offset, gain + offset) for gain, offset in gains), note)
 
 
 def _worth_applying(lines: list[tuple[float, float] | None]) -> bool:
-    """Return whether all channels have a line, these agree roughly, and one of them differs from doing nothing."""
-    known = [line for line in lines if line is not None]
-    if len(known) < len(lines):
+    """Return whether all channels have lines, which agree roughly and differ noticeably from the identity."""
+    fitted = [line for line in lines if line is not None]
+    if len(fitted) < len(lines):
         return False
-    gains = [gain for gain, _ in known]
-    # Light and camera change the channels together; a line of its own was fitted to what changed.
-    if max(gains) > _LARGEST_RATIO * min(gains):
+    gains = [gain for gain, _ in fitted]
+    # Light and camera change all channels together; a channel that differs was fitted to changed pixels.
+    if max(gains) > _MAX_GAIN_RATIO * min(gains):
         return False
-    return any(abs(gain - 1) >= _SAME_GAIN or abs(offset) >= _SAME_OFFSET for gain, offset in known)
+    return any(abs(gain - 1) >= _MIN_GAIN_CHANGE or abs(offset) >= _MIN_OFFSET for gain, offset in fitted)
 
 
 def _histogram(before: NDArray[np.float32], after: NDArray[np.float32]) -> RadiometricNormalization:
@@ -130,31 +277,31 @@ def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int 
     """Fit ``y = gain * x + offset`` to the pixels that did not change.
 
     Orthogonal regression, because both scenes are noisy, reweighted with Tukey's biweight of the distance from the
-    line, so that changed pixels lose their say (after Canty and Nielsen, "Automatic radiometric normalization of
-    multitemporal satellite imagery with the iteratively re-weighted MAD transformation", 2008).
+    line, so that changed pixels have little or no weight (after Canty and Nielsen, "Automatic radiometric normalization
+    of multitemporal satellite imagery with the iteratively re-weighted MAD transformation", 2008).
 
     Returns
     -------
-    gain and offset, or None where the two do not hang together
+    gain and offset, or None if the two are not correlated or one of them is constant
     """
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     spread_x, spread_y = _spread(x64), _spread(y64)
-    if min(spread_x, spread_y) < 1e-4:  # noqa: PLR2004 - a channel of one value
+    if min(spread_x, spread_y) < _MIN_SPREAD:
         return None
     gain = spread_y / spread_x
     offset = _median(y64) - gain * _median(x64)
     weight = np.ones_like(x64)
     for _ in range(iterations):
         distance = np.abs(y64 - gain * x64 - offset) / np.hypot(1, gain)
-        scale = 4.685 * max(1.4826 * _median(distance), 1e-4)
+        scale = _TUKEY * max(_MAD_TO_SIGMA * _median(distance), _MIN_SPREAD)
         weight = np.square(np.clip(1 - np.square(distance / scale), 0, None))
         line = _orthogonal(x64, y64, weight)
         if line is None:
             return None
-        if abs(line[0] - gain) <= _SETTLED and abs(line[1] - offset) <= _SETTLED:
+        if abs(line[0] - gain) <= _CONVERGED and abs(line[1] - offset) <= _CONVERGED:
             break
         gain, offset = line
-    if not 1 / _WILDEST_GAIN < gain < _WILDEST_GAIN or _correlation(x64, y64, weight) < _LEAST_CORRELATION:
+    if not 1 / _MAX_GAIN < gain < _MAX_GAIN or _correlation(x64, y64, weight) < _MIN_CORRELATION:
         return None
     return float(gain), float(offset)
 
@@ -198,166 +345,44 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray
     return float(xy / np.sqrt(max(xx * yy, 1e-24)))
 
 
-_BYTE = 255.0
-_LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
-_LEAST_SHARE = 0.5  # of a shared range that each scene has to use
-_LARGE = 1e30  # float32 ends at 3e38
-_FINE = 1e-3  # of the largest value: float32 knows seven digits of it
-_LARGEST = 1e300  # differences of larger values are infinite
-_LEAST_WIDTH = 1e-6  # of the values of a channel that has but one
+# -- both together -----------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Stretch:
-    """A straight line per channel, clipped to [0, 1].
-
-    Parameters
-    ----------
-    low, high
-        The values that become 0 and 1, for each channel.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the scaled channels (channels, ...) of any type as a new array, float32 in [0, 1]."""
-        if self == FULL_BYTE and values.dtype == np.uint8:  # the common case, in a single pass
-            return np.asarray(np.multiply(values, np.float32(1 / _BYTE), dtype=np.float32))
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        precision: type[np.floating[Any]] = np.float32 if self._plain else np.float64
-        low, high = (np.array(ends, np.float64).reshape(shape).astype(precision) for ends in (self.low, self.high))
-        gain = 1 / (high - low)
-        with np.errstate(over="ignore"):  # far outside is 0 or 1 all the same
-            return np.asarray(((values - low) * gain).clip(0, 1), np.float32)
-
-    @property
-    def _plain(self) -> bool:
-        """Whether float32 tells the ends apart and holds what is computed with them."""
-        largest = np.abs([self.low, self.high]).max()
-        width = np.abs(np.subtract(self.high, self.low)).min()
-        return bool(largest < _LARGE and width > max(1 / _LARGE, _FINE * largest))
-
-
-FULL_BYTE = Stretch((0.0, 0.0, 0.0), (_BYTE, _BYTE, _BYTE))
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What a stored value measures, for each of the three channels: ``value * scale + offset``."""
-
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @classmethod
-    def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self:
-        """Return a unit from what a file says, which may be nonsense."""
-        sound = np.isfinite(scales) & np.isfinite(offsets) & (np.array(scales) != 0)
-        return cls(_triple(np.where(sound, scales, 1.0)), _triple(np.where(sound, offsets, 0.0)))
-
-    def measured(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
-        """Return what stored pixels (3, n) measure."""
-        return np.asarray(pixels * np.array(self.scale)[:, None] + np.array(self.offset)[:, None], np.float64)
-
-    def stored(self, scaling: Stretch) -> Stretch:
-        """Return the scaling of stored values that does to them what this one does to measured values."""
-        low, high = ((np.array(ends) - self.offset) / self.scale for ends in (scaling.low, scaling.high))
-        return Stretch(_triple(low), _triple(high))
-
-
-PLAIN = Unit()
-
-
-def choose_scaling(
-    dtypes: tuple[str, str], sample: Sample, units: tuple[Unit, Unit] = (PLAIN, PLAIN)
-) -> tuple[Stretch, Stretch]:
-    """Return the scaling of both scenes: bytes by their full range, other types by percentiles of valid pixels.
-
-    Scenes of the same type share one stretch, so that what differs between them stays visible, unless one of them is
-    so much darker or flatter than the other that it would be squeezed into a small part of the range. One of a single
-    value has no range of its own, and shares the other's. Scenes that store the same quantity in different units share
-    the stretch of what they measure.
-    """
-    if units[0] != units[1]:
-        first, second = _stretches(units[0].measured(sample.before), units[1].measured(sample.after))
-        return units[0].stored(first), units[1].stored(second)
-    own = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
-    if own[0] is not None and own[1] is not None:
-        return own[0], own[1]
-    if dtypes[0] != dtypes[1]:
-        return own[0] or _stretch(sample.before), own[1] or _stretch(sample.after)
-    return _stretches(sample.before, sample.after)
-
-
-def _stretches(first: NDArray[Any], second: NDArray[Any]) -> tuple[Stretch, Stretch]:
-    before, after = _stretch(first), _stretch(second)
-    shared = _stretch(np.concatenate([first, second], axis=1))
-    empty = _is_flat(first) != _is_flat(second)
-    squeezed = not empty and min(_share(before, shared), _share(after, shared)) < _LEAST_SHARE
-    return (before, after) if squeezed else (shared, shared)
-
-
-def _share(own: Stretch, shared: Stretch) -> float:
-    """Return how much of the shared range a scene uses, in its median channel."""
-    widths = [np.subtract(scaling.high, scaling.low) for scaling in (own, shared)]
-    return float(np.median(widths[0] / widths[1]))
-
-
-def _is_flat(pixels: NDArray[Any]) -> bool:
-    """Return whether every channel has a single value."""
-    return bool((pixels == pixels[:, :1]).all())
-
-
-def _stretch(pixels: NDArray[Any]) -> Stretch:
-    values = pixels.astype(np.float64).clip(-_LARGEST, _LARGEST)
-    low, high = np.percentile(values, (_LOW, _HIGH), axis=1)
-    uniform = high == low  # a channel of one value, but for a few pixels: these are all there is to see
-    low, high = np.where(uniform, values.min(axis=1), low), np.where(uniform, values.max(axis=1), high)
-    flat = high - low < 1 / _LARGEST
-    high = np.where(flat, low + np.maximum(1, np.abs(low) * _LEAST_WIDTH), high)
-    return Stretch(_triple(low), _triple(high))
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
-_LARGEST_TABLE = 2**16
+_MAX_TABLE = 2**16  # entries of a lookup table
 
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """The function of each channel that every pixel of a scene goes through, wherever it lies.
+    """The function per channel that every pixel of a scene goes through, wherever it is: stretch, then normalization.
 
     Parameters
     ----------
-    scaling
-        From the scene's own values to [0, 1].
+    stretch
+        Stretch of the scene's own values to [0, 1].
     radiometry
-        What makes it look like the other scene.
+        Normalization that matches the scene to the other one.
     """
 
-    scaling: Stretch
+    stretch: Stretch
     radiometry: RadiometricNormalization = UNCHANGED
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return the channels (3, rows, cols) of any type as a new array, float32 in [0, 1]."""
-        return self.radiometry.apply(self.scaling.apply(values))
+        return self.radiometry.apply(self.stretch.apply(values))
 
     def table(self, dtype: DTypeLike) -> NDArray[np.float32] | None:
-        """Return what becomes of each value that a type can store, or None for a type of too many values.
+        """Return a lookup table of all values that a type can store, or None for a type of too many values.
 
         Returns
         -------
-        float32 (3, levels), indexed by the value's bits as an unsigned number
+        float32 (3, levels), indexed by the bits of the stored value as an unsigned number
         """
         kind = np.dtype(dtype)
-        if kind.kind not in "iu" or 2 ** (8 * kind.itemsize) > _LARGEST_TABLE:
+        if kind.kind not in "iu" or 2 ** (8 * kind.itemsize) > _MAX_TABLE:
             return None
         levels = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
         return self.apply(np.broadcast_to(levels, (3, 1, levels.size)))[:, 0]
 
 
-def identity(channels: int) -> PixelTransform:
-    """Return what leaves values that are in [0, 1] already as they are."""
+def unchanged_transform(channels: int) -> PixelTransform:
+    """Return a transform that leaves values in [0, 1] unchanged."""
     return PixelTransform(Stretch((0.0,) * channels, (1.0,) * channels))

@@ -1,4 +1,4 @@
-"""What was found about a pair, what is done with it, and what of that the user should know."""
+"""The report on a pair: metadata of the scenes, the decisions about reading them, and warnings to the user."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ if TYPE_CHECKING:
     from geosiam.imagery.normalization import RadiometricNormalization
     from geosiam.imagery.reader import AlignedReader
     from geosiam.imagery.registration import Shift
-    from geosiam.imagery.scene import SceneFacts
+    from geosiam.imagery.scene_info import SceneInfo
 
-_COLORS = ["red", "green", "blue"]
-_OTHER_SIZE = 1.5
-_NOTICEABLE_PX = 2.0
-_HALF = 0.5
-_STRONG_GAIN, _STRONG_OFFSET = 2.0, 0.25
+_RGB = ["red", "green", "blue"]
+_NOTICEABLE_RATIO = 1.5  # of pixel sizes
+_NOTICEABLE_SHIFT_PX = 2.0
+_SMALL_OVERLAP = 0.5  # share of the before scene
+_STRONG_GAIN, _STRONG_OFFSET = 2.0, 0.25  # of the normalization; values lie in [0, 1]
 
 
 @dataclass(frozen=True)
 class PairReport:
-    """What was found about a pair and what is done with it.
+    """What is known about a pair of scenes and how it is read.
 
     Parameters
     ----------
     before, after
-        What the scenes say of themselves.
+        Metadata of the scenes.
     before_bands, after_bands
         1-based bands that serve as red, green and blue, and why.
     alignment, resampling
-        How the after-scene comes onto the before-scene's grid.
+        How the after scene is brought onto the before scene's grid, and GDAL's name of the resampling.
     scaling
-        (lowest, highest) value of each channel that becomes 0 and 1, per scene.
+        Per scene, the values of each channel that the stretch maps to 0 (``low``) and 1 (``high``).
     radiometry
         See :meth:`geosiam.imagery.normalization.RadiometricNormalization.to_dict`.
     overlap
-        Pixels (row_start, row_stop, col_start, col_stop) outside of which nothing is valid.
+        Window (row_start, row_stop, col_start, col_stop) of pixels outside of which nothing is valid.
     overlap_fraction, valid_fraction
-        Share of the before-scene inside that window, and estimated share of valid pixels in the window.
+        Share of the before scene inside that window, and estimated share of valid pixels in the window.
     shift
-        Estimated misregistration (rows, cols) in pixels and the share of patches that agree, before any correction.
+        Estimated misregistration (rows, cols) in pixels before any correction, and the share of patches that agree.
     moved_px
-        (rows, cols) of it that are corrected: the content of the after-scene is moved up and left by as much.
+        Part (rows, cols) of it that is corrected: the after scene is moved up and left by this much.
     shift_px
-        Estimated misregistration in pixels that remains; None where it cannot be told.
+        Estimated misregistration in pixels that remains; None if it cannot be estimated reliably.
     warnings
         What the user should know.
     """
 
-    before: SceneFacts
-    after: SceneFacts
+    before: SceneInfo
+    after: SceneInfo
     before_bands: dict[str, Any]
     after_bands: dict[str, Any]
     alignment: str
@@ -73,70 +73,78 @@ class PairReport:
         return asdict(self)
 
 
-def remarks_on_bands(scenes: tuple[SceneFacts, SceneFacts], channels: tuple[Channels, Channels]) -> list[str]:
-    """Say where bands of different kinds meet."""
-    found = []
-    before, after = (chosen.colors for chosen in channels)
+def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels]) -> list[str]:
+    """Warn if bands of different kinds or types are compared."""
+    warnings = []
+    before, after = (choice.colors for choice in channels)
     if before != after:
-        found.append(f"{before} band(s) of the before-scene are compared with {after} of the after-scene")
-    for which, scene, chosen in zip(("before", "after"), scenes, channels, strict=True):
-        named = [scene.colors[index - 1] for index in chosen.indexes]
-        if chosen.reason == FIRST_BANDS and set(named) == set(_COLORS) and named != _COLORS:
-            found.append(f"bands 1 to 3 of the {which}-scene are {', '.join(named)}; name what fits both with --bands")
+        warnings.append(f"{before} band(s) of the before scene are compared with {after} of the after scene")
+    for date, scene, choice in zip(("before", "after"), scenes, channels, strict=True):
+        colors = [scene.colors[index - 1] for index in choice.indexes]
+        if choice.reason == FIRST_BANDS and set(colors) == set(_RGB) and colors != _RGB:
+            warnings.append(
+                f"bands 1 to 3 of the {date} scene are {', '.join(colors)}; choose bands that fit both with `bands`"
+            )
     if scenes[0].dtype != scenes[1].dtype:
-        found.append(f"values of different types ({scenes[0].dtype}, {scenes[1].dtype}) are scaled by themselves")
-    return found
+        warnings.append(
+            f"the scenes have different data types ({scenes[0].dtype}, {scenes[1].dtype}); each is stretched by itself"
+        )
+    return warnings
 
 
-def remarks_on_resolution(alignment: Alignment) -> list[str]:
-    """Say where the pixels of the scenes differ much in size."""
+def warnings_on_resolution(alignment: Alignment) -> list[str]:
+    """Warn if the pixel sizes of the scenes differ much."""
     ratio = alignment.ratio
-    if ratio > _OTHER_SIZE:
-        done = "the most frequent of them counts" if alignment.resampling == "mode" else "are averaged"
-        return [f"the after-scene's pixels are {ratio:.3g} times as small and {done}"]
-    if ratio < 1 / _OTHER_SIZE:
-        return [f"the after-scene's pixels are {1 / ratio:.3g} times as large: it does not show small things"]
+    if ratio > _NOTICEABLE_RATIO:
+        method = "the most frequent value of them counts" if alignment.resampling == "mode" else "they are averaged"
+        return [f"the after scene has {ratio:.3g}x finer pixels; {method}"]
+    if ratio < 1 / _NOTICEABLE_RATIO:
+        return [f"the after scene has {1 / ratio:.3g}x coarser pixels; it does not show small objects"]
     return []
 
 
-def remarks_on_storage(readers: tuple[AlignedReader, AlignedReader]) -> list[str]:
-    """Say that a file's blocks are so large that reading it takes longer than it has to."""
+def warnings_on_storage(readers: tuple[AlignedReader, AlignedReader]) -> list[str]:
+    """Warn if a file's blocks are so large that parts of it are decoded several times."""
     return [
-        f"{reader.source.name} is stored in blocks too large to keep, which takes long to read; store it in tiles: "
-        "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+        f"{reader.scene.name} is stored in blocks too large to keep in memory, so reading it is slow; store it in "
+        "tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
         for reader in readers
         if reader.decodes_again
     ]
 
 
-def remarks_on_extent(share: float) -> list[str]:
-    """Say that much of the before-scene has no counterpart."""
-    return [f"only {share:.0%} of the before-scene can be compared"] if share < _HALF else []
+def warnings_on_extent(fraction: float) -> list[str]:
+    """Warn if much of the before scene has no counterpart."""
+    return [f"only {fraction:.0%} of the before scene can be compared"] if fraction < _SMALL_OVERLAP else []
 
 
-def remarks_on_radiometry(radiometry: RadiometricNormalization, asked: str) -> list[str]:
-    """Say that less was done than asked for, and that the scenes look very different before they are matched."""
-    found = []
-    if radiometry.note and asked != "auto":
-        done = "is applied in part" if radiometry.mode == asked else "is not applied"
-        found.append(f"radiometry {asked} {done}: {radiometry.note}")
+def warnings_on_radiometry(radiometry: RadiometricNormalization, mode: str) -> list[str]:
+    """Warn if less was done than the user asked for, or if the scenes look very different."""
+    warnings = []
+    if radiometry.note and mode != "auto":
+        extent = "is applied in part" if radiometry.mode == mode else "is not applied"
+        warnings.append(f"`radiometry={mode}` {extent}: {radiometry.note}")
     lines = radiometry.target if radiometry.mode == "linear" else ()
     gains = [high - low for low, high in lines]
     if any(not 1 / _STRONG_GAIN < gain < _STRONG_GAIN for gain in gains) or any(
         abs(low) > _STRONG_OFFSET for low, _ in lines
     ):
-        found.append("the scenes differ much in brightness or contrast; expect false alarms where matching fails")
-    return found
-
-
-def remarks_on_shift(remaining: Shift | None, moved: tuple[float, float], *, asked: bool) -> list[str]:
-    """Say that the scenes are misregistered, or were and nobody asked to mend it."""
-    found = []
-    if not asked and max(map(abs, moved)) >= _NOTICEABLE_PX:
-        down, right = (f"{-part:+.3g}" for part in moved)
-        found.append(
-            f"the after-scene lies apart and was moved by {down} rows and {right} columns; --no-register leaves it"
+        warnings.append(
+            "the scenes differ much in brightness or contrast; expect false alarms where normalization fails"
         )
-    if remaining is not None and remaining.trustworthy and remaining.length > _NOTICEABLE_PX:
-        found.append(f"the scenes are misregistered by about {remaining.length:.1f} px; consider --register")
-    return found
+    return warnings
+
+
+def warnings_on_shift(remaining: Shift | None, moved: tuple[float, float], *, register: bool | None) -> list[str]:
+    """Warn if the scenes are misregistered, or were and the correction was not asked for."""
+    warnings = []
+    if register is None and max(map(abs, moved)) >= _NOTICEABLE_SHIFT_PX:
+        rows, cols = (f"{0.0 - part:+.3g}" for part in moved)
+        warnings.append(
+            f"the after scene is shifted; it was moved by {rows} rows and {cols} columns "
+            "(`register=False` disables this)"
+        )
+    if remaining is not None and remaining.trustworthy and remaining.length > _NOTICEABLE_SHIFT_PX:
+        remedy = "" if register else "; consider `register=True`"
+        warnings.append(f"the scenes are misregistered by about {remaining.length:.1f} px{remedy}")
+    return warnings

@@ -1,4 +1,4 @@
-"""Sub-pixel misregistration of a pair, from patches of both scenes on one grid."""
+"""Sub-pixel misregistration of a pair: estimated from patches of both scenes, and whether to correct it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from skimage.registration import phase_cross_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeGuard
 
     from numpy.typing import NDArray
 
-_SUBPIXEL = 20  # steps a pixel is divided into
-_AGREE_PX = 1.0  # how far a patch may be from the median and still count as agreeing
-_FEWEST = 3
-_MOST = 18  # patches, those with the most contrast
-_SMALLEST_PX = 48
-_LEAST_CONTRAST = 0.01
-_WRAPS = 0.45  # of a patch's side, from which on a shift may really be one the other way round
+NO_SHIFT = (0.0, 0.0)
+"""(rows, cols) by which an after scene that stays in place is moved."""
+
+_UPSAMPLING = 20  # steps per pixel in which a shift is estimated
+_AGREEMENT_PX = 1.0  # a patch within this distance of the median shift agrees with it
+_MIN_AGREEMENT = 0.5  # share of the patches that have to agree
+_MIN_PATCHES = 3
+_MAX_PATCHES = 18  # those with the most contrast
+_MIN_PATCH_PX = 48  # side
+_MIN_CONTRAST = 0.01  # standard deviation of the values, which lie in [0, 1]
+_WRAP_FRACTION = 0.45  # of a patch's side; a longer shift may really be one in the other direction
 
 
 @dataclass(frozen=True)
 class Shift:
-    """By how much the content of the after-scene lies too far down and to the right, in pixels of the before-scene.
+    """How far the content of the after scene lies down and to the right of the before scene's.
 
     Parameters
     ----------
     rows, cols
-        Downwards and rightwards.
+        Downward and rightward, in pixels of the before scene.
     confidence
         Share of the patches that agree within a pixel, 0 to 1.
     patches
-        Number of patches that had enough contrast to say something.
+        Number of patches that had enough contrast.
     """
 
     rows: float
@@ -48,24 +53,98 @@ class Shift:
         return float(np.hypot(self.rows, self.cols))
 
     def __add__(self, rest: Shift) -> Shift:
-        """Return the whole shift where this much of it was known, and ``rest`` found beside it."""
+        """Return the total shift, where ``rest`` was estimated after this shift had been corrected."""
         return Shift(self.rows + rest.rows, self.cols + rest.cols, rest.confidence, rest.patches)
 
     def without(self, rows: float, cols: float) -> Shift:
-        """Return what is left of the shift if so much of it is undone."""
+        """Return the shift that remains after a correction by ``rows`` and ``cols``."""
         return replace(self, rows=self.rows - rows, cols=self.cols - cols)
+
+    def rounded(self) -> Shift:
+        """Return the shift in whole pixels."""
+        return replace(self, rows=float(round(self.rows)), cols=float(round(self.cols)))
 
     @property
     def trustworthy(self) -> bool:
         """Whether enough patches agree to correct the shift."""
-        return self.patches >= _FEWEST and self.confidence >= 0.5  # noqa: PLR2004
+        return self.patches >= _MIN_PATCHES and self.confidence >= _MIN_AGREEMENT
+
+
+@dataclass(frozen=True)
+class RegistrationPolicy:
+    """Which estimated shifts are corrected, and by how much. All lengths are in pixels of the before scene.
+
+    Parameters
+    ----------
+    max_shift_px
+        Longest plausible shift; a longer one is never corrected.
+    far_px
+        Longest shift that can be judged from patches at the same place of both scenes. A longer one is estimated
+        again from patches that show the same ground.
+    min_resampled_px
+        Shortest shift that is corrected by default where the after scene is resampled anyway; below it, the error of
+        the estimate dominates.
+    min_requested_px
+        Shortest shift that is corrected on request; below it, resampling costs more than it mends.
+    """
+
+    max_shift_px: float = 100.0
+    far_px: float = 8.0
+    min_resampled_px: float = 0.5
+    min_requested_px: float = 0.1
+
+    def is_far(self, shift: Shift | None) -> TypeGuard[Shift]:
+        """Return whether a plausible shift has to be estimated again."""
+        return shift is not None and shift.trustworthy and self.far_px < shift.length <= self.max_shift_px
+
+    def correction(self, shift: Shift | None, *, requested: bool, resampled: bool) -> tuple[float, float]:
+        """Return the (rows, cols) to move the after scene by.
+
+        Parameters
+        ----------
+        shift
+            Estimated shift; None if there is no estimate.
+        requested
+            Correct the whole shift, even if the after scene has to be resampled for it.
+        resampled
+            The after scene is resampled anyway, so a fraction of a pixel costs nothing. Otherwise it is moved by
+            whole pixels, which changes no value.
+        """
+        if shift is None or self.objection(shift) is not None:
+            return NO_SHIFT
+        if requested:
+            return (shift.rows, shift.cols) if shift.length > self.min_requested_px else NO_SHIFT
+        if not resampled:
+            whole = shift.rounded()
+            return whole.rows, whole.cols
+        return (shift.rows, shift.cols) if shift.length >= self.min_resampled_px else NO_SHIFT
+
+    def objection(self, shift: Shift | None) -> str | None:
+        """Return why a shift must not be corrected, as a warning; None if nothing is wrong with it."""
+        if shift is None or not shift.trustworthy:
+            return "the misregistration cannot be estimated reliably and is not corrected"
+        if shift.length > self.max_shift_px:
+            return f"a misregistration of {shift.length:.0f} px is not plausible and is not corrected"
+        return None
+
+    def fits_patches(self, correction: tuple[float, float]) -> bool:
+        """Return whether a correction is so short that the patches at hand show most of the same ground after it."""
+        return all(part.is_integer() for part in correction) and max(map(abs, correction)) <= self.far_px
+
+
+DEFAULT_POLICY = RegistrationPolicy()
+
+
+def improves(remaining: Shift | None, shift: Shift | None) -> bool:
+    """Return whether what remains of a shift is reliably shorter than the shift."""
+    return remaining is not None and shift is not None and remaining.trustworthy and remaining.length < shift.length
 
 
 def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Shift | None:
     """Estimate one shift for the scene from patches, robust against patches that changed.
 
-    Phase correlation of each patch pair (Guizar-Sicairos, Thurman and Fienup, "Efficient subpixel image registration
-    algorithms", 2008, as in scikit-image), then the mean of those patches that agree with the median.
+    Phase correlation of each pair of patches (Guizar-Sicairos, Thurman and Fienup, "Efficient subpixel image
+    registration algorithms", 2008, as in scikit-image), then the mean of those patches that agree with the median.
 
     Parameters
     ----------
@@ -74,34 +153,34 @@ def estimate_shift(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
 
     Returns
     -------
-    the shift, or None where no patch is large and varied enough
+    the shift, or None if no patch is large enough and has enough contrast
     """
     gray = [
-        (before.mean(axis=0), after.mean(axis=0)) for before, after in pairs if min(before.shape[1:]) >= _SMALLEST_PX
+        (before.mean(axis=0), after.mean(axis=0)) for before, after in pairs if min(before.shape[1:]) >= _MIN_PATCH_PX
     ]
     contrast = np.array([min(before.std(), after.std()) for before, after in gray])
-    telling = [i for i in np.argsort(-contrast, kind="stable")[:_MOST] if contrast[i] >= _LEAST_CONTRAST]
-    known = np.array([_patch_shift(*gray[i]) for i in telling])
-    if not len(known):
+    textured = [i for i in np.argsort(-contrast, kind="stable")[:_MAX_PATCHES] if contrast[i] >= _MIN_CONTRAST]
+    shifts = np.array([_patch_shift(*gray[i]) for i in textured])
+    if not len(shifts):
         return None
-    agree = np.abs(known - np.median(known, axis=0)).max(axis=1) <= _AGREE_PX
+    agree = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1) <= _AGREEMENT_PX
     if not agree.any():
-        rows, cols = np.median(known, axis=0)
-        return Shift(float(rows), float(cols), 0.0, len(known))
-    rows, cols = known[agree].mean(axis=0)
-    return Shift(float(rows), float(cols), float(agree.mean()), len(known))
+        rows, cols = np.median(shifts, axis=0)
+        return Shift(float(rows), float(cols), 0.0, len(shifts))
+    rows, cols = shifts[agree].mean(axis=0)
+    return Shift(float(rows), float(cols), float(agree.mean()), len(shifts))
 
 
 def _patch_shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
     first, second = before - before.mean(), after - after.mean()
     taper = _taper(*before.shape)  # without it the patch's own edges correlate best, at shift zero
-    found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+    shift, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
         first * taper,
         second * taper,
-        upsample_factor=_SUBPIXEL,
-        normalization=None if min(before.shape) < 2 * _SMALLEST_PX else "phase",
+        upsample_factor=_UPSAMPLING,
+        normalization=None if min(before.shape) < 2 * _MIN_PATCH_PX else "phase",
     )
-    return _unwrapped(first, second, -np.asarray(found, np.float64))
+    return _unwrap(first, second, -np.asarray(shift, np.float64))
 
 
 @lru_cache(maxsize=8)
@@ -109,22 +188,26 @@ def _taper(height: int, width: int) -> NDArray[np.float32]:
     return np.outer(*(np.hanning(side).astype(np.float32) for side in (height, width)))
 
 
-def _unwrapped(
-    before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return a shift as it is, or as much more the other way round: correlation by Fourier transform is cyclic.
+def _unwrap(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a shift or its complement in the other direction, because Fourier correlation is cyclic.
 
-    A shift by more than half a patch comes out as one in the other direction. Which of them it is shows in the pixels
-    that the patches then have in common.
+    A shift by more than half a patch comes out as one in the other direction. The right one is that at which the
+    pixels that the patches have in common correlate best.
     """
     sides = np.array(before.shape)
-    other = shift - np.sign(shift) * sides
-    far = (np.abs(shift) > _WRAPS * sides) & (np.abs(other) < (1 - _WRAPS) * sides)
-    choices = [np.where([(far[0] and i), (far[1] and j)], other, shift) for i in (False, True) for j in (False, True)]
-    return max(choices, key=lambda choice: _likeness(before, after, choice)) if far.any() else shift
+    complement = shift - np.sign(shift) * sides
+    ambiguous = (np.abs(shift) > _WRAP_FRACTION * sides) & (np.abs(complement) < (1 - _WRAP_FRACTION) * sides)
+    if not ambiguous.any():
+        return shift
+    candidates = [
+        np.where([(ambiguous[0] and i), (ambiguous[1] and j)], complement, shift)
+        for i in (False, True)
+        for j in (False, True)
+    ]
+    return max(candidates, key=lambda candidate: _correlation(before, after, candidate))
 
 
-def _likeness(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]) -> float:
+def _correlation(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]) -> float:
     """Return the correlation of the pixels that both patches show if the content moved by a shift."""
     (down, right), (rows, cols) = np.rint(shift).astype(int), before.shape
     first = before[max(0, -down) : rows - max(0, down), max(0, -right) : cols - max(0, right)]

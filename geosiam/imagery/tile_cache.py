@@ -1,4 +1,4 @@
-"""Decoded tiles that all threads share: a tile is decoded once, by the thread that first needs it."""
+"""A cache of decoded tiles that threads share: each tile is decoded once, by the thread that first needs it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Position: TypeAlias = tuple[int, int]
 """Row and column of a tile in its layout."""
 
-_LEAST_SIDE = 256  # smaller blocks of a file are decoded several at a time
+_MIN_SIDE_PX = 256  # smaller blocks of a file are decoded several at a time
 _STRIP_ROWS = 64
-_MARGIN_ROWS = 64  # that a row of blocks reads beyond its own, at most
+_MARGIN_ROWS = 64  # most rows that a row of blocks reads beyond its own
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tile:
     values
         (3, rows, cols) in the scene's own values.
     valid
-        bool (rows, cols), True = valid; None: all are.
+        bool (rows, cols), True = valid; None: all pixels are valid.
     """
 
     values: NDArray[Any]
@@ -49,14 +49,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileLayout:
-    """How a raster is cut into tiles: whole blocks of its file, so that none has to be decoded twice.
+    """How a raster is divided into tiles: whole blocks of its file, so that no block is decoded twice.
 
     Parameters
     ----------
     height, width
         Size of the raster in pixels.
     rows, cols
-        Size of a tile in pixels; the last ones are smaller.
+        Size of a tile in pixels; the last tiles are smaller.
     """
 
     height: int
@@ -66,11 +66,11 @@ class TileLayout:
 
     @classmethod
     def of_blocks(cls, shape: tuple[int, int], block: tuple[int, int]) -> Self:
-        """Choose tiles for a raster of this shape whose file holds blocks of that shape, both (rows, cols)."""
+        """Choose the tiles of a raster of a shape whose file has blocks of another shape, both (rows, cols)."""
         (height, width), (block_rows, block_cols) = shape, block
         in_strips = block_cols >= width
-        least_rows = _STRIP_ROWS if in_strips else _LEAST_SIDE
-        rows, cols = block_rows * -(-least_rows // block_rows), block_cols * -(-_LEAST_SIDE // block_cols)
+        min_rows = _STRIP_ROWS if in_strips else _MIN_SIDE_PX
+        rows, cols = block_rows * -(-min_rows // block_rows), block_cols * -(-_MIN_SIDE_PX // block_cols)
         return cls(height, width, min(rows, height), min(cols, width))
 
     @property
@@ -90,7 +90,7 @@ class TileLayout:
         return Window(row, min(row + self.rows, self.height), col, min(col + self.cols, self.width))
 
     def reach(self, rows: int) -> int:
-        """Return how many pixel rows of tiles are touched by blocks of so many rows, wherever these lie."""
+        """Return the most pixel rows of tiles that a row of blocks of ``rows`` pixel rows touches, wherever it lies."""
         return min(self.height, (-(-(rows + _MARGIN_ROWS) // self.rows) + 1) * self.rows)
 
 
@@ -100,7 +100,7 @@ class TileCache:
     Parameters
     ----------
     capacity
-        In bytes; tiles that are in use beyond it stay alive as long as they are.
+        Capacity in bytes. Tiles in use beyond it stay alive until they are released.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -110,11 +110,11 @@ class TileCache:
         self._lock = threading.Lock()
 
     def get(self, positions: Sequence[Position], load: Callable[[Position], Tile]) -> list[Tile]:
-        """Return tiles; those that no thread has begun with are loaded by this one, then it waits for the others.
+        """Return tiles: load those that no thread is loading yet, then wait for the others.
 
-        Whatever `load` raises is raised here and in all threads that wait for that tile; it may be tried again.
+        An error of `load` is raised here and in all threads that wait for that tile; a later call tries again.
         """
-        wanted, missing = self._claim(positions)
+        futures, missing = self._claim(positions)
         try:
             while missing:
                 position, future = missing[-1]
@@ -125,16 +125,16 @@ class TileCache:
         except BaseException as error:
             self._give_up(missing, error)
             raise
-        return [future.result() for future in wanted]
+        return [future.result() for future in futures]
 
     def clear(self) -> None:
-        """Forget all tiles, while none is being loaded."""
+        """Drop all tiles but those that are being loaded."""
         with self._lock:
             for position in [position for position, future in self._tiles.items() if future.done()]:
                 self._bytes -= self._tiles.pop(position).result().nbytes
 
     def _claim(self, positions: Sequence[Position]) -> tuple[list[Future[Tile]], list[tuple[Position, Future[Tile]]]]:
-        wanted, missing = [], []
+        futures, missing = [], []
         with self._lock:
             for position in positions:
                 future = self._tiles.get(position)
@@ -142,8 +142,8 @@ class TileCache:
                     future = self._tiles[position] = Future()
                     missing.append((position, future))
                 self._tiles.move_to_end(position)
-                wanted.append(future)
-        return wanted, missing[::-1]
+                futures.append(future)
+        return futures, missing[::-1]
 
     def _keep(self, tile: Tile) -> None:
         with self._lock:
@@ -162,12 +162,12 @@ class TileCache:
             future.set_exception(error)
 
 
-def assembled(layout: TileLayout, window: Window, tiles: Sequence[Tile]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Put together a window of a raster from the tiles that it touches, in raster order.
+def assemble(layout: TileLayout, window: Window, tiles: Sequence[Tile]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Assemble a window of a raster from the tiles that it touches, in raster order.
 
     Returns
     -------
-    values (3, rows, cols) and validity (rows, cols), both the caller's own
+    values (3, rows, cols) and validity (rows, cols), both new arrays
     """
     first = tiles[0].values
     values = np.empty((len(first), *window.shape), first.dtype)
@@ -176,8 +176,8 @@ def assembled(layout: TileLayout, window: Window, tiles: Sequence[Tile]) -> tupl
         place = layout.window(position)
         shared = place.intersection(window)
         assert shared is not None
-        there, here = shared.relative_to(window).slices, shared.relative_to(place).slices
-        values[:, *there] = tile.values[:, *here]
+        target, source = shared.relative_to(window).slices, shared.relative_to(place).slices
+        values[:, *target] = tile.values[:, *source]
         if tile.valid is not None:
-            valid[there] = tile.valid[here]
+            valid[target] = tile.valid[source]
     return values, valid

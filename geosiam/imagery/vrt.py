@@ -1,12 +1,10 @@
-"""GDAL's virtual rasters as XML: other rasters' bands, put together without copying a pixel."""
+"""GDAL's virtual rasters (VRT) as XML: bands of other rasters, combined without copying a pixel."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET  # XML is written here, never parsed
-
-from rasterio._path import _parse_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,15 +25,49 @@ _TYPES = {
 }
 
 
+_VSI_PREFIXES = {
+    "file": "",
+    "zip": "vsizip",
+    "tar": "vsitar",
+    "gzip": "vsigzip",
+    "http": "vsicurl",
+    "https": "vsicurl",
+    "ftp": "vsicurl",
+    "s3": "vsis3",
+    "gs": "vsigs",
+    "az": "vsiaz",
+    "oss": "vsioss",
+}
+_ARCHIVES = ("zip", "tar", "gzip")
+
+
+def gdal_name(name: str) -> str:
+    """Return GDAL's name of a path or URI that rasterio takes, such as ``/vsizip/a.zip/b.tif`` of ``zip://a.zip!b.tif``.
+
+    Paths, names that begin with ``/vsi``, and names of other schemes are GDAL's already and are returned as they are.
+    """
+    scheme, separator, rest = name.partition("://")
+    schemes = scheme.lower().split("+")
+    if not separator or any(part not in _VSI_PREFIXES for part in schemes):
+        return name
+    rest = rest.partition("#")[0]
+    prefix = "".join(f"/{_VSI_PREFIXES[part]}" for part in schemes if _VSI_PREFIXES[part])
+    url_scheme = f"{schemes[-1]}://" if _VSI_PREFIXES[schemes[-1]] == "vsicurl" else ""
+    if schemes[0] in _ARCHIVES:
+        archive, separator, path = rest.partition("!")
+        rest = f"{archive}/{path.lstrip('/')}" if separator else rest
+    return f"{prefix}/{url_scheme}{rest}" if prefix else rest
+
+
 class VirtualRaster:
-    """A virtual raster while it is put together.
+    """A virtual raster, to which bands are added.
 
     Parameters
     ----------
     grid
-        Its size and place.
+        Size and georeference.
     placed
-        Whether it says where it lies, which what is only a part of another one need not.
+        Write the georeference, which a virtual raster inside another one does not need.
     """
 
     def __init__(self, grid: Grid, *, placed: bool = True) -> None:
@@ -52,24 +84,24 @@ class VirtualRaster:
         Parameters
         ----------
         dtype
-            NumPy's name of its type.
+            NumPy type of the band.
         nodata
-            The value of pixels that are not known.
+            Value of invalid pixels; None: there is none.
         color
-            Its color interpretation, in rasterio's words.
+            Color interpretation, by rasterio's name; None: undefined.
         function
-            What is done with several sources of the same pixel, ``min`` or ``max``; None: the last one counts.
+            How several sources of the same pixel are combined, ``min`` or ``max``; None: the last source counts.
         """
         return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, color)
 
     def mask(self, function: str | None = None) -> VirtualBand:
-        """Add the mask of all bands: 0 where a pixel is not known, 255 where it is."""
+        """Add the mask of all bands: 0 = invalid, 255 = valid."""
         return VirtualBand(
             ET.SubElement(ET.SubElement(self._root, "MaskBand"), "VRTRasterBand", dataType="Byte"), function
         )
 
     def xml(self) -> str:
-        """Return the virtual raster as GDAL opens it in place of a file's name."""
+        """Return the XML, which GDAL opens like a file name."""
         return ET.tostring(self._root, encoding="unicode")
 
 
@@ -92,7 +124,7 @@ class VirtualBand:
             ET.SubElement(element, "ColorInterp").text = color.capitalize()
 
     def scaled(self, scale: float, offset: float) -> None:
-        """Say what the stored values measure."""
+        """Set scale and offset, by which stored values become measured ones."""
         if (scale, offset) != (1.0, 0.0):
             ET.SubElement(self._element, "Offset").text = repr(offset)
             ET.SubElement(self._element, "Scale").text = repr(scale)
@@ -120,26 +152,26 @@ class VirtualBand:
         Parameters
         ----------
         path
-            Whatever rasterio opens, the XML of another virtual raster included.
+            Path or URI that rasterio opens, or the XML of another virtual raster.
         band
-            Number of its band, or ``mask,N`` for the mask of one.
+            Number of the source's band, or ``mask,N`` for the mask of band N.
         place
-            Where it lies in the virtual raster, which it covers if None.
+            Window of the virtual raster that the source fills; None: all of it.
         nodata
-            The value of its pixels that do not count.
+            Value of the source's pixels that are skipped; None: none is.
         use_mask
-            Whether its mask says which pixels count.
+            Skip the pixels that are invalid by the source's mask.
         block
-            Rows and columns of its own blocks: where these are known, it is opened when it is read and not before.
+            Rows and columns of the source's own blocks. If they are given, GDAL opens the source only when it is read.
         """
         self._combine()
-        chosen = nodata is not None or use_mask
-        source = ET.SubElement(self._element, "ComplexSource" if chosen else "SimpleSource")
-        name = path if path.startswith("<") else _parse_path(path).as_vsi()
+        selective = nodata is not None or use_mask
+        source = ET.SubElement(self._element, "ComplexSource" if selective else "SimpleSource")
+        name = path if path.startswith("<") else gdal_name(path)
         ET.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0").text = name
         ET.SubElement(source, "SourceBand").text = str(band)
         if place is not None:
-            _placed(source, place, block, self._element.get("dataType", "Byte"))
+            _add_place(source, place, block, self._element.get("dataType", "Byte"))
         if nodata is not None:
             ET.SubElement(source, "NODATA").text = _number(nodata)
         if use_mask:
@@ -147,17 +179,17 @@ class VirtualBand:
 
     def _combine(self) -> None:
         self._sources += 1
-        if self._function is not None and self._sources == 2:  # noqa: PLR2004 - GDAL refuses the minimum of one
+        if self._function is not None and self._sources == 2:  # noqa: PLR2004 - GDAL refuses pixel functions of one source
             self._element.set("subClass", "VRTDerivedRasterBand")
             ET.SubElement(self._element, "PixelFunctionType").text = self._function
 
 
-def _placed(source: ET.Element, place: Window, block: tuple[int, int] | None, kind: str) -> None:
+def _add_place(source: ET.Element, place: Window, block: tuple[int, int] | None, dtype: str) -> None:
     rows, cols = place.shape
     if block is not None:
         sides = {"RasterXSize": str(cols), "RasterYSize": str(rows)}
         blocks = {"BlockXSize": str(block[1]), "BlockYSize": str(block[0])}
-        ET.SubElement(source, "SourceProperties", sides | {"DataType": kind} | blocks)
+        ET.SubElement(source, "SourceProperties", sides | {"DataType": dtype} | blocks)
     size = {"xSize": str(cols), "ySize": str(rows)}
     ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
     ET.SubElement(source, "DstRect", {"xOff": str(place.col_start), "yOff": str(place.row_start)} | size)

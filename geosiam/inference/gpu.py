@@ -85,10 +85,10 @@ class GpuBatcher:
         valid = block.valid.all()
         invalid = None if valid else torch.from_numpy(~block.valid)
         same = block.before.dtype == block.after.dtype
-        if same and tabulated(block.transfers[0], block.before.dtype.str, torch.float32) is not None:
+        if same and tabulated(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
             # As bits: torch does not know all of these types everywhere.
             levels = [torch.from_numpy(image.view(f"i{image.itemsize}")) for image in (block.before, block.after)]
-            request = _Request(torch.stack(levels), block.transfers, block.before.dtype.str, invalid)
+            request = _Request(torch.stack(levels), block.transforms, block.before.dtype.str, invalid)
         else:
             values = self._input_transform(block, slice(None), slice(None)).clone()
             request = _Request(values, None, "", invalid)

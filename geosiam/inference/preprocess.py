@@ -50,7 +50,7 @@ class InputTransform:
         memory = self._memory(images[0].shape)
         invalid = ~block.valid[rows, cols]
         laid_out = _as_integers(memory.laid_out.permute(0, 2, 3, 1)).numpy()
-        for image, transfer, planar, pixels in zip(images, block.transfers, memory.planar, laid_out, strict=True):
+        for image, transfer, planar, pixels in zip(images, block.transforms, memory.planar, laid_out, strict=True):
             for channel, values in enumerate(self._converted(image, transfer, planar, memory.places)):
                 pixels[..., channel] = values
             if invalid.any():

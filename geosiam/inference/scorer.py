@@ -14,7 +14,7 @@ import torch
 
 from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centers
-from geosiam.imagery.normalization import identity
+from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.device import choose_device, choose_precision, cuda_devices, multiplies_bf16, named_device
 from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
@@ -190,7 +190,7 @@ class Scorer:
         """
         field = self.network.config.receptive_field
         cells = field.cells(before.shape[1]), field.cells(before.shape[2])
-        unchanged = identity(before.shape[0])
+        unchanged = unchanged_transform(before.shape[0])
         whole = StoredBlock(before, after, np.ones(before.shape[1:], bool), (unchanged, unchanged))
         return self._scored(whole, np.ones(cells, bool))
 

@@ -14,7 +14,7 @@ from affine import Affine
 from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

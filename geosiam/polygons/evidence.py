@@ -244,4 +244,4 @@ def _grown(high: NDArray[np.bool_], cells: Window, seen: Window) -> NDArray[np.b
 
 def _part(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:
     before, after = pixels.before[:, rows, cols], pixels.after[:, rows, cols]
-    return StoredBlock(before, after, pixels.valid[rows, cols], pixels.transfers).comparable()
+    return StoredBlock(before, after, pixels.valid[rows, cols], pixels.transforms).comparable()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from geosiam.imagery.scene import SceneLike
+    from geosiam.imagery.open_scene import SceneLike
 
 SUFFIX = ".qgz"
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"

@@ -13,7 +13,8 @@ from rasterio.enums import ColorInterp
 
 from geosiam.files import exists
 from geosiam.imagery.normalization import Unit
-from geosiam.imagery.scene import Scene, checked_grid
+from geosiam.imagery.open_scene import open_scene
+from geosiam.imagery.scene import checked_grid
 from geosiam.qgis.layers import MapLayer, color_composite, palette
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
-    from geosiam.imagery.scene import SceneLike
+    from geosiam.imagery.open_scene import SceneLike
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def scene_layer(date: str, scene: SceneLike, report: Mapping[str, Any], project:
     -------
     The layer; None for a scene that lives in memory only, which is logged.
     """
-    source = Scene.of(scene)
+    source = open_scene(scene)
     try:
         dataset, grid = source.handle(), checked_grid(source)
         opened = str(_parse_path(source.path).as_vsi()) if not source.path.startswith("<") else source.path

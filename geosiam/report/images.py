@@ -15,11 +15,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import reproject
 
 from geosiam.errors import GeosiamError, SceneRefusedError
-from geosiam.imagery.alignment import align, footprint, turned
+from geosiam.imagery.alignment import align, footprint, unwrap_longitude
 from geosiam.imagery.bands import Channels, choose_channels, names_its_colors
 from geosiam.imagery.grid import Grid, Window, apply_affine
-from geosiam.imagery.masks import has_alpha, validity
-from geosiam.imagery.scene import Scene, checked_grid, environment, fingerprint
+from geosiam.imagery.masks import has_alpha, mask_rule
+from geosiam.imagery.open_scene import open_scene
+from geosiam.imagery.scene import Scene, checked_grid, environment
+from geosiam.imagery.scene_info import fingerprint
 from geosiam.report.map import distance, simplified
 from geosiam.scores.raster import ScoreRaster
 
@@ -290,7 +292,7 @@ class SceneView:
         InputError
             It is not there, cannot be opened, or is no georeferenced image.
         """
-        source = Scene.of(path)
+        source = open_scene(path)
         try:
             grid = checked_grid(source)
             dataset = source.handle()
@@ -299,7 +301,7 @@ class SceneView:
         except BaseException:
             source.close()
             raise
-        return cls(source, channels, grid if near is None else turned(grid, near))
+        return cls(source, channels, grid if near is None else unwrap_longitude(grid, near))
 
     @property
     def smooth(self) -> bool:
@@ -319,13 +321,13 @@ class SceneView:
 
     def decimated(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Return a window in fewer pixels."""
-        known = validity(self.source.handle(), self.source.path, self.channels.distinct)
+        known = mask_rule(self.source.handle(), self.source.path, self.channels.distinct)
         dataset = self.source.handle(known.view)
         indexes = list(range(1, len(self.channels.distinct) + 1)) if known.view else self.channels.distinct
         place = {"window": rasterio.windows.Window.from_slices(*window.slices)}
         resampling = Resampling.average if self.smooth else Resampling.nearest
         bands = dataset.read(indexes, out_shape=(len(indexes), *shape), resampling=resampling, **place)
-        if known.hole is not None:
+        if known.nodata is not None:
             valid = (dataset.read_masks(indexes, out_shape=(len(indexes), *shape), **place) > 0).all(axis=0)
         elif has_alpha(dataset):
             alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1

@@ -176,7 +176,7 @@ class RecordedScene:
     name
         Path or URL, as it was given then.
     fingerprint
-        See :func:`geosiam.imagery.scene.fingerprint`; empty where there is none.
+        See :func:`geosiam.imagery.scene_info.fingerprint`; empty where there is none.
     bands
         1-based bands that served as red, green and blue.
     scaling

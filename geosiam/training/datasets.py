@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from geosiam.errors import TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.synthesis.pairs import make_pair, varied_config
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, ChipSource, ChipStack, PairStack, SceneStack
 

@@ -23,7 +23,7 @@ from scipy.ndimage import binary_dilation
 
 from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.polygons.geopackage import LAYER
 from geosiam.training.datasets import load_chips, middle, parted

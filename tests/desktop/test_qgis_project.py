@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 
 from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import Block, Grid, Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.options import PolygonOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.table import vectorize
@@ -55,7 +55,7 @@ class Run:
     def project(self, name: str = "review.qgz", **other: object) -> Path:
         scenes = {"before": self.before, "after": self.after} | other
         with open_pair(scenes["before"], scenes["after"]) as pair:
-            report = pair.report().to_dict()
+            report = pair.report.to_dict()
         target = self.folder / name
         found = {"scores": self.scores, "polygons": self.polygons}
         write_project(target, **scenes, **found, threshold=0.5, report=report)
@@ -239,7 +239,7 @@ def test_scenes_of_other_kinds_are_drawn_as_the_network_sees_them(run: Run, qgis
     stretched, veil, flat, single = (one["colors"][0] for one in seen)
 
     with open_pair(measured, measured) as pair:
-        low, high = np.array(pair.scaling[0].low), np.array(pair.scaling[0].high)
+        low, high = np.array(pair.stretches[0].low), np.array(pair.stretches[0].high)
     for i, cell in enumerate(cells):
         expected = 255 * ((stored(measured, cell) - low) / (high - low)).clip(0, 1)
         assert stretched[i][:3] == pytest.approx(expected, abs=1.5)
@@ -307,7 +307,7 @@ def test_a_project_that_cannot_be_written_leaves_the_old_one(run: Run, tmp_path:
     target = tmp_path / "a.qgz"
     target.mkdir()  # whoever runs the tests, a file cannot take the place of a folder
     with open_pair(run.before, run.after) as pair:
-        report = pair.report().to_dict()
+        report = pair.report.to_dict()
     files = {"before": run.before, "after": run.after, "scores": run.scores, "polygons": run.polygons}
     with pytest.raises(OutputError, match="cannot be written"):
         write_project(target, **files, threshold=0.5, report=report)

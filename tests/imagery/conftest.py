@@ -1,6 +1,8 @@
 """Small GeoTIFFs for the tests of this room."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,12 @@ def texture() -> Callable[..., np.ndarray]:
         return (10 + 235 * smooth).astype(np.uint8)
 
     return _texture
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serve the test's folder over HTTP, and return the address."""
+    script = Path(__file__).with_name("range_server.py")
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()

@@ -25,7 +25,8 @@ from rasterio.enums import ColorInterp
 
 from geosiam.errors import GeosiamError
 from geosiam.imagery.grid import Window
-from geosiam.imagery.pair import NEUTRAL, open_pair
+from geosiam.imagery.pair import NEUTRAL
+from geosiam.imagery.prepare import open_pair
 
 MEMORY = 3 * 2**30
 SECONDS = 20
@@ -91,7 +92,7 @@ def broken(content: bytes, random: np.random.Generator) -> bytes:
 def check(before: Path, after: Path) -> None:
     """Open and read a pair; what it says must hold."""
     with open_pair(before, after) as pair:
-        json.dumps(pair.report().to_dict(), allow_nan=False)
+        json.dumps(pair.report.to_dict(), allow_nan=False)
         rows, cols = pair.grid.shape
         for corner in ((0, 0), (rows - 1, cols - 1), (pair.overlap.row_start, pair.overlap.col_start)):
             window = Window(corner[0] - 5, corner[0] + 90, corner[1] - 5, corner[1] + 90)

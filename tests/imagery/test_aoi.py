@@ -15,7 +15,7 @@ from geosiam.errors import InputError, OptionError, SceneRefusedError
 from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.grid import Grid, Window, apply_affine
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 
 MARS = 'GEOGCS["Mars",DATUM["D_Mars",SPHEROID["Mars",3396190,169.89]],PRIMEM["0",0],UNIT["degree",0.0174532925199433]]'
 GRIDS = {
@@ -87,10 +87,10 @@ def test_a_window_of_the_mask_is_a_part_of_it(tmp_path) -> None:
     [
         ([shapely.Polygon()], 4326, SceneRefusedError, "holds no polygons"),
         ([None], 4326, SceneRefusedError, "holds no polygons"),
-        ([shapely.box(15, 44, 16, 46)], MARS, SceneRefusedError, "cannot be brought"),
-        ([shapely.box(0, 0, 9e5, 9e6)], 'LOCAL_CS["site",UNIT["metre",1]]', SceneRefusedError, "cannot be brought"),
-        ([shapely.box(np.nan, 0, np.nan, 9e6)], 32633, SceneRefusedError, "no polygons|no numbers"),
-        ([shapely.box(1e300, 0, 1e301, 9e6)], 32633, SceneRefusedError, "no numbers"),
+        ([shapely.box(15, 44, 16, 46)], MARS, SceneRefusedError, "cannot be transformed"),
+        ([shapely.box(0, 0, 9e5, 9e6)], 'LOCAL_CS["site",UNIT["metre",1]]', SceneRefusedError, "cannot be transformed"),
+        ([shapely.box(np.nan, 0, np.nan, 9e6)], 32633, SceneRefusedError, "no polygons|not finite"),
+        ([shapely.box(1e300, 0, 1e301, 9e6)], 32633, SceneRefusedError, "not finite"),
         ([shapely.box(1e20, 0, 1e21, 9e6)], 32633, OptionError, "lies outside"),
     ],
 )

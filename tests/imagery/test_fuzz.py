@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery import sampling
 from geosiam.imagery.grid import Grid, Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)

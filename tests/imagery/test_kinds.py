@@ -1,11 +1,7 @@
 """Every kind of file a scene may come in, against the plain one."""
 
-import os
-import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,8 @@ from geosiam.errors import InputError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery import scene
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import PairBlock, open_pair
+from geosiam.imagery.pair import PairBlock
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
@@ -141,14 +138,6 @@ def test_a_virtual_raster_of_what_is_gone(image, write) -> None:
 # -- over the network ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    script = Path(__file__).with_name("range_server.py")
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
-
-
 def test_a_cloud_optimised_scene_over_the_network(server: str, image, write, tmp_path) -> None:
     plain = write("plain.tif", image)
     rasterio.shutil.copy(plain, tmp_path / "cog.tif", driver="COG", blocksize=128)
@@ -171,7 +160,7 @@ def test_nobody_answers(image, write) -> None:
 def test_a_server_that_stalls_is_left_after_a_while(server: str, write, tmp_path, monkeypatch) -> None:
     quick = {"GDAL_HTTP_LOW_SPEED_TIME": 2, "GDAL_HTTP_MAX_RETRY": 0}
     for name, value in quick.items():
-        monkeypatch.setitem(scene.ENVIRONMENT, name, value)
+        monkeypatch.setitem(scene.GDAL_OPTIONS, name, value)
     (tmp_path / "stall").mkdir()
     large = np.random.default_rng(0).integers(0, 255, (3, 600, 600), dtype=np.uint8)
     rasterio.shutil.copy(write("plain.tif", large), tmp_path / "stall" / "cog.tif", driver="COG", blocksize=128)
@@ -179,18 +168,6 @@ def test_a_server_that_stalls_is_left_after_a_while(server: str, write, tmp_path
     with pytest.raises(SceneUnreadableError, match="cannot be"):
         read(write("plain.tif", large), f"{server}/stall/cog.tif")
     assert time.monotonic() - start < 30
-
-
-def test_a_scene_that_changes_on_the_server_has_another_fingerprint(server: str, image, write) -> None:
-    path = write("a.tif", image)
-    first = scene.fingerprint(f"{server}/a.tif")
-    assert first == scene.fingerprint(f"/vsicurl/{server}/a.tif") != ""
-    os.utime(path, (1e9, 1e9))
-    assert scene.fingerprint(f"{server}/a.tif") not in ("", first)
-
-
-def test_a_server_that_says_nothing_of_a_scene_gives_no_fingerprint(server: str) -> None:
-    assert scene.fingerprint(f"{server}/absent.tif") == scene.fingerprint("http://127.0.0.1:9/a.tif") == ""
 
 
 # -- control points --------------------------------------------------------------------------------------------------

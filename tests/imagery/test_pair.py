@@ -20,7 +20,8 @@ from rasterio.warp import reproject
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import NEUTRAL, ScenePair, open_pair
+from geosiam.imagery.pair import NEUTRAL, ScenePair
+from geosiam.imagery.prepare import open_pair
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
@@ -44,7 +45,7 @@ def test_equal_grids_are_read_as_they_are(write, texture) -> None:
     first, second = texture(seed=1), texture(seed=2)
     with open_pair(write("a.tif", first), write("b.tif", second), PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
-        assert pair.report().resampling == "none"
+        assert pair.report.resampling == "none"
     np.testing.assert_allclose(block.before, first / 255, atol=1e-6)
     np.testing.assert_allclose(block.after, second / 255, atol=1e-6)
     assert block.before.dtype == block.after.dtype == np.float32
@@ -65,7 +66,7 @@ def test_whole_pixels_are_moved_not_resampled(write, texture) -> None:
     moved = write("b.tif", image, transform=UTM @ Affine.translation(30, -20))
     with open_pair(write("a.tif", image), moved, PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
-        assert "moved by -20 rows and 30 columns" in pair.report().alignment
+        assert "moved by -20 rows and 30 columns" in pair.report.alignment
     expected = np.zeros((120, 150), bool)
     expected[:100, 30:] = True
     np.testing.assert_array_equal(block.valid, expected)
@@ -93,7 +94,7 @@ def test_other_grids_are_warped_as_rasterio_warps_the_whole_scene(write, texture
         write("a.tif", first), write("b.tif", second, crs=crs, transform=transform), PairOptions(radiometry="none")
     ) as pair:
         block = pair.read(whole(pair))
-        assert pair.report().resampling == resampling.name
+        assert pair.report.resampling == resampling.name
     with_alpha = np.concatenate([second, np.full_like(second[:1], 255)])
     expected = np.zeros((4, 120, 150), np.uint8)
     # GDAL takes a rotated scene's bounding box for a larger scene, and would blur.
@@ -215,7 +216,7 @@ def test_holes_do_not_bleed_when_warped(kind: str, write, texture) -> None:
     second = with_hole(kind, write, image, transform=UTM @ Affine.translation(0.4, 0.3))
     with open_pair(write("a.tif", texture()), second, PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
-        top = pair.scaling[1].high[0]
+        top = pair.stretches[1].high[0]
     assert 0.9 < (block.valid & hole())[2:-2, 2:-2].sum() / hole()[2:-2, 2:-2].sum() <= 1
     assert not block.valid[43:58, 33:68].any()
     level = 200 / 255 if top == 255 else 0.0  # a constant scene of another type becomes 0
@@ -273,7 +274,7 @@ def test_a_measurement_missing_in_one_band_is_a_hole(dtype: str, shift: float, w
     assert not block.valid[21:29, 41:59].any()
     assert block.valid[70:80].all()
     assert block.valid[1:-1, 1:-1].sum() >= 118 * 148 - 11 * 21
-    assert pair.scaling[1].low[0] > 0
+    assert pair.stretches[1].low[0] > 0
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
@@ -317,7 +318,7 @@ def test_bands(bands, colors, asked, expected, write, texture) -> None:  # noqa:
     path = write("a.tif", image, colors=kinds)
     with open_pair(path, path, PairOptions(bands=asked)) as pair:
         block = pair.read(whole(pair))
-        assert pair.report().before_bands["indexes"] == expected
+        assert pair.report.before_bands["indexes"] == expected
     np.testing.assert_allclose(block.before, image[[band - 1 for band in expected]] / 255, atol=1e-6)
 
 
@@ -326,7 +327,7 @@ def test_colors_are_used_only_if_both_scenes_name_them(write, texture) -> None:
     kinds = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
     plain = [ColorInterp.gray, *[ColorInterp.undefined] * 3]
     with open_pair(write("a.tif", image, colors=kinds), write("b.tif", image, colors=plain)) as pair:
-        assert pair.report().before_bands["indexes"] == pair.report().after_bands["indexes"] == (1, 2, 3)
+        assert pair.report.before_bands["indexes"] == pair.report.after_bands["indexes"] == (1, 2, 3)
 
 
 def test_palettes_are_expanded(write) -> None:
@@ -355,7 +356,7 @@ def test_other_types_share_one_stretch(dtype: str, write, texture) -> None:
     image = texture().astype(dtype) * 7 - 100
     with open_pair(write("a.tif", image), write("b.tif", image), PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
-        scaling = pair.scaling
+        scaling = pair.stretches
     assert scaling[0] == scaling[1]
     low, high = np.percentile(image.reshape(3, -1).astype(float), (0.5, 99.5), axis=1)
     expected = ((image - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1)
@@ -386,7 +387,7 @@ def test_a_scene_of_one_pixel(write) -> None:
 
 def test_the_report_is_plain_json(write, texture) -> None:
     with open_pair(write("a.tif", texture(), nodata=0), write("b.tif", texture().astype(np.float32))) as pair:
-        report = pair.report().to_dict()
+        report = pair.report.to_dict()
     read = json.loads(json.dumps(report, allow_nan=False))
     assert read["before"]["crs"] == "EPSG:32633"
     assert read["before"]["mask"] == "nodata"
@@ -397,4 +398,4 @@ def test_the_report_is_plain_json(write, texture) -> None:
 def test_a_small_overlap_is_reported(write, texture) -> None:
     moved = write("b.tif", texture(), transform=UTM @ Affine.translation(100, 50))
     with open_pair(write("a.tif", texture()), moved) as pair:
-        assert any("can be compared" in warning for warning in pair.report().warnings)
+        assert any("can be compared" in warning for warning in pair.report.warnings)

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.exposure import match_histograms
 
 from geosiam.errors import OptionError
-from geosiam.imagery.normalization import RadiometricNormalization, _median, estimate, robust_line
+from geosiam.imagery.normalization import RadiometricNormalization, _median, estimate_radiometry, robust_line
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +34,7 @@ def test_the_median_is_numpys_to_the_bit(values: np.ndarray) -> None:
 
 def test_the_same_scene_is_left_alone_exactly() -> None:
     pixels = scene()
-    found = estimate(pixels, pixels)
+    found = estimate_radiometry(pixels, pixels)
     assert found == RadiometricNormalization()
     assert found.apply(pixels) is pixels
 
@@ -44,7 +44,7 @@ def test_gain_and_offset_are_found_although_much_has_changed(share: float) -> No
     before = scene()
     gain, offset = 0.7, 0.1
     after = changed((before + RNG.normal(0, 0.01, before.shape)) * gain + offset, share).astype(np.float32)
-    found = estimate(before, after, "linear")
+    found = estimate_radiometry(before, after, "linear")
     assert found.mode == "linear"
     for channel in range(3):
         low, high = found.target[channel]
@@ -52,33 +52,33 @@ def test_gain_and_offset_are_found_although_much_has_changed(share: float) -> No
         assert low == pytest.approx(-offset / gain, abs=0.01)
     unchanged = np.abs(found.apply(before * np.float32(gain) + np.float32(offset)) - before)
     assert np.quantile(unchanged, 0.99) < 0.02
-    assert estimate(before, after).mode == "linear"
+    assert estimate_radiometry(before, after).mode == "linear"
 
 
 def test_auto_leaves_scenes_alone_that_do_not_hang_together() -> None:
     before, after = scene(), scene()
     assert robust_line(RNG.random(5000).astype(np.float32), RNG.random(5000).astype(np.float32)) is None
-    assert estimate(before, after) == RadiometricNormalization()
-    assert estimate(np.zeros_like(before), after) == RadiometricNormalization()
+    assert estimate_radiometry(before, after) == RadiometricNormalization()
+    assert estimate_radiometry(np.zeros_like(before), after) == RadiometricNormalization()
     assert robust_line(before[0], 1 - before[0]) is None
 
 
 def test_auto_leaves_scenes_alone_whose_channels_disagree() -> None:
     before = scene()
     after = before * np.float32([[0.2], [0.9], [0.9]])
-    assert estimate(before, after) == RadiometricNormalization()
-    assert estimate(before, after, "linear").mode == "linear"
+    assert estimate_radiometry(before, after) == RadiometricNormalization()
+    assert estimate_radiometry(before, after, "linear").mode == "linear"
 
 
 def test_small_differences_are_left_to_the_network() -> None:
     before = scene()
-    assert estimate(before, (before * 1.01).clip(0, 1)) == RadiometricNormalization()
+    assert estimate_radiometry(before, (before * 1.01).clip(0, 1)) == RadiometricNormalization()
 
 
 def test_histograms_are_matched_as_scikit_image_does() -> None:
     before = scene()
     after = np.clip(before**1.5 * 0.8, 0, 1).astype(np.float32)
-    found = estimate(before, after, "histogram")
+    found = estimate_radiometry(before, after, "histogram")
     for channel in range(3):
         expected = match_histograms(after[channel], before[channel])
         assert np.abs(found.apply(after)[channel] - expected).mean() < 0.01
@@ -88,23 +88,23 @@ def test_histograms_are_matched_as_scikit_image_does() -> None:
 def test_too_few_pixels_and_unknown_modes() -> None:
     few = scene(100)
     for mode in ("auto", "linear", "histogram"):
-        found = estimate(few, few * 0.5, mode)
+        found = estimate_radiometry(few, few * 0.5, mode)
         assert (found.mode, found.note) == ("none", "100 valid pixels are too few to match brightness by")
-    assert estimate(scene(), scene() * np.float32(0.5), "none") == RadiometricNormalization()
+    assert estimate_radiometry(scene(), scene() * np.float32(0.5), "none") == RadiometricNormalization()
     with pytest.raises(OptionError, match="use auto, none, linear, histogram"):
-        estimate(few, few, "magic")
+        estimate_radiometry(few, few, "magic")
 
 
 def test_what_could_not_be_fitted_is_said() -> None:
     before = scene()
     after = before * np.float32(0.5)
     noise = np.random.default_rng(5).uniform(0, 1, before.shape).astype(np.float32)
-    assert "do not hang together in any channel" in estimate(before, noise, "linear").note
+    assert "are not correlated in any channel" in estimate_radiometry(before, noise, "linear").note
     after[1] = noise[1]
-    found = estimate(before, after, "linear")
+    found = estimate_radiometry(before, after, "linear")
     assert (found.mode, found.note) == (
         "linear",
-        "the scenes do not hang together in channel 2, which is left as it is",
+        "the scenes are not correlated in channel 2, which is unchanged",
     )
     np.testing.assert_array_equal(found.apply(after)[1], after[1])
-    assert estimate(before, before * np.float32(0.5), "linear").note == ""
+    assert estimate_radiometry(before, before * np.float32(0.5), "linear").note == ""

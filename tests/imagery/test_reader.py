@@ -1,5 +1,7 @@
 """Reading by shared tiles gives what reading each window by itself gives, and decodes each tile once."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from geosiam.imagery import reader
 from geosiam.imagery.alignment import align
 from geosiam.imagery.bands import choose_channels
 from geosiam.imagery.grid import Grid, Window
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.reader import AlignedReader
 from geosiam.imagery.scene import Scene, checked_grid
 
@@ -77,13 +79,13 @@ def test_shared_tiles_give_what_single_windows_give(scenes, stored: str, target:
 @pytest.mark.parametrize("stored", ["small tiles", "large tiles", "strips"])
 def test_nothing_is_decoded_twice(scenes, stored: str, monkeypatch) -> None:
     decoded = np.zeros((HEIGHT, WIDTH), int)
-    plain = AlignedReader._decode
+    plain = AlignedReader._decode_window
 
     def counted(self, dataset, window):
         decoded[window.slices] += 1
         return plain(self, dataset, window)
 
-    monkeypatch.setattr(AlignedReader, "_decode", counted)
+    monkeypatch.setattr(AlignedReader, "_decode_window", counted)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(make_reader(scenes[stored]).read, windows(30)))
     assert decoded.max() == 1
@@ -91,7 +93,7 @@ def test_nothing_is_decoded_twice(scenes, stored: str, monkeypatch) -> None:
 
 def test_a_scene_wider_than_what_can_be_kept_is_gone_through_in_stripes(scenes, monkeypatch) -> None:
     monkeypatch.setattr(reader, "CACHE_BYTES", 2_200_000)
-    monkeypatch.setattr(reader, "_ROWS_TOGETHER", 600)
+    monkeypatch.setattr(reader, "_BLOCK_ROWS", 600)
     narrow = make_reader(scenes["small tiles"]).columns_at_once
     assert narrow is not None
     assert 256 <= narrow < WIDTH
@@ -102,13 +104,13 @@ def test_a_scene_wider_than_what_can_be_kept_is_gone_through_in_stripes(scenes, 
 
 def test_storage_that_has_to_be_decoded_again_is_told(scenes, monkeypatch) -> None:
     with open_pair(scenes["large tiles"], scenes["strips"]) as pair:
-        assert not any("takes long to read" in warning for warning in pair.report().warnings)
-    monkeypatch.setattr(reader, "_MOST_CACHE_BYTES", 1_000_000)
+        assert not any("reading it is slow" in warning for warning in pair.report.warnings)
+    monkeypatch.setattr(reader, "_MAX_CACHE_BYTES", 1_000_000)
     monkeypatch.setattr(reader, "GDAL_CACHE_BYTES", 1_000_000)
-    monkeypatch.setattr(reader, "_LARGEST_SHARE", 1)
+    monkeypatch.setattr(reader, "_MIN_TILES", 1)
     for stored in ("strips", "one block"):
         with open_pair(scenes["small tiles"], scenes[stored]) as pair:
-            told = [warning for warning in pair.report().warnings if "takes long to read" in warning]
+            told = [warning for warning in pair.report.warnings if "reading it is slow" in warning]
         assert len(told) == 1
         assert scenes[stored] in told[0]
 
@@ -127,3 +129,27 @@ def test_a_broken_tile_spoils_only_windows_that_touch_it(scenes, tmp_path) -> No
         with pytest.raises(SceneUnreadableError, match="rows 400-600"):
             broken.read(Window(400, 600, 400, 600))
     np.testing.assert_array_equal(broken.read(beside)[0], whole.read(beside)[0])
+
+
+def test_threads_that_begin_together_share_one_cache(scenes, monkeypatch) -> None:
+    """Unlike before Python 3.12, `functools.cached_property` would let each of them make a cache of its own."""
+    caches = []
+
+    class SlowCache(reader.TileCache):
+        def __init__(self, capacity: int) -> None:
+            time.sleep(0.05)
+            caches.append(self)
+            super().__init__(capacity)
+
+    monkeypatch.setattr(reader, "TileCache", SlowCache)
+    shared = make_reader(scenes["small tiles"])
+    barrier = threading.Barrier(8)
+
+    def read(row: int) -> None:
+        barrier.wait(30)
+        shared.read(Window(row, row + 9, 0, 9))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(0, 80, 10)))
+    assert len(caches) == 1
+    assert shared.with_alignment(shared.alignment)._storage.cache is caches[0]

@@ -19,7 +19,7 @@ from geosiam.errors import InputError, OptionError, SceneNotFoundError, SceneRef
 from geosiam.imagery import reader
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 LOCAL = 'LOCAL_CS["site grid",UNIT["metre",1]]'
@@ -64,7 +64,7 @@ def test_a_file_that_breaks_later_names_the_place(write, texture, monkeypatch) -
     path = write("a.tif", texture(height=900, width=900), **tiles)
     with open_pair(path, path) as pair:
         pair.read(Window(0, 10, 0, 10))
-        pair.before.source.close()
+        pair.before.scene.close()
         content = bytearray(path.read_bytes())
         content[20_000:] = bytes(len(content) - 20_000)
         path.write_bytes(content)
@@ -81,14 +81,14 @@ def test_a_virtual_raster_whose_file_breaks_later(write, texture, monkeypatch) -
         rasterio.shutil.copy(path, view, driver="VRT")
     with open_pair(*views, PairOptions(on_error="skip")) as pair:
         pair.read(Window(0, 10, 0, 10))
-        pair.before.source.close()
-        pair.after.source.close()
+        pair.before.scene.close()
+        pair.after.scene.close()
         paths[1].write_bytes(b"nothing of a raster")
         for _ in range(3):
             with pytest.raises(SceneRefusedError, match=r"b\.vrt: is made of files of which .*b\.tif cannot be opened"):
                 pair.read(Window(512, 900, 0, 900))
     paths[1].unlink()
-    refused(views[0], views[1], SceneRefusedError, r"b\.tif cannot be opened; bring it back")
+    refused(views[0], views[1], SceneRefusedError, r"b\.tif cannot be opened; restore that file")
 
 
 def test_complex_values(good, write) -> None:
@@ -137,7 +137,7 @@ def test_scenes_of_different_places(good, write, texture) -> None:
 
 
 def test_systems_that_have_nothing_in_common(good, write, texture) -> None:
-    refused(good, write("site.tif", texture(), crs=LOCAL), SceneRefusedError, "cannot be brought|lies outside")
+    refused(good, write("site.tif", texture(), crs=LOCAL), SceneRefusedError, "cannot be transformed|lies outside")
     same = write("same.tif", texture(), crs=LOCAL)
     with open_pair(same, same) as pair:
         assert pair.read(Window(0, 9, 0, 9)).valid.all()
@@ -162,8 +162,8 @@ def test_valid_areas_that_help_nobody(good, tmp_path) -> None:
 
     (tmp_path / "text.gpkg").write_text("no vectors")
     refuse(tmp_path / "absent.gpkg", SceneNotFoundError, "does not exist")
-    refuse(tmp_path / "text.gpkg", SceneUnreadableError, "no readable vector file")
-    refuse(area("far.gpkg", shapely.box(0, 0, 1, 1)), OptionError, "outside the before-scene")
+    refuse(tmp_path / "text.gpkg", SceneUnreadableError, "not a readable vector file")
+    refuse(area("far.gpkg", shapely.box(0, 0, 1, 1)), OptionError, "outside the before scene")
     refuse(area("line.gpkg", shapely.LineString([(0, 0), (1, 1)])), SceneRefusedError, "holds no polygons")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that is the point

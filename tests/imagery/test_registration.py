@@ -9,8 +9,8 @@ from scipy.ndimage import fourier_shift, gaussian_filter
 
 from geosiam.imagery.grid import Window as Place
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
-from geosiam.imagery.registration import Shift, estimate_shift
+from geosiam.imagery.prepare import open_pair
+from geosiam.imagery.registration import DEFAULT_POLICY, NO_SHIFT, RegistrationPolicy, Shift, estimate_shift
 from geosiam.imagery.sampling import Patch, Sample
 from geosiam.synthesis.insertion import nuisance
 
@@ -93,12 +93,12 @@ def test_registering_removes_the_shift(rows: float, cols: float, write) -> None:
     second = moved(first, rows, cols).clip(0, 1)
     a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
     with open_pair(a, b, PairOptions(register=False)) as pair:
-        assert pair.report().moved_px == (0, 0)
-        assert pair.report().shift_px == pytest.approx(np.hypot(rows, cols), abs=0.15)
-        assert any("--register" in warning for warning in pair.report().warnings)
+        assert pair.report.moved_px == (0, 0)
+        assert pair.report.shift_px == pytest.approx(np.hypot(rows, cols), abs=0.15)
+        assert any("`register=True`" in warning for warning in pair.report.warnings)
     with open_pair(a, b, PairOptions(register=True)) as pair:
-        assert pair.report().moved_px == pytest.approx((rows, cols), abs=0.15)
-        assert pair.report().shift_px < 0.25  # resampling blurs, and the second estimate with it
+        assert pair.report.moved_px == pytest.approx((rows, cols), abs=0.15)
+        assert pair.report.shift_px < 0.25  # resampling blurs, and the second estimate with it
 
 
 @pytest.mark.parametrize("tail", [(0.3, -0.2), (0.0, 0.0)])
@@ -107,11 +107,14 @@ def test_unasked_a_scene_is_moved_by_whole_pixels_and_read_as_it_is(tail: tuple[
     second = moved(first, 3 + tail[0], -2 + tail[1]).clip(0, 1)
     a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
     with open_pair(a, b) as pair:
-        report = pair.report()
+        report = pair.report
         stored = pair.stored(Place(100, 300, 100, 300))
     assert (report.moved_px, report.resampling) == ((3, -2), "none")
     assert report.shift_px == pytest.approx(np.hypot(*tail), abs=0.1)
-    assert any("was moved by -3 rows and +2 columns; --no-register" in warning for warning in report.warnings)
+    assert any(
+        "is shifted; it was moved by -3 rows and +2 columns (`register=False` disables this)" in warning
+        for warning in report.warnings
+    )
     with rasterio.open(b) as scene:
         assert np.array_equal(stored.after, scene.read(window=((103, 303), (98, 298))))
 
@@ -119,9 +122,9 @@ def test_unasked_a_scene_is_moved_by_whole_pixels_and_read_as_it_is(tail: tuple[
 def test_unasked_a_scene_stays_where_moving_it_does_not_help(write, monkeypatch) -> None:
     image = (ground(700).clip(0, 1) * 255).astype(np.uint8)
     path = write("a.tif", image)
-    monkeypatch.setattr(Sample, "shift", lambda _self, _scaling: Shift(4.0, 4.0, 1.0, 9))  # wrong, and sure of itself
+    monkeypatch.setattr(Sample, "shift", lambda _self, _stretches: Shift(4.0, 4.0, 1.0, 9))  # wrong, and sure of itself
     with open_pair(path, path) as pair:
-        assert pair.report().moved_px == (0, 0)
+        assert pair.report.moved_px == (0, 0)
 
 
 def test_unasked_a_scene_that_is_resampled_anyway_is_moved_by_all_of_it(write) -> None:
@@ -135,24 +138,24 @@ def test_unasked_a_scene_that_is_resampled_anyway_is_moved_by_all_of_it(write) -
         for i, image in enumerate((first, moved(first, 1.4, -2.6).clip(0, 1)))
     )
     with open_pair(a, b) as pair:
-        assert pair.report().moved_px == pytest.approx((1.4, -2.35), abs=0.15)
-        assert pair.report().shift_px < 0.4  # of 2.7; resampling blurs, and the second estimate with it
+        assert pair.report.moved_px == pytest.approx((1.4, -2.35), abs=0.15)
+        assert pair.report.shift_px < 0.4  # of 2.7; resampling blurs, and the second estimate with it
 
 
 def test_a_shift_that_cannot_be_estimated_is_not_corrected(write) -> None:
     a, b = (write(name, RNG.integers(0, 256, (3, 400, 400), dtype=np.uint8)) for name in ("a.tif", "b.tif"))
     with open_pair(a, b, PairOptions(register=True)) as pair:
-        assert pair.report().moved_px == (0, 0)
-        assert pair.report().shift_px is None
-        assert any("not corrected" in warning for warning in pair.report().warnings)
+        assert pair.report.moved_px == (0, 0)
+        assert pair.report.shift_px is None
+        assert any("not corrected" in warning for warning in pair.report.warnings)
 
 
 def test_a_pair_that_lies_right_is_not_resampled(write) -> None:
     image = (ground(700).clip(0, 1) * 255).astype(np.uint8)
     path = write("a.tif", image)
     with open_pair(path, path, PairOptions(register=True)) as pair:
-        assert pair.report().moved_px == (0, 0)
-        assert pair.report().resampling == "none"
+        assert pair.report.moved_px == (0, 0)
+        assert pair.report.resampling == "none"
 
 
 @pytest.mark.parametrize("length", [0.1, 0.5, 1.0, 2.5, 8.0])
@@ -175,7 +178,7 @@ def test_surveys_without_ground_control_are_brought_together(data_dir, write, ro
     second = nuisance(moved_picture(image, rows, cols), shift_px=(0.0, 0.0), blur_px=0.7, seed=3)
     a, b = (write(f"{i}.tif", np.ascontiguousarray(p[:, 100:-100, 100:-100])) for i, p in enumerate((image, second)))
     with open_pair(a, b, PairOptions(register=True)) as pair:
-        report = pair.report()
+        report = pair.report
     assert report.moved_px == pytest.approx((rows, cols), abs=0.1)
     assert (report.shift["rows"], report.shift["cols"]) == pytest.approx((rows, cols), abs=0.1)
     assert report.shift_px < 0.25  # resampling blurs, and the second estimate with it
@@ -203,3 +206,33 @@ def real(path, size: int) -> np.ndarray:
 
 def moved_picture(image: np.ndarray, rows: float, cols: float) -> np.ndarray:
     return moved(image.astype("f4"), rows, cols).round().clip(0, 255).astype(np.uint8)
+
+
+# -- which shifts are corrected --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shift", "requested", "resampled", "expected"),
+    [
+        (Shift(3.3, -2.2, 1.0, 9), False, False, (3.0, -2.0)),
+        (Shift(0.4, -0.4, 1.0, 9), False, False, (0.0, 0.0)),
+        (Shift(3.3, -2.2, 1.0, 9), False, True, (3.3, -2.2)),
+        (Shift(0.3, 0.3, 1.0, 9), False, True, (0.0, 0.0)),
+        (Shift(0.3, 0.3, 1.0, 9), True, False, (0.3, 0.3)),
+        (Shift(0.05, 0.05, 1.0, 9), True, False, (0.0, 0.0)),
+        (Shift(3.3, -2.2, 0.4, 9), True, True, (0.0, 0.0)),
+        (Shift(3.3, -2.2, 1.0, 2), True, True, (0.0, 0.0)),
+        (Shift(90.0, 90.0, 1.0, 9), True, True, (0.0, 0.0)),
+        (None, True, True, (0.0, 0.0)),
+    ],
+)
+def test_the_correction_of_a_shift(shift, requested: bool, resampled: bool, expected) -> None:  # noqa: FBT001
+    assert DEFAULT_POLICY.correction(shift, requested=requested, resampled=resampled) == expected
+
+
+def test_another_policy_corrects_other_shifts() -> None:
+    shift = Shift(3.3, -2.2, 1.0, 9)
+    assert "not plausible" in RegistrationPolicy(max_shift_px=3).objection(shift)
+    assert RegistrationPolicy(max_shift_px=3).correction(shift, requested=True, resampled=True) == NO_SHIFT
+    assert RegistrationPolicy(far_px=3).is_far(shift)
+    assert not DEFAULT_POLICY.is_far(shift)

@@ -7,14 +7,16 @@ from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, shift
 
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.pair_report import warnings_on_shift
+from geosiam.imagery.prepare import open_pair
+from geosiam.imagery.registration import Shift
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
 
 def warnings_of(*scenes, **options) -> str:
     with open_pair(*scenes, PairOptions(**options)) as pair:
-        return "; ".join(pair.report().warnings)
+        return "; ".join(pair.report.warnings)
 
 
 def test_an_ordinary_pair_needs_no_words(write, texture) -> None:
@@ -24,17 +26,17 @@ def test_an_ordinary_pair_needs_no_words(write, texture) -> None:
     )
 
 
-@pytest.mark.parametrize(("scale", "words"), [(0.5, "2 times as small"), (3, "3 times as large"), (1.2, "")])
+@pytest.mark.parametrize(("scale", "words"), [(0.5, "2x finer"), (3, "3x coarser"), (1.2, "")])
 def test_other_pixel_sizes(scale: float, words: str, write, texture) -> None:
     other = write("b.tif", texture(height=400, width=400), transform=UTM @ Affine.scale(scale))
     found = warnings_of(write("a.tif", texture()), other, radiometry="none")
     assert words in found
-    assert ("times" in found) == bool(words)
+    assert ("x finer" in found or "x coarser" in found) == bool(words)
 
 
 def test_other_numbers_of_bands(write, texture) -> None:
     found = warnings_of(write("a.tif", texture(bands=1)), write("b.tif", texture()))
-    assert "1 band(s) of the before-scene are compared with 3 of the after-scene" in found
+    assert "1 band(s) of the before scene are compared with 3 of the after scene" in found
 
 
 def test_colors_in_another_order_in_one_scene_only(write, texture) -> None:
@@ -45,14 +47,14 @@ def test_colors_in_another_order_in_one_scene_only(write, texture) -> None:
         write("a.tif", texture(), colors=bgr, **options),
         write("b.tif", texture(), colors=plain, **options),
     )
-    assert "bands 1 to 3 of the before-scene are blue, green, red" in warnings_of(first, second)
-    assert "--bands" not in warnings_of(first, first)
-    assert "--bands" not in warnings_of(first, second, bands=(3, 2, 1))
+    assert "bands 1 to 3 of the before scene are blue, green, red" in warnings_of(first, second)
+    assert "`bands`" not in warnings_of(first, first)
+    assert "`bands`" not in warnings_of(first, second, bands=(3, 2, 1))
 
 
 def test_values_of_different_types(write, texture) -> None:
     other = write("b.tif", texture().astype(np.uint16) * 100)
-    assert "values of different types (uint8, uint16)" in warnings_of(write("a.tif", texture()), other)
+    assert "different data types (uint8, uint16)" in warnings_of(write("a.tif", texture()), other)
 
 
 def test_scenes_that_look_very_different(write, texture) -> None:
@@ -68,7 +70,7 @@ def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
     moved = np.repeat(shift(ground, (8, 5), mode="nearest")[None], 3, axis=0).astype(np.uint8)
     second = write("b.tif", moved[:, 300:, 300:], transform=UTM @ Affine.translation(300, 300))
     with open_pair(write("a.tif", image), second, PairOptions(register=True)) as pair:
-        assert any(pair.report().moved_px)
+        assert any(pair.report.moved_px)
         rows, cols = np.nonzero(pair.read(pair.overlap.grown(50)).valid)
         assert rows.min() + pair.overlap.row_start - 50 == 292
         assert cols.min() + pair.overlap.col_start - 50 == 295
@@ -76,15 +78,30 @@ def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
 
 def test_radiometry_that_was_asked_for_and_is_not_applied(write, texture) -> None:
     few, other = write("a.tif", texture(height=12, width=15)), write("b.tif", texture(height=12, width=15, seed=4))
-    assert "radiometry linear is not applied: 180 valid pixels are too few" in warnings_of(
+    assert "`radiometry=linear` is not applied: 180 valid pixels are too few" in warnings_of(
         few, other, radiometry="linear"
     )
     assert "radiometry" not in warnings_of(few, other)
     first, second = write("a.tif", texture(seed=1)), write("b.tif", texture(seed=2))
-    assert "radiometry linear is not applied: the scenes do not hang together" in warnings_of(
+    assert "`radiometry=linear` is not applied: the scenes are not correlated" in warnings_of(
         first, second, radiometry="linear"
     )
     mixed = write("b.tif", np.concatenate([texture(seed=1)[:2] // 2, texture(seed=2)[2:]]))
-    assert "radiometry linear is applied in part: the scenes do not hang together in channel 3" in warnings_of(
+    assert "`radiometry=linear` is applied in part: the scenes are not correlated in channel 3" in warnings_of(
         first, mixed, radiometry="linear"
     )
+
+
+def test_a_moved_scene_is_told_in_signed_pixels() -> None:
+    (warning,) = warnings_on_shift(None, (3.0, 0.0), register=None)
+    assert (
+        warning == "the after scene is shifted; it was moved by -3 rows and +0 columns (`register=False` disables this)"
+    )
+    assert warnings_on_shift(None, (3.0, 0.0), register=True) == []
+
+
+def test_what_remains_of_a_shift_is_told_with_a_remedy_if_there_is_one() -> None:
+    remaining = Shift(3.0, 0.0, 1.0, 9)
+    fact = "the scenes are misregistered by about 3.0 px"
+    for register, remedy in ((None, "; consider `register=True`"), (False, "; consider `register=True`"), (True, "")):
+        assert warnings_on_shift(remaining, (0.0, 0.0), register=register) == [fact + remedy]

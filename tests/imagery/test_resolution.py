@@ -8,7 +8,7 @@ from affine import Affine
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
@@ -25,9 +25,12 @@ def test_a_finer_scene_is_averaged_over_area(times: int, dtype: str, write, text
     before = write("a.tif", texture(height=40, width=50))
     after = write("b.tif", fine, transform=UTM @ Affine.scale(1 / times))
     with open_pair(before, after, PairOptions(radiometry="none")) as pair:
-        block, low, high = pair.read(Window(0, 40, 0, 50)), *map(np.array, (pair.scaling[1].low, pair.scaling[1].high))
-        assert pair.report().resampling == "average"
-        assert f"the after-scene's pixels are {times} times as small and are averaged" in pair.report().warnings
+        block, low, high = (
+            pair.read(Window(0, 40, 0, 50)),
+            *map(np.array, (pair.stretches[1].low, pair.stretches[1].high)),
+        )
+        assert pair.report.resampling == "average"
+        assert f"the after scene has {times}x finer pixels; they are averaged" in pair.report.warnings
         part = pair.read(Window(7, 31, 12, 33))
     assert block.valid.all()
     expected = (block_means(fine.astype(float), times) - low[:, None, None]) / (high - low)[:, None, None]
@@ -58,7 +61,7 @@ def test_a_finer_palette_is_reduced_to_its_most_frequent_color(write) -> None:
         file.write_colormap(1, colors)
     with open_pair(write("a.tif", np.repeat(classes, 3, axis=0)), path, PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 20, 0, 30))
-        assert any("the most frequent of them counts" in warning for warning in pair.report().warnings)
+        assert any("the most frequent value of them counts" in warning for warning in pair.report.warnings)
     expected = np.array([colors[i][:3] for i in range(3)])[classes[0]].transpose(2, 0, 1)
     np.testing.assert_allclose(block.after, expected / 255, atol=1e-6)
 

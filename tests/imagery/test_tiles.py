@@ -13,8 +13,9 @@ from rasterio.enums import ColorInterp
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import PairBlock, open_pair
-from geosiam.imagery.scene import fingerprint
+from geosiam.imagery.pair import PairBlock
+from geosiam.imagery.prepare import open_pair
+from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
 from geosiam_cli.main import main
 
@@ -126,7 +127,7 @@ def test_folders_patterns_and_both_scenes(write, texture) -> None:
         assert pair.grid.shape == (120, 150)
         assert pair.grid.transform.almost_equals(UTM)
         block, other = pair.read(WHOLE[0]), copy.read(WHOLE[0])
-        report = pair.report()
+        report = pair.report
     np.testing.assert_array_equal(block.before, other.before)
     np.testing.assert_allclose(block.before, texture() / 255, atol=1e-6)
     assert report.after.tiles == ("0-0.tif", "0-75.tif", "60-0.tif", "60-75.tif")
@@ -182,7 +183,7 @@ def test_tiles_that_are_not_there_or_do_not_open(write, texture, tmp_path) -> No
 def test_a_name_with_brackets_is_a_file_if_there_is_one(write, texture) -> None:
     path = write("a[1].tif", texture())
     with open_pair(path, path) as pair:
-        assert pair.report().before.tiles == ()
+        assert pair.report.before.tiles == ()
 
 
 @pytest.mark.usefixtures("folders")

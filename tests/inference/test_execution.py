@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Grid, Lattice
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inference import executor as execution
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer

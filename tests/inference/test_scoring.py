@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
-from geosiam.imagery.normalization import identity
+from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference import device as hardware
 from geosiam.inference import scorer as scoring
@@ -57,7 +57,7 @@ class ArrayPair:
             reflected(window.row_start, window.row_stop, height), reflected(window.col_start, window.col_stop, width)
         )
         images = self.before[(..., *where)], self.after[(..., *where)]
-        return StoredBlock(*images, self.valid[where], (identity(3), identity(3)))
+        return StoredBlock(*images, self.valid[where], (unchanged_transform(3), unchanged_transform(3)))
 
 
 def random_pair(height: int, width: int, seed: int = 0) -> ArrayPair:

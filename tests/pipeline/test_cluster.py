@@ -28,7 +28,8 @@ from same_result import assert_same
 
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.imagery.pair import ScenePair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inference import cluster
 from geosiam.inference import scorer as scoring
 from geosiam.inference.cluster import connected, stream_on_cluster

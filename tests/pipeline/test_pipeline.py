@@ -18,7 +18,8 @@ from geosiam.errors import InputError, OptionError, OutputError, SceneNotFoundEr
 from geosiam.evaluation.metrics import object_scores
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import ScenePair, open_pair
+from geosiam.imagery.pair import ScenePair
+from geosiam.imagery.prepare import open_pair
 from geosiam.inspection import inspect_pair
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.weights import load_model
@@ -247,7 +248,7 @@ def test_preflight_says_what_would_be_done(scenes: SyntheticPaths) -> None:
 
 def test_registration_corrects_the_shift(scenes: SyntheticPaths) -> None:
     with open_pair(scenes.before, scenes.after, PairOptions(register=True)) as pair:
-        report = pair.report()
+        report = pair.report
         assert any(report.moved_px)
         assert report.shift_px is not None
         assert report.shift_px < 0.3

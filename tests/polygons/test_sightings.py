@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosiam.imagery.grid import Halo, Lattice, Window, reflected
-from geosiam.imagery.normalization import identity
+from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
 from geosiam.polygons.evidence import COLUMNS, ONE, REACH, ZonalStatistics, ZonalStatsStore, cell_sums
 from geosiam.polygons.evidence_reader import AttributeReader
@@ -34,7 +34,7 @@ class Scenes:
         rows = reflected(window.row_start, window.row_stop, SHAPE[0])
         cols = reflected(window.col_start, window.col_stop, SHAPE[1])
         images = (image[:, rows][:, :, cols] for image in (self.before, self.after))
-        return StoredBlock(*images, self.valid[rows][:, cols], (identity(3), identity(3)))
+        return StoredBlock(*images, self.valid[rows][:, cols], (unchanged_transform(3), unchanged_transform(3)))
 
     def read(self, window):
         self.pixels_read += window.shape[0] * window.shape[1]
@@ -119,7 +119,9 @@ def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
 def test_the_largest_sum_fits_where_it_is_kept():
     for stride in (1, 2, 3, 4, 8):
         white = np.ones((3, 4 * stride, 4 * stride), np.float32)
-        block = StoredBlock(white, white, np.ones(white.shape[1:], bool), (identity(3), identity(3)))
+        block = StoredBlock(
+            white, white, np.ones(white.shape[1:], bool), (unchanged_transform(3), unchanged_transform(3))
+        )
         lookout = ZonalStatistics((4, 4), stride, 0.5)
         window = Window(0, 4 * stride, 0, 4 * stride)
         places, sums = lookout(Lattice(4, 4, 4, 4)[0], window, block, np.full((4, 4), 0.9, np.float32))

@@ -5,16 +5,15 @@ import pytest
 import rasterio
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.normalization import FULL_BYTE, Stretch, Unit, choose_scaling
+from geosiam.imagery.normalization import FULL_BYTE, Stretch, Unit, choose_stretches
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
-from geosiam.imagery.sampling import Patch, Sample
+from geosiam.imagery.prepare import open_pair
 
 RNG = np.random.default_rng(2)
 
 
-def sample(before: np.ndarray, after: np.ndarray) -> Sample:
-    return Sample((Patch(before, after, np.ones(before.shape[1:], bool)),))
+def pixels(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return before.reshape(3, -1), after.reshape(3, -1)
 
 
 def own(image: np.ndarray) -> Stretch:
@@ -22,20 +21,20 @@ def own(image: np.ndarray) -> Stretch:
     return Stretch(tuple(low), tuple(high))
 
 
-def same(scaling: Stretch, expected: Stretch) -> None:
-    assert scaling.low == pytest.approx(expected.low)
-    assert scaling.high == pytest.approx(expected.high)
+def same(stretch: Stretch, expected: Stretch) -> None:
+    assert stretch.low == pytest.approx(expected.low)
+    assert stretch.high == pytest.approx(expected.high)
 
 
 def test_bytes_keep_their_full_range() -> None:
     image = RNG.integers(100, 110, (3, 60, 60), dtype=np.uint8)
-    assert choose_scaling(("uint8", "uint8"), sample(image, image)) == (FULL_BYTE, FULL_BYTE)
+    assert choose_stretches(("uint8", "uint8"), pixels(image, image)) == (FULL_BYTE, FULL_BYTE)
     np.testing.assert_allclose(FULL_BYTE.apply(image), image / 255, rtol=1e-6)
 
 
 def test_similar_scenes_share_one_stretch() -> None:
     before, after = RNG.normal(500, 100, (3, 60, 60)), RNG.normal(550, 90, (3, 60, 60))
-    first, second = choose_scaling(("int16", "int16"), sample(before, after))
+    first, second = choose_stretches(("int16", "int16"), pixels(before, after))
     assert first == second
     same(first, own(np.concatenate([before, after], axis=1)))
 
@@ -43,7 +42,7 @@ def test_similar_scenes_share_one_stretch() -> None:
 @pytest.mark.parametrize("gain", [0.25, 4.0])
 def test_a_much_darker_scene_is_not_squeezed(gain: float) -> None:
     before, after = RNG.normal(0.5, 0.1, (3, 60, 60)), gain * RNG.normal(0.5, 0.1, (3, 60, 60))
-    first, second = choose_scaling(("float32", "float32"), sample(before, after))
+    first, second = choose_stretches(("float32", "float32"), pixels(before, after))
     same(first, own(before))
     same(second, own(after))
 
@@ -55,16 +54,16 @@ def test_a_uniform_scene_shares_the_range_of_what_stands_on_it(ground: int, thin
     after = before.copy()
     after[:, 10 : 10 + side, 20 : 20 + side] = thing
     for one, other in ((before, after), (after, before)):
-        scaling, second = choose_scaling(("uint16", "uint16"), sample(one, other))
-        assert scaling == second
-        differs = scaling.apply(one) != scaling.apply(other)
+        stretch, second = choose_stretches(("uint16", "uint16"), pixels(one, other))
+        assert stretch == second
+        differs = stretch.apply(one) != stretch.apply(other)
         assert np.array_equal(differs, one != other)
-        assert np.ptp([scaling.apply(one), scaling.apply(other)]) == 1
+        assert np.ptp([stretch.apply(one), stretch.apply(other)]) == 1
 
 
 def test_other_types_have_their_own_stretch() -> None:
     before, after = RNG.integers(0, 200, (3, 60, 60), dtype=np.uint8), RNG.normal(1e4, 500, (3, 60, 60))
-    first, second = choose_scaling(("uint8", "uint16"), sample(before, after))
+    first, second = choose_stretches(("uint8", "uint16"), pixels(before, after))
     assert first == FULL_BYTE
     same(second, own(after))
 
@@ -80,9 +79,9 @@ SIZES = {
 @pytest.mark.parametrize(("dtype", "value"), [(dtype, value) for dtype, values in SIZES.items() for value in values])
 def test_a_single_value_of_any_size_becomes_a_finite_one(dtype: str, value: float) -> None:
     image = np.full((3, 20, 20), value, dtype)
-    first, second = choose_scaling((dtype, dtype), sample(image, image))
-    for scaling in (first, second):
-        scaled = scaling.apply(image)
+    first, second = choose_stretches((dtype, dtype), pixels(image, image))
+    for stretch in (first, second):
+        scaled = stretch.apply(image)
         assert np.isfinite(scaled).all()
         assert np.ptp(scaled) == 0
 
@@ -93,16 +92,16 @@ MIDDLES, WIDTHS = (0.0, 1e8, -1.3e15, 1.27e30, 1e299), (1e-290, 1e-30, 1.0, 1e12
 @pytest.mark.parametrize(("middle", "width"), [(m, w) for m in MIDDLES for w in WIDTHS if w > 1e6 * np.spacing(abs(m))])
 def test_values_of_any_size_become_shares_of_their_range(middle: float, width: float) -> None:
     image = middle + width * RNG.uniform(-0.5, 0.5, (3, 40, 40))
-    scaling, _ = choose_scaling(("float64", "float64"), sample(image, image))
+    stretch, _ = choose_stretches(("float64", "float64"), pixels(image, image))
     low, high = np.percentile(image.reshape(3, -1) / 2, (0.5, 99.5), axis=1)
     expected = ((image / 2 - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1)
-    np.testing.assert_allclose(scaling.apply(image), expected, atol=1e-4)
+    np.testing.assert_allclose(stretch.apply(image), expected, atol=1e-4)
 
 
 def test_large_numbers_of_few_steps_are_told_apart() -> None:
     image = np.float32(1e8) + 8 * RNG.integers(0, 5, (3, 40, 40)).astype(np.float32)
-    scaling, _ = choose_scaling(("float32", "float32"), sample(image, image))
-    np.testing.assert_allclose(scaling.apply(image), (image - np.float32(1e8)) / 32, atol=1e-5)
+    stretch, _ = choose_stretches(("float32", "float32"), pixels(image, image))
+    np.testing.assert_allclose(stretch.apply(image), (image - np.float32(1e8)) / 32, atol=1e-5)
 
 
 @pytest.mark.data
@@ -118,10 +117,10 @@ def test_scenes_in_different_units_share_the_stretch_of_what_they_measure() -> N
     measured = RNG.uniform(0.1, 0.5, (3, 60, 60))
     before, after = np.rint(measured * 10_000), np.rint(measured * 10_000) + 1000  # as Sentinel-2 changed in 2022
     units = Unit.of([1e-4] * 3, [0] * 3), Unit.of([1e-4] * 3, [-0.1] * 3)
-    first, second = choose_scaling(("uint16", "uint16"), sample(before, after), units)
+    first, second = choose_stretches(("uint16", "uint16"), pixels(before, after), units)
     np.testing.assert_allclose(first.apply(before), second.apply(after), atol=1e-6)
     turned = Unit.of([-1e-4] * 3, [0.6] * 3)
-    first, second = choose_scaling(("uint8", "uint16"), sample(before, 6000 - before), (units[0], turned))
+    first, second = choose_stretches(("uint8", "uint16"), pixels(before, 6000 - before), (units[0], turned))
     np.testing.assert_allclose(first.apply(before), second.apply(6000 - before), atol=1e-6)
     assert Unit.of([0, np.nan, 2], [3, 4, np.inf]) == Unit()
 
@@ -133,5 +132,5 @@ def test_units_are_read_from_the_files(write, texture) -> None:
         file.scales, file.offsets = (0.5, 0.5, 0.5), (-50, -50, -50)
     with open_pair(before, after, PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 200, 0, 200))
-        assert any("different units" in warning for warning in pair.report().warnings)
+        assert any("different units" in warning for warning in pair.report.warnings)
     np.testing.assert_allclose(block.before, block.after, atol=1e-5)

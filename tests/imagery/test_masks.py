@@ -10,7 +10,7 @@ from rasterio.enums import ColorInterp
 
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.options import PairOptions
-from geosiam.imagery.pair import open_pair
+from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
@@ -53,7 +53,7 @@ def test_alpha_and_nodata(dtype: str, transform: Affine, write, texture) -> None
     second = write("b.tif", image, colors=RGBA, nodata=0, transform=transform)
     assert_holes(valid_of(write("a.tif", texture()), second), [A, B], warped=transform is HALF)
     with open_pair(second, second) as pair:
-        assert pair.report().before.mask == "alpha and nodata"
+        assert pair.report.before.mask == "alpha and nodata"
 
 
 @pytest.mark.parametrize("transform", [UTM, HALF], ids=["as it is", "warped"])

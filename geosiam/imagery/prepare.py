@@ -1,0 +1,279 @@
+"""Opening a pair of scenes: all checks and decisions, before any result is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from geosiam.errors import SceneRefusedError
+from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, unwrap_longitude
+from geosiam.imagery.aoi import AreaOfInterest
+from geosiam.imagery.bands import choose_channels, names_its_colors
+from geosiam.imagery.grid import Window
+from geosiam.imagery.normalization import PLAIN, Unit, choose_stretches, estimate_radiometry
+from geosiam.imagery.open_scene import open_scene
+from geosiam.imagery.options import PairOptions
+from geosiam.imagery.pair import ScenePair
+from geosiam.imagery.pair_report import (
+    PairReport,
+    warnings_on_bands,
+    warnings_on_extent,
+    warnings_on_radiometry,
+    warnings_on_resolution,
+    warnings_on_shift,
+    warnings_on_storage,
+)
+from geosiam.imagery.reader import AlignedReader
+from geosiam.imagery.registration import DEFAULT_POLICY, NO_SHIFT, improves
+from geosiam.imagery.sampling import sample_overlap
+from geosiam.imagery.scene import checked_grid, environment
+from geosiam.imagery.scene_info import describe
+
+if TYPE_CHECKING:
+    from geosiam.imagery.bands import Channels
+    from geosiam.imagery.normalization import Stretch
+    from geosiam.imagery.open_scene import SceneLike
+    from geosiam.imagery.registration import RegistrationPolicy, Shift
+    from geosiam.imagery.sampling import Sample
+    from geosiam.imagery.scene import Scene
+
+_MAX_PIXELS = 10**13  # of the before scene, which sets the size of the score raster
+
+
+def open_pair(before: SceneLike, after: SceneLike, options: PairOptions = PairOptions()) -> ScenePair:
+    """Check two scenes and decide how they are read.
+
+    Parameters
+    ----------
+    before, after
+        Paths, also of folders or patterns of tiles, URLs that GDAL reads, open rasterio datasets, or georeferenced
+        DataArrays.
+    options
+        How the scenes are read.
+
+    Raises
+    ------
+    InputError
+        A scene cannot be used; the subclass says why, and the message names the scene, the fact and the remedy.
+    """
+    with contextlib.ExitStack() as on_failure:
+        scenes = [on_failure.enter_context(contextlib.closing(open_scene(scene))) for scene in (before, after)]
+        with environment():
+            pair = PairBuilder(scenes[0], scenes[1], options).build()
+        on_failure.pop_all()  # the pair closes its scenes
+    return pair
+
+
+@dataclass(frozen=True)
+class _View:
+    """One way of reading the pair, and the sample that was read in it."""
+
+    before: AlignedReader
+    after: AlignedReader
+    overlap: Window
+    sample: Sample
+
+
+class PairBuilder:
+    """The checks and decisions of :func:`open_pair`, in their order.
+
+    Parameters
+    ----------
+    before, after
+        The two scenes.
+    options
+        How the scenes are read.
+    policy
+        Which misregistration is corrected.
+
+    Raises
+    ------
+    InputError
+        The scenes cannot be compared.
+    """
+
+    def __init__(
+        self, before: Scene, after: Scene, options: PairOptions, policy: RegistrationPolicy = DEFAULT_POLICY
+    ) -> None:
+        self.options = options
+        self.policy = policy
+        self.scenes = before, after
+        self.grid = checked_grid(before)
+        if self.grid.width * self.grid.height > _MAX_PIXELS:
+            fact = f"has {self.grid.height} x {self.grid.width} pixels, more than {_MAX_PIXELS:.0e}"
+            raise SceneRefusedError(before.name, fact, "cut out a part of it: gdal_translate -projwin ... IN OUT")
+        self.after_grid = unwrap_longitude(checked_grid(after), self.grid)
+        check_transformable(after.name, self.after_grid, self.grid)
+        handles = before.handle(), after.handle()
+        by_color = all(names_its_colors(handle) for handle in handles)
+        self.channels = (
+            choose_channels(before.name, handles[0], options.bands, by_color=by_color),
+            choose_channels(after.name, handles[1], options.bands, by_color=by_color),
+        )
+        self.aoi = AreaOfInterest.read(options.aoi, self.grid) if options.aoi is not None else None
+        self.warnings: list[str] = []
+        self._unshifted: tuple[AlignedReader, AlignedReader] | None = None
+
+    def build(self) -> ScenePair:
+        """Return the pair.
+
+        Raises
+        ------
+        InputError
+            The scenes have no valid pixel in common, or cannot be decoded.
+        """
+        view = self._view(NO_SHIFT)
+        if view is None:
+            raise SceneRefusedError(
+                self.scenes[1].name,
+                f"has no valid pixel in common with {self.scenes[0].name}",
+                "check nodata values and masks, or mark where the data are with `aoi`",
+            )
+        stretches = choose_stretches(self._dtypes(), (view.sample.before, view.sample.after), self._units())
+        view, shift, remaining = self._register(view, stretches)
+        radiometry = estimate_radiometry(*view.sample.pixels(stretches), self.options.radiometry)
+        report = PairReport(
+            **self._describe(view),
+            scaling={"before": asdict(stretches[0]), "after": asdict(stretches[1])},
+            radiometry=radiometry.to_dict(),
+            valid_fraction=round(view.sample.valid_fraction, 4),
+            shift=None if shift is None else asdict(shift),
+            moved_px=view.after.alignment.shift,
+            shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
+            warnings=(
+                *self.warnings,
+                *warnings_on_radiometry(radiometry, self.options.radiometry),
+                *warnings_on_shift(remaining, view.after.alignment.shift, register=self.options.register),
+            ),
+        )
+        return ScenePair(self.grid, view.overlap, view.before, view.after, stretches, radiometry, self.aoi, report)
+
+    # -- registration ------------------------------------------------------------------------------------------------
+
+    def _register(self, view: _View, stretches: tuple[Stretch, Stretch]) -> tuple[_View, Shift | None, Shift | None]:
+        """Correct the misregistration if that is wanted and helps.
+
+        Returns
+        -------
+        the view to read the pair in, the estimated shift, and the shift that remains in that view
+        """
+        register = self.options.register
+        estimate = shift = view.sample.shift(stretches)
+        unchanged = view, shift, estimate
+        if register is False:
+            return unchanged
+        if self.policy.is_far(shift):
+            shift = self._refine_shift(shift, stretches)
+            unchanged = view, shift, estimate
+        if register and (objection := self.policy.objection(shift)) is not None:
+            self.warnings.append(objection)
+        correction = self.policy.correction(
+            shift, requested=register is True, resampled=view.after.alignment.offset is None
+        )
+        if shift is None or correction == NO_SHIFT:
+            return unchanged
+        if not register and (moved := self._move_patches(view, correction)) is not None:
+            return moved, shift, shift.without(*correction)
+        moved = self._view(correction)
+        if moved is None:
+            return unchanged
+        remaining = moved.sample.shift(stretches)
+        return (moved, shift, remaining) if register or improves(remaining, shift) else unchanged
+
+    def _refine_shift(self, shift: Shift, stretches: tuple[Stretch, Stretch]) -> Shift:
+        """Estimate a far shift again from patches of the same ground: those at hand have little in common."""
+        whole = shift.rounded()
+        view = self._view((whole.rows, whole.cols))
+        rest = None if view is None else view.sample.shift(stretches)
+        return whole + rest if rest is not None and rest.trustworthy else shift
+
+    def _move_patches(self, view: _View, correction: tuple[float, float]) -> _View | None:
+        """Return the view after a correction by few whole pixels, without reading; None if reading has to decide."""
+        if view.after.alignment.offset is None or not self.policy.fits_patches(correction):
+            return None
+        sample = view.sample.moved(int(correction[0]), int(correction[1]))
+        if sample is None or sample.correlation() <= view.sample.correlation():
+            return None
+        before, after = self._readers(correction)
+        return _View(before, after, self._overlap(correction), sample)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _view(self, shift: tuple[float, float]) -> _View | None:
+        """Return the view in which a shift (rows, cols) is corrected; None if the scenes share no valid pixel then."""
+        before, after = self._readers(shift)
+        overlap = self._overlap(shift)
+        skip = self.options.on_error == "skip"
+        sample = sample_overlap(before, after, overlap, self.aoi, skip_unreadable=skip, workers=self.options.workers)
+        return None if sample is None else _View(before, after, overlap, sample)
+
+    def _readers(self, shift: tuple[float, float]) -> tuple[AlignedReader, AlignedReader]:
+        before, after = self.scenes
+        palette = self.channels[1].table is not None
+        alignment = align(self.after_grid, self.grid, palette=palette, shift=shift)
+        check_resolution((before.name, after.name), (self.grid, self.after_grid), alignment)
+        if self._unshifted is not None:
+            return self._unshifted[0], self._unshifted[1].with_alignment(alignment)
+        self._unshifted = (
+            AlignedReader(before, self.channels[0], align(self.grid, self.grid)),
+            AlignedReader(after, self.channels[1], alignment),
+        )
+        return self._unshifted
+
+    def _overlap(self, shift: tuple[float, float]) -> Window:
+        margin = math.ceil(math.hypot(*shift))
+        overlap = footprint(self.after_grid, self.grid)
+        if overlap is not None and margin:  # the correction may move the scene there
+            overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
+        if overlap is not None and self.aoi is not None:
+            overlap = overlap.intersection(self.aoi.bounds())
+        if overlap is None:
+            raise SceneRefusedError(
+                self.scenes[1].name, f"does not overlap {self.scenes[0].name}", "choose two scenes of the same place"
+            )
+        return overlap
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def _dtypes(self) -> tuple[str, str]:
+        before, after = (
+            "uint8" if channels.table is not None else scene.handle().dtypes[channels.indexes[0] - 1]
+            for scene, channels in zip(self.scenes, self.channels, strict=True)
+        )
+        return before, after
+
+    def _units(self) -> tuple[Unit, Unit]:
+        before, after = (_unit(scene, channels) for scene, channels in zip(self.scenes, self.channels, strict=True))
+        if before != after:
+            self.warnings.append("the scenes store values in different units; their scale and offset are applied")
+        return before, after
+
+    def _describe(self, view: _View) -> dict[str, Any]:
+        """Return the fields of the report that do not depend on the sample."""
+        infos = describe(self.scenes[0]), describe(self.scenes[1])
+        overlap, alignment = view.overlap, view.after.alignment
+        rows, cols = overlap.shape
+        fraction = rows * cols / (self.grid.width * self.grid.height)
+        self.warnings += warnings_on_bands(infos, self.channels)
+        self.warnings += warnings_on_resolution(alignment)
+        self.warnings += warnings_on_storage((view.before, view.after))
+        self.warnings += warnings_on_extent(fraction)
+        return {
+            "before": infos[0],
+            "after": infos[1],
+            "before_bands": self.channels[0].to_dict(),
+            "after_bands": self.channels[1].to_dict(),
+            "alignment": alignment.reason,
+            "resampling": alignment.resampling,
+            "overlap": (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
+            "overlap_fraction": round(fraction, 4),
+        }
+
+
+def _unit(scene: Scene, channels: Channels) -> Unit:
+    if channels.table is not None:
+        return PLAIN
+    dataset, bands = scene.handle(), [index - 1 for index in channels.indexes]
+    return Unit.of([dataset.scales[band] for band in bands], [dataset.offsets[band] for band in bands])
