@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import geopandas
 import numpy as np
 from accuracy_report import ALARM_RATES, ALL_PAIRS, Row, markdown, merged, quick_table, save
-from geosiam.imagery.prepare import open_pair
 from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -33,6 +32,7 @@ from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import ScoreCounts, in_cells
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
+from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER

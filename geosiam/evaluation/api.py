@@ -32,8 +32,8 @@ from geosiam.manifest import read_rows
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.score_stream import ArrayScores
-from geosiam.scores.raster import ScoreRaster
-from geosiam.scores.threshold import Threshold, choose_threshold, of_counts
+from geosiam.scores.raster import THRESHOLD_TAG, ScoreRaster
+from geosiam.scores.threshold import choose_threshold
 
 if TYPE_CHECKING:
     import os
@@ -208,7 +208,9 @@ def _compare(task: Task, method: str, options: DetectOptions, out: Path | None) 
 def _compare_prediction(prediction: str, truth_path: str, options: DetectOptions) -> Agreement:
     if not is_vector(prediction):
         raster = ScoreRaster.open(prediction)
-        threshold = _choose_threshold(raster, options)
+        if raster.model_threshold is None:  # scores of another program
+            raster = replace(raster, tags={**raster.tags, THRESHOLD_TAG: str(_DEFAULT_THRESHOLD)})
+        threshold = choose_threshold(raster, options.threshold, options.seed_threshold)
         truth = Truth.read(truth_path, pixel_grid(raster))
         return compare_scores(raster, truth, threshold.value, seed_threshold=threshold.seed, min_area=options.min_area)
     polygons = read_polygons(prediction)
@@ -220,13 +222,6 @@ def _compare_prediction(prediction: str, truth_path: str, options: DetectOptions
     else:
         grid = grid_of(truth_path)
     return compare_polygons(in_crs_of(grid, prediction, polygons), Truth.read(truth_path, grid))
-
-
-def _choose_threshold(raster: ScoreRaster, options: DetectOptions) -> Threshold:
-    """Return the threshold and seed threshold that `detect` would choose."""
-    if options.threshold == "auto" and raster.model_threshold is None:
-        return of_counts(raster.counts(), _DEFAULT_THRESHOLD).seeded(options.seed_threshold)
-    return choose_threshold(raster, options.threshold, options.seed_threshold)
 
 
 def _compare_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:
