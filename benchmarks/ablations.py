@@ -1,11 +1,11 @@
-"""What each ingredient of the survey recipe buys: train with all but one of them, judge on real scenes.
+"""What each part of recipe survey contributes: train without one of them at a time, evaluate on real scenes.
 
     python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --out OUT
 
-`--data` holds scenes/ and change/ as the development data does. Every variant begins with the same random weights (or
-with `--init`) and sees the same number of steps, far fewer than the shipped weights saw; none sees the scenes. Judged
-are scores of whole scenes, aligned and normalized as `detect` does, at the threshold of the variant's own card.
-`accuracy.py` judges more, and more slowly. What was trained before is not trained again.
+`--data` holds scenes/ and change/ as the development data do. Every variant starts with the same random weights (or
+with `--init`) and is trained for the same number of steps, far fewer than the bundled weights; none sees the scenes.
+Evaluated are the scores of whole scenes, aligned and normalized as `detect` does, at the threshold of the variant's own
+card. `accuracy.py` evaluates more, and more slowly. Variants that have been trained before are not trained again.
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geosiam.training.recipes import Labelled
+    from geosiam.training.recipes import Batch
 
 
 @dataclass(frozen=True)
 class Focal(CrossEntropy):
-    """Focal loss (Lin et al., "Focal loss for dense object detection", 2017): sure cells hardly count."""
+    """Focal loss (Lin et al., "Focal loss for dense object detection", 2017): confident cells hardly count."""
 
     gamma: float = 2.0
 
-    def loss(self, logits: Tensor, batch: Labelled) -> Tensor:
-        """Return the mean over the cells that count."""
-        sure = 1 - (torch.sigmoid(logits) - batch.similar).abs()
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted mean over the cells."""
+        confidence = 1 - (torch.sigmoid(logits) - batch.similar).abs()
         losses = binary_cross_entropy_with_logits(logits, batch.similar, weight=batch.weight, reduction="none")
-        return ((1 - sure) ** self.gamma * losses).sum() / batch.weight.sum().clamp(min=1)
+        return ((1 - confidence) ** self.gamma * losses).sum() / batch.weight.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The survey recipe with something left out or put in another's place."""
+    """Recipe survey with a part left out or replaced."""
 
     anomalies: dict[str, float] = field(default_factory=dict)
     nuisance: dict[str, float] = field(default_factory=dict)
     network: dict[str, int] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
-    surveys: bool = True
+    synthetic_pairs: bool = True
 
-    def of(self, usual: SurveyRecipe, schedule: Schedule) -> SurveyRecipe:
-        """Return the recipe."""
-        network = NetworkConfig.of_stride(4, **({"subcells": usual.network.subcells} | self.network))
+    def of(self, default: SurveyRecipe, schedule: Schedule) -> SurveyRecipe:
+        """Return the variant of a recipe."""
+        network = NetworkConfig.of_stride(4, **({"subcells": default.network.subcells} | self.network))
         parts = {
-            "anomalies": replace(usual.anomalies, **self.anomalies),
-            "nuisance": replace(usual.nuisance, **self.nuisance),
+            "anomalies": replace(default.anomalies, **self.anomalies),
+            "nuisance": replace(default.nuisance, **self.nuisance),
         }
-        return replace(usual, network=network, schedule=schedule, **parts, **self.recipe)
+        return replace(default, network=network, schedule=schedule, **parts, **self.recipe)
 
 
 VARIANTS = {
     "the recipe": Variant(),
-    "no generated surveys": Variant(surveys=False),
+    "no synthetic pairs": Variant(synthetic_pairs=False),
     "flat fills alone": Variant(anomalies={"texture": 0.0, "same": 0.0}),
     "no shadows": Variant(anomalies={"shadow": 0.0}, nuisance={"shadow": 0.0}),
     "no misregistration": Variant(nuisance={"shift_px": 0.0, "warp": 0.0}),
@@ -89,7 +89,7 @@ VARIANTS = {
     "no cameras (blur, coarse, JPEG, noise)": Variant(nuisance={"blur": 0.0, "coarse": 0.0, "jpeg": 0.0, "noise": 0.0}),
     "no still pairs": Variant(nuisance={"still": 0.0}),
     "cells of 4 px": Variant(network={"subcells": 1}),
-    "labels of all or nothing": Variant(recipe={"least_cover": LEAST_COVER}),
+    "all-or-nothing labels": Variant(recipe={"least_cover": LEAST_COVER}),
     "focal loss": Variant(recipe={"objective": Focal()}),
 }
 SHOWN = (
@@ -107,33 +107,33 @@ EIGHT = np.ones((3, 3))
 
 @dataclass(frozen=True)
 class Pair:
-    """Two dates, float16 (3, rows, cols) in [0, 1], where they are known, and the number of the object or 0."""
+    """Two dates, float16 (3, rows, cols) in [0, 1], where they are valid, and the number of the object or 0."""
 
     group: str
     before: NDArray[np.float16]
     after: NDArray[np.float16]
-    known: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
     truth: NDArray[np.int32]
 
 
-def pairs(data: Path) -> list[Pair]:
-    """Return all pairs to judge by."""
+def evaluation_pairs(data: Path) -> list[Pair]:
+    """Return all pairs of the evaluation."""
     images = [template(data / "scenes" / f"{name}.tif") for name in TEMPLATES]
-    found = []
+    result = []
     for index, image in enumerate(images):
         for fill in ("flat", "texture", "self-texture"):
             donor = images[(index + 1) % len(images)]
-            made = insert_anomalies(image, shape="mixed", fill=fill, seed=11 + index, donor=donor)
-            found.append(aligned(f"{fill}, clean", image, made.image, made.mask))
-            moved = ndimage.shift(made.mask, (1, 1), order=0)
-            found.append(aligned(f"{fill}, nuisance", image, other_flight(made.image, index), moved))
-        found.append(aligned("no change", image, other_flight(image, index), np.zeros(image.shape[1:], np.int32)))
-    found += [dates(*(data / "scenes" / f"{name}.tif" for name in names)) for names in DATES]
+            inserted = insert_anomalies(image, shape="mixed", fill=fill, seed=11 + index, donor=donor)
+            result.append(aligned(f"{fill}, clean", image, inserted.image, inserted.mask))
+            moved = ndimage.shift(inserted.mask, (1, 1), order=0)
+            result.append(aligned(f"{fill}, nuisance", image, other_flight(inserted.image, index), moved))
+        result.append(aligned("no change", image, other_flight(image, index), np.zeros(image.shape[1:], np.int32)))
+    result += [dates(*(data / "scenes" / f"{name}.tif" for name in names)) for names in DATES]
     for path in sorted((data / "change" / "levir" / "A").iterdir()):
         before, after = (picture(path.parents[1] / folder / path.name) for folder in "AB")
         label = Image.open(path.parents[1] / "label" / f"{path.stem}.png").convert("L")
-        found.append(aligned("LEVIR", before, after, (np.asarray(label) > 127).astype(np.int32)))  # noqa: PLR2004
-    return found
+        result.append(aligned("LEVIR", before, after, (np.asarray(label) > 127).astype(np.int32)))  # noqa: PLR2004
+    return result
 
 
 def other_flight(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
@@ -147,7 +147,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
 
 def template(path: Path) -> NDArray[np.uint8]:
-    """Return the middle of a scene, uint8 (3, rows, cols)."""
+    """Return the central part of a scene, uint8 (3, rows, cols)."""
     with open_pair(path, path, PairOptions(radiometry="none")) as pair:
         height, width = pair.grid.shape
         rows, cols = min(HEIGHT, height), min(WIDTH, width)
@@ -171,48 +171,50 @@ def aligned(group: str, before: NDArray[np.uint8], after: NDArray[np.uint8], tru
 
 
 def dates(before: Path, after: Path) -> Pair:
-    """Return two real dates with objects inserted into the second; what really changed has no label."""
+    """Return two real dates with objects inserted into the second; real changes are not labeled."""
     with open_pair(before, after) as pair:
         block = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
     rows, cols = (slice(where.min(), where.max() + 1) for where in np.nonzero(block.valid))
-    known = block.valid[rows, cols]
+    valid = block.valid[rows, cols]
     image = (block.after[:, rows, cols] * 255).round().astype(np.uint8)
-    made = insert_anomalies(image, count=60, size_px=(5, 30), shape="mixed", fill="flat", seed=5)
+    inserted = insert_anomalies(image, count=60, size_px=(5, 30), shape="mixed", fill="flat", seed=5)
     first = block.before[:, rows, cols].astype(np.float16)
-    return Pair("real dates", first, (made.image / 255).astype(np.float16), known, np.where(known, made.mask, 0))
+    return Pair(
+        "real dates", first, (inserted.image / 255).astype(np.float16), valid, np.where(valid, inserted.mask, 0)
+    )
 
 
 def scored(scorer: Scorer, pair: Pair) -> NDArray[np.float32]:
-    """Return the score of every pixel, float32 (rows, cols), NaN = not known."""
-    field, (height, width) = scorer.network.config.receptive_field, pair.known.shape
+    """Return the score of every pixel, float32 (rows, cols), NaN = not valid."""
+    field, (height, width) = scorer.network.config.receptive_field, pair.valid.shape
     rows = reflected(-field.offset, height + field.overhang + -height % field.stride, height)
     cols = reflected(-field.offset, width + field.overhang + -width % field.stride, width)
     images = [image[:, *np.ix_(rows, cols)].astype(np.float32) for image in (pair.before, pair.after)]
     cells = scorer.probabilities(*images)
     pixels = np.kron(cells, np.ones((field.stride, field.stride), np.float32))[:height, :width]
-    return np.where(pair.known, pixels, np.nan)
+    return np.where(pair.valid, pixels, np.nan)
 
 
-def judged(model: str, found: list[Pair]) -> dict[str, float]:
-    """Return all figures of a model: medians over pairs, LEVIR over all its pixels."""
+def evaluated(model: str, pairs: list[Pair]) -> dict[str, float]:
+    """Return the figures of a model: medians over pairs, and for LEVIR over all its pixels."""
     loaded = load_model(model)
     scorer, threshold = Scorer.of_model(loaded), loaded.card.threshold
     figures: dict[str, list[float]] = {}
     levir: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []
-    for pair in found:
+    for pair in pairs:
         scores = scored(scorer, pair)
         called, truth = scores >= threshold, pair.truth > 0
         labels, count = ndimage.label(called, EIGHT)
-        objects = object_scores_raster(labels, np.where(pair.known, pair.truth, 0))
+        objects = object_scores_raster(labels, np.where(pair.valid, pair.truth, 0))
         if pair.group == "LEVIR":
             levir.append((scores[::3, ::3].ravel(), truth[::3, ::3].ravel()))
         elif pair.group == "no change":
-            figures.setdefault("alarms per Mpx, no change", []).append(count / pair.known.sum() * 1e6)
+            figures.setdefault("alarms per Mpx, no change", []).append(count / pair.valid.sum() * 1e6)
         elif pair.group == "real dates":
             figures.setdefault("real dates, AUROC", []).append(auroc(scores, truth))
-            figures.setdefault("real dates, share called", []).append(float(called.sum() / pair.known.sum()))
+            figures.setdefault("real dates, share called", []).append(float(called.sum() / pair.valid.sum()))
         else:
-            union = (called | truth) & pair.known
+            union = (called | truth) & pair.valid
             for name, value in (("recall", objects.recall), ("precision", objects.precision)):
                 figures.setdefault(f"{pair.group}, {name}", []).append(value)
             figures.setdefault(f"{pair.group}, IoU", []).append(float((called & truth).sum() / union.sum()))
@@ -221,7 +223,7 @@ def judged(model: str, found: list[Pair]) -> dict[str, float]:
     return medians | {"LEVIR, AUROC": auroc(scores, truth)}
 
 
-def learnt(name: str, args: argparse.Namespace) -> str:
+def trained(name: str, args: argparse.Namespace) -> str:
     """Train a variant, unless it was trained before, and return its weights file."""
     variant = VARIANTS[name]
     weights: Path = args.out / f"{'-'.join(word.strip('(),') for word in name.split())}-{args.seed}.safetensors"
@@ -229,31 +231,31 @@ def learnt(name: str, args: argparse.Namespace) -> str:
         return str(weights)
     options = TrainingOptions(
         out=weights, data=(str(args.chips),), init=args.init, seed=args.seed,
-        generated=args.generated if variant.surveys else 0, precision=args.precision,
+        generated=args.generated if variant.synthetic_pairs else 0, precision=args.precision,
     )  # fmt: skip
-    usual = SurveyRecipe()
-    schedule = replace(usual.schedule, epochs=3, steps=args.steps // 3)
-    return str(train(options, recipe=variant.of(usual, schedule)).weights)
+    default = SurveyRecipe()
+    schedule = replace(default.schedule, epochs=3, steps=args.steps // 3)
+    return str(train(options, recipe=variant.of(default, schedule)).weights)
 
 
 def main() -> None:
-    """Train every variant, judge it and the weights it began with, print a table."""
+    """Train every variant, evaluate it, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
     parser.add_argument("--chips", type=Path, help="CIFAR-10; needed to train")
-    parser.add_argument("--init", help="weights of stride 4 to begin with; by default random ones")
+    parser.add_argument("--init", help="initial weights of stride 4; by default random ones")
     parser.add_argument("--generated", type=int, default=48)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=Path, default=Path("ablations"))
-    parser.add_argument("--model", action="append", default=[], help="judge these weights, and train nothing")
+    parser.add_argument("--model", action="append", default=[], help="evaluate these weights, and train nothing")
     args = parser.parse_args()
-    found = pairs(args.data)
+    evaluation = evaluation_pairs(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(args.model or args.only)
-    tables = {name: judged(name if args.model else learnt(name, args), found) for name in names}
+    tables = {name: evaluated(name if args.model else trained(name, args), evaluation) for name in names}
     figures = list(SHOWN)
     print("| | " + " | ".join(figures) + " |\n|---|" + "---|" * len(figures))
     for name, table in tables.items():

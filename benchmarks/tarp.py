@@ -1,11 +1,12 @@
-"""How well weights of the recipe target find blue sheets on damaged roofs, and what other models find there.
+"""How well weights of recipe target find blue sheets on damaged roofs, compared with other models.
 
-    python benchmarks/tarp.py --data DIR                         # survey and paper, which look for any change
+    python benchmarks/tarp.py --data DIR                         # tarp; survey and paper, which look for any change
     python benchmarks/tarp.py --data DIR --model mine.safetensors
 
-`geosiam detect` with its defaults on the Joplin scenes, before and after the tornado, against sheets digitised by eye
-(benchmarks/data/joplin_sheets.geojson). A sheet is found if a polygon meets it, a polygon is right if it meets a sheet.
-What could not be told by eye is marked as doubtful and counts for nothing: polygons that meet only that are left out.
+`geosiam detect` with its defaults on the Joplin scenes, before and after the tornado, against sheets digitized by eye
+(benchmarks/data/joplin_sheets.geojson). A sheet is found if a polygon intersects it, a polygon is correct if it
+intersects a sheet. Objects that could not be identified by eye are marked as doubtful and do not count: polygons that
+intersect only these are left out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ TRUTH = Path(__file__).parent / "data" / "joplin_sheets.geojson"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one model did.
+class Scores:
+    """Scores of one model.
 
     Parameters
     ----------
     overlapping, half
-        Objects that meet where they share any area, and where their intersection over union is more than a half.
+        Scores with objects matched if they share any area, and if their intersection over union is more than a half.
     doubtful
-        Polygons that were left out because they meet doubtful things only.
+        Number of polygons left out because they intersect doubtful objects only.
     """
 
     overlapping: ObjectScores
@@ -41,20 +42,20 @@ class Outcome:
     doubtful: int
 
 
-def judge(polygons: geopandas.GeoDataFrame) -> Outcome:
+def judge(polygons: geopandas.GeoDataFrame) -> Scores:
     """Compare polygons with the sheets."""
     truth = geopandas.read_file(TRUTH).to_crs(polygons.crs)
     sheets = truth[truth.kind == "sheet"].geometry
     doubtful = truth[truth.kind == "doubtful"].geometry.union_all()
     left_out = polygons.intersects(doubtful) & ~polygons.intersects(sheets.union_all())
     counted = polygons[~left_out].geometry
-    return Outcome(object_scores(counted, sheets), object_scores(counted, sheets, 0.5), int(left_out.sum()))
+    return Scores(object_scores(counted, sheets), object_scores(counted, sheets, 0.5), int(left_out.sum()))
 
 
-def found(data: Path, model: str, folder: Path) -> geopandas.GeoDataFrame:
-    """Return the polygons that a model finds between the two dates."""
+def detected(data: Path, model: str, folder: Path) -> geopandas.GeoDataFrame:
+    """Return the polygons that a model detects between the two dates."""
     scenes = data / "scenes" / "joplin"
-    result = detect(scenes / "pre", scenes / "post", folder / "found.gpkg", options=DetectOptions(model=model))
+    result = detect(scenes / "pre", scenes / "post", folder / "polygons.gpkg", options=DetectOptions(model=model))
     return geopandas.read_file(result.polygons_path, layer="anomalies")
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with real scenes")
     parser.add_argument("--model", action="append", help="models to compare; default: tarp, survey, paper")
-    parser.add_argument("--keep", type=Path, help="folder that keeps the polygons and scores")
+    parser.add_argument("--keep", type=Path, help="folder for the polygons and score rasters")
     args = parser.parse_args()
     print("| model | sheets found | recall | polygons right | precision | recall, precision at IoU > 0.5 | left out |")
     print("|---|---|---|---|---|---|---|")
@@ -71,11 +72,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = args.keep / Path(model).stem if args.keep else Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)
-            outcome = judge(found(args.data, model, folder))
-        any_, half = outcome.overlapping, outcome.half
+            scores = judge(detected(args.data, model, folder))
+        any_, half = scores.overlapping, scores.half
         print(
             f"| {Path(model).stem} | {any_.found} of {any_.truth} | {any_.recall:.3f} | {any_.correct} of "
-            f"{any_.predicted} | {any_.precision:.3f} | {half.recall:.3f}, {half.precision:.3f} | {outcome.doubtful} |",
+            f"{any_.predicted} | {any_.precision:.3f} | {half.recall:.3f}, {half.precision:.3f} | {scores.doubtful} |",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""The demo: a generated survey at two dates with known changes, `detect` on it, and how well that did."""
+"""The demo: a synthetic pair with known changes, `detect` on it, and its recall and precision."""
 
 from __future__ import annotations
 
@@ -26,27 +26,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.results import DetectResult
-
-_PANEL_PX = 1200  # side of the pictures that the panel is drawn from
+_PANEL_PX = 1200  # largest side of the pictures in the panel
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made and how well it did.
+    """Files of the demo, and its recall and precision.
 
     Parameters
     ----------
     before, after, truth
-        The generated scenes and the polygons of what really changed.
+        The synthetic scenes, and the polygons of the true changes.
     polygons, scores, panel
-        What `detect` made of the scenes, and a picture of it all.
+        Polygons and score raster of `detect`, and a picture of all of them.
     changed, found
-        Number of objects that really changed, and of these met by some polygon.
+        Number of changed objects, and how many of them intersect a polygon.
     reported, right
-        Number of polygons, and of these that meet an object that really changed.
+        Number of polygons, and how many of them intersect a changed object.
     recall, precision
-        The same as shares.
+        ``found / changed`` and ``right / reported``.
     """
 
     before: Path
@@ -71,20 +69,25 @@ def run_demo(
     options: DetectOptions = DetectOptions(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DemoResult:
-    """Generate a pair, find what changed, and compare with the truth.
+    """Generate a pair, detect its changes, and compare them with the truth.
 
     Parameters
     ----------
     folder
-        Where everything goes; made if it is absent.
+        Folder of all files; created if it does not exist.
     size
         Width and height of the scenes in pixels of 10 cm.
     seed
-        The same seed and size make the same scenes.
+        Seed of the scenes; the same seed and size give the same scenes.
     options
-        Of :func:`geosiam.pipeline.detect`.
+        Options of :func:`geosiam.pipeline.detect`.
     on_progress
-        Called with (pixels scored, pixels in all).
+        Called with (pixels scored, pixels in total).
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to.
     """
     folder = Path(folder)
     config = SyntheticConfig(height=size, width=size, seed=seed)
@@ -92,20 +95,28 @@ def run_demo(
         scenes = write_pair_tiles(config, folder)
     except OSError as error:
         raise OutputError(folder, f"cannot be written to ({error})", "choose another folder") from error
-    options = replace(options, restart=True)  # the scenes are new: there is nothing to go on from
-    done = detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=options, on_progress=on_progress)
+    options = replace(options, restart=True)  # the scenes are new, so there is nothing to resume
+    result = detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=options, on_progress=on_progress)
     truth = geopandas.read_file(scenes.truth)
-    found = geopandas.read_file(done.polygons_path, layer=LAYER)
-    objects = object_scores(found, truth)
+    polygons = geopandas.read_file(result.polygons_path, layer=LAYER)
+    objects = object_scores(polygons, truth)
     panel = folder / "panel.png"
     title = f"{objects.found} of {objects.truth} changes found, {objects.correct} of {objects.predicted} polygons right"
-    _draw(panel, config.grid, scenes, done, found, truth, title)
+    _draw_panel(
+        panel,
+        config.grid,
+        scenes,
+        scores_path=result.scores_path,
+        polygons=polygons,
+        truth=truth,
+        title=title,
+    )
     return DemoResult(
         before=scenes.before,
         after=scenes.after,
         truth=scenes.truth,
-        polygons=done.polygons_path,
-        scores=done.scores_path,
+        polygons=result.polygons_path,
+        scores=result.scores_path,
         panel=panel,
         changed=objects.truth,
         found=objects.found,
@@ -116,21 +127,23 @@ def run_demo(
     )
 
 
-def _draw(  # noqa: PLR0917 - everything there is to see
+def _draw_panel(
     path: Path,
     grid: Grid,
     scenes: SyntheticPaths,
-    done: DetectResult,
-    found: geopandas.GeoDataFrame,
+    *,
+    scores_path: Path,
+    polygons: geopandas.GeoDataFrame,
     truth: geopandas.GeoDataFrame,
     title: str,
 ) -> None:
+    """Draw scenes, scores, and the outlines of the detected polygons and the true ones."""
     step = max(1, -(-grid.width // _PANEL_PX))
     small = Grid(grid.crs, grid.transform @ Affine.scale(step), max(1, grid.width // step), max(1, grid.height // step))
     before, after = (_picture(scene, small) for scene in (scenes.before, scenes.after))
-    with rasterio.open(done.scores_path) as raster:
+    with rasterio.open(scores_path) as raster:
         scores = raster.read(1, masked=True).astype(np.float32).filled(np.nan) * raster.scales[0]
-    save_panel(path, before, after, scores, grid=small, predicted=found, truth=truth, title=title)
+    save_panel(path, before, after, scores, grid=small, predicted=polygons, truth=truth, title=title)
 
 
 def _picture(scene: Path, grid: Grid) -> NDArray[np.uint8]:

@@ -1,8 +1,10 @@
-"""What is asked of the file system before anything is read or written, with the answers as one line."""
+"""Check, replace and lock the files that are written."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +15,14 @@ from geosiam.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONGEST_NAME = 200
-"""Bytes of an output's name: file systems take 255, and what is written first has a longer name of its own."""
+_log = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 200
+"""Longest name of an output in bytes: file systems take 255, and temporary files beside it have longer names."""
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path leads to something; one that cannot be a path, such as a far too long one, does not."""
+    """Return whether a path exists; False for a name that no file can have, such as one that is too long."""
     try:
         Path(path).stat()
     except (OSError, ValueError):
@@ -32,21 +36,21 @@ def check_writable(target: str | os.PathLike[str]) -> None:
     Raises
     ------
     OutputError
-        One of the two.
+        The folder does not exist, or the name is too long.
     """
     path = Path(target)
     length = len(os.fsencode(path.name))
-    if length > LONGEST_NAME:
-        raise OutputError(_shown(path), f"its name has {length} bytes", f"use a name of at most {LONGEST_NAME}")
+    if length > MAX_NAME_BYTES:
+        raise OutputError(_abbreviated(path), f"its name has {length} bytes", f"use a name of at most {MAX_NAME_BYTES}")
     try:
-        folder = path.parent.is_dir()
+        has_folder = path.parent.is_dir()
     except OSError as error:
         raise OutputError(path, f"cannot be written ({error.strerror})", "choose another output") from error
-    if not folder:
+    if not has_folder:
         raise OutputError(path, "its folder does not exist", "create the folder or choose another output")
 
 
-def _shown(path: Path) -> str:
+def _abbreviated(path: Path) -> str:
     return f"{path.name[:40]}...{path.suffix[-8:]}"
 
 
@@ -89,47 +93,50 @@ def replace_durably(partial: Path, target: Path) -> None:
             os.close(folder)
 
 
-with contextlib.suppress(ImportError):  # Windows has no such locks; there the output is not guarded
-    import fcntl
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
-class FileLock:
-    """An exclusive lock on a path, where a file exists only while the lock is held or its holder was killed."""
+@contextlib.contextmanager
+def locked(
+    lock: Path, output: Path, *, writer: str = "run", remedy: str = "wait for it or choose another output"
+) -> Iterator[None]:
+    """Hold an exclusive lock while an output is written; it ends with the context or with the process.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
+    Where the file system has no locks, a warning is logged and the output is not guarded.
 
-    def acquire(self) -> bool:
-        """Take the lock, or return False if another process holds it."""
-        while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            if not _locked(descriptor):
-                os.close(descriptor)
-                return False
-            if self._is_mine(descriptor):
-                self._descriptor = descriptor
-                return True
-            os.close(descriptor)  # its last holder removed the file between our two steps
+    Parameters
+    ----------
+    lock
+        Path of the lock's file, which exists only while the lock is held, or after its holder was killed.
+    output
+        The output, for messages.
+    writer
+        Who may hold the lock, for the message.
+    remedy
+        What to do if the lock is held.
 
-    def release(self) -> None:
-        """Give the lock back and remove its file."""
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+    Raises
+    ------
+    OutputError
+        Another holder has the lock, in this process or another one; or the folder is missing or not writable.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - slow to import, and a command's help needs no lock
 
-    def _is_mine(self, descriptor: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        return False
-
-
-def _locked(descriptor: int) -> bool:
+    file_lock = FileLock(lock, thread_local=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (OSError, NameError):  # some network file systems have no locks, and some systems none at all
-        return True
-    return True
+        lock.parent.stat()  # filelock would make a missing folder
+        file_lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputError(output, f"is being written by another {writer}", remedy) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            fact = f"cannot be written ({error})"
+            raise OutputError(output, fact, "check the folder's permissions and the free disk space") from error
+        message = "%s: its file system has no locks (%s), so do not write it from two runs at once"
+        _log.warning(message, output, error)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not remove an open file; there its release does
+            lock.unlink(missing_ok=True)  # before the release: afterwards the file may be another holder's
+        file_lock.release()

@@ -10,7 +10,8 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.formats import check_target
-from geosiam.polygons.table import as_scores, polygon_table
+from geosiam.polygons.score_stream import as_scores
+from geosiam.polygons.table import polygon_table
 from geosiam.provenance import origin, recorded
 from geosiam.qgis.project import write_project
 from geosiam.results import DetectResult, VectorizeResult
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geosiam.imagery.open_scene import SceneLike
-    from geosiam.scores.raster import Scores
+    from geosiam.scores.raster import ModelScores
     from geosiam.scoring import Progress
 
 
@@ -73,7 +74,14 @@ def detect(
     ):
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
         cut = options.at(threshold.value, threshold.seed)
-        with AttributeReader(pair, scored.raster.stride, cut.threshold, options.workers, scored.zonal_stats) as reader:
+        with AttributeReader(
+            pair,
+            scored.raster.stride,
+            threshold.value,
+            colored=pair.colored,
+            workers=options.workers,
+            zonal_stats=scored.zonal_stats,
+        ) as reader:
             count = _write_polygons(scored.raster, targets.polygons, cut, reader, before_commit=scored.wait)
     if targets.project is not None:
         report = scored.provenance.pair.to_dict()
@@ -85,7 +93,7 @@ def detect(
 
 
 def vectorize(
-    scores: str | os.PathLike[str] | Scores | xr.DataArray, *, options: PolygonOptions = PolygonOptions()
+    scores: str | os.PathLike[str] | ModelScores | xr.DataArray, *, options: PolygonOptions = PolygonOptions()
 ) -> geopandas.GeoDataFrame:
     """Return the polygons of all connected cells from a threshold up.
 

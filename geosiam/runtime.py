@@ -1,4 +1,4 @@
-"""What a process may use and how it uses it: processors, memory, imports."""
+"""Resources of the process: number of processors, memory of the C library, imports in the background."""
 
 from __future__ import annotations
 
@@ -13,58 +13,57 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # names that mallopt(3) goes by
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # parameters of mallopt(3)
 _MIB = 1 << 20
-_SPARED = 16 * _MIB
+_TRIM_BYTES_WHILE_RELEASING = 16 * _MIB
 
-_kept: dict[int, int] = {}  # what has been set
+_allocator_settings: dict[int, int] = {}  # what tune_allocator has set, by parameter
 
 
 def tune_allocator() -> bool:
-    """Let the C library keep freed memory at hand, in one pool per processor, where it can be told so (glibc).
+    """Let glibc keep freed memory for reuse, in one pool per processor.
 
-    Layers and images of some megabytes come and go by the thousand. By default glibc gives each back to the system and
-    has the next one's pages zeroed again, and lets short-lived threads leave pools of their own behind. This is for
-    programs, which own their process; a library does not touch it.
+    Thousands of layers and images of some megabytes are allocated and freed. By default glibc returns each to the
+    system, which then zeroes the pages of the next one, and short-lived threads leave pools of their own behind. Only
+    programs, which own their process, call this; the library does not.
 
-    Variables of the environment by which a user has set the same (``MALLOC_ARENA_MAX`` and others) stay in force.
+    Environment variables that set the same parameters (``MALLOC_ARENA_MAX`` and others) take precedence.
 
     Returns
     -------
-    whether the C library took it
+    True if the C library accepted the settings
     """
-    wanted = {
+    parameters = {
         "MALLOC_ARENA_MAX": (_ARENA_MAX, max(2, os.cpu_count() or 1)),
-        "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 32 * _MIB),  # the most that glibc takes
+        "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 32 * _MIB),  # the largest that glibc accepts
         "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 256 * _MIB),
     }
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
-    settings = dict(setting for variable, setting in wanted.items() if variable not in os.environ)
-    _kept.update({name: value for name, value in settings.items() if mallopt(name, value)})
-    return _kept == settings
+    settings = dict(setting for variable, setting in parameters.items() if variable not in os.environ)
+    _allocator_settings.update({name: value for name, value in settings.items() if mallopt(name, value)})
+    return _allocator_settings == settings
 
 
 @contextlib.contextmanager
 def release_freed_memory() -> Iterator[None]:
-    """Return to the system what this process has freed, and meanwhile keep less of it than usual.
+    """Return freed memory to the system, and keep less of it than usual until the context ends.
 
-    For a part of a run that needs much memory of another kind than the part before: what that has left behind is in
-    pieces that seldom fit. Outside a program that called :func:`tune_allocator`, only what is free is returned, and
-    nothing where the C library is not glibc.
+    For a stage that needs blocks of other sizes than the stage before, whose freed memory it could seldom reuse.
+    Without :func:`tune_allocator` before, freed memory is returned once only; without glibc, nothing happens.
 
-    Larger pieces are not given back one by one: with two threads at work that took GDAL seven times as long.
+    Large blocks are not returned one by one: with two threads at work, GDAL took seven times as long.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
         ctypes.CDLL(None).malloc_trim(0)
-    usual = _kept.get(_TRIM_THRESHOLD)
+    usual = _allocator_settings.get(_TRIM_THRESHOLD)
     if usual is None:
         yield
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_TRIM_THRESHOLD, _SPARED)
+    mallopt(_TRIM_THRESHOLD, _TRIM_BYTES_WHILE_RELEASING)
     try:
         yield
     finally:
@@ -73,9 +72,9 @@ def release_freed_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def prefetch_imports(*modules: str) -> Iterator[None]:
-    """Import modules in a thread, one after the other, while the caller goes on; it is over when the context is.
+    """Import modules in a background thread; the context ends when they are imported.
 
-    Whoever imports one of them in the meantime waits for just that one, and sees what is wrong with it.
+    An import of one of them in the meantime waits for that one only, and raises its errors.
     """
 
     def load() -> None:

@@ -113,14 +113,14 @@ def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreO
             "threshold": model.card.threshold,
         },
     )
-    scores = scores.rio.write_crs(cells.crs).rio.write_transform(cells.transform)
+    located: xr.DataArray = scores.rio.write_crs(cells.crs).rio.write_transform(cells.transform)
 
     def close() -> None:
         scorer.close()
         pair.close()
 
-    scores.set_close(close)
-    return scores
+    located.set_close(close)
+    return located
 
 
 def _cell_centers(cells: Grid) -> dict[str, NDArray[np.float64]]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ import rasterio
 from affine import Affine
 
 from geosiam.errors import OutputError
-from geosiam.files import LONGEST_NAME, check_writable, exists
+from geosiam.files import MAX_NAME_BYTES, check_writable, exists, locked
 from geosiam_cli.main import main
 
 LONG = "x" * 300
@@ -53,7 +58,7 @@ def test_long_names_are_refused_in_one_line(arguments: list[str], scene: Path, c
 
 
 def test_the_longest_name_works(scene: Path, capsys) -> None:
-    name = "y" * (LONGEST_NAME - 5) + ".gpkg"
+    name = "y" * (MAX_NAME_BYTES - 5) + ".gpkg"
     assert main(["detect", str(scene), str(scene), "-o", str(scene.parent / name)]) == 0
     assert Path(capsys.readouterr().out.splitlines()[0]).is_file()
 
@@ -64,3 +69,63 @@ def test_what_is_there(tmp_path: Path) -> None:
         assert not exists(absent)
     with pytest.raises(OutputError, match="has 204 bytes; use a name of at most 200"):
         check_writable(tmp_path / ("z" * 200 + ".tif"))
+
+
+# --- locks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_has_one_holder_and_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path / "l", tmp_path / "a.tif"):
+            assert (tmp_path / "l").exists()
+            with (
+                pytest.raises(OutputError, match=r"a\.tif: is being written by another run; wait for it"),
+                locked(tmp_path / "l", tmp_path / "a.tif"),
+            ):
+                pass
+        assert not list(tmp_path.iterdir())
+
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from geosiam.files import locked
+with locked(Path(sys.argv[1]), Path("a.tif")):
+    print("held", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_lock_holds_between_processes_and_ends_with_its_process(tmp_path: Path) -> None:
+    lock = tmp_path / "l"
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="is being written by another run"), locked(lock, tmp_path / "a.tif"):
+            pass
+        holder.stdin.close()
+        assert holder.wait() == -9
+    assert lock.exists()
+    with locked(lock, tmp_path / "a.tif"):
+        pass
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with caplog.at_level(logging.WARNING), locked(tmp_path / "l", tmp_path / "a.tif"):
+        pass
+    assert "a.tif: its file system has no locks" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"), locked(tmp_path / "no" / "l", tmp_path / "a.tif"):
+        pass

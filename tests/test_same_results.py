@@ -18,7 +18,8 @@ import rasterio
 import torch
 from affine import Affine
 
-from geosiam.pipeline import vectorize_raster
+from geosiam.options import PolygonOptions
+from geosiam.pipeline import vectorize_to_file
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -53,7 +54,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raster.write(scores, 1)
         raster.scales = (1 / 254,)
     for name in ("found", "vectorized"):
-        vectorize_raster(folder / "found.tif", folder / f"{name}.gpkg", threshold=0.5)
+        vectorize_to_file(folder / "found.tif", folder / f"{name}.gpkg", options=PolygonOptions(threshold=0.5))
     return folder
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import geosiam
-from geosiam.polygons.schema import COLUMNS
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
+from geosiam.polygons.schema import COLUMNS, FOOTPRINT_COLUMNS
 from geosiam_cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent

@@ -1,9 +1,10 @@
-"""Does fine-tuning on one's own site help? A site that looks like nothing the weights know, and the answer in numbers.
+"""Does fine-tuning on your own site help? A site unlike anything the weights know, and the answer in numbers.
 
     python examples/finetune/finetune.py [FOLDER] [--steps N] [--generated N]
 
-Makes two sites as an infrared camera with a coarse, noisy sensor shows them. On the first one the weights learn, from
-its two scenes alone; on the second one, which they never see, both weights are judged. About five minutes on one core.
+Generates two sites as seen by an infrared camera with a coarse, noisy sensor. The weights are fine-tuned on the two
+scenes of the first site; both weights are evaluated on the second, which they never see. About five minutes on one
+core.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FIGURES = ("auroc", "average_precision", "best_f1", "object_recall", "object_pre
 
 
 def infrared(paths: SyntheticPaths, seed: int) -> SyntheticPaths:
-    """Redraw both scenes as another camera sees them: near infrared, red, green; coarse and noisy."""
+    """Redraw both scenes as seen by another camera: near infrared, red, green; coarse and noisy."""
     rng = np.random.default_rng(seed)
     for number, path in enumerate((paths.before, paths.after)):
         with rasterio.open(path, "r+") as file:
@@ -36,34 +37,34 @@ def infrared(paths: SyntheticPaths, seed: int) -> SyntheticPaths:
 
 
 def main() -> None:
-    """Make the sites, train, judge, print a table."""
+    """Generate the sites, fine-tune, evaluate, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("finetune"))
-    parser.add_argument("--steps", type=int, default=100, help="batches an epoch, of which there are four")
-    parser.add_argument("--generated", type=int, default=24, help="generated surveys beside the scenes")
+    parser.add_argument("--steps", type=int, default=100, help="batches per epoch, of which there are four")
+    parser.add_argument("--generated", type=int, default=24, help="synthetic pairs besides the scenes")
     parser.add_argument("--size", type=int, default=1024, help="side of the sites in pixels")
     args = parser.parse_args()
     sites = {}
-    for seed, name in enumerate(("learnt", "judged")):
+    for seed, name in enumerate(("training", "evaluation")):
         (args.folder / name).mkdir(parents=True, exist_ok=True)
         config = SyntheticConfig(height=args.size, width=args.size, seed=40 + seed, objects=30)
         sites[name] = infrared(write_pair_tiles(config, args.folder / name), seed)
 
-    own = geosiam.train(
+    trained = geosiam.train(
         geosiam.TrainingOptions(
             out=args.folder / "mine.safetensors",
-            scenes=(str(sites["learnt"].before), str(sites["learnt"].after)),
+            scenes=(str(sites["training"].before), str(sites["training"].after)),
             steps=args.steps,
             generated=args.generated,
             restart=True,
         )
     )
-    judged = sites["judged"]
-    task = Task(str(judged.truth), before=str(judged.before), after=str(judged.after))
+    site = sites["evaluation"]
+    task = Task(str(site.truth), before=str(site.before), after=str(site.after))
     print("| weights | " + " | ".join(FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|")
-    for found in evaluate(task, models=["survey", str(own.weights)]):
-        figures = found.agreement.metrics()
-        print(f"| {found.method} | " + " | ".join(f"{figures[name]:.3f}" for name in FIGURES) + " |")
+    for result in evaluate(task, models=["survey", str(trained.weights)]):
+        figures = result.agreement.metrics()
+        print(f"| {result.method} | " + " | ".join(f"{figures[name]:.3f}" for name in FIGURES) + " |")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from geosiam.batch.stac_input import is_stac, read_stac
 from geosiam.batch.state import identities, is_finished, load_record
 from geosiam.batch.summary import collect, renewed_page
 from geosiam.errors import OptionError, OutputError, SceneRefusedError
-from geosiam.files import FileLock
+from geosiam.files import locked
 from geosiam.options import DetectOptions
 from geosiam.runtime import default_workers
 
@@ -180,18 +180,14 @@ def _beside(budget: Budget, needs: list[Need]) -> list[Need]:
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Make the folder, and keep it for this process."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / LOCK)
-        free = lock.acquire()
-    except OSError as error:
-        raise OutputError(root, f"cannot be written ({error.strerror})", "choose another output folder") from error
-    if not free:
-        raise OutputError(root, "is being written by another batch", "wait for it or choose another output folder")
-    try:
+    remedy = "wait for it or choose another output folder"
+    with contextlib.ExitStack() as context:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            context.enter_context(locked(root / LOCK, root, writer="batch", remedy=remedy))
+        except OSError as error:
+            raise OutputError(root, f"cannot be written ({error.strerror})", "choose another output folder") from error
         yield
-    finally:
-        lock.release()
 
 
 def _tickets(

@@ -169,7 +169,8 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
     seconds
         How long it took.
     """
-    pair = found.summary["pair"]
+    record = found.provenance.to_dict()
+    pair = record["pair"]
     height, width = pair["before"]["height"], pair["before"]["width"]
     area, highest = _of_polygons(found.polygons_path)
     footprint = footprint_of(ScoreRaster.open(found.scores_path).grid)
@@ -187,13 +188,13 @@ def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
         "pixel_size": list(pair["before"]["pixel_size"]),
         "crs": pair["before"]["crs"],
         "footprint": None if footprint is None else shapely.geometry.mapping(footprint),
-        "model": found.summary["model"],
-        "score_type": found.summary["options"]["score_type"],
-        "computed": found.summary["computed"],
-        "geosiam_version": found.summary["geosiam_version"],
-        "created": found.summary["created"],
-        "holes": len(found.holes),
-        "warnings": [*found.summary["warnings"], *(f"no scores: {hole.reason}" for hole in found.holes)],
+        "model": record["model"],
+        "score_type": record["options"]["score_type"],
+        "computed": record["computed"],
+        "geosiam_version": record["geosiam_version"],
+        "created": record["created"],
+        "holes": len(found.unreadable),
+        "warnings": [*found.warnings, *(f"no scores: {hole.reason}" for hole in found.unreadable)],
     }
 
 

@@ -13,8 +13,8 @@ import shapely
 from geosiam.evaluation.counts import CALIBRATION_BINS, ScoreCounts, ThresholdScores, in_cells, ratio
 from geosiam.evaluation.metrics import ObjectScores, object_scores
 from geosiam.imagery.grid import Grid, Window
-from geosiam.pipeline import vectorize
 from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.table import polygon_table
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def compare_scores(
     """
     counts, is_seen = _compare_pixels(scores, truth)
     options = PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
-    predicted = np.asarray(vectorize(scores, options=options).geometry)
+    predicted = np.asarray(polygon_table(scores, options).frame().geometry)
     true, unseen = truth.polygons[is_seen], truth.polygons[~is_seen]
     predicted = _without_undecided(predicted, true, unseen)
     return Agreement(

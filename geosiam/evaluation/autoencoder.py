@@ -72,14 +72,14 @@ def train_autoencoder(images: Sequence[NDArray[np.uint8]], *, steps: int = 400, 
     source = SceneStack([torch.from_numpy(np.ascontiguousarray(image)) for image in images])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     generator = Generator().manual_seed(seed)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * one_cycle(step / steps)
+    learning_rate = one_cycle(optimizer, LEARNING_RATE, steps)
+    for _ in range(steps):
         chips = source.sample(BATCH, CHIP_PX, generator)
         loss = mse_loss(model(chips), chips)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        learning_rate.step()
     return model.eval()
 
 

@@ -23,10 +23,9 @@ from rasterio.windows import Window as RasterWindow
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
-from geosiam.pipeline import vectorize
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.options import PolygonOptions
-from geosiam.scores.raster import count_scores
+from geosiam.polygons.table import polygon_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +86,7 @@ class Truth:
             frame = in_crs_of(grid, path, read_polygons(path))
         else:
             raster = _TruthRaster.open(path, grid)
-            frame = vectorize(raster, options=PolygonOptions(threshold=raster.model_threshold, smooth=False))
+            frame = polygon_table(raster, PolygonOptions(threshold=1.0, smooth=False)).frame()
         polygons = np.asarray(frame.geometry, dtype=object)
         return cls(path, grid, polygons, raster, shapely.STRtree(polygons))
 
@@ -195,19 +194,8 @@ class _TruthRaster:
         return truth
 
     @property
-    def name(self) -> str:
-        return self.path
-
-    @property
-    def model_threshold(self) -> float:
-        return 1.0
-
-    @property
     def extent(self) -> tuple[float, float]:
         return float(self.grid.height), float(self.grid.width)
-
-    def counts(self) -> NDArray[np.int64]:
-        return np.sum([count_scores(strip) for _, strip in self.strips()], axis=0)
 
     def strips(self, rows: int = _STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         with self._on_grid() as raster:

@@ -77,7 +77,7 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
     elif abs(ratio - 1) > 1e-3:  # noqa: PLR2004 - a difference that a reader of the report would call one
         reason = f"resampled: its pixels are {1 / ratio:.3g} times as large"
     else:
-        reason = "resampled: its pixels lie between those of the first scene"
+        reason = "resampled: its pixels lie between those of the before scene"
     return Alignment(scene, target, None, resampling, scale, shift, reason)
 
 

@@ -151,11 +151,11 @@ class PixelTransformer:
     """
 
     def __init__(self, grid: Grid, crs: pyproj.CRS) -> None:
-        own = pyproj.CRS(grid.crs.to_wkt())
+        grid_crs = pyproj.CRS(grid.crs.to_wkt())
         self.grid = grid
-        self.same = bool(crs.equals(own, ignore_axis_order=True))
-        self._from_grid = pyproj.Transformer.from_crs(own, crs, always_xy=True)
-        self._to_grid = pyproj.Transformer.from_crs(crs, own, always_xy=True)
+        self.same = bool(crs.equals(grid_crs, ignore_axis_order=True))
+        self._from_grid = pyproj.Transformer.from_crs(grid_crs, crs, always_xy=True)
+        self._to_grid = pyproj.Transformer.from_crs(crs, grid_crs, always_xy=True)
         self._turn = _TURN_DEGREES / _degrees(crs) if crs.is_geographic else None
         self._from_grid.transform(*grid.transform @ (grid.width / 2, grid.height / 2))  # raises for two planets
 

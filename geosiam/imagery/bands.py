@@ -79,7 +79,7 @@ class Channels:
 
 
 def choose_channels(name: str, dataset: DatasetReader, bands: Sequence[int] | None, *, by_color: bool) -> Channels:
-    """Choose the bands of a scene.
+    """Choose the bands of a scene that become its channels.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Pure arithmetic of pixels and cells: grids, windows, halo and the canonical lattice of blocks.
 
-Two units of length live here. A *pixel* is one pixel of the before scene; a *cell* is one output value of the
+There are two units of length. A *pixel* is one pixel of the before scene; a *cell* is one output value of the
 network and covers ``stride x stride`` pixels. Cell ``(i, j)`` covers the pixel rows ``[i * stride, (i + 1) * stride)``
 and the pixel columns ``[j * stride, (j + 1) * stride)``, and depends on these and on ``halo`` pixels around them.
 """
@@ -169,12 +169,12 @@ class Block:
 
         The window may reach outside the scene; there the scene is reflected (see :func:`reflected`).
         """
-        own = self.cells.scaled(stride)
+        inner = self.cells.scaled(stride)
         return Window(
-            own.row_start - halo.leading,
-            own.row_stop + halo.trailing,
-            own.col_start - halo.leading,
-            own.col_stop + halo.trailing,
+            inner.row_start - halo.leading,
+            inner.row_stop + halo.trailing,
+            inner.col_start - halo.leading,
+            inner.col_stop + halo.trailing,
         )
 
 

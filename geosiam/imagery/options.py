@@ -1,4 +1,4 @@
-"""How a pair of scenes is read: the options, with their defaults."""
+"""The options of reading a pair of scenes, with their defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RADIOMETRY_MODES = ("auto", "none", "linear", "histogram")
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How a pair of scenes is read; every default serves most pairs.
+    """Options of reading a pair of scenes; the defaults suit most pairs.
 
     Parameters
     ----------
@@ -24,20 +24,20 @@ class PairOptions:
     aoi
         Area of interest: a vector file outside of whose polygons nothing is valid; None: the whole overlap.
     register
-        Correct the misregistration of the after scene where it can be estimated reliably. None: by whole pixels only,
-        which changes none of them, or fully where the scene is resampled anyway, and only if that leaves less of it.
+        Correct the misregistration of the after scene if it can be estimated reliably. None: by whole pixels only,
+        which changes no value, or fully if the scene is resampled anyway, and only if less misregistration remains.
     radiometry
         Relative radiometric normalization: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``; see
-        :func:`geosiam.imagery.normalization.estimate`.
+        :func:`geosiam.imagery.normalization.estimate_radiometry`.
     on_error
-        What to do where a scene cannot be decoded: ``"stop"``, or ``"skip"`` the block, which is left without scores.
+        What to do if part of a scene cannot be decoded: ``"stop"``, or ``"skip"`` the block, which gets no scores.
     workers
         Number of threads that read and compute; None: one for each processor. The result does not depend on it.
 
     Raises
     ------
     OptionError
-        A value is not one of these.
+        The value of an option is not allowed.
     """
 
     _: KW_ONLY
@@ -54,4 +54,4 @@ class PairOptions:
         if self.on_error not in ("stop", "skip"):
             raise OptionError(f"`on_error` {self.on_error!r}", "is not known", "use stop or skip")
         if self.workers is not None and self.workers < 1:
-            raise OptionError(f"`workers` {self.workers}", "cannot do any work", "use 1 or more")
+            raise OptionError(f"`workers` {self.workers}", "must be positive", "use 1 or more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, unwrap_longitude
@@ -33,7 +33,7 @@ from geosiam.imagery.scene_info import describe
 
 if TYPE_CHECKING:
     from geosiam.imagery.bands import Channels
-    from geosiam.imagery.normalization import Stretch
+    from geosiam.imagery.normalization import RadiometricNormalization, Stretch
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.registration import RegistrationPolicy, Shift
     from geosiam.imagery.sampling import Sample
@@ -74,6 +74,25 @@ class _View:
     after: AlignedReader
     overlap: Window
     sample: Sample
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """The view in which the pair is read, after the decision about its misregistration.
+
+    Parameters
+    ----------
+    view
+        The view, corrected or not.
+    shift
+        Shift estimated before any correction; None if it cannot be estimated.
+    remaining
+        Shift that remains in the view; None if it cannot be estimated.
+    """
+
+    view: _View
+    shift: Shift | None
+    remaining: Shift | None
 
 
 class PairBuilder:
@@ -132,55 +151,36 @@ class PairBuilder:
                 "check nodata values and masks, or mark where the data are with `aoi`",
             )
         stretches = choose_stretches(self._dtypes(), (view.sample.before, view.sample.after), self._units())
-        view, shift, remaining = self._register(view, stretches)
+        registered = self._register(view, stretches)
+        view = registered.view
         radiometry = estimate_radiometry(*view.sample.pixels(stretches), self.options.radiometry)
-        report = PairReport(
-            **self._describe(view),
-            scaling={"before": asdict(stretches[0]), "after": asdict(stretches[1])},
-            radiometry=radiometry.to_dict(),
-            valid_fraction=round(view.sample.valid_fraction, 4),
-            shift=None if shift is None else asdict(shift),
-            moved_px=view.after.alignment.shift,
-            shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
-            warnings=(
-                *self.warnings,
-                *warnings_on_radiometry(radiometry, self.options.radiometry),
-                *warnings_on_shift(remaining, view.after.alignment.shift, register=self.options.register),
-            ),
-        )
+        report = self._report(registered, stretches, radiometry)
         return ScenePair(self.grid, view.overlap, view.before, view.after, stretches, radiometry, self.aoi, report)
 
     # -- registration ------------------------------------------------------------------------------------------------
 
-    def _register(self, view: _View, stretches: tuple[Stretch, Stretch]) -> tuple[_View, Shift | None, Shift | None]:
-        """Correct the misregistration if that is wanted and helps.
-
-        Returns
-        -------
-        the view to read the pair in, the estimated shift, and the shift that remains in that view
-        """
+    def _register(self, view: _View, stretches: tuple[Stretch, Stretch]) -> _Registered:
+        """Correct the misregistration of a view if that is wanted and helps."""
         register = self.options.register
         estimate = shift = view.sample.shift(stretches)
-        unchanged = view, shift, estimate
         if register is False:
-            return unchanged
+            return _Registered(view, shift, estimate)
         if self.policy.is_far(shift):
             shift = self._refine_shift(shift, stretches)
-            unchanged = view, shift, estimate
+        unchanged = _Registered(view, shift, estimate)
         if register and (objection := self.policy.objection(shift)) is not None:
             self.warnings.append(objection)
-        correction = self.policy.correction(
-            shift, requested=register is True, resampled=view.after.alignment.offset is None
-        )
+        resampled = view.after.alignment.offset is None
+        correction = self.policy.correction(shift, requested=register is True, resampled=resampled)
         if shift is None or correction == NO_SHIFT:
             return unchanged
         if not register and (moved := self._move_patches(view, correction)) is not None:
-            return moved, shift, shift.without(*correction)
+            return _Registered(moved, shift, shift.without(*correction))
         moved = self._view(correction)
         if moved is None:
             return unchanged
         remaining = moved.sample.shift(stretches)
-        return (moved, shift, remaining) if register or improves(remaining, shift) else unchanged
+        return _Registered(moved, shift, remaining) if register or improves(remaining, shift) else unchanged
 
     def _refine_shift(self, shift: Shift, stretches: tuple[Stretch, Stretch]) -> Shift:
         """Estimate a far shift again from patches of the same ground: those at hand have little in common."""
@@ -250,26 +250,41 @@ class PairBuilder:
             self.warnings.append("the scenes store values in different units; their scale and offset are applied")
         return before, after
 
-    def _describe(self, view: _View) -> dict[str, Any]:
-        """Return the fields of the report that do not depend on the sample."""
-        infos = describe(self.scenes[0]), describe(self.scenes[1])
+    # -- report ------------------------------------------------------------------------------------------------------
+
+    def _report(
+        self, registered: _Registered, stretches: tuple[Stretch, Stretch], radiometry: RadiometricNormalization
+    ) -> PairReport:
+        view, shift, remaining = registered.view, registered.shift, registered.remaining
         overlap, alignment = view.overlap, view.after.alignment
+        infos = describe(self.scenes[0]), describe(self.scenes[1])
         rows, cols = overlap.shape
-        fraction = rows * cols / (self.grid.width * self.grid.height)
-        self.warnings += warnings_on_bands(infos, self.channels)
-        self.warnings += warnings_on_resolution(alignment)
-        self.warnings += warnings_on_storage((view.before, view.after))
-        self.warnings += warnings_on_extent(fraction)
-        return {
-            "before": infos[0],
-            "after": infos[1],
-            "before_bands": self.channels[0].to_dict(),
-            "after_bands": self.channels[1].to_dict(),
-            "alignment": alignment.reason,
-            "resampling": alignment.resampling,
-            "overlap": (overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
-            "overlap_fraction": round(fraction, 4),
-        }
+        overlap_fraction = rows * cols / (self.grid.width * self.grid.height)
+        return PairReport(
+            before=infos[0],
+            after=infos[1],
+            before_bands=self.channels[0].to_dict(),
+            after_bands=self.channels[1].to_dict(),
+            alignment=alignment.reason,
+            resampling=alignment.resampling,
+            scaling={"before": asdict(stretches[0]), "after": asdict(stretches[1])},
+            radiometry=radiometry.to_dict(),
+            overlap=(overlap.row_start, overlap.row_stop, overlap.col_start, overlap.col_stop),
+            overlap_fraction=round(overlap_fraction, 4),
+            valid_fraction=round(view.sample.valid_fraction, 4),
+            shift=None if shift is None else asdict(shift),
+            moved_px=alignment.shift,
+            shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
+            warnings=(
+                *self.warnings,
+                *warnings_on_bands(infos, self.channels),
+                *warnings_on_resolution(alignment),
+                *warnings_on_storage((view.before, view.after)),
+                *warnings_on_extent(overlap_fraction),
+                *warnings_on_radiometry(radiometry, self.options.radiometry),
+                *warnings_on_shift(remaining, alignment.shift, register=self.options.register),
+            ),
+        )
 
 
 def _unit(scene: Scene, channels: Channels) -> Unit:

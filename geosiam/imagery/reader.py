@@ -196,7 +196,7 @@ class AlignedReader:
 
     @property
     def _storage(self) -> _Storage:
-        """How the scene is decoded; found out once, by the first thread, under a lock (`cached_property` has none)."""
+        """How the scene is decoded; determined once, under a lock, because threads share it."""
         if self._shared is None:
             with self._lock:
                 if self._shared is None:

@@ -124,7 +124,7 @@ class VirtualBand:
             ET.SubElement(element, "ColorInterp").text = color.capitalize()
 
     def scaled(self, scale: float, offset: float) -> None:
-        """Set scale and offset, by which stored values become measured ones."""
+        """Set the scale and offset from stored to measured values."""
         if (scale, offset) != (1.0, 0.0):
             ET.SubElement(self._element, "Offset").text = repr(offset)
             ET.SubElement(self._element, "Scale").text = repr(scale)

@@ -1,1 +1,1 @@
-"""Score blocks of a pair with the network: on this processor, on CUDA devices, or on a Dask cluster."""
+"""Score the blocks of a pair with the network: on this machine's processors, on CUDA devices, or on a Dask cluster."""

@@ -1,4 +1,4 @@
-"""Score blocks on the workers of a Dask cluster; they open the scenes themselves and send back scores only."""
+"""Score blocks on the workers of a Dask cluster; they open the scenes themselves and send back results only."""
 
 from __future__ import annotations
 
@@ -19,26 +19,24 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
     from geosiam.imagery.grid import Block
-    from geosiam.inference.scorer import Answer, Job
+    from geosiam.inference.scorer import BlockResult, BlockTask
 
-    Task = tuple[Block, bool]  # and whether the lookout is wanted
-
-_BLOCKS_AT_ONCE = 4
-"""Blocks of one task: what client and scheduler need for a task is a tenth of what a block needs, on small clusters."""
+_BLOCKS_PER_TASK = 4
+"""Blocks of one Dask task: on small clusters, client and scheduler take a tenth of the time of a block for a task."""
 
 _TASKS_PER_THREAD = 2
-"""Tasks in flight for each thread of the cluster: one that runs, and one to go on with at once."""
+"""Tasks in flight for each thread of the cluster: one that runs, and the next one."""
 
-_LEAST_TASKS = 16  # so that a cluster that grows with its queue sees one
-_SHARES = 8  # of the work for each thread, at least, so that none is left alone with the last of it
-_ANYBODY = ""  # while no worker is known
+_MIN_TASKS = 16  # in flight, so that a cluster that grows with its queue sees one
+_MIN_TASKS_PER_THREAD = 8  # of a whole run, so that no thread is left alone with a large last task
+_ANY_WORKER = ""  # stands for the address of a worker while none is known
 _COUNT_SECONDS = 5.0
 _CONNECT_SECONDS = 15.0
 
 
 @contextlib.contextmanager
 def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
-    """Give the client of a cluster: a new one for an address, the caller's own as it is, None for none.
+    """Yield the client of a cluster: a new one for an address, the caller's own unchanged, None for None.
 
     Raises
     ------
@@ -54,7 +52,7 @@ def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
         from distributed import Client  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         remedy = "pip install 'geosiam[cluster]'"
-        raise OptionError(f"scheduler {scheduler}", "needs the package distributed", remedy) from error
+        raise OptionError(f"`scheduler={scheduler}`", "needs the package distributed", remedy) from error
     try:
         client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -65,155 +63,168 @@ def connected(scheduler: str | Client | None) -> Iterator[Client | None]:
 
 
 def stream_on_cluster(
-    client: Client, job: Job, tasks: Callable[[range], Iterable[Task]], count: int
-) -> Generator[tuple[Block, Answer], None, None]:
-    """Yield the blocks with their answers as they are finished, a bounded number in flight.
+    client: Client,
+    task: BlockTask,
+    pending: Callable[[range], Iterable[Block]],
+    count: int,
+    wants_statistics: Callable[[], bool] = lambda: False,
+) -> Generator[BlockResult, None, None]:
+    """Yield the results of blocks as they are finished, with a bounded number in flight.
 
-    Workers are given neighbors, so that few of a file's tiles are decoded by several of them. A worker that dies is no
-    loss: the scheduler gives its blocks to another one, as it does where one waits and another has too much.
+    Workers get neighboring blocks, so that few tiles of a file are decoded by several of them. If a worker dies, the
+    scheduler gives its blocks to another one, as it does when one worker is idle while another has a queue.
 
     Parameters
     ----------
     client
-        Of the cluster.
-    job
-        What is done with a block.
-    tasks
-        Gives the blocks at some places of the reading order, those that are left to do, each with whether the job's
-        lookout is wanted.
+        Dask client of the cluster.
+    task
+        Function to run on each block.
+    pending
+        Returns the blocks at a range of places of the reading order, without those that need no scoring.
     count
         Number of places.
+    wants_statistics
+        Returns whether zonal statistics of the next blocks are wanted.
 
     Raises
     ------
     ClusterError
-        The scheduler goes away, a block ends one worker after the other, or the workers lack something.
+        The scheduler goes away, a block ends one worker after the other, or the workers lack a package.
     SceneNotFoundError
         A worker does not find a scene.
     """
     from distributed import as_completed  # noqa: PLC0415 - an extra, and slow to import
 
-    contents = _Parcel.packed(job)
-    crew = _Crew(client)
-    flight = _Flight(client, tasks, Shares(count, len(crew.rooms())))
-    at_once = min(_BLOCKS_AT_ONCE, max(1, count // (_SHARES * crew.threads)))
+    contents = _Payload.pack(task)
+    workers = _Workers(client)
+    in_flight = _InFlight(client, pending, WorkPartition(count, len(workers.capacities())), wants_statistics)
+    blocks_per_task = min(_BLOCKS_PER_TASK, max(1, count // (_MIN_TASKS_PER_THREAD * workers.threads)))
     try:
-        # A result that workers hold and can make again, not data that would be gone with the last one who had it.
-        held = client.submit(_Parcel, contents, pure=False)
+        # Submitted as a task and not scattered: workers can make it again if the last one that holds it dies.
+        payload = client.submit(_Payload, contents, pure=False)
         finished = as_completed(loop=client.loop)
         while True:
-            for worker, room in crew.rooms().items():
-                finished.update(flight.give(held, worker, room, at_once))
-            if not flight.running:
+            for worker, capacity in workers.capacities().items():
+                finished.update(in_flight.submit(payload, worker, capacity, blocks_per_task))
+            if not in_flight.futures:
                 return
             future = next(finished)
-            answers = future.result()
-            yield from zip(flight.land(future), answers, strict=True)
+            results = future.result()
+            in_flight.remove(future)
+            yield from results
     except BaseException as error:
-        reported = _reported(client, error)
-        if reported is None:
+        user_error = _user_error(client, error)
+        if user_error is None:
             raise
-        raise reported from error
+        raise user_error from error
     finally:
-        for future in flight.running:
+        for future in in_flight.futures:
             future.release()
 
 
-class _Flight:
-    """The tasks that are in flight: which worker each was given to, and its blocks."""
+class _InFlight:
+    """The Dask tasks in flight, with the worker that each was submitted for."""
 
-    def __init__(self, client: Client, tasks: Callable[[range], Iterable[Task]], shares: Shares) -> None:
-        self._client, self._tasks, self._shares = client, tasks, shares
+    def __init__(
+        self,
+        client: Client,
+        pending: Callable[[range], Iterable[Block]],
+        partition: WorkPartition,
+        wants_statistics: Callable[[], bool],
+    ) -> None:
+        self._client, self._pending, self._partition = client, pending, partition
+        self._wants_statistics = wants_statistics
         self._counts: Counter[str] = Counter()
-        self.running: dict[Future, tuple[str, list[Block]]] = {}
+        self.futures: dict[Future, str] = {}
 
-    def give(self, held: Future, worker: str, room: int, at_once: int) -> list[Future]:
-        """Give a worker tasks of so many blocks, until it has enough or nothing is left; return the new ones."""
+    def submit(self, payload: Future, worker: str, capacity: int, blocks_per_task: int) -> list[Future]:
+        """Submit tasks for a worker until it has as many as it takes or no blocks remain; return the new ones."""
         new = []
-        place = {} if worker == _ANYBODY else {"workers": [worker], "allow_other_workers": True}
-        while self._counts[worker] < room and (some := self._next(worker, at_once)):
-            future = self._client.submit(_scored, held, some, pure=False, **place)
-            self.running[future] = worker, [block for block, _ in some]
+        placement = {} if worker == _ANY_WORKER else {"workers": [worker], "allow_other_workers": True}
+        while self._counts[worker] < capacity and (blocks := self._next_blocks(worker, blocks_per_task)):
+            options = {"with_statistics": self._wants_statistics(), "pure": False, **placement}
+            future = self._client.submit(_run_task, payload, blocks, **options)
+            self.futures[future] = worker
             self._counts[worker] += 1
             new.append(future)
         return new
 
-    def land(self, future: Future) -> list[Block]:
-        """Return the blocks of a task that is finished, and forget it."""
-        worker, blocks = self.running.pop(future)
-        self._counts[worker] -= 1
-        return blocks
+    def remove(self, future: Future) -> None:
+        """Remove a finished task."""
+        self._counts[self.futures.pop(future)] -= 1
 
-    def _next(self, worker: str, at_once: int) -> list[Task]:
-        while places := self._shares.take(worker, at_once):
-            if some := list(self._tasks(places)):
-                return some
+    def _next_blocks(self, worker: str, max_count: int) -> list[Block]:
+        while places := self._partition.take(worker, max_count):
+            if blocks := list(self._pending(places)):
+                return blocks
         return []
 
 
-class _Parcel:
-    """A job on its way: it goes as bytes, and each worker makes it ready for its own processor or device."""
+class _Payload:
+    """A block task on its way: pickled bytes that each worker unpacks and prepares for its own processor or device."""
 
     def __init__(self, contents: bytes) -> None:
         self._contents = contents
-        self._job: Job | None = None
+        self._task: BlockTask | None = None
         self._lock = threading.Lock()
 
     @staticmethod
-    def packed(job: Job) -> bytes:
-        """Return the contents: bytes, so that the scheduler passes them on without PyTorch."""
+    def pack(task: BlockTask) -> bytes:
+        """Return the contents: bytes, so that the scheduler passes them on without importing PyTorch."""
         try:
-            return pickle.dumps((job.pair, job.scorer, job.lookout))
+            return pickle.dumps((task.pair, task.scorer, task.zonal_statistics))
         except TypeError as error:
-            raise OptionError("scheduler", f"was given, but {error}", "use scenes that are files or URLs") from error
+            raise OptionError("`scheduler`", f"was given, but {error}", "use scenes that are files or URLs") from error
 
-    def job(self) -> Job:
-        """Return the job, ready for this worker."""
-        from geosiam.inference.scorer import Job  # noqa: PLC0415 - brings PyTorch, which is for the workers alone
+    def task(self) -> BlockTask:
+        """Return the task, ready for this worker."""
+        from geosiam.inference.scorer import BlockTask  # noqa: PLC0415 - imports PyTorch, which only workers need
 
         with self._lock:
-            if self._job is None:
-                pair, scorer, lookout = pickle.loads(self._contents)  # noqa: S301 - from our own client
-                self._job = Job(pair, scorer.to_device(), lookout)
-            return self._job
+            if self._task is None:
+                pair, scorer, zonal_statistics = pickle.loads(self._contents)  # noqa: S301 - from our own client
+                self._task = BlockTask(pair, scorer.to_device(), zonal_statistics)
+            return self._task
 
-    def __reduce__(self) -> tuple[type[_Parcel], tuple[bytes]]:
-        return _Parcel, (self._contents,)
-
-
-def _scored(parcel: _Parcel, blocks: list[Task]) -> list[Answer]:
-    job = parcel.job()
-    return [job(block, looking=looking) for block, looking in blocks]
+    def __reduce__(self) -> tuple[type[_Payload], tuple[bytes]]:
+        return _Payload, (self._contents,)
 
 
-class _Crew:
-    """The workers of a cluster, which come and go, and how many tasks each takes at a time."""
+def _run_task(payload: _Payload, blocks: list[Block], *, with_statistics: bool) -> list[BlockResult]:
+    task = payload.task()
+    return [task(block, with_statistics=with_statistics) for block in blocks]
+
+
+class _Workers:
+    """The workers of a cluster, which come and go, and the number of tasks in flight for each."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._threads: dict[str, int] = {}
+        self._nthreads: dict[str, int] = {}
         self._counted = float("-inf")
 
     @property
     def threads(self) -> int:
-        """How many threads all of them have, at least one."""
-        return max(1, sum(self._found().values()))
+        """Number of threads of all workers, at least one."""
+        return max(1, sum(self._current().values()))
 
-    def rooms(self) -> dict[str, int]:
-        """Return the number of tasks for each worker by its address; while there is none, for whoever comes first."""
-        threads = self._found()
-        least = -(-_LEAST_TASKS // max(1, len(threads)))
-        return {worker: max(least, _TASKS_PER_THREAD * count) for worker, count in threads.items()} or {_ANYBODY: least}
+    def capacities(self) -> dict[str, int]:
+        """Return the number of tasks for each worker by its address; while there is none, for the first to come."""
+        nthreads = self._current()
+        least = -(-_MIN_TASKS // max(1, len(nthreads)))
+        capacities = {worker: max(least, _TASKS_PER_THREAD * count) for worker, count in nthreads.items()}
+        return capacities or {_ANY_WORKER: least}
 
-    def _found(self) -> dict[str, int]:
+    def _current(self) -> dict[str, int]:
         if time.monotonic() - self._counted > _COUNT_SECONDS:
-            self._threads = self._client.nthreads()
+            self._nthreads = self._client.nthreads()
             self._counted = time.monotonic()
-        return self._threads
+        return self._nthreads
 
 
-def _reported(client: Client, error: BaseException) -> Exception | None:
-    """Return what an error on the cluster means to the user, or None if it speaks for itself."""
+def _user_error(client: Client, error: BaseException) -> Exception | None:
+    """Return the error to show for an error on a cluster; None if that one says enough."""
     from distributed import KilledWorker  # noqa: PLC0415 - an extra, and slow to import
     from distributed.comm import CommClosedError  # noqa: PLC0415
 
@@ -225,44 +236,45 @@ def _reported(client: Client, error: BaseException) -> Exception | None:
         remedy = "give the workers more memory or fewer threads"
         return ClusterError(subject, "one block ended several workers, one after the other", remedy)
     if isinstance(error, ImportError):
-        return ClusterError(subject, f"its workers lack something ({error})", "install the same geosiam on them")
+        return ClusterError(subject, f"its workers lack a package ({error})", "install the same geosiam on them")
     if isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError, CommClosedError)):
         return ClusterError(subject, f"went away ({error})", "start it again, and then the same command")
     return None
 
 
-class Shares:
-    """Places in an order, shared out such that a worker gets neighbors, and none is idle while others have some left.
+class WorkPartition:
+    """Partition places in an order among workers so that a worker gets neighbors and none idles while places remain.
 
-    Each worker goes through a share of its own, in order: what it has decoded for one block is there for the next ones.
-    Who has done with it takes the share that nobody has begun, or else the second half of the longest one left.
+    Each worker goes through a range of its own, in order, so that what it decoded for one block serves the next ones.
+    A worker that finishes its range takes one that nobody has begun, or else steals the second half of the longest
+    remaining one.
 
     Parameters
     ----------
     count
         Number of places.
     workers
-        How many there are to begin with; any number may come, and those that leave leave theirs to the others.
+        Number of workers at the beginning; more may come, and the places of those that leave are stolen by others.
     """
 
     def __init__(self, count: int, workers: int) -> None:
         workers = max(1, min(workers, count))
         bounds = [count * number // workers for number in range(workers + 1)]
-        self._free = [range(*bounds[number : number + 2]) for number in reversed(range(workers))]
-        self._left: dict[str, range] = {}
+        self._unclaimed = [range(*bounds[number : number + 2]) for number in reversed(range(workers))]
+        self._remaining: dict[str, range] = {}
 
-    def take(self, worker: str, most: int) -> range:
-        """Return the next places of a worker, at most so many; an empty range if there is nothing left for anybody."""
-        left = self._left.get(worker) or self._another()
-        self._left[worker] = left[most:]
-        return left[:most]
+    def take(self, worker: str, max_count: int) -> range:
+        """Return the next places of a worker, at most `max_count`; an empty range if none remain for anybody."""
+        places = self._remaining.get(worker) or self._next_range()
+        self._remaining[worker] = places[max_count:]
+        return places[:max_count]
 
-    def _another(self) -> range:
-        if self._free:
-            return self._free.pop()
-        longest = max(self._left, key=lambda worker: len(self._left[worker]), default=None)
-        if longest is None:
+    def _next_range(self) -> range:
+        if self._unclaimed:
+            return self._unclaimed.pop()
+        slowest = max(self._remaining, key=lambda worker: len(self._remaining[worker]), default=None)
+        if slowest is None:
             return range(0)
-        left = self._left[longest]
-        self._left[longest] = left[: len(left) // 2]
-        return left[len(left) // 2 :]
+        places = self._remaining[slowest]
+        self._remaining[slowest] = places[: len(places) // 2]
+        return places[len(places) // 2 :]

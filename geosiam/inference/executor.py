@@ -1,4 +1,4 @@
-"""Run the blocks of a scene, here or on a cluster, and hand back one stream of (block, scores)."""
+"""Run the block task over a scene, on threads or on a cluster, as one stream of results."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import itertools
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dask import threaded
 from dask.base import compute
 from dask.delayed import delayed
 
-from geosiam.errors import OptionError, SceneUnreadableError
+from geosiam.errors import OptionError
 from geosiam.inference.cluster import stream_on_cluster
-from geosiam.inference.scorer import Job
+from geosiam.inference.scorer import BlockTask
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from concurrent.futures import Future
 
     import numpy as np
@@ -27,31 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Block, Lattice, Stripes
-    from geosiam.inference.cluster import Task
-    from geosiam.inference.scorer import Answer, Pair, Scorer, ZonalStatistics
+    from geosiam.inference.scorer import BlockResult, Pair, Scorer
+    from geosiam.inference.zonal_stats import ZonalStatsStore
 
-    Stream = Generator[tuple[Block, Answer], None, None]
-
-_GRAPHS = 4
+_MAX_GRAPHS = 4
 """Graphs in flight: enough that no thread waits while the scores of one are written."""
-
-
-class Notebook(Protocol):
-    """Who keeps what is noted of the pixels of blocks while they are scored."""
-
-    @property
-    def lookout(self) -> ZonalStatistics:
-        """Who notes it, where the blocks are scored."""
-        ...
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is room for more."""
-        ...
-
-    def keep(self, notes: Any) -> None:  # noqa: ANN401 - whatever its lookout returns
-        """Keep the notes of a block."""
-        ...
 
 
 def stream_scores(
@@ -61,100 +42,99 @@ def stream_scores(
     workers: int | None = None,
     client: Client | None = None,
     finished: NDArray[np.bool_] | None = None,
-    on_unreadable: Callable[[Block, SceneUnreadableError], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    notebook: Notebook | None = None,
-) -> Generator[tuple[Block, NDArray[np.float32]], None, None]:
-    """Score the blocks of a scene and yield them: in the order they are read here, as they are finished on a cluster.
+    zonal_stats: ZonalStatsStore | None = None,
+) -> Generator[BlockResult, None, None]:
+    """Score the blocks of a scene and yield their results: in reading order, or as they are finished on a cluster.
 
     A bounded number of blocks is in flight at a time, so memory depends on the block size and the number of workers,
-    not on the scene. The scores do not depend on where and in what order the blocks are run.
+    not on the scene. The scores do not depend on where and in what order the blocks are run. A block that a scene
+    cannot be read for is a result as well; the caller decides whether to go on.
 
     Parameters
     ----------
-    pair, scorer
-        What to score, and with what.
+    pair
+        Scenes to score.
+    scorer
+        Network to score them with.
     workers
-        Number of threads of this process that read and compute; None: as many as there are processors. Where a CUDA
-        device computes, more of them wait for it.
+        Number of threads of this process that read and compute; None: one for each processor. With CUDA devices there
+        are more threads, which wait for a device.
     client
-        Of the cluster whose workers do it instead.
+        Dask client of the cluster that scores the blocks instead.
     finished
-        bool (blocks of the lattice,), True = scored before, to be left out.
-    on_unreadable
-        Called with a block that a scene cannot be read for, and why; it is left out. None: that ends the run.
+        bool (blocks of the lattice,), True = already scored, to be left out.
     on_progress
-        Called with (pixels done, pixels in all) after each block, in the caller's thread.
-    notebook
-        Gets what its lookout notes of the pixels of blocks, in the caller's thread.
+        Called with (finished pixels, total pixels) after each block, in the caller's thread.
+    zonal_stats
+        Store to fill with zonal statistics of the blocks, in the caller's thread.
 
     Raises
     ------
-    SceneUnreadableError
-        A scene cannot be read somewhere and `on_unreadable` is None; blocks before were yielded.
+    OptionError
+        The number of workers is less than 1.
     ClusterError
         The cluster fails.
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:
-        raise OptionError(f"{workers} workers", "cannot do any work", "use 1 or more")
+        raise OptionError(f"`workers={workers}`", "is too few", "use 1 or more")
     lattice = scorer.lattice(pair.grid)
     order = _reading_order(pair, lattice)
 
-    def tasks(places: Iterable[int]) -> Iterator[Task]:
-        for block in map(order.__getitem__, places):
-            if finished is None or not finished[block.index]:
-                yield block, notebook is not None and notebook.wanted
+    def pending(places: range) -> Iterator[Block]:
+        blocks = map(order.__getitem__, places)
+        return (block for block in blocks if finished is None or not finished[block.index])
 
-    done = 0 if finished is None else int(finished.sum())
+    def wants_statistics() -> bool:
+        return zonal_stats is not None and not zonal_stats.full
+
+    count = 0 if finished is None else int(finished.sum())
     height, width = pair.grid.shape
-    job = Job(pair, scorer, None if notebook is None else notebook.lookout)
-    running = (
-        _on_threads(job, tasks(range(len(order))), workers + scorer.blocks_waiting)
-        if client is None
-        else stream_on_cluster(client, job, tasks, len(order))
-    )
-    with contextlib.closing(running):
-        for block, answer in running:
-            if notebook is not None and answer.notes is not None:
-                notebook.keep(answer.notes)
-            if not isinstance(answer.outcome, SceneUnreadableError):
-                yield block, answer.outcome
-            elif on_unreadable is None:
-                raise answer.outcome
-            else:
-                on_unreadable(block, answer.outcome)
-            done += 1
+    task = BlockTask(pair, scorer, None if zonal_stats is None else zonal_stats.statistics)
+    if client is None:
+        threads = workers + scorer.blocks_waiting
+        results = _stream_on_threads(task, pending(range(len(order))), threads, wants_statistics)
+    else:
+        results = stream_on_cluster(client, task, pending, len(order), wants_statistics)
+    with contextlib.closing(results):
+        for result in results:
+            if zonal_stats is not None and result.zonal_stats is not None:
+                zonal_stats.add(result.zonal_stats)
+            yield result
+            count += 1
             if on_progress:
-                on_progress(done * height * width // len(lattice), height * width)
+                on_progress(count * height * width // len(lattice), height * width)
 
 
 def _reading_order(pair: Pair, lattice: Lattice) -> Stripes:
-    """Order a lattice such that what is decoded for one row of blocks is still there for the next one."""
+    """Order the blocks so that tiles decoded for one row of blocks are still cached for the next one."""
     columns, width = pair.columns_at_once, lattice.shape[1]
     if columns is None:
         return lattice.in_stripes(width)
     return lattice.in_stripes(max(1, columns * width // pair.grid.width))
 
 
-def _on_threads(job: Job, tasks: Iterator[Task], workers: int) -> Stream:
+def _stream_on_threads(
+    task: BlockTask, blocks: Iterator[Block], workers: int, wants_statistics: Callable[[], bool]
+) -> Generator[BlockResult, None, None]:
     """Run small graphs with Dask's threaded scheduler, several at a time on the same threads.
 
-    A thread that finds no more work in one graph takes the next one's, and those after are made while the caller
-    writes: nothing ever waits for the slowest block.
+    A thread that finds no more work in one graph takes work of the next one, and further graphs are made while the
+    caller writes: nothing ever waits for the slowest block.
     """
     stopped = threading.Event()
 
-    def unless_stopped(task: Task) -> Answer | None:
-        block, looking = task
-        return None if stopped.is_set() else job(block, looking=looking)
+    def run_unless_stopped(block: Block, *, with_statistics: bool) -> BlockResult | None:
+        return None if stopped.is_set() else task(block, with_statistics=with_statistics)
 
-    graphs: deque[Future[list[tuple[Block, Answer]]]] = deque()
-    with ThreadPoolExecutor(workers, "geosiam") as pool, ThreadPoolExecutor(_GRAPHS, "geosiam-graph") as schedulers:
+    graphs: deque[Future[list[BlockResult]]] = deque()
+    with ThreadPoolExecutor(workers, "geosiam") as pool, ThreadPoolExecutor(_MAX_GRAPHS, "geosiam-graph") as schedulers:
         try:
-            while batch := list(itertools.islice(tasks, workers)):
-                graphs.append(schedulers.submit(_computed, unless_stopped, batch, pool))
-                if len(graphs) == _GRAPHS:
+            while batch := list(itertools.islice(blocks, workers)):
+                function = partial(run_unless_stopped, with_statistics=wants_statistics())
+                graphs.append(schedulers.submit(_compute, function, batch, pool))
+                if len(graphs) == _MAX_GRAPHS:
                     yield from graphs.popleft().result()
             while graphs:
                 yield from graphs.popleft().result()
@@ -162,11 +142,9 @@ def _on_threads(job: Job, tasks: Iterator[Task], workers: int) -> Stream:
             stopped.set()
 
 
-def _computed(
-    function: Callable[[Task], Answer | None], tasks: list[Task], pool: ThreadPoolExecutor
-) -> list[tuple[Block, Answer]]:
-    blocks = [block for block, _ in tasks]
-    # The scheduler's own function: for its name, dask would import distributed to see whether a client is there.
-    jobs = (delayed(function, pure=False)(task) for task in tasks)
-    answers = compute(*jobs, scheduler=threaded.get, pool=pool)  # type: ignore[no-untyped-call]
-    return list(zip(blocks, answers, strict=True))
+def _compute(
+    function: Callable[[Block], BlockResult | None], blocks: list[Block], pool: ThreadPoolExecutor
+) -> list[BlockResult]:
+    calls = (delayed(function, pure=False)(block) for block in blocks)
+    # The scheduler's own function: for its name, dask would import distributed to look for a client.
+    return list(compute(*calls, scheduler=threaded.get, pool=pool))  # type: ignore[no-untyped-call]

@@ -1,8 +1,7 @@
-"""CUDA devices behind the threads that read: blocks wait in one queue and are scored several at a time.
+"""Score blocks on CUDA devices in batches: reading threads put blocks into one queue that all devices take from.
 
-A thread that has read a block hands it in and waits for its scores; the devices take what waits. Each device copies
-the next blocks in while it computes those before, out of memory that the system leaves in place (pinned), and values
-of 8 and 16 bits are copied as they are stored and looked up over there.
+A thread that has read a block queues it and waits for its scores. Each device copies the next batch from pinned memory
+while it computes the one before; values of 8 and 16 bits are copied as they are stored and looked up on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geosiam.inference.preprocess import InputTransform, tabulated
+from geosiam.inference.preprocess import InputTransform, lookup_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,40 +30,56 @@ if TYPE_CHECKING:
     from geosiam.network.siamese import SiameseNetwork
 
 BLOCKS_AT_ONCE = 4
-"""Blocks of one forward pass: always as many, so that the device computes each in the same way."""
+"""Blocks of one forward pass: always as many, so that a block's scores do not depend on how many were waiting."""
 
-_LOADS = 2  # one that is computed, and one that is on its way
+_SLOTS = 2  # pinned memory for one batch that is computed and one that is copied
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A block that waits for its scores; `values` are (2, 3, rows, cols), as they are copied to the device."""
+    """A block that waits for its scores.
+
+    Parameters
+    ----------
+    values
+        (2, 3, rows, cols), as they are copied to the device.
+    transforms
+        Pixel transforms of both scenes, to apply on the device; None: the values are the network's input already.
+    stored
+        Type of the values that the scenes store, as numpy abbreviates it; empty without transforms.
+    invalid
+        bool (rows, cols); None: all pixels are valid.
+    scores
+        The result.
+    """
 
     values: torch.Tensor
-    transfers: tuple[PixelTransform, PixelTransform] | None  # None: the values are what the network takes
+    transforms: tuple[PixelTransform, PixelTransform] | None
     stored: str
     invalid: torch.Tensor | None
     scores: Future[NDArray[np.float32]] = field(default_factory=Future)
 
     @property
-    def kind(self) -> tuple[Any, ...]:
-        """What the blocks of one forward pass have in common."""
-        return self.transfers, self.stored
+    def batch_key(self) -> tuple[Any, ...]:
+        """What all blocks of a batch have in common."""
+        return self.transforms, self.stored
 
 
 class GpuBatcher:
-    """Scores blocks handed in by any number of threads.
+    """Score blocks of any number of threads on CUDA devices, in batches.
+
+    One thread for each device starts at once; :meth:`close` ends them, and so does the garbage collector.
 
     Parameters
     ----------
     network
-        For inference, in its precision, channels last.
+        Network for inference, in its precision, channels last.
     dtype
-        That precision.
+        The precision.
     devices
-        The devices that share the work; each gets a copy of the network.
+        Devices that share the work; each gets a copy of the network.
     side
-        Pixels along a side of the largest block, with its halo.
+        Side of the largest block with its halo, in pixels.
     """
 
     def __init__(self, network: SiameseNetwork, dtype: torch.dtype, devices: Sequence[torch.device], side: int) -> None:
@@ -72,21 +87,27 @@ class GpuBatcher:
         self._input_transform = InputTransform(dtype)
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._side = side
+        self._threads: list[threading.Thread] = []
         for device in devices:
-            loads = _Loads(copy.deepcopy(network).to(device), dtype, device, side)
-            threading.Thread(target=_serve, args=(self._waiting, loads), name=f"geosiam-{device}", daemon=True).start()
-        self._finalizer = weakref.finalize(self, _stop, self._waiting, len(devices))
+            batches = _Batches(copy.deepcopy(network).to(device), dtype, device, side)
+            thread = threading.Thread(
+                target=_serve, args=(self._waiting, batches), name=f"geosiam-{device}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+        self._stop = weakref.finalize(self, _stop, self._waiting, len(devices))
 
     def scores(self, block: StoredBlock) -> NDArray[np.float32]:
         """Return the anomaly probabilities of all cells of a block: float32 (rows, cols)."""
+        if not self._stop.alive:
+            raise RuntimeError("the batcher is closed")
         rows, cols = block.valid.shape
         if max(rows, cols) > self._side:
             raise ValueError(f"a block of {rows} x {cols} pixels is larger than {self._side}")
-        valid = block.valid.all()
-        invalid = None if valid else torch.from_numpy(~block.valid)
-        same = block.before.dtype == block.after.dtype
-        if same and tabulated(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
-            # As bits: torch does not know all of these types everywhere.
+        invalid = None if block.valid.all() else torch.from_numpy(~block.valid)
+        same_type = block.before.dtype == block.after.dtype
+        if same_type and lookup_table(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
+            # As signed integers of the same bits: PyTorch lacks operators for some of these types.
             levels = [torch.from_numpy(image.view(f"i{image.itemsize}")) for image in (block.before, block.after)]
             request = _Request(torch.stack(levels), block.transforms, block.before.dtype.str, invalid)
         else:
@@ -96,8 +117,10 @@ class GpuBatcher:
         return request.scores.result()
 
     def close(self) -> None:
-        """End the threads once all that waits is scored."""
-        self._finalizer()
+        """End the threads when all waiting blocks are scored; without effect the second time."""
+        self._stop()
+        for thread in self._threads:
+            thread.join()
 
 
 def _stop(waiting: queue.SimpleQueue[_Request | None], count: int) -> None:
@@ -105,29 +128,39 @@ def _stop(waiting: queue.SimpleQueue[_Request | None], count: int) -> None:
         waiting.put(None)
 
 
-def _serve(waiting: queue.SimpleQueue[_Request | None], loads: _Loads) -> None:
-    """Take what waits, load after load, and answer the one before while the next is on its way."""
-    under_way: _Load | None = None
-    kept: list[_Request] = []
-    going = True
-    while going or kept or under_way:
-        requests, going = _taken(waiting, kept, patient=under_way is None) if going else (kept, False)
-        batch = [request for request in requests if request.kind == requests[0].kind][:BLOCKS_AT_ONCE]
-        kept = [request for request in requests if not any(request is taken for taken in batch)]
-        sent = loads.send(batch) if batch else None
-        if under_way:
-            under_way.answer()
-        under_way = sent
+def _serve(waiting: queue.SimpleQueue[_Request | None], batches: _Batches) -> None:
+    """Take waiting requests batch by batch, and deliver the scores of one batch while the next is computed."""
+    running: _Batch | None = None
+    postponed: list[_Request] = []
+    is_open = True
+    while is_open or postponed or running:
+        requests, is_open = _take(waiting, postponed, block=running is None) if is_open else (postponed, False)
+        chosen = [request for request in requests if request.batch_key == requests[0].batch_key][:BLOCKS_AT_ONCE]
+        postponed = [request for request in requests if not any(request is other for other in chosen)]
+        started = batches.start(chosen) if chosen else None
+        if running:
+            running.deliver()
+        running = started
 
 
-def _taken(
-    waiting: queue.SimpleQueue[_Request | None], kept: list[_Request], *, patient: bool
+def _take(
+    waiting: queue.SimpleQueue[_Request | None], postponed: list[_Request], *, block: bool
 ) -> tuple[list[_Request], bool]:
-    """Return requests for one load, waiting for the first one if there is nothing else to do; and whether to go on."""
-    requests = list(kept)
+    """Return requests for one batch, and whether more may come.
+
+    Parameters
+    ----------
+    waiting
+        The queue; None in it says that no more requests come.
+    postponed
+        Requests taken before that did not fit into a batch.
+    block
+        Whether to wait for the first request.
+    """
+    requests = list(postponed)
     with contextlib.suppress(queue.Empty):
         while len(requests) < BLOCKS_AT_ONCE:
-            request = waiting.get(block=patient and not requests)
+            request = waiting.get(block=block and not requests)
             if request is None:
                 return requests, False
             requests.append(request)
@@ -135,77 +168,92 @@ def _taken(
 
 
 @dataclass(frozen=True)
-class _Load:
-    """Blocks that a device works on."""
+class _Batch:
+    """Blocks that a device computes.
+
+    Parameters
+    ----------
+    requests
+        The blocks.
+    scores
+        float32 (blocks, 1, rows, cols), complete when the device has reached `finished`; None after an error.
+    finished
+        Event of a CUDA device; None: the scores are complete.
+    cells
+        Rows and columns of each block's scores.
+    error
+        Why there are no scores.
+    """
 
     requests: list[_Request]
     scores: torch.Tensor | None
     finished: torch.cuda.Event | None
     cells: list[tuple[int, int]]
-    failed: Exception | None = None
+    error: Exception | None = None
 
-    def answer(self) -> None:
-        """Wait for the device and give each block its scores, or the reason why there are none."""
+    def deliver(self) -> None:
+        """Wait for the device and give each request its scores, or the error."""
         try:
             scores = self._finished_scores()
-        except Exception as error:  # noqa: BLE001 - it belongs to the threads that wait
+        except Exception as error:  # noqa: BLE001 - raised in the waiting threads
             for request in self.requests:
                 request.scores.set_exception(error)
             return
-        for request, found, (rows, cols) in zip(self.requests, scores, self.cells, strict=False):
-            request.scores.set_result(found[0, :rows, :cols].numpy().copy())
+        for request, block, (rows, cols) in zip(self.requests, scores, self.cells, strict=False):
+            request.scores.set_result(block[0, :rows, :cols].numpy().copy())
 
     def _finished_scores(self) -> torch.Tensor:
-        if self.failed:
-            raise self.failed
+        if self.error:
+            raise self.error
         if self.finished is not None:
             self.finished.synchronize()
         assert self.scores is not None
         return self.scores
 
 
-class _Loads:
-    """Makes loads for one device, in memory that is used in turn."""
+class _Batches:
+    """Compute batches on one device; they use two slots of pinned memory in turn."""
 
     def __init__(self, network: SiameseNetwork, dtype: torch.dtype, device: torch.device, side: int) -> None:
         self._network, self._dtype, self._device, self._side = network, dtype, device, side
         self._cuda = device.type == "cuda"
-        self._slots: list[dict[tuple[Any, ...], torch.Tensor]] = [{} for _ in range(_LOADS)]
-        self._arrived: list[torch.cuda.Event | None] = [None] * _LOADS
+        self._slots: list[dict[tuple[Any, ...], torch.Tensor]] = [{} for _ in range(_SLOTS)]
+        self._copied: list[torch.cuda.Event | None] = [None] * _SLOTS
         self._tables: dict[tuple[tuple[PixelTransform, PixelTransform], str], torch.Tensor] = {}
-        self._copying = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
+        self._copy_stream = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
         self._turn = 0
 
-    def send(self, requests: list[_Request]) -> _Load:
-        """Start the work on a few blocks of one kind; nothing is waited for."""
-        field_ = self._network.config.receptive_field
-        cells = [(field_.cells(r.values.shape[2]), field_.cells(r.values.shape[3])) for r in requests]
+    def start(self, requests: list[_Request]) -> _Batch:
+        """Start to compute blocks of one batch key, without waiting for anything."""
+        receptive_field = self._network.config.receptive_field
+        shapes = [request.values.shape[2:] for request in requests]
+        cells = [(receptive_field.cells(rows), receptive_field.cells(cols)) for rows, cols in shapes]
         try:
             with torch.inference_mode(), _reproducible(), self._on_device():
-                values, invalid = self._copied(requests)
-                scores = self._scored(values, invalid, requests[0])
+                values, invalid = self._to_device(requests)
+                scores = self._forward(values, invalid, requests[0])
                 finished = None
                 if self._cuda:
-                    scores = self._memory(scores.dtype, tuple(scores.shape)).copy_(scores, non_blocking=True)
+                    scores = self._pinned(scores.dtype, tuple(scores.shape)).copy_(scores, non_blocking=True)
                     finished = _event()
-        except Exception as error:  # noqa: BLE001 - it belongs to the threads that wait
-            return _Load(requests, None, None, cells, error)
-        return _Load(requests, scores, finished, cells)
+        except Exception as error:  # noqa: BLE001 - raised in the waiting threads
+            return _Batch(requests, None, None, cells, error)
+        return _Batch(requests, scores, finished, cells)
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
         with torch.cuda.device(self._device) if self._cuda else contextlib.nullcontext():
             yield
 
-    def _copied(self, requests: list[_Request]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bring a load's values to the device: (2, blocks, 3, side, side), and where they are invalid."""
-        self._turn = (self._turn + 1) % _LOADS
-        arrived = self._arrived[self._turn]
-        if arrived is not None:
-            arrived.synchronize()  # before that the memory is still being read
+    def _to_device(self, requests: list[_Request]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copy values to the device: (2, blocks, 3, side, side); and where they are invalid: (blocks, side, side)."""
+        self._turn = (self._turn + 1) % _SLOTS
+        copied = self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()  # until then the slot is still being read
         side = self._side
-        values = self._memory(requests[0].values.dtype, (2, BLOCKS_AT_ONCE, 3, side, side))
-        invalid = self._memory(torch.bool, (BLOCKS_AT_ONCE, side, side))
+        values = self._pinned(requests[0].values.dtype, (2, BLOCKS_AT_ONCE, 3, side, side))
+        invalid = self._pinned(torch.bool, (BLOCKS_AT_ONCE, side, side))
         invalid.fill_(True)  # noqa: FBT003 - a value
         for index, request in enumerate(requests):
             rows, cols = request.values.shape[2:]
@@ -213,47 +261,47 @@ class _Loads:
             invalid[index, :rows, :cols] = False if request.invalid is None else request.invalid
         if not self._cuda:
             return values, invalid
-        assert self._copying is not None
-        with torch.cuda.stream(self._copying):
-            there = values.to(self._device, non_blocking=True), invalid.to(self._device, non_blocking=True)
+        assert self._copy_stream is not None
+        with torch.cuda.stream(self._copy_stream):
+            on_device = values.to(self._device, non_blocking=True), invalid.to(self._device, non_blocking=True)
             event = _event()
-        self._arrived[self._turn] = event
+        self._copied[self._turn] = event
         computing = torch.cuda.current_stream(self._device)
         computing.wait_event(event)
-        for tensor in there:
+        for tensor in on_device:
             tensor.record_stream(computing)
-        return there
+        return on_device
 
-    def _memory(self, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    def _pinned(self, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
         slot, key = self._slots[self._turn], (dtype, shape)
         if key not in slot:
             slot[key] = torch.zeros(shape, dtype=dtype, pin_memory=self._cuda)
         return slot[key]
 
-    def _scored(self, values: torch.Tensor, invalid: torch.Tensor, like: _Request) -> torch.Tensor:
-        if like.transfers is not None:
-            values = self._looked_up(values, like.transfers, like.stored)
+    def _forward(self, values: torch.Tensor, invalid: torch.Tensor, request: _Request) -> torch.Tensor:
+        if request.transforms is not None:
+            values = self._looked_up(values, request.transforms, request.stored)
         images = values.masked_fill(invalid[:, None], 0).flatten(0, 1)
         logits = self._network.compare(images.contiguous(memory_format=torch.channels_last))
         return torch.sigmoid(-logits.float())
 
     def _looked_up(
-        self, levels: torch.Tensor, transfers: tuple[PixelTransform, PixelTransform], stored: str
+        self, levels: torch.Tensor, transforms: tuple[PixelTransform, PixelTransform], stored: str
     ) -> torch.Tensor:
-        """Return what becomes of stored values (2, blocks, 3, side, side), in the network's precision."""
-        key = (transfers, stored)
+        """Return the network's input for stored values (2, blocks, 3, side, side), in its precision."""
+        key = (transforms, stored)
         if key not in self._tables:
-            found = [tabulated(transfer, stored, self._dtype) for transfer in transfers]
-            self._tables[key] = torch.stack([table for table in found if table is not None]).to(self._device)
-        tables = self._tables[key]  # (2, 3, values)
-        count = tables.shape[-1]
-        first = torch.arange(0, tables.numel(), count, dtype=torch.int32, device=self._device).view(2, 1, 3, 1, 1)
+            tables = [lookup_table(transform, stored, self._dtype) for transform in transforms]
+            self._tables[key] = torch.stack([table for table in tables if table is not None]).to(self._device)
+        table = self._tables[key]  # (2, 3, levels)
+        count = table.shape[-1]
+        first = torch.arange(0, table.numel(), count, dtype=torch.int32, device=self._device).view(2, 1, 3, 1, 1)
         places = (levels.to(torch.int32) & (count - 1)) + first
-        return tables.flatten().index_select(0, places.flatten()).view(levels.shape)
+        return table.flatten().index_select(0, places.flatten()).view(levels.shape)
 
 
 def _event() -> torch.cuda.Event:
-    """Return what is reached when all that the current stream was told so far is done."""
+    """Return an event that the current stream reaches after the work queued so far."""
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event
@@ -261,6 +309,6 @@ def _event() -> torch.cuda.Event:
 
 @contextlib.contextmanager
 def _reproducible() -> Iterator[None]:
-    """Let cuDNN choose the same algorithm each time, and multiply fp32 as fp32."""
+    """Let cuDNN choose the same algorithm each time, and not round fp32 to TF32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

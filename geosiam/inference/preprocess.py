@@ -1,4 +1,4 @@
-"""From a block's stored values to what the network takes, on its device and in its precision."""
+"""Turn a block's stored values into the network's input, in its precision and memory layout."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from geosiam.imagery.pair import StoredBlock
 
 
-_MIDDLE = (LEVELS + 1) // 2  # of a byte
+_NEUTRAL_BYTE = (LEVELS + 1) // 2  # input of an invalid pixel where the input is bytes; otherwise it is 0
 
 
 class InputTransform:
-    """Makes the network's input of parts of blocks, both scenes in one tensor.
+    """Make the network's input of parts of blocks, both scenes in one tensor.
 
-    Images of 8 and 16 bits are looked up: everything that is done to a pixel is in a table, in the network's own
-    precision, so that the values are touched once. Others are computed. In each thread the memory is used again and
-    again: asking the system for it would take as long as the work.
+    Images of 8 and 16 bits are looked up in a table that holds the complete transform of a pixel, in the network's own
+    precision, so that each value is touched once. Others are computed. Each thread uses the same memory again for each
+    part: allocating it would take as long as the work.
 
     Parameters
     ----------
     dtype
         The network's precision. ``torch.int8``: its input is bytes, 255 times the images in [0, 1] instead of
-        normalized ones, and an image of bytes that nothing is done to is taken as it is.
+        normalized ones, and a byte image whose transform is the identity is used as it is.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -42,78 +42,80 @@ class InputTransform:
         self._local = threading.local()
 
     def __call__(self, block: StoredBlock, rows: slice, cols: slice) -> torch.Tensor:
-        """Return a part of a block as the network takes it: (2, 3, rows, cols), before and after, channels last.
+        """Return the input for a part of a block: (2, 3, rows, cols), before and after, channels last.
 
-        Invalid pixels are the middle of the range in both. The tensor is this thread's until it asks again.
+        Invalid pixels are the middle of the range in both. The tensor is valid until this thread's next call.
         """
         images = block.before[:, rows, cols], block.after[:, rows, cols]
-        memory = self._memory(images[0].shape)
+        buffers = self._thread_buffers(images[0].shape)
         invalid = ~block.valid[rows, cols]
-        laid_out = _as_integers(memory.laid_out.permute(0, 2, 3, 1)).numpy()
-        for image, transfer, planar, pixels in zip(images, block.transforms, memory.planar, laid_out, strict=True):
-            for channel, values in enumerate(self._converted(image, transfer, planar, memory.places)):
+        channels_last = _as_integers(buffers.channels_last.permute(0, 2, 3, 1)).numpy()
+        for image, transform, planar, pixels in zip(
+            images, block.transforms, buffers.planar, channels_last, strict=True
+        ):
+            for channel, values in enumerate(self._transformed(image, transform, planar, buffers.places)):
                 pixels[..., channel] = values
             if invalid.any():
-                pixels[invalid] = _MIDDLE if self._dtype == torch.uint8 else 0
-        return memory.laid_out
+                pixels[invalid] = _NEUTRAL_BYTE if self._dtype == torch.uint8 else 0
+        return buffers.channels_last
 
-    def _converted(
-        self, image: NDArray[Any], transfer: PixelTransform, planar: torch.Tensor, places: torch.Tensor
+    def _transformed(
+        self, image: NDArray[Any], transform: PixelTransform, planar: torch.Tensor, places: torch.Tensor
     ) -> NDArray[Any]:
-        """Return the bits of what the network takes, as integers: in `planar`, or the image itself if it is that."""
-        table = tabulated(transfer, image.dtype.str, self._dtype)
+        """Return the bits of the input as integers: in `planar`, or the image itself if it is the input already."""
+        table = lookup_table(transform, image.dtype.str, self._dtype)
         if table is None:
-            planar.copy_(_rounded(torch.from_numpy(transfer.apply(image)), self._dtype))
-        elif image.dtype == np.uint8 and torch.equal(table, _as_they_are()):
+            planar.copy_(_network_input(torch.from_numpy(transform.apply(image)), self._dtype))
+        elif image.dtype == np.uint8 and torch.equal(table, _identity_table()):
             return image
         else:
-            whole = np.uint8 if image.itemsize == 1 else np.int16  # torch hardly knows uint16
-            bits = torch.from_numpy(image.view(whole))
-            for channel, found, result in zip(bits, _as_integers(table), _as_integers(planar), strict=True):
+            integer = np.uint8 if image.itemsize == 1 else np.int16  # PyTorch has few operators for uint16
+            bits = torch.from_numpy(image.view(integer))
+            for channel, values, result in zip(bits, _as_integers(table), _as_integers(planar), strict=True):
                 places.copy_(channel)
                 if bits.dtype.is_signed:
                     places.bitwise_and_(table.shape[1] - 1)
-                torch.index_select(found, 0, places.view(-1), out=result.view(-1))
+                torch.index_select(values, 0, places.view(-1), out=result.view(-1))
         return _as_integers(planar).numpy()
 
-    def _memory(self, shape: tuple[int, ...]) -> _Memory:
-        memory: _Memory | None = getattr(self._local, "memory", None)
-        if memory is None or memory.planar.shape[1:] != shape:
-            memory = self._local.memory = _Memory.of_shape(shape, self._dtype)
-        return memory
+    def _thread_buffers(self, shape: tuple[int, ...]) -> _Buffers:
+        buffers: _Buffers | None = getattr(self._local, "buffers", None)
+        if buffers is None or buffers.planar.shape[1:] != shape:
+            buffers = self._local.buffers = _Buffers.of_shape(shape, self._dtype)
+        return buffers
 
 
 @dataclass(frozen=True)
-class _Memory:
+class _Buffers:
     planar: torch.Tensor  # (2, 3, rows, cols)
-    laid_out: torch.Tensor  # the same, channels last
-    places: torch.Tensor  # int32 (rows, cols), where to look in a table
+    channels_last: torch.Tensor  # the same shape, channels last in memory
+    places: torch.Tensor  # int32 (rows, cols), index into a table
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Self:
         planar = torch.empty((2, *shape), dtype=dtype)
-        laid_out = torch.empty_like(planar, memory_format=torch.channels_last)
-        return cls(planar, laid_out, torch.empty(shape[1:], dtype=torch.int32))
+        channels_last = torch.empty_like(planar, memory_format=torch.channels_last)
+        return cls(planar, channels_last, torch.empty(shape[1:], dtype=torch.int32))
 
 
 @lru_cache(maxsize=16)
-def tabulated(transfer: PixelTransform, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return what the network takes for each value that a type can store: (3, levels); None if it has too many."""
-    table = transfer.table(stored)
-    return None if table is None else _rounded(torch.from_numpy(table), dtype)
+def lookup_table(transform: PixelTransform, stored: DTypeLike, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the network's input for each value of a stored type: (3, levels); None if the type has too many values."""
+    table = transform.table(stored)
+    return None if table is None else _network_input(torch.from_numpy(table), dtype)
 
 
-def _rounded(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return images in [0, 1] as the network takes them in a precision; bytes are 255 times as much."""
+def _network_input(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return images in [0, 1] as the network's input in a precision; bytes are 255 times as much."""
     return (images * LEVELS).round_().to(dtype) if dtype == torch.uint8 else normalized(images).to(dtype)
 
 
 @lru_cache
-def _as_they_are() -> torch.Tensor:
-    """Return the table of an image whose bytes are what the network takes."""
+def _identity_table() -> torch.Tensor:
+    """Return the table of a byte image that is the network's input as it is."""
     return torch.arange(LEVELS + 1, dtype=torch.uint8).expand(3, -1)
 
 
 def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor's own memory as what is moved fastest."""
+    """Return a view of the tensor's memory as integers, which are copied fastest."""
     return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize])

@@ -1,1 +1,1 @@
-"""The paper's model and nothing else: receptive field arithmetic, the Siamese network and its weights."""
+"""The paper's model and nothing else: receptive field arithmetic, the Siamese network and its weights files."""

@@ -1,3 +1,3 @@
-"""The weights that are used where none are named."""
+"""The default model's name; a module of its own, so that reading it does not import PyTorch."""
 
 DEFAULT_MODEL = "survey"

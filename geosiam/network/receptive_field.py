@@ -1,4 +1,4 @@
-"""Pure arithmetic: what one output cell of a stack of valid convolutions sees of its input.
+"""Receptive field arithmetic: which input pixels an output cell of a stack of valid convolutions depends on.
 
 The recurrences are those of Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks"
 (Distill, 2019), without padding, dilation or branches.
@@ -59,17 +59,17 @@ def receptive_field(convolutions: Iterable[tuple[int, int]]) -> ReceptiveField:
 
 
 def subdivided(window: ReceptiveField, parts: int) -> ReceptiveField:
-    """Return the field of cells that divide each stride of ``window`` into ``parts``.
+    """Return the receptive field of cells that divide each stride of ``window`` into ``parts``.
 
-    All parts see the same window, in which they lie at different places. The field holds it for each of them, so it is
-    larger than the window by the distance of the first part from the last.
+    All parts depend on the same window and lie at different places in it. The field covers the window for each of them,
+    so it is larger than the window by the distance of the first part from the last.
 
     Parameters
     ----------
     window
-        Of a whole stride.
+        Receptive field of the undivided cell.
     parts
-        Cells along a stride, which they must divide.
+        Number of cells along a stride; it must divide the stride.
     """
     stride = window.stride // parts
     return ReceptiveField(window.size + window.stride - stride, stride)

@@ -1,6 +1,6 @@
 """The fully convolutional Siamese network of Hirokawa, "Anomaly Detections using Deep Learning (VI)".
 
-One encoder of valid convolutions is applied to both scenes; a discriminator of two 1x1 convolutions judges the two
+One encoder of valid convolutions is applied to both scenes; a discriminator of two 1x1 convolutions classifies the two
 features and their distance. There is no fully connected layer and no padding, so the network runs on images of any
 size from one receptive field up, and each output cell depends on exactly its receptive field.
 """
@@ -33,7 +33,7 @@ _TINY = 1e-12  # keeps the gradient of the Euclidean norm finite where both feat
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of the encoder: square kernel, stride, and the number of channels it makes."""
+    """One convolution of the encoder: side of its square kernel, stride, and number of output channels."""
 
     kernel: int
     stride: int
@@ -46,27 +46,27 @@ class Convolution:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Everything that fixes the architecture.
+    """The architecture of the network.
 
     Parameters
     ----------
     convolutions
         The encoder, from the input on. The width of the last one is the feature dimension.
     channels
-        Bands of the input images.
+        Number of bands of the input images.
     hidden
-        Channels between the two 1x1 convolutions of the discriminator.
+        Number of channels between the two 1x1 convolutions of the discriminator.
     distance
         ``"elementwise"``: ``|f1 - f2|``, a vector (the paper's listing); ``"euclidean"``: the norm of ``f1 - f2``,
         one number (the paper's equation 3).
     head
-        What the discriminator sees: ``"concat"``: ``[f1, f2, distance]`` (equation 4); ``"distance"``: the distance
+        Input of the discriminator: ``"concat"``: ``[f1, f2, distance]`` (equation 4); ``"distance"``: the distance
         alone (the paper's figure 2c).
     batch_norm
-        Normalize after each convolution of the encoder but the last.
+        Whether a batch norm follows each convolution of the encoder but the last.
     subcells
-        Cells along each side of a feature that the discriminator answers for: 1, or more for outlines finer than the
-        encoder's stride. The answers of one feature share its window.
+        Number of output cells along each side of a feature: 1, or more for outlines finer than the encoder's stride.
+        The cells of one feature share its window.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -119,22 +119,22 @@ class NetworkConfig:
 
     @property
     def window(self) -> ReceptiveField:
-        """What a feature sees, computed from the layers."""
+        """Receptive field of a feature, computed from the layers."""
         return receptive_field((layer.kernel, layer.stride) for layer in self.convolutions)
 
     @property
     def receptive_field(self) -> ReceptiveField:
-        """What an output cell may see: the window of the feature that it is a part of, wherever it lies therein."""
+        """Receptive field of an output cell: it covers the window of its feature, wherever in it the cell lies."""
         return subdivided(self.window, self.subcells)
 
     @property
     def halo(self) -> Halo:
-        """Pixels around a cell's own that its score depends on."""
+        """Pixels around the cell's own ones that its score depends on."""
         field = self.receptive_field
         return Halo(field.offset, field.overhang)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return the config as plain values for JSON."""
         return asdict(self)
 
     @classmethod
@@ -175,14 +175,14 @@ class Encoder(nn.Sequential):
 
 
 class SignBitReLU(nn.Module):
-    """ReLU in place, for inference on a CPU: what has its sign bit set becomes 0.
+    """ReLU in place for inference on a CPU: numbers with the sign bit set become 0.
 
-    Read as an integer, a negative number is negative, so the larger of it and 0 is its ReLU. PyTorch compares
-    integers several times as fast as it does bf16, and as fast as it does fp32. (-0.0 becomes 0.0.)
+    The bits of a negative number, read as an integer, are negative as well, so an integer maximum with 0 is the ReLU.
+    PyTorch compares integers several times as fast as bf16, and as fast as fp32. (-0.0 becomes 0.0.)
     """
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the tensor itself, changed; its numbers are of 16 or 32 bits."""
+        """Apply the ReLU to a tensor of 16- or 32-bit numbers in place and return it."""
         if values.is_cuda:
             return values.relu_()
         values.view(torch.int16 if values.itemsize == 2 else torch.int32).clamp_min_(0)  # noqa: PLR2004 - bytes
@@ -192,7 +192,7 @@ class SignBitReLU(nn.Module):
 def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
     """Return the norm of the difference of two features (n, features, rows, cols): (n, 1, rows, cols) (equation 3).
 
-    Its gradient is finite, namely zero, where both agree.
+    Its gradient is finite, namely zero, where both are equal.
     """
     return ((before - after).square().sum(dim=1, keepdim=True) + _TINY).sqrt()
 
@@ -215,20 +215,20 @@ class Discriminator(nn.Module):
         self.subcells = config.subcells
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Judge two features of shape (n, features, rows, cols): logits of shape (n, 1, rows, cols).
+        """Return the logits of two features of shape (n, features, rows, cols): shape (n, 1, rows, cols).
 
-        With subcells, each feature's answers lie side by side as they do on the ground (Shi et al., "Real-time single
-        image and video super-resolution using an efficient sub-pixel convolutional neural network", 2016), so that
-        rows and cols grow by that factor.
+        With subcells, the logits of a feature are arranged as their cells are on the ground (Shi et al., "Real-time
+        single image and video super-resolution using an efficient sub-pixel convolutional neural network", 2016), so
+        that rows and cols grow by that factor.
         """
         distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
-        seen = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
-        logits: Tensor = self.layers(seen)
+        inputs = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
+        logits: Tensor = self.layers(inputs)
         return logits if self.subcells == 1 else pixel_shuffle(logits, self.subcells)
 
 
 def normalized(images: Tensor) -> Tensor:
-    """Return images in [0, 1] as the encoder takes them: around 0."""
+    """Return images in [0, 1] centered and scaled for the encoder."""
     return (images - INPUT_CENTER).div_(INPUT_SPREAD)
 
 
@@ -237,8 +237,8 @@ class SiameseNetwork(nn.Module):
 
     Inputs have shape (n, channels, height, width) with values in [0, 1]; a 32x32 chip gives exactly one logit.
 
-    With the head ``"concat"`` the answer depends on the order of the scenes, as the paper's does: the discriminator
-    sees which feature came first. Training shows it both orders alike. With ``"distance"`` it cannot tell.
+    With the head ``"concat"`` the logit depends on the order of the scenes, as in the paper: the discriminator sees
+    which feature came first. Training presents both orders equally often. With ``"distance"`` the order is irrelevant.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -257,7 +257,7 @@ class SiameseNetwork(nn.Module):
         return self.compare(torch.cat([normalized(before), normalized(after)]))
 
     def compare(self, both: Tensor) -> Tensor:
-        """Return what :meth:`forward` does for images that are :func:`normalized` already.
+        """Return the logits as :meth:`forward` does, for images that are :func:`normalized` already.
 
         With subcells the first cell of the images must be the first of its feature: images cut out of a larger one
         must begin ``subcells * stride`` pixels, or a multiple, from its beginning.
@@ -265,14 +265,14 @@ class SiameseNetwork(nn.Module):
         Parameters
         ----------
         both
-            (2n, channels, h, w): n images of before, then the n of after.
+            (2n, channels, h, w): the n before images, then the n after images.
         """
         cells, features = self._extent(both)
         logits: Tensor = self.discriminator(*self.encoder(both[features]).chunk(2))
         return logits[cells]
 
     def _extent(self, image: Tensor) -> tuple[Slices, Slices]:
-        """Return which logits are those of the image's cells, and which pixels the features of these need."""
+        """Return the slices of the logits that are cells of the image, and of the pixels that their features need."""
         window, field, parts = self.config.window, self.config.receptive_field, self.config.subcells
         margin = field.offset - window.offset  # a cell may be the last of its feature; the first cell is the first
 
@@ -285,27 +285,27 @@ class SiameseNetwork(nn.Module):
         return (..., rows[0], cols[0]), (..., rows[1], cols[1])
 
     def for_inference(self) -> SiameseNetwork:
-        """Return a copy that computes the same with batch norm folded in, in eval mode and without gradients."""
+        """Return an equivalent copy with batch norm folded in, in eval mode and without gradients."""
         copy = SiameseNetwork(replace(self.config))
         copy.load_state_dict(self.state_dict())
         assert isinstance(copy.encoder, Encoder)
-        copy.encoder = _with_quick_relu(copy.encoder.folded())
-        copy.discriminator.layers = _with_quick_relu(copy.discriminator.layers)
+        copy.encoder = _with_sign_bit_relu(copy.encoder.folded())
+        copy.discriminator.layers = _with_sign_bit_relu(copy.discriminator.layers)
         return copy.eval().requires_grad_(requires_grad=False)
 
 
-def _with_quick_relu(layers: nn.Sequential) -> nn.Sequential:
+def _with_sign_bit_relu(layers: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))
 
 
-def can_grow(small: NetworkConfig, large: NetworkConfig) -> bool:
-    """Tell whether weights of one network begin another: the same, or the same with more subcells."""
+def can_expand_subcells(small: NetworkConfig, large: NetworkConfig) -> bool:
+    """Return whether weights of one network can initialize another: the same one, or one with more subcells only."""
     return replace(small, subcells=large.subcells) == large and small.subcells in (1, large.subcells)
 
 
-def grown(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
-    """Return the weights of ``small`` for ``large``: all subcells answer what the whole cell did."""
-    if not can_grow(small, large):
+def expand_subcells(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
+    """Return the weights of ``small`` for ``large``: all subcells give the logit of the whole cell."""
+    if not can_expand_subcells(small, large):
         raise ValueError(f"weights of {small} do not fit {large}")
     parts = (large.subcells // small.subcells) ** 2
     last = ("discriminator.layers.2.weight", "discriminator.layers.2.bias")

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a model card inside, checked against the architecture when loaded."""
+"""Weights files: safetensors with a model card inside, checked against the card's architecture when loaded."""
 
 from __future__ import annotations
 
@@ -14,53 +14,54 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
-from geosiam.files import check_writable, exists
+from geosiam.files import atomic_write, check_writable, exists
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
 
     from torch import Tensor
 
 _CARD = "geosiam_model_card"
-_FORMER_KEYS = {"licence": "license"}  # spelling of the cards of weights trained before the American spelling
+_FORMER_KEYS = {"licence": "license"}  # keys of older cards, and what they are called today
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What one should know of weights before one uses them; stored inside the weights file.
+    """Description of weights, stored inside the weights file.
 
     Parameters
     ----------
     name
         Short name.
     recipe
-        Name of the recipe that trained it.
+        Name of the training recipe.
     summary
-        What it looks for, in one sentence.
+        What the model looks for, in one sentence.
     network
         The architecture.
     data
-        What it was trained on.
+        Data that it was trained on.
     seed, epochs
-        Of the training.
+        Random seed and number of epochs of the training.
     threshold
-        Suggested anomaly probability from which on a cell is an anomaly.
+        Suggested minimum anomaly probability of an anomalous cell.
     temperature
-        By which the logits were divided to make probabilities honest; it is in the weights already. 1 = not fitted.
+        Divisor of the logits that calibrates the probabilities; the weights include it already. 1 = not fitted.
     metrics
-        Figures on held-out chips, by name.
+        Metrics on held-out chips, by name.
     bands, scaling
-        What the three input channels are and how their values are scaled.
+        Meaning of the three input channels, and how their values are scaled.
     license
-        Under which the weights may be used.
+        License of the weights.
     command
-        The command that produced them.
+        Command that produced the weights.
     version
-        Of geosiam that wrote the file.
+        Version of geosiam that wrote the file.
     checksum
         SHA-256 of the tensors, hexadecimal; filled in when saved.
     """
@@ -88,29 +89,29 @@ class ModelCard:
 
     @property
     def stride(self) -> int:
-        """Pixels an output cell stands for."""
+        """Pixels along a side of an output cell."""
         return self.network.receptive_field.stride
 
     @property
     def receptive_field(self) -> int:
-        """Pixels an output cell depends on."""
+        """Pixels along a side of the square that an output cell depends on."""
         return self.network.receptive_field.size
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return the card as plain values for JSON."""
         return {**asdict(self), "stride": self.stride, "receptive_field": self.receptive_field}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the card that :meth:`to_dict` wrote; keys of later versions are ignored."""
         values = {_FORMER_KEYS.get(key, key): value for key, value in values.items()}
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{**known, "network": NetworkConfig.from_dict(values["network"])})
+        supported = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{**supported, "network": NetworkConfig.from_dict(values["network"])})
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its weights, its card, and the file they came from."""
+    """A network with its weights, its card, and the name or path that it was loaded from."""
 
     network: SiameseNetwork
     card: ModelCard
@@ -118,19 +119,16 @@ class Model:
 
 
 def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> ModelCard:
-    """Write weights and card to ``path`` (complete or not at all); return the card with its checksum."""
+    """Write weights and card to a file, atomically; return the card with its checksum."""
     target = Path(path)
     check_writable(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(save(tensors, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)}))
-        partial.replace(target)
+        with atomic_write(target) as partial:
+            partial.write_bytes(save(tensors, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)}))
     except OSError as error:
         raise OutputError(target, f"cannot be written ({error})", "choose a folder that exists") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return card
 
 
@@ -140,12 +138,13 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
     Raises
     ------
     WeightsError
-        No such name or file; no safetensors; no card; tensors that do not fit the card's architecture or checksum.
+        There is no such name or file, it is no safetensors file, it has no card, or its tensors do not fit the card's
+        architecture or checksum.
     """
     name = os.fspath(name_or_path)
-    for bundled in (files("geosiam.network") / "bundled").iterdir():
-        if bundled.name == f"{name}{_SUFFIX}":
-            with as_file(bundled) as path:
+    for file in _bundled_files():
+        if file.name == f"{name}{_SUFFIX}":
+            with as_file(file) as path:
                 return _load(path, name)
     if not (exists(name) and Path(name).is_file()):
         raise WeightsError(name, "is neither a bundled model nor a weights file", _REMEDY)
@@ -165,11 +164,15 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
 def available_models() -> list[ModelCard]:
     """Return the cards of the weights that ship with the package, the default first."""
     cards = []
-    for entry in (files("geosiam.network") / "bundled").iterdir():
-        if entry.name.endswith(_SUFFIX):
-            with as_file(entry) as path:
-                cards.append(read_card(path))
+    for file in _bundled_files():
+        with as_file(file) as path:
+            cards.append(read_card(path))
     return sorted(cards, key=lambda card: (card.name != DEFAULT_MODEL, card.name))
+
+
+def _bundled_files() -> list[Traversable]:
+    folder = files("geosiam.network") / "bundled"
+    return [file for file in folder.iterdir() if file.name.endswith(_SUFFIX)]
 
 
 def _load(path: Path, source: str) -> Model:
@@ -186,7 +189,7 @@ def _load(path: Path, source: str) -> Model:
     except RuntimeError as error:
         raise WeightsError(source, "its tensors do not fit the architecture in its card", _REMEDY) from error
     if card.checksum != _checksum(tensors):
-        raise WeightsError(source, "its tensors do not have the checksum in its card", "fetch or train it again")
+        raise WeightsError(source, "its tensors do not match the checksum in its card", "download or train it again")
     return Model(network.eval(), card, source)
 
 

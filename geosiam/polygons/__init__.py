@@ -1,14 +1,19 @@
-"""Score raster in, polygons out: components as a stream, outlines, evidence attributes, styled GeoPackage.
+"""Score raster in, polygons out: components as a stream, outlines, columns of evidence, styled GeoPackage.
 
 ==================  ==================================================================================
-``runs``            horizontal runs of cells and which of them touch: the arithmetic below the rest
+``options``         how polygons are cut out of scores
+``score_stream``    scores, from a file or an array, streamed once from top to bottom
+``runs``            horizontal runs of cells: the arithmetic below components and contours
 ``components``      strips of scores to connected components, one pass, memory of one strip
-``outlines``        runs of cells to rings; ``rings`` holds them, ``smoothing`` and ``simplification``
-                    draw them otherwise
-``areas``           true areas, lengths and places on the ground
-``polygons``        the above together: a table of polygons with the evidence for each
-``witness``         the part of the evidence that only the scenes can give
-``style``           how QGIS draws the table
+``contours``        components to outlines: traced, smoothed, simplified
+``multipolygons``   outlines as flat arrays, and as well-known binary
+``areas``           areas, lengths and centroids on the ground
+``attributes``      the columns of evidence that need the pixels of the scenes
+``table``           the above together: a table of polygons, computed while it is read
+``footprint``       the outline of the scored area
+``schema``          names, types and meanings of the columns
+``formats``         file formats, known without loading what writes them
 ``writer``          the table as a file; ``geopackage`` is what that format holds besides
+``results``         reading such a file again
 ==================  ==================================================================================
 """

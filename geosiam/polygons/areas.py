@@ -1,4 +1,4 @@
-"""True areas and lengths on the ground, where components lie on earth, and the sizes that a user asks for."""
+"""Areas and lengths on the ground, and centroids, of components and outlines."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
     from geosiam.polygons.components import ComponentBatch
     from geosiam.polygons.multipolygons import MultiPolygons
 
-TOLERATED = 0.01  # below this a projection's areas are taken as they are, as surveyors do (UTM: 0.0008)
-_EARTH_M = 6_378_137.0
-_AS_EARTH = 0.01  # ellipsoids of the earth differ by less, planets by more
+_AREA_DISTORTION = 0.01  # fraction up to which areas of a projection are not corrected, as surveyors do (UTM: 0.0008)
+_EARTH_M = 6_378_137.0  # semi-major axis
+_EARTH_TOLERANCE = 0.01  # fraction by which the axes of ellipsoids of the earth differ at most; planets differ by more
+_WGS84 = 4326
 
 
 class CellAreas:
-    """Ground area of the cells of a grid in square metres.
+    """Ground area of the cells of a grid in square meters.
 
     In a geographic CRS it is the area on the ellipsoid. In a projected CRS it is the area in the plane, in square
-    metres whatever the CRS's unit; where the projection stretches areas by more than 1 % (Web Mercator far from the
-    equator), what it adds is taken out.
+    meters whatever the unit of the CRS, corrected where the projection distorts areas by more than 1 % (Web Mercator
+    far from the equator).
 
     Parameters
     ----------
     grid
         The grid of cells.
     extent
-        Where the scene ends, in cells (rows, cols): what the last row and column have beyond does not count.
+        Where the scene ends, in cells (rows, cols): cells of the last row and column count up to there.
 
     Raises
     ------
@@ -51,28 +52,22 @@ class CellAreas:
         self._whole = (self._rows, self._cols) == grid.shape
         crs = pyproj.CRS.from_user_input(grid.crs.to_wkt())
         plane = abs(grid.transform.determinant)  # in units of the CRS, squared
-        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0  # metres, or radians
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0  # meters, or radians
         self._plane = plane * unit**2
         self._crs = crs
         self._ellipsoid = crs.ellipsoid if crs.is_geographic else None
         self._unit = unit
         self._projection = None
-        if crs.is_projected and self._stretches(crs, grid):
+        if crs.is_projected and _distorts_areas(crs, grid):
             self._projection = pyproj.Proj(crs)
-
-    @staticmethod
-    def _stretches(crs: pyproj.CRS, grid: Grid) -> bool:
-        x, y = np.array([*grid.corners, grid.transform @ (grid.width / 2, grid.height / 2)]).T
-        scale = _areal_scale(pyproj.Proj(crs), x, y)
-        return bool((np.abs(scale - 1) > TOLERATED).any())
 
     @property
     def uniform(self) -> float | None:
-        """The area of every cell where all whole ones are alike, else None."""
+        """The area of a whole cell if all have the same, else None."""
         return self._plane if self._ellipsoid is None and self._projection is None else None
 
     def of(self, batch: ComponentBatch) -> NDArray[np.float64]:
-        """Return the area of each component in square metres, shape (n,)."""
+        """Return the area of each component in square meters, shape (n,)."""
         if self.uniform is not None and self._whole:
             return batch.cells.astype(np.float64) * self.uniform
         row, bottom, start, stop = self._inside(batch)
@@ -83,7 +78,7 @@ class CellAreas:
         return total
 
     def cells(self, batch: ComponentBatch) -> NDArray[np.float64]:
-        """Return how many cells each component has inside the scene, shape (n,): the last ones count in part."""
+        """Return how many cells each component has inside the scene, shape (n,); the last ones count in part."""
         if self._whole:
             return batch.cells.astype(np.float64)
         row, bottom, start, stop = self._inside(batch)
@@ -91,28 +86,27 @@ class CellAreas:
         return total
 
     def centroids(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return longitude and latitude (WGS 84) of the centers of mass, shape (n,) each; NaN where there are none."""
-        nowhere = np.full(len(batch), np.nan)
+        """Return longitude and latitude (WGS 84) of the centers of mass, shape (n,) each; NaN if not on Earth."""
         if not self._on_earth():
-            return nowhere, nowhere.copy()
+            return np.full(len(batch), np.nan), np.full(len(batch), np.nan)
         row, bottom, start, stop = self._inside(batch)
         weight = (stop - start) * (bottom - row)
         first = batch.offsets[:-1]
         mass = np.add.reduceat(weight, first)
         col = np.add.reduceat(weight * (start + stop) / 2, first) / mass
         line = np.add.reduceat(weight * (row + bottom) / 2, first) / mass
-        to_wgs84 = pyproj.Transformer.from_crs(self._crs, 4326, always_xy=True)
-        place = np.array(to_wgs84.transform(*apply_affine(self._transform, col, line)))
-        place[:, ~np.isfinite(place).all(axis=0)] = np.nan
-        return place[0], place[1]
+        to_wgs84 = pyproj.Transformer.from_crs(self._crs, _WGS84, always_xy=True)
+        lon_lat = np.array(to_wgs84.transform(*apply_affine(self._transform, col, line)))
+        lon_lat[:, ~np.isfinite(lon_lat).all(axis=0)] = np.nan
+        return lon_lat[0], lon_lat[1]
 
-    def perimeters(self, placed: MultiPolygons) -> NDArray[np.float64]:
-        """Return the length of outlines in coordinates of the CRS, holes included, in metres: shape (n,)."""
-        owner = placed.points_of()
+    def perimeters(self, outlines: MultiPolygons) -> NDArray[np.float64]:
+        """Return the length of outlines in CRS coordinates, holes included, in meters: shape (n,)."""
+        owner = outlines.point_geometry
         along = np.ones(max(len(owner) - 1, 0), np.bool_)
-        along[placed.rings[1:-1] - 1] = False  # from the end of a ring to the beginning of the next one
-        middle = (placed.xy[1:] + placed.xy[:-1])[along] / 2
-        across, up = (placed.xy[1:] - placed.xy[:-1])[along].T * self._unit
+        along[outlines.ring_offsets[1:-1] - 1] = False  # from the end of a ring to the beginning of the next one
+        middle = (outlines.xy[1:] + outlines.xy[:-1])[along] / 2
+        across, up = (outlines.xy[1:] - outlines.xy[:-1])[along].T * self._unit
         if self._ellipsoid is not None:
             a, e2 = self._ellipsoid.semi_major_metre, self._eccentricity2()
             latitude = middle[:, 1] * self._unit
@@ -120,11 +114,11 @@ class CellAreas:
             across, up = across * a * np.cos(latitude) / np.sqrt(w2), up * a * (1 - e2) / w2**1.5
         length = np.hypot(across, up)
         if self._projection is not None:
-            length *= np.sqrt(self._factor(*middle.T))  # of the projections that stretch, the usual ones are conformal
-        return np.asarray(np.bincount(owner[:-1][along], weights=length, minlength=len(placed)), np.float64)
+            length *= np.sqrt(self._factor(*middle.T))  # right for conformal projections, and Mercators are
+        return np.asarray(np.bincount(owner[:-1][along], weights=length, minlength=len(outlines)), np.float64)
 
     def _inside(self, batch: ComponentBatch) -> tuple[NDArray[np.float64], ...]:
-        """Return the sides of runs as far as the scene reaches: row, bottom, start and stop of shape (runs,)."""
+        """Return the sides of runs, cut off at the scene's edge: top, bottom, left and right, shape (runs,) each."""
         row, start, stop = batch.runs.astype(np.float64).T
         return row, np.minimum(row + 1, self._rows), start, np.minimum(stop, self._cols)
 
@@ -132,22 +126,28 @@ class CellAreas:
         ellipsoid = self._crs.ellipsoid
         if ellipsoid is None or not (self._crs.is_geographic or self._crs.is_projected):
             return False
-        return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _AS_EARTH)
+        return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _EARTH_TOLERANCE)
 
     def _eccentricity2(self) -> float:
         assert self._ellipsoid is not None
         return float(1 - (self._ellipsoid.semi_minor_metre / self._ellipsoid.semi_major_metre) ** 2)
 
     def _factor(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ground area over area in the plane (for angles: square metres per square radian) at places."""
+        """Return ground area over area in the plane at points; for angles, in square meters per square radian."""
         if self._projection is not None:
-            stretch: NDArray[np.float64] = 1 / _areal_scale(self._projection, x, y)
-            return stretch
+            return np.asarray(1 / _areal_scale(self._projection, x, y), np.float64)
         assert self._ellipsoid is not None
         a, e2 = self._ellipsoid.semi_major_metre, self._eccentricity2()
         latitude = y * self._unit
         factor: NDArray[np.float64] = a**2 * (1 - e2) * np.cos(latitude) / (1 - e2 * np.sin(latitude) ** 2) ** 2
         return factor
+
+
+def _distorts_areas(crs: pyproj.CRS, grid: Grid) -> bool:
+    """Return whether areas at the corners or in the middle of a grid have to be corrected."""
+    x, y = np.array([*grid.corners, grid.transform @ (grid.width / 2, grid.height / 2)]).T
+    scale = _areal_scale(pyproj.Proj(crs), x, y)
+    return bool((np.abs(scale - 1) > _AREA_DISTORTION).any())
 
 
 def _areal_scale(projection: pyproj.Proj, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

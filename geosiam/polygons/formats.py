@@ -1,4 +1,4 @@
-"""The formats that polygons can be written in; what can be said of a target before there is anything to write."""
+"""The formats that polygons can be written in, known without loading what writes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     OptionError
-        The suffix names no format known here.
+        The suffix is none of :data:`FORMATS`.
     OutputError
         The folder does not exist, or the name is too long.
     """

@@ -1,4 +1,4 @@
-"""What makes a GeoPackage describe itself: columns, styles, provenance, and the layer of what was looked at."""
+"""What a GeoPackage holds besides polygons: footprint, column descriptions, QGIS styles, provenance."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyogrio
 from pyogrio.raw import write_arrow
 
-from geosiam.polygons.schema import GEOMETRY, REVIEWS
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
+from geosiam.polygons.schema import FOOTPRINT_COLUMNS, GEOMETRY, REVIEWS
 from geosiam.qml import footprint_qml, polygon_qml, polygon_sld
 
 if TYPE_CHECKING:
@@ -28,18 +27,18 @@ RUN_COLUMNS = ("created", "geosiam_version", "inputs", "fingerprints", "model", 
 
 
 def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: Path, crs: str) -> None:
-    """Add the layer of what was looked at to a GeoPackage: a table in a CRS, in either form."""
-    where: dict[str, Any] = {
+    """Add the layer of the scored area to a GeoPackage: a table in a CRS, in either form."""
+    layer: dict[str, Any] = {
         "layer": FOOTPRINT_LAYER,
         "driver": "GPKG",
         "geometry_type": "MultiPolygon",
         "append": True,
-        "layer_options": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "What was looked at: cells that have a score"},
+        "layer_options": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Scored area: cells that have a score"},
     }
     if isinstance(footprint, pa.Table):
-        write_arrow(footprint, path, geometry_name=GEOMETRY, crs=crs, **where)
+        write_arrow(footprint, path, geometry_name=GEOMETRY, crs=crs, **layer)
     else:
-        pyogrio.write_dataframe(footprint, path, **where)
+        pyogrio.write_dataframe(footprint, path, **layer)
 
 
 def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str], *, footprint: bool) -> None:
@@ -50,27 +49,27 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
     path
         The file, with the layer of polygons and perhaps that of the footprint.
     record
-        What made the polygons.
+        How the polygons came about.
     now
-        The time, ISO 8601.
+        The current time, ISO 8601.
     columns
-        Those of the polygons, and what they mean.
+        Columns of the polygons and their descriptions.
     footprint
         Whether the file has the layer of the footprint.
     """
     threshold = record.get("threshold")
     lowest = float(threshold) if isinstance(threshold, (int, float)) else 0.5
-    styles, meanings = [_style(lowest, tuple(columns.items()))], {LAYER: columns}
+    styles, descriptions = [_style(lowest, tuple(columns.items()))], {LAYER: columns}
     if footprint:
         styles.append((FOOTPRINT_LAYER, "outline", footprint_qml(), None))
-        meanings[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
+        descriptions[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
     # The connection's own context manager commits, it does not close.
     with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA synchronous = OFF")  # nobody knows the file yet; whoever gives it its name syncs it first
+        db.execute("PRAGMA synchronous = OFF")  # the file is synced once, before it takes its name
         db.executescript(_TABLES)
         db.executemany(
             "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES (?, ?, ?)",
-            [(layer, column, text) for layer, described in meanings.items() for column, text in described.items()],
+            [(layer, column, text) for layer, texts in descriptions.items() for column, text in texts.items()],
         )
         db.executemany(_INSERT_STYLE, [(*style, now) for style in styles])
         values = [_as_text(record.get(column)) for column in RUN_COLUMNS]
@@ -79,9 +78,9 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
 
 @functools.lru_cache(maxsize=8)
 def _style(lowest: float, columns: tuple[tuple[str, str], ...]) -> tuple[str, str, str, str | None]:
-    """Return layer, name, QML and SLD of how polygons look.
+    """Return layer, name, QML and SLD of the style of polygons.
 
-    The pairs of a survey share few thresholds, and writing XML is a tenth of what a small GeoPackage takes.
+    Cached: the pairs of a batch share few thresholds, and XML takes a tenth of the time of a small GeoPackage.
     """
     return LAYER, "anomalies by score", polygon_qml(lowest, dict(columns), REVIEWS), polygon_sld(lowest, LAYER)
 
@@ -121,8 +120,8 @@ CREATE TABLE runs (
 );
 -- Registered, so that GDAL lists them: QGIS finds only styles in tables that GDAL lists.
 INSERT INTO gpkg_contents (table_name, data_type, identifier, description) VALUES
-  ('layer_styles', 'attributes', 'layer_styles', 'How QGIS draws the layers'),
-  ('runs', 'attributes', 'runs', 'What made the layers');
+  ('layer_styles', 'attributes', 'layer_styles', 'QGIS styles of the layers'),
+  ('runs', 'attributes', 'runs', 'Provenance of the layers');
 """
 _INSERT_STYLE = """
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,

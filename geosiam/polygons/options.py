@@ -14,14 +14,14 @@ _NUMBER = r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)"
 
 @dataclass(frozen=True)
 class MinArea:
-    """The smallest component worth a polygon.
+    """Minimum area of a component.
 
     Parameters
     ----------
     value
         At least 0.
     unit
-        ``m2``: square metres on the ground; ``px``: pixels of the before-scene.
+        ``m2``: square meters on the ground; ``px``: pixels of the before scene.
     """
 
     value: float
@@ -33,7 +33,7 @@ class MinArea:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the area that a text such as ``1.5m2`` or ``20px`` says.
+        """Return the area in a text such as ``1.5m2`` or ``20px``.
 
         Raises
         ------
@@ -42,22 +42,21 @@ class MinArea:
         """
         match = re.fullmatch(rf"{_NUMBER}\s*(m2|m²|m\^2|px)", text.strip().lower())
         if match is None:
-            raise OptionError(
-                "`min_area`", f"is {text!r}", "give a number and a unit: square metres as 1.5m2, pixels as 20px"
-            )
+            remedy = "give a number and a unit: square meters as 1.5m2, pixels as 20px"
+            raise OptionError("`min_area`", f"is {text!r}", remedy)
         return cls(float(match[1]), "px" if match[2] == "px" else "m2")
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a simplified outline may lie from the full one.
+    """Distance that points of the full outline may have from the simplified one.
 
     Parameters
     ----------
     value
         At least 0.
     unit
-        ``m``: metres on the ground; ``px``: pixels of the before-scene.
+        ``m``: meters on the ground; ``px``: pixels of the before scene.
     """
 
     value: float
@@ -69,7 +68,7 @@ class Tolerance:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the distance that a text such as ``0.5m`` or ``4px`` says.
+        """Return the distance in a text such as ``0.5m`` or ``4px``.
 
         Raises
         ------
@@ -78,7 +77,7 @@ class Tolerance:
         """
         match = re.fullmatch(rf"{_NUMBER}\s*(m|px)", text.strip().lower())
         if match is None:
-            raise OptionError("`simplify`", f"is {text!r}", "give a number and a unit: metres as 0.5m, pixels as 4px")
+            raise OptionError("`simplify`", f"is {text!r}", "give a number and a unit: meters as 0.5m, pixels as 4px")
         return cls(float(match[1]), "px" if match[2] == "px" else "m")
 
 
@@ -92,17 +91,18 @@ class PolygonOptions:
         Minimum anomaly probability for a cell to be part of a polygon, above 0, up to 1. ``"auto"``: the model's own,
         or a higher one where the two scenes differ almost everywhere; see :mod:`geosiam.scores.threshold`.
     seed_threshold
-        Each polygon has at least one cell of this score or more (hysteresis). None: any will do, or, where the
-        threshold is chosen automatically, the seed threshold that goes with it.
+        Minimum anomaly probability that at least one cell of each polygon must reach (hysteresis), not below the
+        threshold. None: no such condition, or with an automatic threshold the seed threshold that goes with it.
     min_area
-        Drop smaller components: ``"1.5m2"`` on the ground, or ``"20px"`` of the before-scene; None keeps all. What
-        counts is the area of the cells.
+        Drop smaller components: ``"1.5m2"`` on the ground, or ``"20px"`` of the before scene; None drops none. It
+        applies to the area of the cells, whatever the outline.
     connectivity
-        8: cells that share a corner belong together; 4: only those that share a side.
+        8: cells that share a side or a corner are connected; 4: only those that share a side.
     smooth
-        Draw outlines where the score crosses the threshold between cells, not along the sides of cells.
+        Draw outlines where the score crosses the threshold between cell centers, not along cell edges.
     simplify
-        Leave out points of outlines that change them by less: ``"0.5m"`` or ``"4px"``; None keeps all.
+        Drop points that change the outline by less: ``"0.5m"`` on the ground or ``"4px"`` of the before scene; None
+        drops none.
 
     Raises
     ------
@@ -128,19 +128,20 @@ class PolygonOptions:
             raise OptionError("`seed_threshold`", fact, "give one above the threshold")
         if self.connectivity not in (4, 8):
             raise OptionError("`connectivity`", f"is {self.connectivity}", "use 4 or 8")
-        self.smallest()
-        self.tolerance()
+        self.parsed_min_area()
+        self.parsed_tolerance()
 
     def at(self, threshold: float, seed_threshold: float | None) -> PolygonOptions:
-        """Return the same polygon options, and nothing else, with the thresholds that were chosen."""
-        kept = ("min_area", "connectivity", "smooth", "simplify")
-        values = {name: getattr(self, name) for name in kept}
-        return PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, **values)
+        """Return the polygon options, and no others, with the thresholds that were chosen."""
+        names = ("min_area", "connectivity", "smooth", "simplify")
+        return PolygonOptions(
+            threshold=threshold, seed_threshold=seed_threshold, **{name: getattr(self, name) for name in names}
+        )
 
-    def smallest(self) -> MinArea | None:
-        """Return the least area of a component."""
+    def parsed_min_area(self) -> MinArea | None:
+        """Return the minimum area of a component; None if there is none."""
         return None if self.min_area is None else MinArea.parse(self.min_area)
 
-    def tolerance(self) -> Tolerance | None:
-        """Return the tolerance of simplification."""
+    def parsed_tolerance(self) -> Tolerance | None:
+        """Return the tolerance of simplification; None if outlines are not simplified."""
         return None if self.simplify is None else Tolerance.parse(self.simplify)

@@ -1,8 +1,8 @@
-"""Runs: maximal horizontal rows of neighboring cells, the compact form in which components travel.
+"""Runs: maximal horizontal rows of neighboring cells, the compact form of components.
 
 A run is ``(line, start, stop)``: the cells ``start <= column < stop`` of one line. Lines are row numbers, or any
-non-decreasing integers in which adjacent rows differ by exactly one. All functions are numpy or compiled scipy
-throughout: their cost is that of the runs, not of a Python loop.
+non-decreasing integers in which adjacent rows differ by exactly one. All functions are vectorized with numpy or
+compiled scipy, without a Python loop over runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ def runs_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.stack([row, start, changes[1::2] - row * (cols + 1)], axis=1)
 
 
-def touching(
+def cells_of(runs: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row and column of each cell of runs of shape (n, 3), run by run."""
+    row, start, stop = runs.astype(np.int64).T
+    length = stop - start
+    rank = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    return np.repeat(row, length), np.repeat(start, length) + rank
+
+
+def adjacent_runs(
     line: NDArray[np.int64], start: NDArray[np.int64], stop: NDArray[np.int64], *, diagonal: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of runs on adjacent lines that touch.
@@ -57,7 +65,7 @@ def touching(
     """
     if not len(line):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    pitch = int(stop.max()) + 1  # one column more than there are, so that a corner never reaches the next line
+    pitch = int(stop.max()) + 1  # one column more than the grid has, so that a corner never reaches the next line
     reach = 1 if diagonal else 0
     below = (line + 1) * pitch
     first = np.searchsorted(line * pitch + stop, below + start - reach, side="right")
@@ -68,8 +76,8 @@ def touching(
     return upper, np.repeat(first, count) + rank
 
 
-def grouped(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """Return the groups that the edges ``a[i] - b[i]`` make of the nodes.
+def union(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Return the groups of nodes that are connected by the edges ``a[i] - b[i]``.
 
     Returns
     -------

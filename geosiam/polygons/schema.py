@@ -1,4 +1,4 @@
-"""The columns of the table of polygons: names, types and what they mean."""
+"""The columns of the tables of polygons and of the footprint: names, types and meanings."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ COLUMNS = {
     "score_mean": "Mean anomaly probability of its cells, 0 to 1",
     "score_max": "Highest anomaly probability of its cells, 0 to 1",
     "score_p90": "Anomaly probability that 90 % of its cells do not exceed, 0 to 1",
-    "area_m2": "Area on the ground in square metres, that of the outline",
-    "area_px": "Area of its cells in pixels of the before-scene",
-    "perimeter_m": "Length of the outline on the ground in metres, holes included",
+    "area_m2": "Area of the outline on the ground in square meters",
+    "area_px": "Area of its cells in pixels of the before scene",
+    "perimeter_m": "Length of the outline on the ground in meters, holes included",
     "cells": "Number of cells of the score raster",
-    "centroid_lon": "Longitude of its center of mass (WGS 84); empty where the scene is not on earth or nowhere known",
+    "centroid_lon": "Longitude of its center of mass (WGS 84); empty if the CRS has no place on Earth",
     "centroid_lat": "Latitude of its center of mass (WGS 84)",
-    "valid_fraction": "Share of scored cells among its own and those that touch it; 1 = all around it is known",
-    "touches_nodata": "Whether a cell that could not be scored shares a side or a corner with it",
-    "shift_px": "Misregistration left between the two scenes, in pixels of the before-scene; empty if not estimated",
-    "shadow_fraction": "Share of its pixels that are darker in the after-scene and of the same hue, as a shadow makes "
-    "them; empty without the scenes or without color",
-    "hint": "appeared or vanished: which scene shows something here that stands out from its surroundings; empty where "
-    "that cannot be told",
-    "before": "File name of the before-scene",
-    "after": "File name of the after-scene",
+    "valid_fraction": "Fraction of its own and adjacent cells that have a score; 1 = no nodata nearby",
+    "touches_nodata": "Whether a cell without a score shares a side or a corner with it",
+    "shift_px": "Misregistration left between the two scenes, in pixels of the before scene; empty if not estimated",
+    "shadow_fraction": "Fraction of its pixels that are darker in the after scene with the same hue, like a shadow; "
+    "empty without the scenes or without color",
+    "hint": "appeared or vanished: the scene in which something stands out from its surroundings; empty if undecided",
+    "before": "File name of the before scene",
+    "after": "File name of the after scene",
     "created": "When the scores were computed, ISO 8601, UTC",
-    "review": "For the analyst: unreviewed (empty), confirmed, rejected or unsure",
+    "review": "Verdict of the analyst: confirmed, rejected or unsure; empty if not reviewed",
+}
+FOOTPRINT_COLUMNS = {
+    "before": "File name of the before scene",
+    "after": "File name of the after scene",
+    "created": "When the scores were computed, ISO 8601, UTC",
+    "looked_at_m2": "Area of the scored cells in square meters, on the grid of this outline",
+    "accuracy_px": "Side of the squares that the outline is made of, in pixels of the before scene",
 }
 GEOMETRY = "geometry"
 SHAPEFILE_NAMES = {  # ten letters at most
@@ -39,17 +45,20 @@ SHAPEFILE_NAMES = {  # ten letters at most
 HINTS = ("appeared", "vanished")
 REVIEWS = ("confirmed", "rejected", "unsure")
 
-_INTEGERS = {"id", "cells"}
-_TEXTS = {"hint", "before", "after", "created", "review"}
+_TYPES = {
+    "touches_nodata": pa.bool_(),
+    **dict.fromkeys(("id", "cells", "accuracy_px"), pa.int64()),
+    **dict.fromkeys(("hint", "before", "after", "created", "review"), pa.string()),
+}
 
 
-def _type(name: str) -> pa.DataType:
-    if name in _TEXTS:
-        return pa.string()
-    if name == "touches_nodata":
-        return pa.bool_()
-    return pa.int64() if name in _INTEGERS else pa.float64()
+def _schema(columns: dict[str, str]) -> pa.Schema:
+    fields = ((name, _TYPES.get(name, pa.float64())) for name in columns)
+    return pa.schema([*fields, (GEOMETRY, pa.large_binary())])
 
 
-SCHEMA = pa.schema([*((name, _type(name)) for name in COLUMNS), (GEOMETRY, pa.binary())])
-"""Of the pieces of the table; geometries are well-known binary."""
+SCHEMA = _schema(COLUMNS)
+"""Columns of the table of polygons with their types; geometries are well-known binary."""
+
+FOOTPRINT_SCHEMA = _schema(FOOTPRINT_COLUMNS)
+"""Columns of the footprint with their types, likewise."""

@@ -1,24 +1,20 @@
-"""The score raster as polygons need it: once from top to bottom, and then some cells of it again."""
+"""The scores that polygons are made of: a raster or an array, streamed once from top to bottom."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import shapely
-from affine import Affine
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import Grid, Window
-from geosiam.polygons.areas import CellAreas
-from geosiam.polygons.components import component_batches
-from geosiam.polygons.contours import trace
-from geosiam.polygons.schema import GEOMETRY
-from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG, count_scores, scene_extent
+from geosiam.polygons.footprint import Footprint
+from geosiam.polygons.runs import cells_of
+from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG, ScoreRaster, count_scores, scene_extent
 from geosiam.scores.working_file import FINE_STEPS, SCORE_STEPS
 
 if TYPE_CHECKING:
@@ -28,125 +24,134 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.scores.raster import Scores
+    from geosiam.scores.raster import ModelScores, Scores
 
-MAX_STRIP_ROWS, STRIP_CELLS = 512, 1 << 22
-"""Height of a strip: a row of tiles, or less where a strip would have too many cells."""
+MAX_STRIP_ROWS, MAX_STRIP_CELLS = 512, 1 << 22
+"""Size of a strip: a row of tiles, or less where a strip would have too many cells."""
 
-_ROUNDING = 0.01  # of a step, more than float32 is off where a score is one of these
-_SLICE_CELLS = 1 << 21
-_TENTH = 10
+_RECENT_STRIPS = 2  # components end soon after the rows they lie in
+_SLICE_CELLS = 1 << 21  # cells whose scores are looked up at once
+_STEP_ROUNDING = 0.01  # of a step: more than the error of float32 where a score is one of the steps
+_PERCENTILE_90 = 9, 10  # as a fraction of whole numbers, so that the count of cells is exact
+
+
+def as_scores(scores: str | os.PathLike[str] | ModelScores | xr.DataArray) -> ModelScores:
+    """Return a score raster by its path, or a georeferenced array, as scores that are read strip by strip.
+
+    Raises
+    ------
+    InputError
+        The scores cannot be read, or are no scores.
+    """
+    if isinstance(scores, (str, os.PathLike)):
+        return ScoreRaster.open(scores)
+    if isinstance(scores, ScoreRaster):
+        return scores
+    import xarray as xr  # noqa: PLC0415 - slow to import, and a path does not need it
+
+    return ArrayScores.of(scores) if isinstance(scores, xr.DataArray) else scores
 
 
 class ScoreStream:
-    """Scores that are streamed once, while what of them components need later is at hand or read again.
+    """Scores that are streamed once, while those that components still need are in memory or read again.
 
-    Components end soon after the rows they lie in, so the last two strips are kept. What lies above, in components that
-    are taller, is read again.
+    The last two strips stay in memory; scores above them, of components that are taller, are read again.
 
     Parameters
     ----------
     scores
-        Where they come from.
+        Scores to stream.
     """
 
     def __init__(self, scores: Scores) -> None:
         self.scores = scores
         self.footprint = Footprint(scores.grid, scores.extent)
-        self._held: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=2)
+        self._recent: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=_RECENT_STRIPS)
 
     def strips(self) -> Iterator[NDArray[np.float32]]:
         """Yield the strips from top to bottom."""
         for start, strip in self.scores.strips(strip_rows(self.scores.grid.width)):
-            self._held.append((start, strip))
+            self._recent.append((start, strip))
             self.footprint.add(start, strip)
             yield strip
 
     def at(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores of cells of the strips seen so far, shape (n,); NaN outside the raster."""
+        """Return the scores of cells of the strips so far, shape (n,); NaN outside the raster."""
         height, width = self.scores.grid.shape
-        found = np.full(len(rows), np.nan, np.float32)
+        values = np.full(len(rows), np.nan, np.float32)
         missing = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        for start, strip in self._held:
-            here = missing & (rows >= start) & (rows < start + len(strip))
-            found[here] = strip[rows[here] - start, cols[here]]
-            missing &= ~here
-        where = np.flatnonzero(missing)
-        pitch = strip_rows(width)
-        band = rows[where] // pitch
+        for start, strip in self._recent:
+            selected = missing & (rows >= start) & (rows < start + len(strip))
+            values[selected] = strip[rows[selected] - start, cols[selected]]
+            missing &= ~selected
+        index = np.flatnonzero(missing)
+        band_rows = strip_rows(width)
+        band = rows[index] // band_rows
         for number in np.unique(band):
-            which = where[band == number]
-            top, left = int(number) * pitch, int(cols[which].min())
-            part = Window(top, min(top + pitch, height), left, int(cols[which].max()) + 1)
-            found[which] = self.scores.read(part)[rows[which] - top, cols[which] - left]
-        return found
+            cells = index[band == number]
+            top, left = int(number) * band_rows, int(cols[cells].min())
+            window = Window(top, min(top + band_rows, height), left, int(cols[cells].max()) + 1)
+            values[cells] = self.scores.read(window)[rows[cells] - top, cols[cells] - left]
+        return values
 
     def percentile_90(self, batch: ComponentBatch) -> NDArray[np.float64]:
         """Return the score that 90 % of the cells of each component do not exceed, shape (n,).
 
-        It is the least such score (the inverse of the distribution function): exactly where scores are stored as bytes,
-        else up to the next step of 1/65532. So a component of any size needs a histogram only.
+        It is the least such score (the inverse of the distribution function): exact where scores are stored as bytes,
+        else rounded up to the next step of 1/65532. A histogram is therefore enough for a component of any size.
         """
-        result = batch.score_max.copy()  # of fewer than ten cells it is the highest
-        large = batch.cells >= _TENTH
+        result = batch.score_max.copy()  # with fewer than ten cells it is the highest
+        numerator, denominator = _PERCENTILE_90
+        large = batch.cells >= denominator
         if not large.any():
             return result
-        chosen = batch.where(large)
-        key, count = _histograms(chosen, self)
+        components = batch.where(large)
+        key, count = self._histograms(components)
         owner, step = np.divmod(key, FINE_STEPS + 1)
-        within = np.cumsum(count) - (np.cumsum(chosen.cells) - chosen.cells)[owner]
-        enough = within * _TENTH >= chosen.cells[owner] * (_TENTH - 1)
-        first = np.full(len(chosen), FINE_STEPS, np.int64)
+        cumulative = np.cumsum(count) - (np.cumsum(components.cells) - components.cells)[owner]
+        enough = cumulative * denominator >= components.cells[owner] * numerator
+        first = np.full(len(components), FINE_STEPS, np.int64)
         np.minimum.at(first, owner[enough], step[enough])
-        result[large] = np.minimum((first / np.float32(FINE_STEPS)).astype(np.float32), chosen.score_max)
+        result[large] = np.minimum((first / np.float32(FINE_STEPS)).astype(np.float32), components.score_max)
         return result
+
+    def _histograms(self, batch: ComponentBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return histograms of scores: ascending ``component * (FINE_STEPS + 1) + step`` and number of cells."""
+        length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
+        owner = batch.run_owner
+        part = np.cumsum(length) // _SLICE_CELLS
+        keys, counts = [], []
+        for number in np.unique(part):
+            run = part == number
+            scores = self.at(*cells_of(batch.runs[run])).astype(np.float64)
+            steps = np.ceil(scores * FINE_STEPS - _STEP_ROUNDING).astype(np.int64)
+            key, count = np.unique(np.repeat(owner[run], length[run]) * (FINE_STEPS + 1) + steps, return_counts=True)
+            keys.append(key)
+            counts.append(count)
+        key, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+        return key, np.bincount(inverse, weights=np.concatenate(counts)).astype(np.int64)
 
 
 def strip_rows(width: int) -> int:
-    """Return how many rows of a raster of this width are worked on at a time: a power of two, up to a tile's height."""
+    """Return the height of strips of a raster of this width: a power of two, at most a tile's height."""
     rows = MAX_STRIP_ROWS
-    while rows > 1 and rows * width > STRIP_CELLS:
+    while rows > 1 and rows * width > MAX_STRIP_CELLS:
         rows //= 2
     return rows
 
 
-def _histograms(batch: ComponentBatch, field: ScoreStream) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the histograms of components: ascending ``component * (FINE_STEPS + 1) + step`` and number of cells."""
-    length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
-    owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-    part = np.cumsum(length) // _SLICE_CELLS
-    keys, counts = [], []
-    for number in np.unique(part):
-        run = part == number
-        rows, cols = cells_of(batch.runs[run])
-        steps = np.ceil(field.at(rows, cols).astype(np.float64) * FINE_STEPS - _ROUNDING).astype(np.int64)
-        key, count = np.unique(np.repeat(owner[run], length[run]) * (FINE_STEPS + 1) + steps, return_counts=True)
-        keys.append(key)
-        counts.append(count)
-    key, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    return key, np.bincount(inverse, weights=np.concatenate(counts)).astype(np.int64)
-
-
-def cells_of(runs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return row and column of each cell of runs of shape (k, 3)."""
-    row, start, stop = runs.astype(np.int64).T
-    length = stop - start
-    rank = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    return np.repeat(row, length), np.repeat(start, length) + rank
-
-
 @dataclass(frozen=True)
 class ArrayScores:
-    """A georeferenced array as a source of strips.
+    """A georeferenced array as scores that are read strip by strip.
 
     Parameters
     ----------
     array
         Shape (rows, cols), floats in [0, 1], NaN = not scored.
     grid
-        Its grid of cells.
+        The grid of cells.
     stride
-        Pixels of the before-scene along a cell's side.
+        Pixels of the before scene along a cell's side.
     extent
         Where the scene ends, in cells (rows, cols).
     """
@@ -158,12 +163,12 @@ class ArrayScores:
 
     @classmethod
     def of(cls, array: xr.DataArray) -> ArrayScores:
-        """Return an array with its grid; a single band may stand in front.
+        """Return the scores of a rioxarray array of shape (rows, cols) or (1, rows, cols).
 
         Raises
         ------
         SceneRefusedError
-            It has several bands, integer values, or no coordinate reference system.
+            The array has several bands, integer values, or no coordinate reference system.
         """
         import rioxarray  # noqa: F401, PLC0415 - only where an array is given
 
@@ -177,11 +182,11 @@ class ArrayScores:
         if flat.rio.crs is None:
             raise SceneRefusedError(name, "has no coordinate reference system", "set one with .rio.write_crs")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray multiplies the old way of affine 2
+            warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray multiplies transforms with *
             grid = Grid(flat.rio.crs, flat.rio.transform(), flat.shape[1], flat.shape[0])
         stride = int(array.attrs.get("stride", array.attrs.get(STRIDE_TAG, 1)))
         try:
-            # A part of the scores of a scene keeps the attributes of the whole, but ends where it ends.
+            # A part of an array has the attributes of the whole, whose size then does not fit and is ignored.
             extent = scene_extent(grid, stride, array.attrs.get("scene_px", array.attrs.get(SCENE_TAG)))
         except ValueError:
             extent = float(grid.height), float(grid.width)
@@ -203,7 +208,7 @@ class ArrayScores:
         return sum((count_scores(strip) for _, strip in self.strips()), start=np.zeros(SCORE_STEPS + 1, np.int64))
 
     def strips(self, rows: int = MAX_STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield first row and scores; a lazy array is computed by whole chunks."""
+        """Yield first row and scores; a lazy array is computed chunk by chunk."""
         heights = self.array.chunks[0] if self.array.chunks else None
         spans = heights or [min(rows, self.grid.height - start) for start in range(0, self.grid.height, rows)]
         start = 0
@@ -212,89 +217,5 @@ class ArrayScores:
             start += height
 
     def read(self, window: Window) -> NDArray[np.float32]:
-        """Return the scores of a window; of a lazy array, computed again."""
+        """Return the scores of a window; those of a lazy array are computed again."""
         return np.asarray(self.array[window.slices].values, np.float32)
-
-
-MOST_CELLS = 1024
-"""Along either side: a footprint is as exact as the scores up to this size, and a part of it beyond."""
-
-FOOTPRINT_COLUMNS = {
-    "before": "File name of the before-scene",
-    "after": "File name of the after-scene",
-    "created": "When the scores were computed, ISO 8601, UTC",
-    "looked_at_m2": "Area of the cells with a score in square metres, counted in the grid of this outline",
-    "accuracy_px": "Side of the squares that the outline is made of, in pixels of the before-scene: it is that exact",
-}
-
-FOOTPRINT_SCHEMA = pa.schema(
-    [
-        ("before", pa.string()),
-        ("after", pa.string()),
-        ("created", pa.string()),
-        ("looked_at_m2", pa.float64()),
-        ("accuracy_px", pa.int64()),
-        (GEOMETRY, pa.binary()),
-    ]
-)
-"""The columns with their types, and the outline as WKB."""
-
-
-class Footprint:
-    """Counts scored cells in squares while strips go by, in bounded memory.
-
-    Parameters
-    ----------
-    grid, extent
-        The grid of cells, and where the scene ends on it, in cells (rows, cols).
-    """
-
-    def __init__(self, grid: Grid, extent: tuple[float, float]) -> None:
-        self._grid, self._extent = grid, extent
-        self.factor = -(-max(grid.shape) // MOST_CELLS)
-        height, width = (-(-side // self.factor) for side in grid.shape)
-        self._scored = np.zeros((height, width), np.int64)
-
-    def add(self, start: int, strip: NDArray[np.float32]) -> None:
-        """Count the cells of a strip that begins at row ``start``."""
-        rows = (start + np.arange(len(strip))) // self.factor
-        first = np.flatnonzero(np.diff(rows, prepend=-1))
-        # Down the columns first, in numbers as small as they can be: along rows it would take ten times as long.
-        counting = np.uint8 if self.factor <= np.iinfo(np.uint8).max else np.int64
-        down = np.add.reduceat((~np.isnan(strip)).view(np.uint8), first, axis=0, dtype=counting)
-        for offset in range(self.factor):
-            across = down[:, offset :: self.factor]
-            self._scored[rows[first], : across.shape[1]] += across
-
-    def looked_at(self) -> NDArray[np.bool_]:
-        """Return the squares of which at least half of the cells have a score, shape (rows, cols)."""
-        sides = []
-        for side in self._grid.shape:
-            starts = np.arange(0, side, self.factor)
-            sides.append(np.minimum(starts + self.factor, side) - starts)
-        cells = sides[0][:, None] * sides[1][None, :]
-        return 2 * self._scored >= cells
-
-    def table(self, stride: int, origin: dict[str, str | None]) -> pa.Table:
-        """Return the outline as a table of one row, or of none where nothing has a score.
-
-        Parameters
-        ----------
-        stride
-            Pixels of the before-scene along a cell's side.
-        origin
-            ``before``, ``after`` and ``created``.
-        """
-        squares = self.looked_at().astype(np.float32)
-        transform = self._grid.transform @ Affine.scale(self.factor)
-        grid = Grid(self._grid.crs, transform, squares.shape[1], squares.shape[0])
-        extent = self._extent[0] / self.factor, self._extent[1] / self.factor
-        areas = CellAreas(grid, extent)
-        polygons, area = [], 0.0
-        for batch in component_batches([squares], 1.0, connectivity=4):
-            for outline in trace(batch).placed(transform, extent).geometries():
-                polygons.extend(outline.geoms)
-            area += float(areas.of(batch).sum())
-        outline = shapely.to_wkb(shapely.MultiPolygon(polygons))
-        row = {**origin, "looked_at_m2": area, "accuracy_px": self.factor * stride, GEOMETRY: outline}
-        return pa.Table.from_pylist([row] if polygons else [], schema=FOOTPRINT_SCHEMA)

@@ -1,11 +1,10 @@
-"""From a score raster to a table of polygons, each with the evidence for it."""
+"""From scores to a table of polygons with their columns."""
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,28 +13,39 @@ import shapely
 from geosiam.polygons.areas import CellAreas
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import simplified, smoothed, trace
-from geosiam.polygons.options import MinArea, PolygonOptions
 from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA
-from geosiam.polygons.score_stream import ArrayScores, ScoreStream
-from geosiam.scores.raster import ScoreRaster
+from geosiam.polygons.score_stream import ScoreStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import geopandas
-    import xarray as xr
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
+    from geosiam.polygons.attributes import AttributeReader
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.polygons.score_stream import Footprint, Scores
+    from geosiam.polygons.footprint import Footprint
+    from geosiam.polygons.multipolygons import MultiPolygons
+    from geosiam.polygons.options import PolygonOptions
+    from geosiam.scores.raster import Scores
 
-_ROUNDING = 1e-9  # 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever floats say
+_AREA_ROUNDING = 1e-9  # fraction: 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever the sum of floats
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the scores were made of, as every row says it; None where it is not known."""
+    """Where the scores come from, as recorded in every row; None where unknown.
+
+    Parameters
+    ----------
+    before, after
+        File names of the scenes.
+    created
+        When the scores were computed, ISO 8601, UTC.
+    shift_px
+        Misregistration left between the scenes, in pixels of the before scene.
+    """
 
     before: str | None = None
     after: str | None = None
@@ -43,32 +53,22 @@ class Origin:
     shift_px: float | None = None
 
 
-class Witness(Protocol):
-    """Who has seen the scenes, and says what the pixels of components show."""
-
-    def attributes_of(
-        self, batch: ComponentBatch, field: ScoreStream
-    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
-        ...
-
-
 @dataclass(frozen=True)
-class PolygonPieces:
-    """Polygons on their way: made while they are taken.
+class PolygonTable:
+    """A table of polygons that is computed while it is read, once.
 
     Parameters
     ----------
     crs
-        Of the geometries.
+        CRS of the geometries.
     tables
-        Pieces of the table, of :data:`~geosiam.polygons.schema.SCHEMA`; none without polygons.
+        The rows in pieces of :data:`~geosiam.polygons.schema.SCHEMA`; no piece if there are no polygons.
     footprint
-        What was looked at; complete when the last piece has been taken.
+        The scored area; complete when the last piece has been taken.
     stride
-        Pixels of the before-scene along a cell's side.
+        Pixels of the before scene along a cell's side.
     origin
-        What the scores were made of.
+        Where the scores come from.
     """
 
     crs: CRS
@@ -78,94 +78,103 @@ class PolygonPieces:
     origin: Origin
 
     def frame(self) -> geopandas.GeoDataFrame:
-        """Take all pieces and return them as one table."""
+        """Compute all rows and return them."""
         return to_frame(pa.concat_tables([SCHEMA.empty_table(), *self.tables]), self.crs)
 
     def footprint_table(self) -> pa.Table:
-        """Return the outline of what was looked at, after the last piece has been taken."""
+        """Return the outline of the scored area, after the last piece has been taken."""
         origin = {name: value for name, value in asdict(self.origin).items() if name != "shift_px"}
         return self.footprint.table(self.stride, origin)
 
 
-def polygon_pieces(
-    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), witness: Witness | None = None
-) -> PolygonPieces:
-    """Return the table of :func:`vectorize` in pieces.
+def polygon_table(
+    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), reader: AttributeReader | None = None
+) -> PolygonTable:
+    """Return the polygons of all connected cells from a threshold up.
 
-    Memory is that of two strips, one piece, and the components not yet complete: twenty bytes for each horizontal run
-    of cells of these, and then the outline they are to become.
+    Memory is that of two strips, one piece of the table, and the components not yet complete: twenty bytes for each
+    horizontal run of their cells, and finally their outline.
+
+    Parameters
+    ----------
+    scores
+        Scores to cut polygons out of.
+    options
+        What becomes a polygon and how it is drawn; the threshold has been chosen, it is not ``"auto"``.
+    origin
+        Where the scores come from.
+    reader
+        Derives ``shadow_fraction`` and ``hint`` from the scenes; None: these columns are empty.
     """
-    assert options.threshold != "auto", "a threshold has to be chosen before polygons are cut"
-    field = ScoreStream(scores)
-    maker = _Maker(field, options, origin, witness)
-    return PolygonPieces(scores.grid.crs, maker.tables(), field.footprint, scores.stride, origin)
+    stream = ScoreStream(scores)
+    builder = _TableBuilder(stream, options, origin, reader)
+    return PolygonTable(scores.grid.crs, builder.tables(), stream.footprint, scores.stride, origin)
 
 
-class _Maker:
-    """Makes the pieces of one table."""
+class _TableBuilder:
+    """Compute the pieces of one table of polygons.
 
-    def __init__(self, field: ScoreStream, options: PolygonOptions, origin: Origin, witness: Witness | None) -> None:
-        self._field, self._options, self._origin, self._witness = field, options, origin, witness
-        self._scores = field.scores
+    Parameters
+    ----------
+    stream, options, origin, reader
+        See :func:`polygon_table`.
+    """
+
+    def __init__(
+        self, stream: ScoreStream, options: PolygonOptions, origin: Origin, reader: AttributeReader | None
+    ) -> None:
+        assert options.threshold != "auto", "the threshold has to be chosen before polygons are cut"
+        self._stream, self._options, self._origin, self._reader = stream, options, origin, reader
+        self._threshold = options.threshold
+        self._scores = stream.scores
         self._areas = CellAreas(self._scores.grid, self._scores.extent)
 
     def tables(self) -> Iterator[pa.Table]:
-        options, smallest, first_id = self._options, self._options.smallest(), 1
-        assert options.threshold != "auto"
+        """Yield the pieces of the table."""
+        min_area, first_id = self._options.parsed_min_area(), 1
         batches = component_batches(
-            self._field.strips(),
-            options.threshold,
-            connectivity=options.connectivity,
-            min_cells=self._min_cells(smallest),
-            peak=options.seed_threshold,
+            self._stream.strips(),
+            self._threshold,
+            connectivity=self._options.connectivity,
+            min_cells=self._min_cells(),
+            seed_threshold=self._options.seed_threshold,
         )
         for batch in batches:
             area = self._areas.of(batch)
-            if smallest is not None and smallest.unit == "m2":
-                large = area >= smallest.value * (1 - _ROUNDING)
+            if min_area is not None and min_area.unit == "m2":
+                large = area >= min_area.value * (1 - _AREA_ROUNDING)
                 batch, area = batch.where(large), area[large]  # noqa: PLW2901
             if len(batch):
                 yield self._table(batch, area, first_id)
                 first_id += len(batch)
 
-    def _min_cells(self, smallest: MinArea | None) -> int:
-        """Return the least number of cells a component can have and be large enough."""
-        if smallest is None:
+    def _min_cells(self) -> int:
+        """Return the number of cells below which no component reaches the minimum area."""
+        min_area = self._options.parsed_min_area()
+        if min_area is None:
             return 1
-        if smallest.unit == "px":
-            cells = smallest.value / self._scores.stride**2
+        if min_area.unit == "px":
+            cells = min_area.value / self._scores.stride**2
         elif self._areas.uniform is not None:
-            cells = smallest.value / self._areas.uniform
+            cells = min_area.value / self._areas.uniform
         else:
-            return 1  # depends on where it lies
-        return max(1, math.ceil(cells * (1 - _ROUNDING)))
+            return 1  # the area of a cell depends on its position
+        return max(1, math.ceil(cells * (1 - _AREA_ROUNDING)))
 
-    def _table(self, batch: ComponentBatch, area: NDArray[np.float64], first_id: int) -> pa.Table:
-        options, grid, extent = self._options, self._scores.grid, self._scores.extent
-        assert options.threshold != "auto"
-        cells, tolerance = self._areas.cells(batch), options.tolerance()
-        outlines = trace(batch, diagonal=options.smooth and options.connectivity == 8)  # noqa: PLR2004
-        if options.smooth:
-            outlines = smoothed(outlines, options.threshold, self._field.at)
-        if tolerance is None:
-            placed = outlines.placed(grid.transform, extent)
-        else:
-            side = self._scores.stride if tolerance.unit == "px" else np.sqrt(area / cells)
-            reach = np.broadcast_to(tolerance.value / side, len(batch))
-            placed = simplified(outlines, reach, grid.transform, extent)
-        if options.smooth or tolerance is not None:
-            plane = shapely.area(placed.geometries()) / abs(grid.transform.determinant)
-            area = area / cells * plane
+    def _table(self, batch: ComponentBatch, cell_area: NDArray[np.float64], first_id: int) -> pa.Table:
+        """Return the rows of a batch of components whose cells have areas in square meters of shape (n,)."""
+        cells = self._areas.cells(batch)
+        outlines, area = self._outlines(batch, cell_area, cells)
         lon, lat = self._areas.centroids(batch)
-        shadow, hint = (None, None) if self._witness is None else self._witness.attributes_of(batch, self._field)
+        shadow, hint = (None, None) if self._reader is None else self._reader.attributes_of(batch, self._stream)
         values: dict[str, Any] = {
             "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
             "score_mean": batch.score_mean,
             "score_max": batch.score_max,
-            "score_p90": self._field.percentile_90(batch),
+            "score_p90": self._stream.percentile_90(batch),
             "area_m2": area,
             "area_px": cells * self._scores.stride**2,
-            "perimeter_m": self._areas.perimeters(placed),
+            "perimeter_m": self._areas.perimeters(outlines),
             "cells": batch.cells,
             "centroid_lon": lon,
             "centroid_lat": lat,
@@ -178,13 +187,33 @@ class _Maker:
             "after": self._origin.after,
             "created": self._origin.created,
             "review": None,
-            GEOMETRY: placed.wkb(),
+            GEOMETRY: outlines.wkb(),
         }
         return pa.table([_column(values[f.name], f.type, len(batch)) for f in SCHEMA], schema=SCHEMA)
 
+    def _outlines(
+        self, batch: ComponentBatch, cell_area: NDArray[np.float64], cells: NDArray[np.float64]
+    ) -> tuple[MultiPolygons, NDArray[np.float64]]:
+        """Return the outlines of components in CRS coordinates and their areas on the ground, shape (n,)."""
+        options, grid, extent = self._options, self._scores.grid, self._scores.extent
+        tolerance = options.parsed_tolerance()
+        outlines = trace(batch, diagonal=options.smooth and options.connectivity == 8)  # noqa: PLR2004
+        if options.smooth:
+            outlines = smoothed(outlines, self._threshold, self._stream.at)
+        if tolerance is None:
+            outlines = outlines.to_crs_coordinates(grid.transform, extent)
+        else:
+            cell_side = self._scores.stride if tolerance.unit == "px" else np.sqrt(cell_area / cells)
+            distance = np.broadcast_to(tolerance.value / cell_side, len(batch))
+            outlines = simplified(outlines, distance, grid.transform, extent)
+        if not options.smooth and tolerance is None:
+            return outlines, cell_area
+        outline_cells = shapely.area(outlines.geometries()) / abs(grid.transform.determinant)
+        return outlines, cell_area / cells * outline_cells
 
-def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN401 - a column or what fills it
-    """Return a column of an array, or of one value for all rows; NaN is null."""
+
+def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN401 - array or value
+    """Return a column from an array, or from one value for all rows; NaN becomes null."""
     if isinstance(value, pa.Array):
         return value
     if isinstance(value, np.ndarray):
@@ -193,7 +222,7 @@ def _column(value: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN4
 
 
 def to_frame(table: pa.Table, crs: CRS) -> geopandas.GeoDataFrame:
-    """Return a piece of the table for geopandas."""
+    """Return a table of polygons for geopandas."""
     import geopandas  # noqa: PLC0415 - slow to import, and a file is written without
     import pandas as pd  # noqa: PLC0415 - likewise
 
@@ -207,19 +236,3 @@ def to_frame(table: pa.Table, crs: CRS) -> geopandas.GeoDataFrame:
             columns[name] = pd.Series(column.to_numpy())
     geometry = shapely.from_wkb(table[GEOMETRY].to_numpy())
     return geopandas.GeoDataFrame(columns, geometry=np.asarray(geometry, dtype=object), crs=crs)
-
-
-def empty_frame(crs: CRS) -> geopandas.GeoDataFrame:
-    """Return a table without polygons, with the columns of :func:`vectorize`."""
-    return to_frame(SCHEMA.empty_table(), crs)
-
-
-def as_scores(scores: str | os.PathLike[str] | Scores | xr.DataArray) -> Scores:
-    """Return anything :func:`vectorize` takes as a source of strips."""
-    if isinstance(scores, (str, os.PathLike)):
-        return ScoreRaster.open(scores)
-    if isinstance(scores, ScoreRaster):
-        return scores
-    import xarray as xr  # noqa: PLC0415 - a path does not need it
-
-    return ArrayScores.of(scores) if isinstance(scores, xr.DataArray) else scores

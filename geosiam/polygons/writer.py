@@ -1,20 +1,19 @@
-"""The table of polygons as a file, in any of the formats, which appears complete or not at all."""
+"""Write a table of polygons to a file in any of the formats, which appears complete or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
 import json
-import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
@@ -24,28 +23,26 @@ from pyogrio.raw import write_arrow
 
 from geosiam import __version__
 from geosiam.errors import GeosiamError, OutputError
-from geosiam.files import FileLock
+from geosiam.files import locked, replace_durably
 from geosiam.polygons.formats import FORMATS, check_target
 from geosiam.polygons.geopackage import LAYER, add_footprint, describe
+from geosiam.polygons.multipolygons import as_multipolygons
 from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
-from geosiam.polygons.table import PolygonPieces
+from geosiam.polygons.table import PolygonTable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
-
-    from numpy.typing import NDArray
 
 _LAYER_OPTIONS = {
     ".gpkg": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Anomalies between two scenes"},
-    ".geojson": {"RFC7946": "YES", "COORDINATE_PRECISION": "9"},  # the usual 7 digits are a centimetre
+    ".geojson": {"RFC7946": "YES", "COORDINATE_PRECISION": "9"},  # the usual 7 digits are a centimeter
     ".shp": {"ENCODING": "UTF-8"},
 }
 
-_INDEX_BYTES = 100_000_000
-
 
 def write_polygons(
-    polygons: geopandas.GeoDataFrame | PolygonPieces,
+    polygons: geopandas.GeoDataFrame | PolygonTable,
     path: str | os.PathLike[str],
     *,
     provenance: Mapping[str, object] | None = None,
@@ -55,27 +52,26 @@ def write_polygons(
 ) -> int:
     """Write polygons to a file that appears under its name when complete, or not at all.
 
-    The suffix of the path says the format. ``.gpkg`` has the layer ``anomalies`` with a spatial index, described
-    columns, its QGIS style, the layer ``footprint`` where it is known, and a table ``runs`` with the provenance.
-    ``.geojson`` is in EPSG:4326 as RFC 7946 wants it; ``.shp`` has the short names of
-    :data:`~geosiam.polygons.schema.SHAPEFILE_NAMES`; these, ``.fgb`` and ``.parquet`` hold the polygons and nothing
-    else.
+    The suffix of the path chooses the format. ``.gpkg`` has the layer ``anomalies`` with a spatial index, described
+    columns and a QGIS style, the layer ``footprint`` where it is known, and a table ``runs`` with the provenance. The
+    other formats contain the polygons only: ``.geojson`` in EPSG:4326 as RFC 7946 requires, ``.shp`` with the short
+    names of :data:`~geosiam.polygons.schema.SHAPEFILE_NAMES`, ``.fgb`` and ``.parquet``.
 
     Parameters
     ----------
     polygons
-        The table of :func:`~geosiam.polygons.table.vectorize`, or the pieces of one, which are written as they come.
-        Columns that a table lacks are empty in the file.
+        Polygons with the columns :data:`~geosiam.polygons.schema.COLUMNS`; columns that a GeoDataFrame lacks are empty
+        in the file. A :class:`~geosiam.polygons.table.PolygonTable` is computed while it is written.
     path
-        The file to make. An existing one is replaced on success only.
+        Path of the file. An existing file is replaced on success only.
     provenance
-        What made the polygons. ``inputs``, ``fingerprints``, ``model``, ``options`` and ``threshold`` get columns of
-        their own, all of it is kept as JSON. ``created`` and ``geosiam_version`` are filled in where absent.
+        How the polygons came about. ``inputs``, ``fingerprints``, ``model``, ``options`` and ``threshold`` get columns
+        of their own, all of it is stored as JSON. ``created`` and ``geosiam_version`` are filled in where absent.
     more_columns
-        Columns of a table beyond :data:`~geosiam.polygons.schema.COLUMNS`, and what they mean; written first.
+        Further columns of a GeoDataFrame and their descriptions; they are written first.
     footprint
-        What was looked at, in the columns of :data:`~geosiam.polygons.score_stream.FOOTPRINT_COLUMNS`, for the layer
-        ``footprint`` beside a table; pieces bring their own.
+        The scored area with the columns :data:`~geosiam.polygons.schema.FOOTPRINT_COLUMNS`, for the layer
+        ``footprint``; a :class:`~geosiam.polygons.table.PolygonTable` has its own.
     before_commit
         Called when everything is written, before the file takes its name: if it raises, the file does not appear.
 
@@ -86,116 +82,117 @@ def write_polygons(
     Raises
     ------
     OptionError
-        The suffix names no format known here.
+        The suffix is none of :data:`~geosiam.polygons.formats.FORMATS`.
     OutputError
         The folder is missing, not writable or full, or another process is writing this file.
     """
     target = Path(path)
     check_target(target)
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    record = {"created": now, "geosiam_version": __version__, **(provenance or {})}
-    with _replacing(target) as partial:
-        stream = _Counted(polygons, tuple(more_columns or ()))
-        try:
+    stream = _BatchStream(polygons, tuple(more_columns or ()))
+    with locked(target.with_name(f".{target.name}.partial.lock"), target), _staging_folder(target) as folder:
+        partial = folder / target.name
+        with stream.original_error(), _as_output_error(target):
             _write(stream, partial)
-        except Exception:
-            if stream.failure is not None:
-                raise stream.failure from None
-            raise
-        if partial.suffix.lower() == ".gpkg":
-            looked_at = polygons.footprint_table() if isinstance(polygons, PolygonPieces) else footprint
-            if looked_at is not None:
-                with _bulk_loading():
-                    add_footprint(looked_at, partial, _named(stream.crs))
-            columns = {**(more_columns or {}), **COLUMNS}
-            describe(partial, record, now, columns, footprint=looked_at is not None)
+            if partial.suffix.lower() == ".gpkg":
+                area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
+                _complete_geopackage(partial, stream.crs, area, provenance or {}, {**(more_columns or {}), **COLUMNS})
         if before_commit is not None:
             before_commit()
+        with _as_output_error(target):
+            _move_into_place(folder, target)
     return stream.count
 
 
-class _Counted:
-    """The pieces of a table, and how many rows have gone by."""
+class _BatchStream:
+    """The record batches of a table of polygons, counted as they are read.
 
-    def __init__(self, polygons: geopandas.GeoDataFrame | PolygonPieces, more_columns: tuple[str, ...]) -> None:
+    Parameters
+    ----------
+    polygons, more_columns
+        As in :func:`write_polygons`.
+    """
+
+    def __init__(self, polygons: geopandas.GeoDataFrame | PolygonTable, more_columns: tuple[str, ...]) -> None:
         self.schema = SCHEMA
         if isinstance(polygons, geopandas.GeoDataFrame):
-            table = _table(polygons, more_columns)
+            table = _arrow_table(polygons, more_columns)
             self.schema, self._tables = table.schema, iter([table])
         else:
             self._tables = polygons.tables
         self.crs = pyproj.CRS.from_user_input(polygons.crs)
         self.count = 0
-        self.failure: BaseException | None = None
+        self._error: BaseException | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the pieces; what goes wrong with one is kept, for C code between here and the caller forgets it."""
+        """Yield the batches, which may be computed only now."""
         try:
             for table in self._tables:
                 self.count += len(table)
                 yield from table.to_batches()
         except BaseException as error:
-            self.failure = error
+            self._error = error
+            raise
+
+    @contextlib.contextmanager
+    def original_error(self) -> Iterator[None]:
+        """Raise the error of a batch itself instead of the error that GDAL makes of it.
+
+        GDAL reads batches through Arrow's C stream interface, which passes on the text of an error only: its type,
+        which says whether the user can do something about it, would be lost, and so would a KeyboardInterrupt.
+        """
+        try:
+            yield
+        except Exception:
+            if self._error is not None:
+                raise self._error from None
             raise
 
 
-def _table(frame: geopandas.GeoDataFrame, more_columns: tuple[str, ...]) -> pa.Table:
-    own = [pa.Array.from_pandas(frame[name]) for name in more_columns]
-    texts = [array.cast(pa.string()) if pa.types.is_null(array.type) else array for array in own]
-    more = pa.schema([pa.field(name, array.type) for name, array in zip(more_columns, texts, strict=True)])
-    known = [
+def _arrow_table(frame: geopandas.GeoDataFrame, more_columns: tuple[str, ...]) -> pa.Table:
+    more = [pa.Array.from_pandas(frame[name]) for name in more_columns]
+    more = [array.cast(pa.string()) if pa.types.is_null(array.type) else array for array in more]
+    more_fields = [pa.field(name, array.type) for name, array in zip(more_columns, more, strict=True)]
+    columns = [
         pa.Array.from_pandas(frame[name], type=field.type) if name in frame else pa.nulls(len(frame), field.type)
         for name, field in zip(COLUMNS, SCHEMA, strict=False)
     ]
-    geometry = pa.array(shapely.to_wkb(_as_multipolygons(frame.geometry.to_numpy())), pa.binary())
-    return pa.table([*texts, *known, geometry], schema=pa.schema([*more, *SCHEMA]))
+    geometry = pa.array(shapely.to_wkb(as_multipolygons(frame.geometry.to_numpy())), pa.large_binary())
+    return pa.table([*more, *columns, geometry], schema=pa.schema([*more_fields, *SCHEMA]))
 
 
-def _as_multipolygons(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
-    single = shapely.get_type_id(geometry) == shapely.GeometryType.POLYGON
-    result = geometry.copy()
-    result[single] = shapely.multipolygons(geometry[single], indices=np.arange(single.sum()))
-    return result
-
-
-def _write(stream: _Counted, path: Path) -> None:
+def _write(stream: _BatchStream, path: Path) -> None:
+    """Write all polygons to a new file."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        _write_parquet(stream, path, stream.crs)
+        _write_parquet(stream, path)
         return
     reader = pa.RecordBatchReader.from_batches(stream.schema, stream.batches())
     if suffix == ".shp":
-        reader = _renamed(reader, stream.schema)
-    with _bulk_loading():
+        reader = _with_short_names(reader, stream.schema)
+    with _BULK_LOADING.applied():
         write_arrow(
             reader,
             path,
             layer=LAYER if suffix == ".gpkg" else path.stem,
             driver=FORMATS[suffix],
             geometry_name=GEOMETRY,
-            # A shapefile makes no difference between polygons and multipolygons.
+            # A shapefile does not distinguish polygons and multipolygons.
             geometry_type="Polygon" if suffix == ".shp" else "MultiPolygon",
-            crs=_named(stream.crs),
+            crs=_gdal_name(stream.crs),
             dataset_options={"VERSION": "1.2"} if suffix == ".gpkg" else {},  # 1.4, the default, makes QGIS 3.22 warn
             layer_options=_LAYER_OPTIONS.get(suffix, {}),
         )
 
 
-def _named(crs: pyproj.CRS) -> str:
-    """Return a CRS as GDAL takes it."""
-    epsg = crs.to_epsg()
-    return str(crs.to_wkt("WKT1_GDAL")) if epsg is None else f"EPSG:{epsg}"
-
-
-def _renamed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
+def _with_short_names(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
     names = [SHAPEFILE_NAMES.get(name, name) for name in schema.names]
     short = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
     return pa.RecordBatchReader.from_batches(short, (batch.rename_columns(names) for batch in reader))
 
 
-def _write_parquet(stream: _Counted, path: Path, crs: pyproj.CRS) -> None:
-    """Write GeoParquet 1.0 piece by piece."""
-    column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": crs.to_json_dict()}
+def _write_parquet(stream: _BatchStream, path: Path) -> None:
+    """Write GeoParquet 1.0 batch by batch."""
+    column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": stream.crs.to_json_dict()}
     geo = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
     schema = stream.schema.with_metadata({"geo": json.dumps(geo)})
     with pq.ParquetWriter(path, schema) as writer:
@@ -203,56 +200,109 @@ def _write_parquet(stream: _Counted, path: Path, crs: pyproj.CRS) -> None:
             writer.write_batch(batch.cast(schema))
 
 
-@contextlib.contextmanager
-def _bulk_loading() -> Iterator[None]:
-    """Let SQLite leave to the end what must be on disk, for until then nobody knows the file; and bound its index.
+def _complete_geopackage(
+    path: Path,
+    crs: pyproj.CRS,
+    footprint: geopandas.GeoDataFrame | pa.Table | None,
+    provenance: Mapping[str, object],
+    columns: Mapping[str, str],
+) -> None:
+    """Add to a GeoPackage of polygons what the other formats cannot hold."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if footprint is not None:
+        with _BULK_LOADING.applied():
+            add_footprint(footprint, path, _gdal_name(crs))
+    record = {"created": now, "geosiam_version": __version__, **provenance}
+    describe(path, record, now, columns, footprint=footprint is not None)
 
-    By itself GDAL builds the spatial index in up to a tenth of the machine's memory.
+
+def _gdal_name(crs: pyproj.CRS) -> str:
+    """Return a CRS in a form that GDAL parses."""
+    epsg = crs.to_epsg()
+    return str(crs.to_wkt("WKT1_GDAL")) if epsg is None else f"EPSG:{epsg}"
+
+
+class _GdalOptions:
+    """GDAL options that are set while at least one thread needs them, and then as the caller had them.
+
+    pyogrio can set options for the whole process only. If each writer saved and restored them by itself, a writer that
+    starts while another one is at work would take that one's options for the caller's and restore them at its end.
+
+    Parameters
+    ----------
+    values
+        Values by name.
     """
-    wanted = {"OGR_SQLITE_SYNCHRONOUS": "OFF", "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(_INDEX_BYTES)}
-    before = {option: pyogrio.get_gdal_config_option(option) for option in wanted}
-    pyogrio.set_gdal_config_options(wanted)
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+        self._lock = threading.Lock()
+        self._users = 0
+        self._previous: dict[str, object] = {}
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Set the options until the context ends."""
+        with self._lock:
+            if self._users == 0:
+                self._previous = {name: pyogrio.get_gdal_config_option(name) for name in self._values}
+                pyogrio.set_gdal_config_options(self._values)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._restore()
+
+    def _restore(self) -> None:
+        # Unset, an option has the value of an environment variable of its name: only other values have to be set again.
+        pyogrio.set_gdal_config_options(dict.fromkeys(self._values))
+        differing = {
+            name: value for name, value in self._previous.items() if pyogrio.get_gdal_config_option(name) != value
+        }
+        pyogrio.set_gdal_config_options(differing)
+
+
+_BULK_LOADING = _GdalOptions(
+    {
+        "OGR_SQLITE_SYNCHRONOUS": "OFF",  # the file is synced once, before it takes its name
+        "OGR_GPKG_MAX_RAM_USAGE_RTREE": "100000000",  # bytes; by default up to a tenth of the machine's memory
+    }
+)
+
+
+@contextlib.contextmanager
+def _as_output_error(target: Path) -> Iterator[None]:
+    """Raise what goes wrong with files as an OutputError; errors of geosiam stay as they are."""
     try:
         yield
-    finally:
-        pyogrio.set_gdal_config_options(before)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a path of the target's name in a hidden folder beside it; move what is there into place on success."""
-    folder: Path | None = None
-    lock = FileLock(target.with_name(f".{target.name}.partial.lock"))
-    try:
-        if not lock.acquire():
-            raise OutputError(target, "is being written by another run", "wait for it or choose another output")
-        _remove_leftovers(target)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        yield folder / target.name
-        # A shapefile is several files: the one that is opened goes last, when the others are in place.
-        for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-            _synchronise(made)
-            made.replace(target.with_name(made.name))
     except GeosiamError:
-        raise  # pieces may be computed while they are written: what went wrong there is not about this file
+        raise
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         fact = f"cannot be written ({error})"
         raise OutputError(target, fact, "check the folder's permissions and the free disk space") from error
+
+
+@contextlib.contextmanager
+def _staging_folder(target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside a locked target, which is removed when the context ends.
+
+    A folder, because a shapefile is several files and SQLite makes a journal beside a GeoPackage. Folders that killed
+    processes left behind are removed first: the target's lock says that no other process is using them.
+    """
+    with _as_output_error(target):
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield folder
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left of writing this target; the lock says that nobody else is at it."""
-    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _move_into_place(folder: Path, target: Path) -> None:
+    """Move the files of a folder beside the target, the target itself last: when it appears, the others are there."""
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
+        replace_durably(file, target.with_name(file.name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import FileLock, check_writable
+from geosiam.files import check_writable, locked
 from geosiam.report.content import Card, Content, rank
 from geosiam.report.encoding import Budget
 from geosiam.report.inputs import check_names, read_result
@@ -165,23 +165,13 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(target)
-        with _alone(target), _partial(target) as file:
+        lock, remedy = target.with_name(f".{target.name}.lock"), "wait for it or choose another folder"
+        with locked(lock, target, remedy=remedy), _partial(target) as file:
             yield file
     except GeosiamError:
         raise
     except OSError as error:
         raise OutputError(target, f"cannot be written ({error})", "choose another folder") from error
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    if not lock.acquire():
-        raise OutputError(target, "is being written by another run", "wait for it or choose another folder")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""The score raster on disk, read in strips.
+"""Read a score raster in strips.
 
-One band, one value per cell: the probability that something differs there. Stored as ``uint8`` with scale 1/254 and
-nodata 255, or on request as ``float32`` with NaN for nodata, which tells the strongest scores apart.
+It has one band and one value per cell, the anomaly probability: ``uint8`` with scale 1/254 and nodata 255 or, on
+request, ``float32`` with NaN as nodata, which keeps full precision.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.grid import Window
 
-STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before-scene along a cell's side
-SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before-scene, where its last cells reach beyond it
+STRIDE_TAG = "GEOSIAM_STRIDE"  # pixels of the before scene along a cell's side
+SCENE_TAG = "GEOSIAM_SCENE_PX"  # rows and columns of the before scene; its last cells may reach beyond it
 THRESHOLD_TAG = "GEOSIAM_THRESHOLD"  # of the model that scored
-_COUNTED_AT_ONCE = 65_536  # cells: numpy takes eight bytes for each
+_HISTOGRAM_CELLS = 65_536  # counted at once: numpy takes eight bytes for each
+_SCALE_TOLERANCE = 1e-9  # relative
 
 
 def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, float]:
-    """Return where a scene of "rows cols" pixels ends on its grid of cells, in cells (rows, cols).
+    """Return the extent of a scene of "rows cols" pixels on its grid of cells, in cells (rows, cols).
 
     Raises
     ------
     ValueError
-        These are not two numbers, or a scene of this size has another number of cells.
+        `scene_px` is not two numbers, or a scene of this size has another number of cells.
     """
     if scene_px is None:
         return float(grid.height), float(grid.width)
@@ -53,12 +54,7 @@ def scene_extent(grid: Grid, stride: int, scene_px: str | None) -> tuple[float, 
 
 
 class Scores(Protocol):
-    """Scores that are read strip by strip: those of a file (:class:`ScoreRaster`) or of an array in memory."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call them."""
-        ...
+    """Scores that are read strip by strip: those of a file, an array in memory, or a truth raster."""
 
     @property
     def grid(self) -> Grid:
@@ -75,21 +71,30 @@ class Scores(Protocol):
         """Where the scene ends, in cells (rows, cols)."""
         ...
 
-    @property
-    def model_threshold(self) -> float | None:
-        """The threshold of the model that scored; None where it is not recorded."""
-        ...
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
-        ...
-
     def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield first row and scores, float32 (rows, cols) in [0, 1], NaN = not scored, from top to bottom."""
         ...
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the scores of a window inside the raster."""
+        ...
+
+
+class ModelScores(Scores, Protocol):
+    """Scores of a model: those of a file (:class:`ScoreRaster`) or of an array that :func:`geosiam.score` returns."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call them."""
+        ...
+
+    @property
+    def model_threshold(self) -> float | None:
+        """The threshold of the model; None where it is not recorded."""
+        ...
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
         ...
 
 
@@ -106,13 +111,13 @@ class ScoreRaster:
     Parameters
     ----------
     path
-        The file or URL.
+        Path or URL of the file.
     grid
-        The grid of cells.
+        Grid of cells.
     tags
-        Provenance: dataset tags.
+        Dataset tags: the provenance.
     nodata
-        Stored value of cells without a score; None where there is none.
+        Stored value of cells without a score; None: no such value.
     scale, offset
         Score = stored value * scale + offset.
     """
@@ -128,18 +133,18 @@ class ScoreRaster:
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Return the score raster at a path after checking that it is one.
 
-        Any raster of one real band with a place on earth will do if its values, scaled as it says itself, lie in
-        [0, 1]; the values are checked as they are read.
+        Any georeferenced raster with one band of real values is accepted if the values, with its own scale and offset,
+        lie in [0, 1]; they are checked when they are read.
 
         Raises
         ------
         SceneNotFoundError, SceneUnreadableError
             There is no such file, or GDAL cannot open it.
         SceneRefusedError
-            It has more than one band, complex values, or no place on earth.
+            It has more than one band, complex values, or no georeference.
         """
         name = os.fspath(path)
-        with _opened(name) as src:
+        with _open(name) as src:
             if src.count != 1:
                 fact = f"has {src.count} bands, a score raster has one"
                 raise SceneRefusedError(name, fact, "give the raster that geosiam score or detect wrote")
@@ -166,7 +171,7 @@ class ScoreRaster:
 
     @property
     def stride(self) -> int:
-        """Pixels of the before-scene along a cell's side; 1 where the raster does not say."""
+        """Pixels of the before scene along a cell's side; 1 without a tag."""
         try:
             return max(1, int(self.tags.get(STRIDE_TAG, "1")))
         except ValueError as error:
@@ -175,7 +180,7 @@ class ScoreRaster:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Where the scene ends, in cells (rows, cols): the last ones may reach beyond it."""
+        """Extent of the scene in cells (rows, cols); the last cells may reach beyond it."""
         try:
             return scene_extent(self.grid, self.stride, self.tags.get(SCENE_TAG))
         except ValueError as error:
@@ -188,7 +193,7 @@ class ScoreRaster:
         Parameters
         ----------
         rows
-            Height of a strip; multiples of the tile height (512) avoid decoding twice.
+            Height of a strip in cells; multiples of the tile height (512) avoid decoding twice.
 
         Yields
         ------
@@ -197,54 +202,54 @@ class ScoreRaster:
         Raises
         ------
         SceneUnreadableError
-            Reading fails midway.
+            A strip cannot be read.
         SceneRefusedError
             A value lies outside [0, 1].
         """
-        for start, stored in self._stored(rows):
-            yield start, self._scores(stored)
+        for start, stored in self._stored_strips(rows):
+            yield start, self._decoded(stored)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many cells have each score, from 0 to 1 in steps of 1/254: shape (255,); raises as `strips`."""
+        """Return the histogram of the scores from 0 to 1 in steps of 1/254: shape (255,); raises errors as `strips`."""
         counts = np.zeros(SCORE_STEPS + 1, np.int64)
-        few = max(1, _COUNTED_AT_ONCE // self.grid.width)
-        for _, strip in self._stored(TILE):
-            for rows in (strip[start : start + few] for start in range(0, len(strip), few)):
-                if self._ours(rows.dtype):
+        height = max(1, _HISTOGRAM_CELLS // self.grid.width)
+        for _, strip in self._stored_strips(TILE):
+            for rows in (strip[start : start + height] for start in range(0, len(strip), height)):
+                if self._is_native(rows.dtype):
                     counts += np.bincount(rows.ravel(), minlength=SCORE_NODATA + 1)[:SCORE_NODATA]
                 else:
-                    counts += count_scores(self._scores(rows))
+                    counts += count_scores(self._decoded(rows))
         return counts
 
-    def _stored(self, rows: int) -> Iterator[tuple[int, NDArray[np.number[Any]]]]:
-        """Yield the raster from top to bottom as it is stored."""
-        with _opened(self.path) as src:
+    def _stored_strips(self, rows: int) -> Iterator[tuple[int, NDArray[np.number[Any]]]]:
+        """Yield the stored values from top to bottom."""
+        with _open(self.path) as src:
             for start in range(0, self.grid.height, rows):
                 window = rasterio.windows.Window(0, start, self.grid.width, min(rows, self.grid.height - start))
                 try:
-                    stored = _decoded(src, window)
+                    stored = _read(src, window)
                 except RasterioError as error:
                     fact = f"cannot be read at row {start} ({error})"
                     raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
                 yield start, stored
 
     def read(self, window: Window) -> NDArray[np.float32]:
-        """Return the scores of a window of cells inside the raster, as :meth:`strips` would."""
-        with _opened(self.path) as src:
-            place = rasterio.windows.Window.from_slices(*window.slices)
+        """Return the scores of a window of cells inside the raster; errors as in :meth:`strips`."""
+        with _open(self.path) as src:
+            slices = rasterio.windows.Window.from_slices(*window.slices)
             try:
-                return self._scores(_decoded(src, place))
+                return self._decoded(_read(src, slices))
             except RasterioError as error:
                 fact = f"cannot be read at row {window.row_start} ({error})"
                 raise SceneUnreadableError(self.path, fact, "check whether the file is complete") from error
 
-    def _ours(self, dtype: np.dtype[Any]) -> bool:
-        """Return whether values are stored in the way that geosiam itself stores scores as bytes."""
-        scaled = abs(self.scale * SCORE_STEPS - 1) < 1e-9 and self.offset == 0  # noqa: PLR2004
-        return bool(scaled and dtype == np.uint8 and self.nodata == SCORE_NODATA)
+    def _is_native(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether scores are stored as bytes in the way that geosiam writes them."""
+        same_scale = abs(self.scale * SCORE_STEPS - 1) < _SCALE_TOLERANCE and self.offset == 0
+        return bool(same_scale and dtype == np.uint8 and self.nodata == SCORE_NODATA)
 
-    def _scores(self, stored: NDArray[np.number[Any]]) -> NDArray[np.float32]:
-        if self._ours(stored.dtype):  # 1/254 stored as a double does not give back the exact quotients, the table does
+    def _decoded(self, stored: NDArray[np.number[Any]]) -> NDArray[np.float32]:
+        if self._is_native(stored.dtype):  # by a table: multiplying by 1/254 does not give the exact quotients
             return decode(stored.astype(np.uint8, copy=False))
         scores: NDArray[np.float32] = (stored * self.scale + self.offset).astype(np.float32)
         if self.nodata is not None:
@@ -256,16 +261,16 @@ class ScoreRaster:
         return scores
 
 
-def _decoded(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
-    cache = cache_bytes(dataset.dtypes[0], dataset.width)  # GDAL itself would fill a twentieth of all memory
+def _read(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> NDArray[np.number[Any]]:
+    cache = cache_bytes(dataset.dtypes[0], dataset.width)  # by default GDAL would fill a twentieth of all memory
     with rasterio.Env(GDAL_CACHEMAX=cache):
         stored: NDArray[np.number[Any]] = dataset.read(1, window=window)
     return stored
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster for reading; what GDAL says becomes one line."""
+def _open(path: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster for reading; errors of GDAL become one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the caller refuses it in its own words
@@ -273,6 +278,6 @@ def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
     except RasterioError as error:
         if "://" not in path and not path.startswith("/vsi") and not exists(path):
             raise SceneNotFoundError(path, "does not exist", "check the path") from error
-        raise SceneUnreadableError(path, f"is no raster GDAL can open ({error})", "check the file") from error
+        raise SceneUnreadableError(path, f"cannot be opened by GDAL ({error})", "check the file") from error
     with dataset:
         yield dataset

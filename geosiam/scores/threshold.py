@@ -1,7 +1,7 @@
-"""The threshold that a pair calls for.
+"""Choose the threshold of a pair of scenes from the distribution of its scores.
 
-A model's own threshold suits two dates that differ by their anomalies and little else. Where years, seasons or another
-camera lie between them, all of the ground scores high, and the analyst wants what stands out from that.
+A model's own threshold suits two dates that differ by their anomalies and little else. If years, seasons or another
+camera lie between them, all of the ground scores high, and the anomalies are what stands out from it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,39 @@ from geosiam.scores.working_file import SCORE_STEPS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geosiam.scores.raster import Scores
+    from geosiam.scores.raster import ModelScores
 
-DEVIATIONS = 3.0
-"""How far above the typical cell the threshold lies at least, in robust standard deviations of the log-odds: were those
-of unchanged ground normally distributed, one of its cells in 740 would lie above."""
+_ONE_DEVIATION_BELOW = 0.158655  # share of a normal distribution more than one standard deviation below its mean
 
-HIGHEST = 0.98
-"""No pair raises the threshold further: where nearly everything has changed, that is what should be found."""
 
-SEED_ODDS = 2.0
-"""A polygon has at least one cell whose odds are so many times those of the threshold: single cells just above it are
-chance more often than not."""
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """When and how far the threshold is raised; deviations are robust standard deviations of the log-odds of scores.
 
-LEAST_CELLS = 4096
-"""Of fewer cells nobody can say what is typical."""
+    Parameters
+    ----------
+    deviations
+        Least distance of the threshold from the median, in deviations. If the log-odds of unchanged ground were
+        normally distributed, one of 740 cells would lie above.
+    min_deviation
+        Least deviation, in log-odds.
+    max_threshold
+        Largest raised threshold: where nearly everything has changed, it should be found.
+    min_cells
+        Least number of scored cells; of fewer the median says little.
+    seed_odds
+        Odds of a polygon's strongest cell relative to those of the threshold, at least: single cells just above the
+        threshold are chance more often than not.
+    """
 
-_LEAST_DEVIATION = 0.5
-_BELOW = 0.158655  # share of a normal distribution that lies more than one deviation below its middle
+    deviations: float = 3.0
+    min_deviation: float = 0.5
+    max_threshold: float = 0.98
+    min_cells: int = 4096
+    seed_odds: float = 2.0
+
+
+POLICY = ThresholdPolicy()
 
 
 @dataclass(frozen=True)
@@ -45,59 +60,58 @@ class Threshold:
     Parameters
     ----------
     value
-        Minimum anomaly probability for a cell to be part of a polygon.
+        Least score of an anomalous cell.
     seed
-        Minimum score of the strongest cell of each polygon (hysteresis); None: any.
-    model
-        The threshold that the model records for itself.
-    typical
-        Median of all scores; NaN where there are none or nobody asked.
+        Least score of a polygon's strongest cell (hysteresis); None: any.
+    model_threshold
+        The model's own threshold.
+    median
+        Median of all scores; NaN without any, or if the user gave the threshold.
     """
 
     value: float
     seed: float | None
-    model: float
-    typical: float = float("nan")
+    model_threshold: float
+    median: float = float("nan")
 
     @classmethod
-    def of(cls, value: float, model: float, typical: float) -> Self:
-        """Return a threshold with the seed threshold that goes with it."""
-        odds = SEED_ODDS * value
-        return cls(value, odds / (odds + 1 - value), model, typical)
+    def of(cls, value: float, model_threshold: float, median: float) -> Self:
+        """Return a threshold with its seed threshold."""
+        odds = POLICY.seed_odds * value
+        return cls(value, odds / (odds + 1 - value), model_threshold, median)
 
     def seeded(self, seed_threshold: float | None) -> Self:
-        """Return the same threshold with the seed threshold that the user gave, raised to the threshold if below."""
+        """Return the threshold with the seed threshold that the user gave, but no less than it; None: with its own."""
         return self if seed_threshold is None else replace(self, seed=max(seed_threshold, self.value))
 
     @property
     def warning(self) -> str | None:
-        """What the user should know; None where the model's own threshold holds."""
-        if self.value <= self.model:
+        """A warning for the user if the threshold was raised; None otherwise."""
+        if self.value <= self.model_threshold:
             return None
         return (
-            f"the two scenes differ almost everywhere (half of the ground scores {self.typical:.2g} or more), so the "
-            f"threshold was raised from {self.model:.2g} to {self.value:.2g}; set another with `threshold`"
+            f"the scenes differ almost everywhere (half of the ground scores {self.median:.2g} or more): the threshold "
+            f"was raised from {self.model_threshold:.2g} to {self.value:.2g}; set `threshold` to choose another"
         )
 
 
 def choose_threshold(
-    scores: Scores, threshold: float | Literal["auto"] = "auto", seed_threshold: float | None = None
+    scores: ModelScores, threshold: float | Literal["auto"] = "auto", seed_threshold: float | None = None
 ) -> Threshold:
-    """Return the thresholds for some scores: the given ones, or those that the scores call for.
+    """Return the thresholds for the scores of a pair: the given ones, or those that the scores call for.
 
-    An automatic threshold is the model's own or, if that is higher, the score :data:`DEVIATIONS` above the median of
-    the log-odds, at most :data:`HIGHEST`. The deviation is taken below the median (its distance from the 15.9th
-    percentile), where changed ground does not count. All scores are read once for it.
+    An automatic threshold is the model's own, or a higher one that lies some deviations above the median of the
+    log-odds (:class:`ThresholdPolicy`). The deviation is measured below the median (its distance from the 15.9th
+    percentile), where changed cells do not count. All scores are read once for it.
 
     Parameters
     ----------
     scores
-        The scores of the whole pair.
+        ModelScores of the whole pair.
     threshold
         Minimum anomaly probability for a cell to be part of a polygon, or ``"auto"``.
     seed_threshold
-        Minimum score of the strongest cell of each polygon. None: any, or with ``"auto"`` the one that goes with the
-        threshold.
+        Least score of a polygon's strongest cell. None: any, or with ``"auto"`` the one that goes with the threshold.
 
     Raises
     ------
@@ -108,30 +122,30 @@ def choose_threshold(
         return Threshold(threshold, seed_threshold, threshold)
     if scores.model_threshold is None:
         raise OptionError(scores.name, "does not record a threshold", "give one, such as `threshold=0.5`")
-    return of_counts(scores.counts(), scores.model_threshold).seeded(seed_threshold)
+    return threshold_of_counts(scores.counts(), scores.model_threshold).seeded(seed_threshold)
 
 
-def of_counts(counts: NDArray[np.int64], model: float) -> Threshold:
-    """Choose a threshold by how many cells have each score: int64 (255,), from 0 to 1 in steps of 1/254."""
+def threshold_of_counts(counts: NDArray[np.int64], model_threshold: float) -> Threshold:
+    """Choose a threshold from the histogram of scores: int64 (255,), from 0 to 1 in steps of 1/254."""
     if not counts.any():
-        return Threshold.of(model, model, float("nan"))
-    middle, low = (_percentile(counts, share) for share in (0.5, _BELOW))
-    deviation = max(_log_odds(middle) - _log_odds(low), _LEAST_DEVIATION)
-    outstanding = 1 / (1 + exp(-(_log_odds(middle) + DEVIATIONS * deviation)))
-    enough = int(counts.sum()) >= LEAST_CELLS
-    value = max(model, round(min(outstanding, HIGHEST), 4)) if enough else model
-    return Threshold.of(value, model, middle)
+        return Threshold.of(model_threshold, model_threshold, float("nan"))
+    median, low = (_percentile(counts, share) for share in (0.5, _ONE_DEVIATION_BELOW))
+    deviation = max(_log_odds(median) - _log_odds(low), POLICY.min_deviation)
+    outstanding = 1 / (1 + exp(-(_log_odds(median) + POLICY.deviations * deviation)))
+    enough = int(counts.sum()) >= POLICY.min_cells
+    value = max(model_threshold, round(min(outstanding, POLICY.max_threshold), 4)) if enough else model_threshold
+    return Threshold.of(value, model_threshold, median)
 
 
 def _percentile(counts: NDArray[np.int64], share: float) -> float:
-    """Return the score that a share of the cells does not exceed, between steps: cells of a step are spread over it."""
-    total = np.cumsum(counts)
-    wanted = share * total[-1]
-    step = int(np.searchsorted(total, wanted))
-    inside = (wanted - (total[step] - counts[step])) / counts[step]
-    return float(min(max((step - 0.5 + inside) / SCORE_STEPS, 0.0), 1.0))
+    """Return the score that a share of the cells does not exceed, interpolated within steps."""
+    cumulative = np.cumsum(counts)
+    rank = share * cumulative[-1]
+    step = int(np.searchsorted(cumulative, rank))
+    within_step = (rank - (cumulative[step] - counts[step])) / counts[step]
+    return float(min(max((step - 0.5 + within_step) / SCORE_STEPS, 0.0), 1.0))
 
 
 def _log_odds(score: float) -> float:
-    held = min(max(score, 0.5 / SCORE_STEPS), 1 - 0.5 / SCORE_STEPS)
-    return log(held / (1 - held))
+    score = min(max(score, 0.5 / SCORE_STEPS), 1 - 0.5 / SCORE_STEPS)
+    return log(score / (1 - score))

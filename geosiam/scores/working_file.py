@@ -1,4 +1,7 @@
-"""The working file of a score raster: a GeoTIFF whose blocks are written in place, in any order."""
+"""Files of a run that is not complete: a GeoTIFF whose blocks are written in place, and a journal of the finished ones.
+
+How scores are stored is defined here as well.
+"""
 
 from __future__ import annotations
 
@@ -19,31 +22,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.imagery.grid import Grid
-    from geosiam.imagery.grid import Window as Cells
-
+    from geosiam.imagery.grid import Grid, Window
 
 ScoreType = Literal["uint8", "float32"]
 
 SCORE_NODATA = 255
-SCORE_STEPS = 254  # a score of 1 is stored as this
+SCORE_STEPS = 254
+"""Stored byte of a score of 1."""
+
 FINE_STEPS = 258 * SCORE_STEPS
-"""Steps from 0 to 1 that scores of floating point are rounded to where they are counted; those of bytes stay exact."""
+"""Steps from 0 to 1 that float32 scores are rounded to in histograms; a multiple, so that stored bytes stay exact."""
+
 BAND_NAME = "anomaly score"
-TILE = 512
+TILE = 512  # side of a tile of the finished raster, in cells
 
 CACHE_CELLS = 64_000_000
-"""Cells of a score raster that GDAL may keep blocks of at most: two rows of tiles that are 60,000 cells long."""
+"""Largest part of a score raster that GDAL may cache, in cells: two rows of tiles that are 60,000 cells long."""
 
-_LEAST_CACHE_CELLS = 16_000_000
+_MIN_CACHE_CELLS = 16_000_000
 
 
 def cache_bytes(dtype: str, width: int) -> int:
-    """Return how much memory GDAL may take to keep blocks of a score raster of this type and so many columns.
+    """Return the size of GDAL's cache for a score raster of a type and width.
 
-    It is read and copied from top to bottom, so what is kept longer than two rows of tiles is kept for nothing.
+    It is read and copied from top to bottom, so more than two rows of tiles would be cached in vain.
     """
-    cells = min(max(2 * TILE * width, _LEAST_CACHE_CELLS), CACHE_CELLS)
+    cells = min(max(2 * TILE * width, _MIN_CACHE_CELLS), CACHE_CELLS)
     return cells * np.dtype(dtype).itemsize
 
 
@@ -65,23 +69,22 @@ def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
 class WorkingRaster:
     """The GeoTIFF that blocks are written to, in any order, before it becomes the score raster.
 
-    Its values are not compressed and all have their place from the beginning. So a block is written in place, nothing
-    but its own cells changes, and a process that is killed leaves a file that can be read; and a disk that is too
-    small is found at once.
+    Its values are not compressed, and the file has its final size from the beginning. So writing a block changes only
+    its own cells, a killed process leaves a readable file, and a disk that is too small shows at once.
 
     Parameters
     ----------
     path
-        A file that :meth:`create` made.
+        File that :meth:`create` made.
     grid
         The grid of cells.
     dtype
-        How scores are stored.
+        Type that scores are stored in.
 
     Raises
     ------
     OSError
-        The file is not there, not whole, or not laid out as :meth:`create` does it.
+        The file is missing, incomplete, or does not have the layout of :meth:`create`.
     """
 
     def __init__(self, path: Path, grid: Grid, dtype: ScoreType) -> None:
@@ -93,7 +96,7 @@ class WorkingRaster:
 
     @classmethod
     def create(cls, path: Path, grid: Grid, dtype: ScoreType) -> Self:
-        """Make the file, all nodata; an existing one is replaced."""
+        """Create the file, all nodata; an existing one is replaced."""
         with rasterio.open(
             path,
             "w",
@@ -114,18 +117,18 @@ class WorkingRaster:
                 dataset.scales, dataset.offsets = (1 / SCORE_STEPS,), (0.0,)
         return cls(path, grid, dtype)
 
-    def write(self, cells: Cells, scores: NDArray[np.float32]) -> None:
+    def write(self, cells: Window, scores: NDArray[np.float32]) -> None:
         """Write one block: float32 of the window's shape in [0, 1], NaN = not scored."""
         stored = encode(scores) if self._dtype == np.uint8 else np.ascontiguousarray(scores, np.float32)
-        place = self._start + (cells.row_start * self._grid.width + cells.col_start) * self._dtype.itemsize
+        position = self._start + (cells.row_start * self._grid.width + cells.col_start) * self._dtype.itemsize
         for values in stored:
-            self._file.seek(place)
+            self._file.seek(position)
             if self._file.write(values) != values.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            place += self._grid.width * self._dtype.itemsize
+            position += self._grid.width * self._dtype.itemsize
 
     def sync(self) -> None:
-        """Return when everything written is on the disk."""
+        """Flush everything written to disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -133,44 +136,44 @@ class WorkingRaster:
         self._file.close()
 
     def _first_value(self) -> int:
-        """Return the position of the first value in the file; all others follow row by row."""
+        """Return the position of the first value in the file; the others follow row by row."""
         rows, row_bytes = self._grid.height, self._grid.width * self._dtype.itemsize
         with rasterio.open(self.path) as dataset:
             strip_rows = dataset.block_shapes[0][0]
             last_strip = -(-rows // strip_rows) - 1
             first, last = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{i}", "TIFF", 1) for i in (0, last_strip))
-            fits = dataset.shape == self._grid.shape and dataset.dtypes[0] == self._dtype
-        # GDAL may say nothing of a disk that fills up while it closes a file.
-        whole = first and last and int(first) + rows * row_bytes <= self.path.stat().st_size
-        if not (fits and whole and int(last) - int(first) == last_strip * strip_rows * row_bytes):
+            same_kind = dataset.shape == self._grid.shape and dataset.dtypes[0] == self._dtype
+        # GDAL may not report that the disk was full when it closed the file.
+        has_all_bytes = first and last and int(first) + rows * row_bytes <= self.path.stat().st_size
+        if not (same_kind and has_all_bytes and int(last) - int(first) == last_strip * strip_rows * row_bytes):
             raise OSError("the working file is not complete")
         return int(first)
 
 
-_FORMAT = 1
+_JOURNAL_VERSION = 1
 
 
 class Journal:
-    """Which blocks of a run are finished; one small file that is replaced as a whole.
+    """Record which blocks of a run are finished, in one small file that is replaced as a whole.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     identity
-        What the scores depend on: a digest by its name. Only a run of the same identity may go on.
-    done
+        Digests of everything that the scores depend on, by name. Only a run of the same identity may resume.
+    finished
         bool (blocks,), True = the scores of this block are in the working raster.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str], done: NDArray[np.bool_]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str], finished: NDArray[np.bool_]) -> None:
         self.path = path
         self.identity = dict(identity)
-        self.done = done
+        self.finished = finished
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Return the journal in a file, or None if there is no such file.
+        """Return the journal in a file; None if there is no such file.
 
         Raises
         ------
@@ -188,25 +191,26 @@ class Journal:
             journal = cls(path, stored["identity"], np.unpackbits(bits, count=stored["blocks"]).astype(bool))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("no journal") from error
-        if version != _FORMAT:
-            raise ValueError(f"no journal of version {_FORMAT}")
+        if version != _JOURNAL_VERSION:
+            raise ValueError(f"no journal of version {_JOURNAL_VERSION}")
         return journal
 
     def differing(self, identity: Mapping[str, str]) -> list[str]:
-        """Return the names of what is not the same in another run."""
+        """Return the names of the digests that differ from those of another run."""
         names = dict.fromkeys([*self.identity, *identity])
         return [name for name in names if self.identity.get(name) != identity.get(name)]
 
     def save(self) -> None:
-        """Write the file; what it says is done must be on disk before."""
+        """Write the file; the scores of blocks that it lists as finished must be on disk before."""
         text = json.dumps(
             {
-                "geosiam_journal": _FORMAT,
+                "geosiam_journal": _JOURNAL_VERSION,
                 "identity": self.identity,
-                "blocks": self.done.size,
-                "done": base64.b64encode(np.packbits(self.done).tobytes()).decode(),
+                "blocks": self.finished.size,
+                "done": base64.b64encode(np.packbits(self.finished).tobytes()).decode(),
             }
         )
+        # A fixed name, so that the next run finds what a killed one left; the lock on the output keeps others away.
         partial = self.path.with_name(f"{self.path.name}.new")
         partial.write_text(text, encoding="utf-8")
         replace_durably(partial, self.path)

@@ -1,4 +1,4 @@
-"""Writing the score raster: resumable while a run is under way, a cloud optimized GeoTIFF when it is done."""
+"""Write a score raster: resumable while blocks are written, a cloud optimized GeoTIFF (COG) in the end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import glob
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import FileLock, check_writable, replace_durably
+from geosiam.files import check_writable, locked, replace_durably
 from geosiam.qml import raster_qml
+from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
     CACHE_CELLS,
     TILE,
@@ -31,7 +31,8 @@ from geosiam.scores.working_file import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -40,61 +41,72 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Block, Grid, Lattice
 
 FLUSH_SECONDS = 2.0
-"""Longest time between two moments to which an interrupted run goes back."""
+"""Longest time between two saved states in seconds: an interrupted run loses no more than this."""
 
-_ON_DISK = "check the folder's permissions and the free disk space"
+_DISK_REMEDY = "check the folder's permissions and the free disk space"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Completion:
-    """A score raster that is being completed.
+class PendingScoreRaster:
+    """A score raster whose COG is being made in a thread, while its scores can be read already.
 
     Parameters
     ----------
     path
-        A raster of the same scores and tags, there until the writer is left.
-    wait
-        Returns when the raster has appeared, or raises why it cannot.
+        A raster of the same scores and tags, readable until the writer's context ends.
+    completed
+        The thread's work.
     """
 
     path: Path
-    wait: Callable[[], None]
+    completed: Future[None] = field(repr=False)
+
+    def wait(self) -> None:
+        """Return when the COG has its final name.
+
+        Raises
+        ------
+        OutputError
+            It cannot be made.
+        """
+        self.completed.result()
 
 
 class ScoreRasterWriter:
     """Write a score raster block by block; it appears under its name when complete, or not at all.
 
     A QGIS style of the same stem is put beside it unless there is one. With a lattice the run is resumable: if it is
-    interrupted, hidden files beside the target keep what is done, and the next writer of the same identity goes on.
+    interrupted, hidden files beside the target hold the finished blocks, and the next writer of the same identity
+    resumes. The writer is a context manager; leaving it completes the raster, unless an error is raised.
 
     Parameters
     ----------
     path
-        The GeoTIFF to make. An existing one is replaced on success only.
+        Path of the GeoTIFF. An existing one is replaced on success only.
     grid
-        The grid of cells.
+        Grid of cells.
     dtype
         ``uint8`` or ``float32``.
     tags
-        Provenance, written as dataset tags; names start with ``GEOSIAM_``.
-        :data:`~geosiam.scores.raster.STRIDE_TAG` lets areas be given in pixels later.
+        Provenance, written as dataset tags; names start with ``GEOSIAM_``. Areas can be given in pixels later if
+        :data:`~geosiam.scores.raster.STRIDE_TAG` is among them.
     lattice
-        The blocks that will be written; None: an interrupted run leaves nothing.
+        Blocks that will be written; None: an interrupted run cannot be resumed.
     identity
-        What the scores depend on: a digest by its name, as in "begun with another NAME".
+        Digests of everything that the scores depend on, by a name that fits into "begun with another NAME".
     restart
-        Forget what an interrupted run left.
+        Whether to discard what an interrupted run left.
     workers
-        Number of threads that compress the finished raster; None: as many as there are processors.
+        Number of threads that compress the COG; None: one for each processor.
 
     Raises
     ------
     OptionError
-        Another dtype.
+        `dtype` is another one.
     OutputError
-        The folder is missing, not writable or full; another process writes the same raster; or an interrupted run of
-        another identity was left.
+        The folder is missing, not writable or full; another process writes the same raster; or there is an interrupted
+        run of another identity.
     """
 
     def __init__(
@@ -110,7 +122,7 @@ class ScoreRasterWriter:
         workers: int | None = None,
     ) -> None:
         if dtype not in ("uint8", "float32"):
-            raise OptionError("score dtype", f"is {dtype!r}", "use uint8 or float32")
+            raise OptionError(f"`score_type={dtype}`", "is not supported", "use uint8 or float32")
         self.path = Path(path)
         self._grid = grid
         self._dtype: ScoreType = dtype
@@ -118,59 +130,59 @@ class ScoreRasterWriter:
         self._identity = {"grid or type of the scores": f"{grid.shape} {dtype}", **(identity or {})}
         self._blocks = 0 if lattice is None else len(lattice)
         self._restart = restart or lattice is None
-        self._lock = FileLock(self._hidden("lock"))
-        self._partial = self._hidden("tif")
+        self._lock_path = self._hidden("lock")
+        self._working_path = self._hidden("tif")
         self._threads = "ALL_CPUS" if workers is None else str(workers)
-        self._complete = False
+        self._context = contextlib.ExitStack()
+        self._pending: PendingScoreRaster | None = None
         self._saved = 0.0
 
     def _hidden(self, suffix: str) -> Path:
-        """Return the path of a file beside the target that a run needs while it goes on."""
+        """Return the path of a file beside the target that exists during a run only."""
         return self.path.with_name(f".{self.path.name}.partial.{suffix}")
 
     def __enter__(self) -> Self:
         check_writable(self.path)
-        with self._reported():
-            if not self._lock.acquire():
-                raise OutputError(self.path, "is being written by another run", "wait for it or choose another output")
-        try:
-            with self._reported():
-                self._journal = self._resumed() or self._begun()
-        except BaseException:
-            if not self._hidden("json").exists():
-                self._clean_up()
-            self._lock.release()
-            raise
+        with contextlib.ExitStack() as context:
+            with self._disk_errors():
+                context.enter_context(locked(self._lock_path, self.path))
+            try:
+                with self._disk_errors():
+                    self._journal = self._resume() or self._begin()
+            except BaseException:
+                if not self._hidden("json").exists():
+                    self._clean_up()
+                raise
+            self._context = context.pop_all()
         self._saved = time.monotonic()
         return self
 
-    def _resumed(self) -> Journal | None:
-        """Return the journal of an interrupted run, with its working raster open; None if there is none."""
+    def _resume(self) -> Journal | None:
+        """Open the working raster of an interrupted run and return its journal; None if there is no such run."""
         if self._restart:
             return None
         try:
             journal = Journal.load(self._hidden("json"))
         except ValueError as error:
-            raise self._refusal("was left by another version of geosiam") from error
+            raise self._refusal("was begun by another version of geosiam") from error
         if journal is None:
             return None
         if differing := journal.differing(self._identity):
             raise self._refusal(f"was begun with another {', another '.join(differing)}")
         try:
-            self._working = WorkingRaster(self._partial, self._grid, self._dtype)
+            self._working = WorkingRaster(self._working_path, self._grid, self._dtype)
         except (OSError, RasterioError) as error:
-            raise self._refusal(f"cannot be continued ({error})") from error
-        _log.warning("%s: going on where a run was interrupted, %s", self.path, _progress(journal))
+            raise self._refusal(f"cannot be resumed ({error})") from error
+        _log.warning("%s: resuming an interrupted run, %s", self.path, _progress(journal))
         return journal
 
     def _refusal(self, fact: str) -> OutputError:
-        return OutputError(
-            self.path, f"an interrupted run of it {fact}", "begin again with --restart, or choose another output"
-        )
+        remedy = "begin again with `restart=True`, or choose another output"
+        return OutputError(self.path, f"an interrupted run of it {fact}", remedy)
 
-    def _begun(self) -> Journal:
+    def _begin(self) -> Journal:
         self._clean_up()
-        self._working = WorkingRaster.create(self._partial, self._grid, self._dtype)
+        self._working = WorkingRaster.create(self._working_path, self._grid, self._dtype)
         journal = Journal(self._hidden("json"), self._identity, np.zeros(self._blocks, bool))
         if self._blocks:
             self._working.sync()
@@ -179,14 +191,8 @@ class ScoreRasterWriter:
 
     @property
     def finished(self) -> NDArray[np.bool_]:
-        """Which blocks need no scoring any more: bool (blocks,)."""
-        return self._journal.done.copy()
-
-    @property
-    def outgrows_cache(self) -> bool:
-        """Whether the raster is larger than what GDAL keeps of it."""
-        height, width = self._grid.shape
-        return height * width > CACHE_CELLS
+        """Blocks that need no scoring any more: bool (blocks,)."""
+        return self._journal.finished.copy()
 
     def write(self, block: Block, scores: NDArray[np.float32]) -> None:
         """Write one block of cells.
@@ -194,7 +200,7 @@ class ScoreRasterWriter:
         Parameters
         ----------
         block
-            Its cells lie inside the grid; its index is that on the lattice.
+            A block of the lattice, or any cells inside the grid if there is none.
         scores
             float32 of the block's shape in [0, 1], NaN = not scored.
 
@@ -205,126 +211,143 @@ class ScoreRasterWriter:
         """
         if scores.shape != block.cells.shape:
             raise ValueError(f"scores of shape {scores.shape} do not fill a block of shape {block.cells.shape}")
-        with self._reported():
+        with self._disk_errors():
             self._working.write(block.cells, scores)
             if self._blocks:
-                self._journal.done[block.index] = True
+                self._journal.finished[block.index] = True
                 if time.monotonic() - self._saved >= FLUSH_SECONDS:
                     self._save()
 
     def _save(self) -> None:
-        self._working.sync()  # first the scores, then the word that they are there
+        self._working.sync()  # first the scores, then the journal that lists them
         self._journal.save()
         self._saved = time.monotonic()
 
-    def complete(self, tags: Mapping[str, str] | None = None) -> None:
-        """Make the raster appear under its name; blocks that were never written are nodata.
+    def finish(self, tags: Mapping[str, str] | None = None) -> PendingScoreRaster:
+        """Start to make the COG in a thread, and return a raster of the scores that can be read at once.
 
-        Leaving the context does it too. Until then what the run would need to go on is kept, so that whatever is made
-        of the raster inside the context can be interrupted as well.
+        Blocks that were never written are nodata. Leaving the writer's context waits for the COG; until then everything
+        needed to resume is kept, so an interruption of what the caller makes of the scores costs no score.
 
         Parameters
         ----------
         tags
-            More tags, known only now.
-        """
-        with self.completing(tags):
-            pass
+            More tags.
 
-    @contextlib.contextmanager
-    def completing(self, tags: Mapping[str, str] | None = None) -> Iterator[Completion]:
-        """Do what :meth:`complete` does in a thread, while the caller already reads the scores."""
-        with self._reported():
+        Raises
+        ------
+        OutputError
+            The disk is full or gone.
+        """
+        with self._disk_errors():
             if self._blocks:
                 self._save()
             self._working.close()
-            tagged = self._tagged({**self._tags, **(tags or {})})
-        cache = cache_bytes(self._dtype, self._grid.width)
-        with rasterio.Env(GDAL_CACHEMAX=cache), ThreadPoolExecutor(1, "geosiam-raster") as thread:
-            completed = thread.submit(self._appear, tagged)
-            yield Completion(tagged, completed.result)
-            completed.result()
+            described = self._describe({**self._tags, **(tags or {})})
+        height, width = self._grid.shape
+        if height * width > CACHE_CELLS:  # compressing takes memory of another kind than scoring
+            self._context.enter_context(release_freed_memory())
+        self._context.enter_context(rasterio.Env(GDAL_CACHEMAX=cache_bytes(self._dtype, width)))
+        thread = self._context.enter_context(ThreadPoolExecutor(1, "geosiam-raster"))
+        self._pending = PendingScoreRaster(described, thread.submit(self._make_cog, described))
+        return self._pending
 
-    def _tagged(self, tags: Mapping[str, str]) -> Path:
-        """Describe the working raster, with tags: changing its own header could spoil it for a resume."""
-        tagged = self._hidden("vrt")
-        rasterio.shutil.copy(self._partial, tagged, driver="VRT")
-        with rasterio.open(tagged, "r+") as dataset:
+    def _describe(self, tags: Mapping[str, str]) -> Path:
+        """Make a VRT of the working raster with tags: changing its own header could spoil it for a resume."""
+        path = self._hidden("vrt")
+        _copy_raster(self._working_path, path, driver="VRT")
+        with rasterio.open(path, "r+") as dataset:
             dataset.update_tags(**tags)
-        return tagged
+        return path
 
-    def _appear(self, tagged: Path) -> None:
-        with self._reported():
-            made, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
-            self._to_cog(tagged, made)
-            replace_durably(made, self.path)
+    def _make_cog(self, described: Path) -> None:
+        with self._disk_errors():
+            cog, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
+            self._to_cog(described, cog)
+            replace_durably(cog, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")
                 self._hidden("qml").replace(style)
-        self._complete = True
 
-    def _to_cog(self, tagged: Path, target: Path) -> None:
+    def _to_cog(self, described: Path, target: Path) -> None:
         """Copy the working raster into a cloud optimized GeoTIFF."""
-        rasterio.shutil.copy(
-            tagged,
+        _copy_raster(
+            described,
             target,
             driver="COG",
             compress="DEFLATE",  # read by every GIS; ZSTD is not
-            level=5,  # by default it takes twice as long, for 4 % of the size
+            level=5,  # the default level takes twice as long and saves 4 % of the size
             predictor="YES" if self._dtype == "float32" else "NO",
             blocksize=TILE,
             overview_resampling="average",
             num_threads=self._threads,
             bigtiff="IF_SAFER",
         )
-        # GDAL says nothing when the disk fills up while it closes the copy.
-        with rasterio.open(self._partial) as made, rasterio.open(target) as copied:
-            for _, window in made.block_windows(1):
-                if not np.array_equal(*(raster.read(1, window=window).view(np.uint8) for raster in (made, copied))):
+        # GDAL does not report a disk that is full when it closes the copy.
+        with rasterio.open(self._working_path) as working, rasterio.open(target) as cog:
+            for _, window in working.block_windows(1):
+                if not np.array_equal(*(raster.read(1, window=window).view(np.uint8) for raster in (working, cog))):
                     raise OSError("the finished raster does not read back as it was written")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = False
-        try:
-            if kind is None and not self._complete:
-                self.complete()
-            done = kind is None
-        finally:
-            self._leave(resumable=not done and bool(self._journal.done.any()))
+        with self._context:  # waits for the COG's thread, then unlocks
+            complete = False
+            try:
+                if kind is None:
+                    (self._pending or self.finish()).wait()
+                    complete = True
+                elif self._pending:
+                    wait([self._pending.completed])
+            finally:
+                self._close(resumable=not complete and bool(self._journal.finished.any()))
 
-    def _leave(self, *, resumable: bool) -> None:
-        """Close everything; keep what the next run needs to go on, or nothing."""
-        try:
-            if resumable:
-                with contextlib.suppress(OSError, ValueError):  # a full disk; a closed file, of which all is saved
-                    self._save()
-                self._clean_up(self._partial, self._journal.path)
-                _log.warning("%s: %s and kept; the same command goes on", self.path, _progress(self._journal))
-            self._working.close()
-            if not resumable:
-                self._clean_up()
-        finally:
-            self._lock.release()
+    def _close(self, *, resumable: bool) -> None:
+        """Close everything; keep what the next run needs to resume, or nothing."""
+        if resumable:
+            with contextlib.suppress(OSError, ValueError):  # a full disk; a closed file, of which all is saved
+                self._save()
+            self._clean_up(self._working_path, self._journal.path)
+            _log.warning("%s: %s and kept; the same command resumes the run", self.path, _progress(self._journal))
+        self._working.close()
+        if not resumable:
+            self._clean_up()
 
     def _clean_up(self, *kept: Path) -> None:
         """Remove the files of an unfinished run, the journal first: without it the others mean nothing."""
-        leftovers = set(self.path.parent.glob(f"{glob.escape(self._hidden('').name)}*")) - {self._lock.path, *kept}
+        leftovers = set(self.path.parent.glob(f"{glob.escape(self._hidden('').name)}*")) - {self._lock_path, *kept}
         for leftover in sorted(leftovers, key=lambda path: path.suffix != ".json"):
             leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Turn what GDAL and the system say about the disk into one line."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Turn errors of GDAL and of the system into one line."""
         try:
             yield
         except OutputError:
             raise
-        except (RasterioError, CPLE_BaseError, OSError) as error:
-            fact = f"cannot be written ({error.__cause__ or error})"  # rasterio's own words often just point to GDAL's
-            raise OutputError(self.path, fact, _ON_DISK) from error
+        except (RasterioError, OSError) as error:
+            reason = error.__cause__ or error  # rasterio's own message often just refers to GDAL's
+            fact = f"cannot be written ({reason})"
+            raise OutputError(self.path, fact, _DISK_REMEDY) from error
+
+
+def _copy_raster(source: Path, target: Path, **options: str | int) -> None:
+    """Copy a raster with GDAL.
+
+    Raises
+    ------
+    RasterioIOError
+        It cannot be copied.
+    """
+    try:
+        rasterio.shutil.copy(source, target, **options)
+    except RasterioError:
+        raise
+    except Exception as error:  # rasterio lets GDAL's own errors through here, whose classes are private
+        raise RasterioIOError(str(error)) from error
 
 
 def _progress(journal: Journal) -> str:
-    return f"{journal.done.sum()} of {journal.done.size} blocks are scored"
+    return f"{journal.finished.sum()} of {journal.finished.size} blocks are scored"

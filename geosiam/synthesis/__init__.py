@@ -1,1 +1,1 @@
-"""Scenes that were never flown: survey pairs with known truth, and anomalies inserted into real scenes."""
+"""Synthetic pairs with known truth, and anomalies inserted into real scenes."""

@@ -1,4 +1,4 @@
-"""What stands on a block of land: houses with gardens, halls with yards, woods, orchards."""
+"""Content of a block of land: houses with gardens, halls with yards, woods, orchards."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from geosiam.synthesis.things import Thing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A crown narrower than this many pixels is no longer worth drawing; coarse scenes get clumps instead of trees.
+# Pixels of the narrowest crown worth drawing; coarse scenes get clumps instead of trees.
 _FINEST_CROWN = 9
-_SHORE_CLEARANCE = 2.0  # metres that things keep from open water
+_SHORE_CLEARANCE = 2.0  # meters between things and open water
 
 
 @dataclass
 class BlockContent:
-    """A block's parcels and things.
+    """Parcels and things of a block.
 
     Parameters
     ----------
     parcels
         Ground cover of each parcel, p running fastest.
     things
-        What stands there, in drawing order.
+        Things that stand there, in drawing order.
     """
 
     parcels: list[m.Material] = field(default_factory=list)
@@ -36,7 +36,7 @@ class BlockContent:
 
 
 class Builder:
-    """Fills one block; everything is drawn from a generator that depends on seed and block only."""
+    """Fill one block; everything is drawn from a generator that depends on seed and block only."""
 
     def __init__(self, plan: Plan, block: BlockPlan, gsd: float) -> None:
         self.plan, self.block, self.gsd = plan, block, gsd
@@ -50,8 +50,8 @@ class Builder:
         self.parked_cars()
         things = self.content.things
         x, y, reach = (np.array([getattr(t, name) for t in things]) for name in ("x", "y", "reach"))
-        dry = self.plan.shore(x, y) > 0.8 * reach + _SHORE_CLEARANCE
-        self.content.things = [thing for thing, keep in zip(things, dry, strict=True) if keep]
+        is_dry = self.plan.shore(x, y) > 0.8 * reach + _SHORE_CLEARANCE
+        self.content.things = [thing for thing, dry in zip(things, is_dry, strict=True) if dry]
         return self.content
 
     # -- pieces ---------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class Builder:
         size: tuple[float, float, float],
         material: m.Material,
     ) -> None:
-        """Add a thing; ``pose`` is p, q and direction in the plan, ``size`` is length, width and height in metres."""
+        """Add a thing; ``pose`` is p, q and direction in the plan, ``size`` is length, width and height in meters."""
         x, y, heading = self.plan.heading(*map(float, pose))
         if kind in {"house", "hall"} or material.row_strength:
             material = replace(material, row_angle=heading)
@@ -73,16 +73,16 @@ class Builder:
         )
 
     def trees(self, ps: np.ndarray, qs: np.ndarray, crown: tuple[float, float], density: float = 1.0) -> None:
-        """Add trees at plan coordinates with crowns of a range of diameters in metres."""
+        """Add trees at plan coordinates with crowns of a range of diameters in meters."""
         rng = self.rng
         x, y = self.plan.to_scene(ps, qs)
-        keep = rng.random(len(x)) < density * self.land.trees
+        grows = rng.random(len(x)) < density * self.land.trees
         sizes = np.maximum(rng.uniform(*crown, len(x)), _FINEST_CROWN * self.gsd)
         needle = rng.random(len(x)) < self.land.needles
         shades = rng.integers(0, 6, len(x))
         tint = rng.uniform(0.86, 1.14, len(x))
         turn = rng.uniform(0, 6.28, len(x))
-        for k in np.flatnonzero(keep):
+        for k in np.flatnonzero(grows):
             base = m.NEEDLES[shades[k] % 3] if needle[k] else m.LEAVES[shades[k]]
             # Few distinct shades keep the palette small.
             shade = round(float(tint[k]) * 12) / 12
@@ -97,7 +97,7 @@ class Builder:
             )
 
     def scatter(self, spacing: float, inset: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
-        """Return jittered lattice positions inside the block, ``spacing`` metres apart."""
+        """Return jittered lattice positions inside the block, ``spacing`` meters apart."""
         spacing = max(spacing, 1.1 * _FINEST_CROWN * self.gsd)
         (p0, q0), (p1, q1) = self.block.low, self.block.high
         ps, qs = np.meshgrid(
@@ -143,7 +143,7 @@ class Builder:
     # -- land uses ------------------------------------------------------------------------------------------------
 
     def houses(self) -> None:
-        """Lots with a house each, driveway, terrace, trees, hedges; the lots' own lawns."""
+        """Add lots, each with lawn, house, driveway, terrace and trees, and hedges between them."""
         (p0, q0), (p1, q1) = self.block.low, self.block.high
         columns, rows = self.block.parcels
         width, depth = (p1 - p0) / columns, (q1 - q0) / rows
@@ -158,13 +158,13 @@ class Builder:
 
     def _lot(self, p: float, q: float, width: float, depth: float, *, up: bool) -> None:
         rng = self.rng
-        toward = -1.0 if up else 1.0  # which way the road lies
+        toward = -1.0 if up else 1.0  # direction of the road
         length = rng.uniform(min(9, width - 4), min(13, width - 4))  # narrow lots get narrow houses
         broad = rng.uniform(min(7.5, depth - 5), min(10, depth - 5))
         house_q = q + toward * (depth / 2 - broad / 2 - rng.uniform(3.5, 6))
         house_p = p + rng.uniform(-1, 1) * max(0.2, (width - length) / 2 - 2.5)
-        turned = rng.random() < 0.3  # noqa: PLR2004 - share of gables that face the road
-        angle = (np.pi / 2 if turned else 0.0) + rng.normal(0, 0.03)
+        faces_road = rng.random() < 0.3  # noqa: PLR2004 - share of gables that face the road
+        angle = (np.pi / 2 if faces_road else 0.0) + rng.normal(0, 0.03)
         side = 1 if rng.random() < 0.5 else -1  # noqa: PLR2004 - left or right
         drive_p, drive_length = p + side * (width / 2 - 1.9), depth * 0.42
         drive_q = q + toward * (depth / 2 - drive_length / 2)
@@ -191,7 +191,7 @@ class Builder:
         self.trees(tree_p, tree_q, (2.2, 6.0))
 
     def field(self) -> None:
-        """Parcels of crops, hedges or trees along some edges."""
+        """Add parcels of crops, with hedges and trees along some edges."""
         (p0, q0), (p1, q1) = self.block.low, self.block.high
         along = 0.0 if self.rng.random() < 0.5 else np.pi / 2  # noqa: PLR2004 - either way
         _, _, heading = self.plan.heading((p0 + p1) / 2, (q0 + q1) / 2, along)
@@ -205,13 +205,13 @@ class Builder:
             self.trees(ps + self.rng.uniform(-2, 2, ps.size), np.full(ps.size, q0 + 1.2), (3.5, 7), 0.5)
 
     def meadow(self) -> None:
-        """Grass with single trees and bushes."""
+        """Add grass with single trees and bushes."""
         self.content.parcels.append(self._tinted(self.land.wild))
         self.trees(*self.scatter(9), (3, 8), 0.22)
         self.trees(*self.scatter(5), (1, 2.2), 0.12)
 
     def wild(self) -> None:
-        """Open land with bushes and stones."""
+        """Add open land with bushes and stones."""
         self.content.parcels.append(self._tinted(self.land.wild))
         self.trees(*self.scatter(4.5), (1, 3), 0.3)
         self.trees(*self.scatter(12), (4, 8), 0.3)
@@ -220,12 +220,12 @@ class Builder:
             self.place("pile", (p, q, 0.0), (size, size * 0.8, 0.4 * size), m.painted((150, 144, 134), relief=0.3))
 
     def forest(self) -> None:
-        """Plant a closed wood."""
+        """Add a closed wood."""
         self.content.parcels.append(m.UNDERWOOD if self.land.lawn != m.SNOW else m.SNOW)
         self.trees(*self.scatter(4.6), (4.4, 7.8), 0.95 / self.land.trees)
 
     def orchard(self) -> None:
-        """Trees in rows."""
+        """Add trees in rows."""
         for _ in range(self.block.parcels[0] * self.block.parcels[1]):
             self.content.parcels.append(self._tinted(self.land.lawn))
         (p0, q0), (p1, q1) = self.block.low, self.block.high
@@ -235,7 +235,7 @@ class Builder:
         self.trees(ps.ravel() + jitter[0], qs.ravel() + jitter[1], (2.6, 3.8), 0.92 / self.land.trees)
 
     def yard(self) -> None:
-        """Hall on a paved yard with a car park and containers."""
+        """Add a hall on a paved yard with a parking lot and containers."""
         rng = self.rng
         (p0, q0), (p1, q1) = self.block.low, self.block.high
         ground = (m.WORN_ASPHALT, m.CONCRETE, m.GRAVEL)[int(rng.integers(3))]
@@ -246,7 +246,7 @@ class Builder:
         self.place("hall", (hall_p, hall_q, 0.0), (length, width, float(rng.uniform(4.5, 8))), roof)
         for p in np.arange(p0 + 4, p1 - 4, 2.7):
             self.place("ground", (p - 1.35, q1 - 4, np.pi / 2), (5.0, max(0.12, 0.8 * self.gsd), 0), m.PAINT)
-            if rng.random() < 0.45:  # noqa: PLR2004 - share of taken bays
+            if rng.random() < 0.45:  # noqa: PLR2004 - share of occupied bays
                 self.car(p, q1 - 4 + rng.normal(0, 0.2), np.pi / 2)
         for k in range(int(rng.integers(0, 5))):
             color = m.CONTAINERS[int(rng.integers(len(m.CONTAINERS)))]
@@ -257,7 +257,7 @@ class Builder:
         self.trees(*self.scatter(12, 0.5), (3, 6), 0.1)
 
     def pond(self) -> None:
-        """Pond among meadow and bushes; the water itself is part of the ground."""
+        """Add meadow and bushes around a pond; the water itself is part of the ground."""
         self.content.parcels.append(self._tinted(self.land.wild))
         (p0, q0), (p1, q1) = self.block.low, self.block.high
         ps, qs = self.scatter(4)
@@ -266,7 +266,7 @@ class Builder:
         self.trees(ps[outside], qs[outside], (2, 6), 0.5)
 
     def _tinted(self, material: m.Material) -> m.Material:
-        """Return a material a little lighter or darker, redder or greener: no two fields are the same."""
+        """Return a material a little lighter or darker, redder or greener, so that no two fields are equal."""
         tint = self.rng.normal(1, 0.05) * self.rng.normal(1, 0.016, 3)
         first, second = (tuple(np.array(c) * tint) for c in (material.color, material.color2 or material.color))
         return replace(material, color=first, color2=second)

@@ -1,4 +1,4 @@
-"""The objects that come and go between the two dates."""
+"""The objects that appear or disappear between the two dates."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 _SMALLEST_PX, _LARGEST_PX = 6.0, 60.0
 _GAP_PX = 12.0  # between changed objects, so that each can be found by itself
-_PATIENCE = 120  # places refused in a row before the scene counts as full
+_MAX_REJECTED = 120  # positions rejected in a row before the scene counts as full
 
 
 @dataclass(frozen=True)
 class Change:
-    """A thing that one of the dates does not show.
+    """An object that only one of the dates shows.
 
     Parameters
     ----------
     kind
-        Whether it stands there on the second date only, or on the first date only.
+        ``"added"`` if only the second date shows it, ``"removed"`` if only the first date does.
     what
-        What it is, in a word.
+        Kind of object in a word, such as ``"car"``.
     thing
-        How it is drawn.
+        The thing to draw.
     """
 
     kind: Literal["added", "removed"]
@@ -110,40 +110,40 @@ def choose_changes(
     shape: tuple[int, int],
     seed: int,
 ) -> list[Change]:
-    """Return up to ``count`` changes that stand free of everything else, on land, wholly inside the scene.
+    """Return up to ``count`` changes that are clear of everything else, on land, entirely inside the scene.
 
     Parameters
     ----------
     plan, content
-        The scene; what its blocks hold.
+        Plan of the scene; function that returns the content of block (i, j).
     count
-        Changes wanted; a scene without room gets fewer.
+        Number of changes; a scene without room gets fewer.
     gsd
-        Metres per pixel. Changes are scaled to between 6 and 60 pixels.
+        Meters per pixel. Changes are scaled to between 6 and 60 pixels.
     shape
         Rows and columns of the scene.
     seed
-        Chooses the changes.
+        Seed of the changes.
     """
     rng = np.random.default_rng([seed, 7])
     chosen: list[Change] = []
-    taken = np.zeros((0, 3))
-    refused = 0
-    while len(chosen) < count and refused < _PATIENCE:
-        refused += 1
+    occupied = np.zeros((0, 3))  # x, y and reach of the chosen ones
+    rejected = 0
+    while len(chosen) < count and rejected < _MAX_REJECTED:
+        rejected += 1
         xy = rng.uniform(0, 1, 2) * (shape[1] * gsd, shape[0] * gsd)
         change = _propose(plan, rng, (float(xy[0]), float(xy[1])), gsd, content)
         reach = change.thing.reach
         edge = reach + 2 * gsd
         if not (edge < xy[0] < shape[1] * gsd - edge and edge < xy[1] < shape[0] * gsd - edge):
             continue
-        if (np.hypot(*(taken[:, :2] - xy).T) < taken[:, 2] + reach + _GAP_PX * gsd).any():
+        if (np.hypot(*(occupied[:, :2] - xy).T) < occupied[:, 2] + reach + _GAP_PX * gsd).any():
             continue
-        if not _stands_free(plan, content, change.thing, gsd):
+        if not _is_clear(plan, content, change.thing, gsd):
             continue
-        refused = 0
+        rejected = 0
         chosen.append(change)
-        taken = np.vstack([taken, [*xy, reach]])
+        occupied = np.vstack([occupied, [*xy, reach]])
     return chosen
 
 
@@ -154,11 +154,11 @@ def _propose(
     gsd: float,
     content: Callable[[int, int], BlockContent],
 ) -> Change:
-    """Return something that could lie at a position, judging by the ground there."""
+    """Return a random change that suits the ground at a position."""
     palette = m.Palette(gsd)
-    where = Positions.at(plan, np.array([[xy[0]]]), np.array([[xy[1]]]))
-    here = ground_ids(plan, content, palette, where, gsd)
-    green = palette.rows[int(here[0, 0])].vegetation > 0 or palette.rows[int(here[0, 0])].relief > 0.1  # noqa: PLR2004
+    position = Positions.at(plan, np.array([[xy[0]]]), np.array([[xy[1]]]))
+    ground = palette.rows[int(ground_ids(plan, content, palette, position, gsd)[0, 0])]
+    green = ground.vegetation > 0 or ground.relief > 0.1  # noqa: PLR2004
     weights = _ON_GREEN if green else _ON_PAVED
     odds = np.array(list(weights.values()))
     what = list(weights)[int(rng.choice(len(odds), p=odds / odds.sum()))]
@@ -172,12 +172,12 @@ def _propose(
     return Change(kind, what, thing)
 
 
-def _stands_free(plan: Plan, content: Callable[[int, int], BlockContent], thing: Thing, gsd: float) -> bool:
-    """Tell whether a thing neither stands in water nor touches or hides under anything."""
-    here = np.array([thing.x]), np.array([thing.y])
-    if float(plan.shore(*here)[0]) < thing.reach + 1:
+def _is_clear(plan: Plan, content: Callable[[int, int], BlockContent], thing: Thing, gsd: float) -> bool:
+    """Return whether a thing is neither in water nor touches or is hidden by another one."""
+    center = np.array([thing.x]), np.array([thing.y])
+    if float(plan.shore(*center)[0]) < thing.reach + 1:
         return False
-    p, q = plan.to_plan(*here)
+    p, q = plan.to_plan(*center)
     i, j = int(p[0] // plan.pitch[0]), int(q[0] // plan.pitch[1])
     if plan.block(i, j).use == "pond":
         share = p[0] / plan.pitch[0] - i - 0.5, q[0] / plan.pitch[1] - j - 0.5
@@ -191,7 +191,7 @@ def _stands_free(plan: Plan, content: Callable[[int, int], BlockContent], thing:
 
 
 def _near(thing: Thing, other: Thing, gap: float) -> bool:
-    """Tell whether two things come closer than ``gap``, the first taken as a circle."""
+    """Return whether two things are closer than ``gap``, the first of them taken as a circle."""
     dx, dy = thing.x - other.x, thing.y - other.y
     reach = thing.reach + gap
     if dx * dx + dy * dy > (reach + other.reach * 1.2) ** 2:

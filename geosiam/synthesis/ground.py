@@ -1,4 +1,4 @@
-"""The bare ground: which material lies at each position, from the plan alone."""
+"""The bare ground: the material at each position, computed from the plan alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.floating[Any]]
 
-_MARGIN = 0.7  # metres of grass between a field and what lies beside it
-_DASH, _DASH_PERIOD = 3.0, 7.5  # metres
+_MARGIN = 0.7  # meters of grass along the edges of a field
+_DASH, _DASH_PERIOD = 3.0, 7.5  # meters
 
 
 @dataclass
 class _Axis:
-    """One plan coordinate of every position: which block, where in it, how far from the nearest road line."""
+    """One plan coordinate of every position: its block, its place in the block, its distance from the nearest road."""
 
     coordinate: FloatArray
     first: int
@@ -57,14 +57,14 @@ class _Axis:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where to look at the ground.
+    """Positions on the ground.
 
     Parameters
     ----------
     p, q
-        Plan coordinates in metres.
+        Plan coordinates in meters.
     shore
-        Distance to open water in metres, of the same shape.
+        Distance to open water in meters, of the same shape.
     """
 
     p: FloatArray
@@ -73,14 +73,14 @@ class Positions:
 
     @classmethod
     def at(cls, plan: Plan, x: FloatArray, y: FloatArray) -> Positions:
-        """Return the positions of scene metres, broadcast against each other."""
+        """Return the positions of scene coordinates in meters, which are broadcast against each other."""
         return cls(*plan.to_plan(x, y), plan.shore(x, y))
 
     @classmethod
     def of_window(cls, plan: Plan, window: Window, gsd: float) -> Positions:
         """Return the positions of all pixel centers of a window, float32 (rows, cols) each.
 
-        The plan bends so gently that it is computed every 0.8 m and interpolated between.
+        The plan is so smooth that it is computed every 0.8 m and interpolated in between.
         """
         step = int(np.clip(0.8 / gsd, 1, 16))
         rows, cols = (-(-n // step) + 1 for n in window.shape)
@@ -108,15 +108,15 @@ def ground_ids(
     Parameters
     ----------
     plan
-        The scene's plan.
+        Plan of the scene.
     content
-        Gives the content of block (i, j).
+        Function that returns the content of block (i, j).
     palette
-        Gets the materials that are met.
+        Palette to which the materials are added.
     where
         The positions.
     gsd
-        Metres per pixel: no painted line gets thinner than a pixel.
+        Meters per pixel; no painted line is thinner than a pixel.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def ground_ids(
 def _parcels(
     plan: Plan, content: Callable[[int, int], BlockContent], palette: m.Palette, across: _Axis, down: _Axis
 ) -> NDArray[np.int16]:
-    """Look up the parcels; fields get a margin of grass, ponds their water."""
+    """Return the materials of the parcels; fields have a margin of grass, ponds their water."""
     spans = range(across.first, across.last + 1), range(down.first, down.last + 1)
     blocks = [plan.block(i, j) for i in spans[0] for j in spans[1]]
     size = max(b.parcels[0] * b.parcels[1] for b in blocks)
@@ -170,14 +170,14 @@ def _roads(
     plan: Plan, palette: m.Palette, ids: NDArray[np.int16], axes: tuple[_Axis, _Axis],
     gsd: float,
 ) -> None:  # fmt: skip
-    """Lay tracks, then pavements, then asphalt, then paint, so that crossings come out right."""
+    """Draw tracks, then pavements, then asphalt, then paint, so that crossings are correct."""
     kinds = [axis.kinds(plan, k) for k, axis in enumerate(axes)]
     shoulder = palette.add(plan.landscape.wild)
     for kind, axis in zip(kinds, axes, strict=True):
         ids[(kind == TRACK) & (axis.away < HALF_WIDTHS[TRACK] + 0.4)] = shoulder
         ids[(kind == ROAD) & (axis.away < HALF_WIDTHS[ROAD] + 0.9)] = shoulder
     for kind, axis in zip(kinds, axes, strict=True):
-        wheels = np.abs(axis.away - np.float32(0.8)) < 0.55  # noqa: PLR2004 - metres, the ruts of a track
+        wheels = np.abs(axis.away - np.float32(0.8)) < 0.55  # noqa: PLR2004 - meters, the ruts of a track
         ids[(kind == TRACK) & wheels] = palette.add(m.GRAVEL)
     for kind, axis in zip(kinds, axes, strict=True):
         ids[(kind == STREET) & (axis.away < HALF_WIDTHS[STREET] + PAVEMENT)] = palette.add(m.PAVING)
@@ -191,7 +191,7 @@ def _paint(
     palette: m.Palette, ids: NDArray[np.int16], axes: tuple[_Axis, _Axis],
     kinds: list[NDArray[np.uint8]], gsd: float,
 ) -> None:  # fmt: skip
-    """Paint dashed center lines and edge lines, not across crossings."""
+    """Paint dashed center lines and edge lines, except on crossings."""
     paint = palette.add(m.PAINT)
     half = np.float32(max(0.08, 0.5 * gsd))
     for k, other in ((0, 1), (1, 0)):
@@ -206,11 +206,11 @@ def _paint(
 
 
 def _open_water(plan: Plan, palette: m.Palette, ids: NDArray[np.int16], shore: FloatArray) -> None:
-    """Lay rivers and the sea over everything, each with its bank."""
+    """Draw rivers and the sea over everything, each with its bank."""
     beach, bank = (m.SAND, 8.0) if plan.water == "sea" else (m.WILD, 3.0)
     if plan.landscape.lawn == m.SNOW:
         beach = m.SNOW
     ids[shore < bank] = palette.add(beach)
     ids[shore < 0] = palette.add(m.SEA if plan.water == "sea" else m.WATER)
     if plan.water == "sea":
-        ids[np.abs(shore + 1.0) < 0.6] = palette.add(m.FOAM)  # noqa: PLR2004 - metres
+        ids[np.abs(shore + 1.0) < 0.6] = palette.add(m.FOAM)  # noqa: PLR2004 - meters

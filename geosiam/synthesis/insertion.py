@@ -1,8 +1,8 @@
-"""Anomalies inserted into real scenes, and nuisance that is none: the objects of controlled experiments.
+"""Anomalies inserted into real scenes, and nuisance that is not anomalous, for controlled experiments.
 
-The seed paper's figure 6 counts blue rectangles of 5 to 15 pixels; its protocol is ``insert_anomalies(scene)`` as it
-stands. Other shapes and fills make it harder: a texture of the same scene differs from its place in nothing but
-being elsewhere.
+The seed paper's figure 6 counts blue rectangles of 5 to 15 pixels; its protocol is ``insert_anomalies(scene)`` with
+the defaults. Other shapes and fills make it harder: a texture of the same scene differs from its surroundings only in
+that it comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Fill = Literal["blue", "flat", "texture", "self-texture"]
 BLUE = (0, 0, 255)
 _SHAPES: tuple[Shape, ...] = ("rectangle", "ellipse", "polygon", "mixed")
 _FILLS: tuple[Fill, ...] = ("blue", "flat", "texture", "self-texture")
-_TRIES = 200  # per object, before the scene counts as full
+_TRIES = 200  # positions tried per object before the scene counts as full
 _RGB = 3
-_UNSEEN = 4  # gray levels that make no difference
+_VISIBLE = 4  # a change is visible above this many gray levels
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Insertion:
     id
         Its value in the mask, from 1.
     shape, fill
-        How it was made.
+        Its shape and fill, as for :func:`insert_anomalies`.
     geometry
         Outline in pixel coordinates (x to the right, y down, from the outer corner of the first pixel).
     """
@@ -83,27 +83,32 @@ def insert_anomalies(
 ) -> InsertedScene:
     """Return the scene with objects painted over it.
 
-    An object that nobody could see, such as pure blue on pure blue, is no anomaly and is left out.
+    Objects that cannot be seen, such as pure blue on pure blue, are left out.
 
     Parameters
     ----------
     image
-        uint8 (3, rows, cols); left untouched.
+        uint8 (3, rows, cols); it is not changed.
     count
-        Objects wanted. A scene without room for them gets as many as fit, less those that nobody could see.
+        Number of objects. A scene without room for them gets as many as fit, minus those that cannot be seen.
     size_px
         Shortest and longest side in pixels, both included.
     shape
         Outline; ``"mixed"`` draws one of the other three for each object.
     fill
-        ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random color an object; ``"texture"`` a piece of ``donor``, or
-        noise around a random color where none is given; ``"self-texture"`` a piece of the same scene from elsewhere.
+        ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random color per object; ``"texture"`` a piece of ``donor``, or
+        noise around a random color if there is none; ``"self-texture"`` a piece of the same scene from elsewhere.
     seed
-        Chooses everything.
+        Seed of everything random.
     min_gap_px
         Free pixels between the bounding boxes of any two objects.
     donor
         uint8 (3, rows, cols), another scene to take textures from.
+
+    Raises
+    ------
+    OptionError
+        The scene is not such an array, or a value is invalid.
     """
     _check(image, size_px, shape, fill)
     rng = np.random.default_rng(seed)
@@ -115,7 +120,7 @@ def insert_anomalies(
         inside, geometry = _outline(kind, rows, cols, rng)
         where = (slice(row, row + rows), slice(col, col + cols))
         painted = _filling(image, fill, (row, col, rows, cols), rng, donor)[:, inside]
-        if not _visible(image[(slice(None), *where)][:, inside], painted):
+        if not _is_visible(image[(slice(None), *where)][:, inside], painted):
             continue
         number = len(truth) + 1
         mask[where][inside] = number
@@ -126,38 +131,38 @@ def insert_anomalies(
 
 def _check(image: NDArray[np.uint8], size_px: tuple[int, int], shape: str, fill: str) -> None:
     if image.ndim != _RGB or image.shape[0] != _RGB or image.dtype != np.uint8:
-        raise OptionError("insertion", f"scene is {image.dtype} {image.shape}", "give uint8 of shape (3, rows, cols)")
+        raise OptionError("`image`", f"is {image.dtype} {image.shape}", "give uint8 of shape (3, rows, cols)")
     if not 1 <= size_px[0] <= size_px[1]:
-        raise OptionError("insertion", f"sizes {size_px} make no range", "give (shortest, longest) side, from 1 pixel")
+        raise OptionError(f"`size_px={size_px}`", "is not a range", "give (shortest, longest) side, from 1 pixel")
     if shape not in _SHAPES:
-        raise OptionError("insertion", f"unknown shape {shape!r}", f"choose from {', '.join(_SHAPES)}")
+        raise OptionError(f"`shape={shape}`", "is not known", f"choose from {', '.join(_SHAPES)}")
     if fill not in _FILLS:
-        raise OptionError("insertion", f"unknown fill {fill!r}", f"choose from {', '.join(_FILLS)}")
+        raise OptionError(f"`fill={fill}`", "is not known", f"choose from {', '.join(_FILLS)}")
 
 
 def _places(
     shape: tuple[int, ...], rng: np.random.Generator, count: int, size_px: tuple[int, int], gap: int
 ) -> list[tuple[int, int, int, int]]:
-    """Return (row, col, rows, cols) of boxes that keep ``gap`` pixels from each other."""
-    taken = np.zeros((0, 4), np.int64)
+    """Return (row, col, rows, cols) of boxes that are at least ``gap`` pixels apart."""
+    boxes = np.zeros((0, 4), np.int64)
     for _ in range(count * _TRIES):
-        if len(taken) == count:
+        if len(boxes) == count:
             break
         rows, cols = rng.integers(size_px[0], size_px[1] + 1, 2)
         if rows > shape[0] or cols > shape[1]:
             continue
         row, col = rng.integers(0, shape[0] - rows + 1), rng.integers(0, shape[1] - cols + 1)
-        near_rows = (row < taken[:, 0] + taken[:, 2] + gap) & (taken[:, 0] < row + rows + gap)
-        near_cols = (col < taken[:, 1] + taken[:, 3] + gap) & (taken[:, 1] < col + cols + gap)
+        near_rows = (row < boxes[:, 0] + boxes[:, 2] + gap) & (boxes[:, 0] < row + rows + gap)
+        near_cols = (col < boxes[:, 1] + boxes[:, 3] + gap) & (boxes[:, 1] < col + cols + gap)
         if not (near_rows & near_cols).any():
-            taken = np.vstack([taken, [row, col, rows, cols]])
-    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in taken]
+            boxes = np.vstack([boxes, [row, col, rows, cols]])
+    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in boxes]
 
 
-def _visible(ground: NDArray[np.uint8], painted: NDArray[np.uint8]) -> bool:
+def _is_visible(ground: NDArray[np.uint8], painted: NDArray[np.uint8]) -> bool:
     """Return whether half of the pixels, (3, n) each, change by more than a few gray levels in some channel."""
     change = np.abs(ground.astype(np.int16) - painted).max(axis=0)
-    return bool((change > _UNSEEN).mean() > 0.5)  # noqa: PLR2004 - half
+    return bool((change > _VISIBLE).mean() > 0.5)  # noqa: PLR2004 - half
 
 
 def _outline(kind: str, rows: int, cols: int, rng: np.random.Generator) -> tuple[NDArray[np.bool_], shapely.Polygon]:
@@ -186,14 +191,14 @@ def _filling(
     rng: np.random.Generator,
     donor: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """Return what a box is painted with, uint8 (3, rows, cols)."""
+    """Return the pixels that a box is painted with, uint8 (3, rows, cols)."""
     row, col, rows, cols = box
     if fill == "blue":
         return np.broadcast_to(np.array(BLUE, np.uint8)[:, None, None], (3, rows, cols))
     if fill == "self-texture" or (fill == "texture" and donor is not None):
         source = image if fill == "self-texture" or donor is None else donor
         h, w = source.shape[1:]
-        # The piece comes from at least a quarter of the scene away, so that it does not fit its place by chance.
+        # The piece comes from at least a quarter of the scene away, so that it does not fit its surroundings by chance.
         top = (row + int(rng.integers(h // 4, max(h // 4 + 1, 3 * h // 4)))) % max(1, h - rows + 1)
         left = (col + int(rng.integers(w // 4, max(w // 4 + 1, 3 * w // 4)))) % max(1, w - cols + 1)
         piece = source[:, top : top + rows, left : left + cols]
@@ -216,7 +221,7 @@ def nuisance(
     blur_px: float = 0.0,
     seed: int = 0,
 ) -> NDArray[np.uint8]:
-    """Return the scene as another flight might have recorded it: nothing in it is an anomaly.
+    """Return the scene as another flight might have recorded it, without any anomaly.
 
     Parameters
     ----------
@@ -231,7 +236,7 @@ def nuisance(
     blur_px
         Standard deviation of a Gaussian blur in pixels.
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------
@@ -239,7 +244,7 @@ def nuisance(
     """
     value: NDArray[np.floating[Any]] = image.astype(np.float32)
     if shift_px != (0.0, 0.0):
-        # Linear interpolation: a cubic spline would ring around small objects.
+        # Linear, because a cubic spline would ring around small objects.
         value = ndimage.shift(value, (0, shift_px[1], shift_px[0]), order=1, mode="nearest")
     if blur_px > 0:
         value = ndimage.gaussian_filter(value, (0, blur_px, blur_px), mode="nearest")

@@ -1,8 +1,8 @@
-"""The plan of a generated scene: winding roads, blocks of land between them, parcels inside the blocks, water.
+"""The plan of a synthetic scene: winding roads, blocks of land between them, parcels inside the blocks, water.
 
-Roads are lines of a regular lattice in *plan coordinates* (p, q), which are the scene's metres (x right, y down)
-rotated and gently bent. So a road is a straight line to the arithmetic and a winding one to the eye, and what lies
-at a position can be said without looking at anything but the position.
+Roads are lines of a regular lattice in *plan coordinates* (p, q), which are the scene's meters (x right, y down)
+rotated and gently bent. So a road is a straight line to the arithmetic and a winding one to the eye, and what is at
+a position can be computed from the position alone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.floating[Any]]
 
 NO_ROAD, TRACK, ROAD, STREET = range(4)
-HALF_WIDTHS = (0.0, 1.5, 2.9, 3.3)  # metres from the center line to the edge of the carriageway
-PAVEMENT = 1.6  # metres of paving on either side of a street
-_ITERATIONS = 9  # of the inverse of the bend: to a millimetre
+HALF_WIDTHS = (0.0, 1.5, 2.9, 3.3)  # meters from the center line to the edge of the carriageway
+PAVEMENT = 1.6  # meters of paving on either side of a street
+_ITERATIONS = 9  # of the inverse of the bend, for an accuracy of a millimeter
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class BlockPlan:
     i, j
         Position on the plan's lattice.
     use
-        What the land is used for.
+        Land use.
     parcels
         Number of parcels along p and along q.
     low, high
-        Inner corners in plan coordinates (metres), roads and pavements taken off.
+        Inner corners in plan coordinates (meters), without roads and pavements.
     """
 
     i: int
@@ -52,18 +52,18 @@ class BlockPlan:
 
 
 class Plan:
-    """Where things are in one scene.
+    """The plan of one scene.
 
     Parameters
     ----------
     seed
-        Chooses the scene.
+        Seed of the scene.
     name
         Landscape.
     gsd
-        Ground sample distance in metres; coarse scenes get larger blocks, so that they are more than a grid of roads.
+        Ground sample distance in meters; coarse scenes have larger blocks, so that they are more than a grid of roads.
     extent
-        Width and height of the scene in metres; rivers and coasts are laid through it.
+        Width and height of the scene in meters; rivers and coasts run through it.
     """
 
     def __init__(self, seed: int, name: LandscapeName, gsd: float, extent: tuple[float, float]) -> None:
@@ -83,7 +83,7 @@ class Plan:
         turn = rng.uniform(0, 2 * np.pi)
         self._shore = (np.cos(turn), np.sin(turn), *(np.array(extent) * rng.uniform(0.3, 0.7, 2)))
         self._river_width = float(rng.uniform(4, 9)) * scale
-        if self.landscape.water == "river" and rng.random() < 0.4:  # noqa: PLR2004 - most places have no river
+        if self.landscape.water == "river" and rng.random() < 0.4:  # noqa: PLR2004 - share of places with a river
             self.water = "river"
         else:
             self.water = "sea" if self.landscape.water == "sea" else "none"
@@ -91,7 +91,7 @@ class Plan:
         self.road = lru_cache(maxsize=4096)(self._road)
 
     def to_plan(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Turn scene metres into plan coordinates; the arrays are broadcast against each other."""
+        """Convert scene coordinates in meters to plan coordinates; the arrays are broadcast against each other."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         dtype = np.result_type(x, y)
         w, a, f = (v.astype(dtype) for v in (self._waves, self._sway, self._phase))
@@ -105,7 +105,7 @@ class Plan:
         return p, q
 
     def to_scene(self, p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Turn plan coordinates into scene metres (fixed point: the bend is a contraction)."""
+        """Convert plan coordinates to scene coordinates in meters (fixed point: the bend is a contraction)."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         w, a, f = self._waves, self._sway, self._phase
         u0, v0 = np.asarray(p) - self._origin[0], np.asarray(q) - self._origin[1]
@@ -118,14 +118,14 @@ class Plan:
         return c * u - s * v, s * u + c * v
 
     def heading(self, p: float, q: float, angle: float) -> tuple[float, float, float]:
-        """Return scene position (x, y) and direction of a thing that stands in the plan at an angle."""
+        """Return the position (x, y) in the scene and the direction of a thing at a position and angle in the plan."""
         step = 0.5
         x, y = self._point(p, q)
         x1, y1 = self._point(p + step * cos(angle), q + step * sin(angle))
         return x, y, atan2(y1 - y, x1 - x)
 
     def _point(self, p: float, q: float) -> tuple[float, float]:
-        """Do as :meth:`to_scene` for one position; arrays of one value would take ten times as long."""
+        """Convert one position as :meth:`to_scene` does; arrays of one value would take ten times as long."""
         (w0, w1, w2, w3), (a0, a1, a2, a3), (f0, f1, f2, f3) = self._bends
         u = u0 = p - float(self._origin[0])
         v = v0 = q - float(self._origin[1])
@@ -138,7 +138,7 @@ class Plan:
         return c * u - s * v, s * u + c * v
 
     def shore(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Return the distance to open water in metres, negative inside; far away where there is none."""
+        """Return the distance to open water in meters, negative inside; 1000 km if there is none."""
         if self.water == "none":
             return np.full(np.broadcast_shapes(np.shape(x), np.shape(y)), 1e6, np.float32)
         c, s, x0, y0 = self._shore
@@ -160,7 +160,7 @@ class Plan:
         """Return the kind of road along a line of the lattice (axis 0: p constant)."""
         weights = np.array(self.landscape.roads)
         kind = int(self._rng(2, axis, line).choice(4, p=weights / weights.sum()))
-        # Every third line is open to traffic, or a village could have houses and no way to them.
+        # Every third line is a road, or a village could have houses without access.
         if kind == NO_ROAD and (line + axis) % 3 == 0 and weights[ROAD] > 0:
             return ROAD
         return kind

@@ -1,4 +1,4 @@
-"""From materials and heights to a photograph: sun, cast shadows, haze, exposure, optics, sensor, compression."""
+"""Render materials and heights as a photograph: sun, cast shadows, haze, exposure, optics, sensor, compression."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 _AMBIENT = np.array([0.20, 0.24, 0.31], np.float32)  # sky light relative to a flat sunlit white sheet, bluish
-_WIDEST_BLUR = 5  # pixels that the optics' blur reaches at most
-_STEEPEST = 1.3  # slopes are held to this; walls would otherwise flare
+_WIDEST_BLUR = 5  # pixels, radius of the optics' blur at most
+_STEEPEST = 1.3  # slopes are limited to this, or walls would flare
 
 
 @dataclass(frozen=True)
 class Flight:
-    """The conditions under which one date was photographed.
+    """Conditions of the flight that photographed one date.
 
     Parameters
     ----------
     sun_azimuth, sun_elevation
-        Where the sun stands, in degrees clockwise from north and above the horizon.
+        Position of the sun, in degrees clockwise from north and above the horizon.
     gain
-        Exposure relative to a well exposed picture.
+        Exposure relative to a well-exposed picture.
     cast
         Relative gain of red, green and blue.
     haze
         Share of gray-blue haze in the light, 0 to 1.
     season
-        How far leaves have turned; 0 is early summer.
+        How far leaves have changed color: 0 = early summer, 1 = straw.
     weathering
-        How much growth, harvest and rain have changed the ground since the first date, 0 to 1; 1 for years.
+        How much growth, harvest and rain have changed the ground since the first date, 0 to 1; 1 = years.
     noise
         Standard deviation of the sensor's noise in gray values.
     blur_px
         Standard deviation of the optics' blur in pixels; up to about 1.7.
     jpeg_quality
-        Quality (1-100) of the compression the picture went through; None for none.
+        Quality (1-100) of JPEG compression; None: not compressed.
     """
 
     sun_azimuth: float = 150.0
@@ -60,16 +60,16 @@ class Flight:
 
     @property
     def toward_sun(self) -> tuple[float, float]:
-        """Unit step towards the sun in rows and columns (north is up)."""
+        """Unit step toward the sun in rows and columns (north is up)."""
         azimuth = np.radians(self.sun_azimuth)
         return -float(np.cos(azimuth)), float(np.sin(azimuth))
 
 
 def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight) -> Plane:
-    """Return how much of the sun each core pixel loses to what stands between: 0 sunlit, 1 in full shadow.
+    """Return how much of the direct sun each core pixel loses to obstacles: 0 = sunlit, 1 = in full shadow.
 
-    The highest obstacle towards the sun is found by doubling the distance looked at, so a shadow of a hundred
-    pixels costs seven passes.
+    The highest obstacle toward the sun is found by doubling the distance in each pass, so a shadow of a hundred pixels
+    costs seven passes.
 
     Parameters
     ----------
@@ -78,13 +78,13 @@ def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight)
     core
         Rows and columns to return.
     reach
-        Longest shadow in pixels; the surroundings towards the sun must be as wide, or shadows are cut off.
+        Longest shadow in pixels; the surroundings toward the sun must be as wide, or shadows are cut off.
     flight
-        Tells where the sun is.
+        Conditions, of which the position of the sun counts.
     """
     down, right = flight.toward_sun
     drop = float(np.tan(np.radians(flight.sun_elevation)))
-    # The first steps are looked at one by one: rounding them before doubling would bend the direction.
+    # The first steps are taken one by one: rounding them before doubling would bend the direction.
     first = 4
     obstacle = np.full_like(height, -1e6)
     for step in range(1, first + 1):
@@ -99,17 +99,17 @@ def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight)
 
 
 def _raise_to(target: Plane, source: Plane, rows: int, cols: int, drop: float) -> None:
-    """Raise each target pixel to the source ``(rows, cols)`` further on, less ``drop``, inside the array."""
+    """Raise each target pixel to the source pixel ``(rows, cols)`` further on, minus ``drop``, within the array."""
     h, w = target.shape
     if abs(rows) >= h or abs(cols) >= w:
         return
-    here = slice(max(0, -rows), min(h, h - rows)), slice(max(0, -cols), min(w, w - cols))
-    there = slice(max(0, rows), min(h, h + rows)), slice(max(0, cols), min(w, w + cols))
-    np.maximum(target[here], source[there] - np.float32(drop), out=target[here])
+    near = slice(max(0, -rows), min(h, h - rows)), slice(max(0, -cols), min(w, w - cols))
+    far = slice(max(0, rows), min(h, h + rows)), slice(max(0, cols), min(w, w + cols))
+    np.maximum(target[near], source[far] - np.float32(drop), out=target[near])
 
 
 def sunlight(surface: Plane, flight: Flight) -> Plane:
-    """Return direct sun on a surface relative to level ground (Lambert), float32 of the surface less its rim.
+    """Return direct sun on a surface relative to level ground (Lambert), float32 of the surface without its rim.
 
     Parameters
     ----------
@@ -154,11 +154,11 @@ def photograph(
     flight
         Conditions.
     window
-        The pixels to return; its corner anchors noise and compression.
+        The pixels to return; noise and compression blocks are anchored at its corner.
     shift
-        Rows and columns by which the content lies further down and right than it should.
+        Misregistration: rows and columns by which the content is too far down and right.
     seed
-        Of the sensor's noise.
+        Seed of the sensor's noise.
     edge
         Width of the planes' margin in pixels, at least :func:`margin` of the shift.
 
@@ -171,7 +171,7 @@ def photograph(
     for band, plane in enumerate(albedo):
         lit = direct * np.float32(1 - _AMBIENT[band]) + _AMBIENT[band]
         lit *= plane
-        np.sqrt(lit, out=lit)  # the response curve: equation of sRGB to within a few gray values
+        np.sqrt(lit, out=lit)  # the response curve: that of sRGB to within a few gray values
         value = resampled(lit, window.shape, flight.blur_px, shift, edge)
         airlight = (0.72, 0.76, 0.82)[band]
         gain = flight.gain * flight.cast[band]
@@ -195,7 +195,7 @@ def _add_sensor_noise(value: Plane, window: Window, sigma: float, seed: int) -> 
 
 
 def margin(shift: tuple[float, float]) -> int:
-    """Return how many pixels around a window :func:`resampled` needs."""
+    """Return the number of pixels around a window that :func:`resampled` needs."""
     return int(np.ceil(max(abs(s) for s in shift))) + _WIDEST_BLUR
 
 
@@ -244,7 +244,7 @@ _LUMINANCE = np.array(
 
 
 def _compressed(plane: Plane, quality: int) -> Plane:
-    """Quantize the 8 x 8 cosine transform as JPEG does; ragged edges are extended and cut again."""
+    """Quantize the 8 x 8 cosine transform as JPEG does; incomplete blocks are padded and cropped again."""
     h, w = plane.shape
     down, right = -h % 8, -w % 8
     padded = np.pad(plane, ((0, down), (0, right)), mode="edge") if down or right else plane

@@ -1,7 +1,6 @@
-"""What surfaces look like: materials, and the palette of a landscape.
+"""Appearance of surfaces: materials, the palette of a tile, and the materials and land uses of landscapes.
 
-Colors are written as they appear in a well exposed picture (0-255) and turned into reflectance where light is
-computed.
+Colors are given as they appear in a well-exposed picture (0-255) and converted to reflectance where light is computed.
 """
 
 from __future__ import annotations
@@ -16,29 +15,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Color = tuple[float, float, float]
+LandscapeName = Literal["rural", "village", "urban", "forest", "desert", "snow", "coastal"]
+LandUse = Literal["houses", "field", "meadow", "forest", "orchard", "yard", "pond", "wild"]
 
-_BARE = 0.05  # relief from which on a surface without leaves is soil or sand, not something built
-_HARVEST = 0.6  # probability that a field bears another crop after years
+_BARE = 0.05  # minimum relief of soil and sand; surfaces without leaves and with less are built ones
+_HARVEST = 0.6  # probability that a field has another crop after years
 
 
 @dataclass(frozen=True)
 class Material:
-    """The look of one surface.
+    """Appearance of one surface.
 
     Parameters
     ----------
     color, color2
         The two colors (0-255) that noise and rows blend.
     mix
-        How strongly smooth noise moves the blend; 0 leaves it half way.
+        How strongly smooth noise moves the blend; 0 = always halfway.
     grain
         Relative brightness noise from pixel to pixel.
     vegetation
-        Share of green leaves, 0 to 1: how far the season changes the color.
+        Share of green leaves, 0 to 1, which the season changes.
     relief
-        Slope of the small bumps, which the sun lights and shades; 0 is smooth.
+        Slope of small bumps, which the sun lights and shades; 0 = smooth.
     row_strength, row_spacing, row_angle
-        Rows (crops, roof tiles, corrugation): strength in the blend, distance in metres, direction in radians.
+        Rows (crops, roof tiles, corrugation): strength in the blend, distance in meters, direction in radians.
     """
 
     color: Color
@@ -50,61 +51,6 @@ class Material:
     row_strength: float = 0.0
     row_spacing: float = 1.0
     row_angle: float = 0.0
-
-
-@dataclass
-class Palette:
-    """The materials of one tile as columns, to be looked up by a map of indices."""
-
-    gsd: float
-    rows: list[Material] = field(default_factory=list)
-    _index: dict[Material, int] = field(default_factory=dict)
-
-    def add(self, material: Material) -> int:
-        """Return the index of a material, adding it at first sight."""
-        index = self._index.get(material)
-        if index is None:
-            index = self._index[material] = len(self.rows)
-            self.rows.append(material)
-        return index
-
-    def weathered(self, strength: float, seed: int) -> Palette:
-        """Return the palette of another date: the same materials at the same places, each :func:`weathered`."""
-        if strength <= 0:
-            return self
-        rows = [weathered(row, strength, seed) for row in self.rows]
-        return Palette(self.gsd, rows, {})
-
-    def colors(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return both colors as linear reflectance, float32 (materials, 3) each.
-
-        Parameters
-        ----------
-        season
-            How far leaves have turned: 0 fresh green, 1 straw; negative is greener.
-        """
-        first = np.array([row.color for row in self.rows], np.float32)
-        second = np.array([row.color2 or row.color for row in self.rows], np.float32)
-        leaves = self.column("vegetation")[:, None] * season
-        turned = np.array([1.45, 1.1, 0.95], np.float32)  # what straw has more (or less) of than a leaf
-        factor = 1 + leaves * (turned - 1)
-        return ((first / 255) ** 2 * factor).astype(np.float32), ((second / 255) ** 2 * factor).astype(np.float32)
-
-    def column(self, name: str) -> NDArray[np.float32]:
-        """Return one property of all materials, float32 (materials,)."""
-        return np.array([getattr(row, name) for row in self.rows], np.float32)
-
-    def row_waves(self, x: float, y: float) -> tuple[NDArray[np.float32], ...]:
-        """Return radians per pixel rightwards and downwards, phase at (x, y) metres, and strength of the rows."""
-        spacing = np.array([row.row_spacing for row in self.rows])
-        angle = np.array([row.row_angle for row in self.rows])
-        strength = np.array([row.row_strength for row in self.rows])
-        # Rows finer than the pixels can show would alias into stripes that no camera records.
-        strength = strength * np.clip(spacing / self.gsd / 2 - 1, 0, 1)
-        across = 2 * np.pi / spacing
-        right, down = -np.sin(angle) * across, np.cos(angle) * across
-        phase = (right * x + down * y) % (2 * np.pi)
-        return tuple(a.astype(np.float32) for a in (right * self.gsd, down * self.gsd, phase, strength))
 
 
 ASPHALT = Material((112, 112, 114), (126, 124, 121), 0.16, 0.05, relief=0.03)
@@ -177,7 +123,7 @@ def leaf_material(color: Color, *, vegetation: float = 1.0) -> Material:
 
 
 def painted(color: Color, *, grain: float = 0.02, relief: float = 0.0, row_spacing: float = 0.0) -> Material:
-    """Return a plainly colored surface, corrugated every ``row_spacing`` metres unless that is 0."""
+    """Return a plainly colored surface, corrugated every ``row_spacing`` meters unless it is 0."""
     r, g, b = color
     darker = (r * 0.9, g * 0.9, b * 0.9)
     return Material(
@@ -192,18 +138,18 @@ def painted(color: Color, *, grain: float = 0.02, relief: float = 0.0, row_spaci
 
 
 def weathered(material: Material, strength: float, seed: int) -> Material:
-    """Return how a surface looks on another date, after growth, harvest, rain and dust.
+    """Return the appearance of a surface on another date, after growth, harvest, rain and dust.
 
-    Fields may bear another crop; what grows and bare ground change their tone, what is built hardly does.
+    Fields may have another crop; vegetation and bare ground change their tone, built surfaces hardly change.
 
     Parameters
     ----------
     material
-        The surface; equal ones change alike.
+        The surface; equal surfaces change equally.
     strength
-        0 for no change, 1 for years in between.
+        0 = no change, 1 = years in between.
     seed
-        Chooses what changes, and how.
+        Seed of the changes.
     """
     rng = np.random.default_rng([seed, crc32(repr(astuple(material)).encode())])
     bare = material.relief >= _BARE and not material.vegetation
@@ -221,18 +167,69 @@ def weathered(material: Material, strength: float, seed: int) -> Material:
     return replace(material, color=toned(material.color), color2=second)
 
 
-LandscapeName = Literal["rural", "village", "urban", "forest", "desert", "snow", "coastal"]
-LandUse = Literal["houses", "field", "meadow", "forest", "orchard", "yard", "pond", "wild"]
+@dataclass
+class Palette:
+    """The materials of one tile, with their properties as columns that a map of indices looks up."""
+
+    gsd: float
+    rows: list[Material] = field(default_factory=list)
+    _index: dict[Material, int] = field(default_factory=dict)
+
+    def add(self, material: Material) -> int:
+        """Return the index of a material, which is added if it is new."""
+        index = self._index.get(material)
+        if index is None:
+            index = self._index[material] = len(self.rows)
+            self.rows.append(material)
+        return index
+
+    def weathered(self, strength: float, seed: int) -> Palette:
+        """Return the palette of another date: the same materials at the same places, each :func:`weathered`."""
+        if strength <= 0:
+            return self
+        rows = [weathered(row, strength, seed) for row in self.rows]
+        return Palette(self.gsd, rows, {})
+
+    def colors(self, season: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return both colors as linear reflectance, float32 (materials, 3) each.
+
+        Parameters
+        ----------
+        season
+            How far leaves have changed color: 0 = fresh green, 1 = straw, negative = greener.
+        """
+        first = np.array([row.color for row in self.rows], np.float32)
+        second = np.array([row.color2 or row.color for row in self.rows], np.float32)
+        leaves = self.column("vegetation")[:, None] * season
+        straw = np.array([1.45, 1.1, 0.95], np.float32)  # relative to a leaf
+        factor = 1 + leaves * (straw - 1)
+        return ((first / 255) ** 2 * factor).astype(np.float32), ((second / 255) ** 2 * factor).astype(np.float32)
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Return one property of all materials, float32 (materials,)."""
+        return np.array([getattr(row, name) for row in self.rows], np.float32)
+
+    def row_waves(self, x: float, y: float) -> tuple[NDArray[np.float32], ...]:
+        """Return radians per pixel to the right and down, phase at (x, y) meters, and strength of the rows."""
+        spacing = np.array([row.row_spacing for row in self.rows])
+        angle = np.array([row.row_angle for row in self.rows])
+        strength = np.array([row.row_strength for row in self.rows])
+        # Rows finer than two pixels would alias into stripes that no camera records.
+        strength = strength * np.clip(spacing / self.gsd / 2 - 1, 0, 1)
+        across = 2 * np.pi / spacing
+        right, down = -np.sin(angle) * across, np.cos(angle) * across
+        phase = (right * x + down * y) % (2 * np.pi)
+        return tuple(a.astype(np.float32) for a in (right * self.gsd, down * self.gsd, phase, strength))
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """A kind of country.
+    """Land uses, roads and ground covers of a landscape.
 
     Parameters
     ----------
     uses
-        Land uses of the blocks between roads, with weights.
+        Land uses of the blocks between roads, with their weights.
     roads
         Weights of no road, a gravel track, a paved road and a street with pavements along a line of the layout.
     fields, wild, lawn
@@ -242,7 +239,7 @@ class Landscape:
     trees
         Factor on the number of trees.
     water
-        What water the scene has: a river through it, the sea along it, or none but ponds.
+        Open water: a river through the scene, the sea along it, or ponds only.
     """
 
     uses: tuple[tuple[LandUse, float], ...]

@@ -1,7 +1,7 @@
-"""Noise that is a function of where it is: any window of it can be computed alone and fits its neighbors.
+"""Noise that is a function of the position: any window of it can be computed alone and fits its neighbors.
 
-Random values come from hashing (row, column, seed), not from a generator's stream, so the value at a position does
-not depend on what was computed before it.
+Random values are hashes of (row, column, seed), not the stream of a generator, so the value at a position does not
+depend on what was computed before.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SPLINE_STD = 0.2769
 
 
 def uniform(window: Window, seed: int) -> NDArray[np.float32]:
-    """Return hashed values in [0, 1), one a position.
+    """Return hashed values in [0, 1), one per position.
 
     Parameters
     ----------
     window
-        Rows and columns; negative ones are as good as others.
+        Rows and columns, which may be negative.
     seed
-        Chooses the field.
+        Seed of the noise.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def uniform(window: Window, seed: int) -> NDArray[np.float32]:
 def smooth(window: Window, pitch: int, seed: int) -> NDArray[np.float32]:
     """Return smooth noise with features of about ``pitch`` pixels.
 
-    Hashed values on a lattice under a cubic B-spline, which has neither creases nor visible lattice lines.
+    Hashed values on a lattice are interpolated with a cubic B-spline, which has neither creases nor visible lines.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def smooth(window: Window, pitch: int, seed: int) -> NDArray[np.float32]:
     pitch
         Distance of the lattice points in pixels, at least 1.
     seed
-        Chooses the field.
+        Seed of the noise.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def smooth(window: Window, pitch: int, seed: int) -> NDArray[np.float32]:
 
 
 def _keys(start: int, stop: int, factor: int, seed: int) -> NDArray[np.uint32]:
-    """Scramble the indices of one axis, so that rows and columns can be combined by a mere xor."""
+    """Hash the indices of one axis, so that rows and columns can be combined by xor."""
     keys = np.arange(start, stop, dtype=np.int64) + (seed * 0x632BE5AB & _MASK)
     mixed = (keys & _MASK).astype(np.uint32)
     mixed *= np.uint32(factor)
@@ -92,14 +92,14 @@ def _keys(start: int, stop: int, factor: int, seed: int) -> NDArray[np.uint32]:
 
 
 def _lattice_span(start: int, stop: int, pitch: int) -> tuple[tuple[int, int], int]:
-    """Return the lattice indices an axis needs and how many pixels to skip in the first lattice cell."""
+    """Return the lattice indices that an axis needs, and the number of pixels to skip in the first lattice cell."""
     first, last = start // pitch, (stop - 1) // pitch
     return (first - 1, last + 3), start - first * pitch
 
 
 @lru_cache(maxsize=64)
 def _spline_weights(pitch: int) -> NDArray[np.float32]:
-    """Return the weight of the 4 lattice points around each pixel of a lattice cell: float32 (4, pitch)."""
+    """Return the weights of the 4 lattice points around each pixel of a lattice cell: float32 (4, pitch)."""
     t = (np.arange(pitch) + 0.5) / pitch
     weights = np.stack(
         [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3],

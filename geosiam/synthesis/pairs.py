@@ -1,10 +1,10 @@
-"""Survey pairs with known truth: a place that does not exist, photographed on two dates.
+"""Synthetic pairs with known truth: a place that does not exist, photographed on two dates.
 
     pair = make_pair(SyntheticConfig(seed=3))
     write_pair(pair, Path("demo"))
 
 The same configuration always gives the same bytes. Scenes too large for memory are written with
-:func:`write_pair_tiles`, which never holds more than a tile.
+:func:`write_pair_tiles`, which holds one tile at a time.
 """
 
 from __future__ import annotations
@@ -39,24 +39,29 @@ _FILE_TILE = 512
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What to generate.
+    """Configuration of a synthetic pair.
 
     Parameters
     ----------
     height, width
         Size in pixels.
     seed
-        Chooses the place, what stands there and what changes.
+        Seed of the place, of the things in it and of the changes.
     gsd
-        Ground sample distance in metres per pixel.
+        Ground sample distance in meters per pixel.
     objects
-        Number of changes, added and removed together; a scene without room gets fewer.
+        Number of changes, added plus removed; a scene without room gets fewer.
     shift_px
-        Misregistration: columns and rows by which the second date lies too far right and down, in pixels.
+        Misregistration: columns and rows by which the second date is too far right and down, in pixels.
     landscape
-        Kind of country, or ``"any"`` to let the seed choose.
+        Landscape, or ``"any"`` to let the seed choose.
     before, after
         Conditions of the two flights.
+
+    Raises
+    ------
+    OptionError
+        A value is out of range or unknown.
     """
 
     height: int = 1024
@@ -76,13 +81,13 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise OptionError("survey", f"{self.height} x {self.width} pixels is no scene", "give a positive size")
+            raise OptionError("`height` and `width`", f"are {self.height} x {self.width} pixels", "give positive sizes")
         if not self.gsd > 0:
-            raise OptionError("survey", f"a pixel cannot be {self.gsd} m wide", "give a positive gsd in metres")
+            raise OptionError(f"`gsd={self.gsd}`", "is not a width of pixels in meters", "give a positive number")
         if self.objects < 0:
-            raise OptionError("survey", f"{self.objects} objects cannot change", "give 0 or more objects")
+            raise OptionError(f"`objects={self.objects}`", "is negative", "give 0 or more")
         if self.landscape != "any" and self.landscape not in LANDSCAPES:
-            raise OptionError("survey", f"unknown landscape {self.landscape!r}", f"choose from {', '.join(LANDSCAPES)}")
+            raise OptionError(f"`landscape={self.landscape}`", "is not known", f"choose from {', '.join(LANDSCAPES)}")
 
     @property
     def grid(self) -> Grid:
@@ -93,17 +98,17 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class SyntheticPair:
-    """Two dates of one place and what changed.
+    """Two dates of one place and the changes between them.
 
     Parameters
     ----------
     before, after
         uint8 (3, height, width), red, green, blue.
     grid
-        Where both lie, nominally: the content of ``after`` is off by ``shift_px``.
+        Nominal grid of both; the content of ``after`` is off by ``shift_px``.
     truth
-        One polygon per changed object (shadows not included) in the CRS of the grid, positions as on the first
-        date; columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...).
+        One polygon per changed object (without shadows) in the CRS of the grid, at the position on the first date;
+        columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...).
     truth_mask
         bool (height, width): pixels whose center lies in a truth polygon.
     """
@@ -117,7 +122,7 @@ class SyntheticPair:
 
 @dataclass(frozen=True)
 class SyntheticPaths:
-    """The files of a survey pair."""
+    """Files of a synthetic pair: two GeoTIFFs and a GeoPackage."""
 
     before: Path
     after: Path
@@ -125,20 +130,20 @@ class SyntheticPaths:
 
 
 def varied_config(
-    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, most_weathering: float = 0.0
+    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, max_weathering: float = 0.0
 ) -> SyntheticConfig:  # fmt: skip
     """Return a configuration whose landscape, ground sample distance, light and season all vary with the seed.
 
-    Made for training: many seeds show widely different country under widely different conditions.
+    For training: many seeds show widely different landscapes under widely different conditions.
 
     Parameters
     ----------
     seed
-        Chooses all of it.
+        Seed of all of it.
     height, width, objects
         As in :class:`SyntheticConfig`.
-    most_weathering
-        The most that the ground may have changed at the second date; see :class:`Flight`.
+    max_weathering
+        Largest weathering at the second date; see :class:`Flight`.
     """
     rng = np.random.default_rng([seed, 9])
 
@@ -160,17 +165,17 @@ def varied_config(
         height=height, width=width, seed=seed, objects=objects, landscape="any", before=flight(), after=flight(),
         gsd=float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))), shift_px=(float(shift[0]), float(shift[1])),
     )  # fmt: skip
-    weathering = float(rng.uniform(0, most_weathering))
+    weathering = float(rng.uniform(0, max_weathering))
     return replace(config, after=replace(config.after, weathering=weathering))
 
 
 def make_pair(config: SyntheticConfig | None = None) -> SyntheticPair:
-    """Return a survey pair in memory.
+    """Return a synthetic pair in memory.
 
     Parameters
     ----------
     config
-        What to generate; the default is a village from 1024 x 1024 pixels of 10 cm.
+        Configuration; by default a village of 1024 x 1024 pixels of 10 cm.
     """
     config = config or SyntheticConfig()
     scene = _scene(config)
@@ -185,9 +190,9 @@ def write_pair(pair: SyntheticPair, folder: Path) -> SyntheticPaths:
     Parameters
     ----------
     pair
-        What to write.
+        The pair.
     folder
-        Where to; made if it is absent.
+        Folder of the files; created if it does not exist.
 
     Returns
     -------
@@ -209,11 +214,11 @@ def write_pair_tiles(
     Parameters
     ----------
     config
-        What to generate.
+        Configuration.
     folder
-        Where to; made if it is absent.
+        Folder of the files; created if it does not exist.
     progress
-        Called with the number of tiles done and the number of all tiles.
+        Called with (tiles done, tiles in total).
 
     Returns
     -------
@@ -227,9 +232,9 @@ def write_pair_tiles(
         for done, (row, col) in enumerate(corners, 1):
             tile = Window(row, row + TILE, col, col + TILE).intersection(whole)
             assert tile is not None
-            place = rasterio.windows.Window.from_slices(*tile.slices)
+            window = rasterio.windows.Window.from_slices(*tile.slices)
             for target, image in zip((before, after), scene.render(tile), strict=True):
-                target.write(image, window=place)
+                target.write(image, window=window)
             if progress is not None:
                 progress(done, len(corners))
     _write_truth(_truth(scene, config.grid), paths.truth)
@@ -247,7 +252,7 @@ def _scene(config: SyntheticConfig) -> Scene:
 
 
 def _truth(scene: Scene, grid: Grid) -> geopandas.GeoDataFrame:
-    """Return the changed objects' outlines in the CRS of the grid."""
+    """Return the outlines of the changed objects in the CRS of the grid."""
     polygons = []
     for change in scene.changes:
         cols, rows = (outline(change.thing) / scene.gsd).T

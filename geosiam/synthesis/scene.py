@@ -1,8 +1,8 @@
-"""One generated scene, which can be looked at through any window.
+"""One synthetic scene, any window of which can be rendered.
 
 The scene is drawn in tiles of a fixed lattice. A tile depends on the configuration and its position only: everything
-in it is a function of where it is, and what reaches in from outside (crowns, shadows) is drawn in a margin. So a
-scene of any size is made in the memory of a tile.
+in it is a function of the position, and what reaches in from outside (crowns, shadows) is drawn in a margin. So a
+scene of any size can be rendered in the memory of a tile.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from geosiam.synthesis.materials import LandscapeName
 
 TILE = 512  # pixels; a multiple of 8, so that compression blocks meet at tile borders
-_TALLEST = 12.0  # metres; shadows are as long as this casts them
+_TALLEST = 12.0  # meters; things of this height cast the longest shadows
 _LONGEST_SHADOW_PX = 320
-_PROBE = 4.0  # metres
+_PROBE = 4.0  # meters between the positions at which the blocks around a window are looked up
 
 
 class Scene:
-    """A place, photographed twice.
+    """A place that is photographed twice.
 
     Parameters
     ----------
     seed
-        Chooses the place and what changes there.
+        Seed of the place and of the changes.
     landscape
-        Kind of country.
+        Landscape.
     gsd
-        Metres per pixel.
+        Meters per pixel.
     shape
         Rows and columns.
     flights
@@ -51,7 +51,7 @@ class Scene:
     objects
         Number of changes.
     shift
-        Rows and columns by which the second date lies too far down and right.
+        Misregistration: rows and columns by which the second date is too far down and right.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Scene:
     def _tile(self, tile: Window) -> NDArray[np.uint8]:
         """Return both dates of one tile, uint8 (2, 3, TILE, TILE)."""
         edge = light.margin(self.shift) + 1
-        core = _grown(tile, edge, edge, edge, edge)
+        core = _expanded(tile, edge, edge, edge, edge)
         padded, inner = self._with_shadow_margin(core)
         palette = Palette(self.gsd)
         ground = ground_ids(self.plan, self.content, palette, Positions.of_window(self.plan, core, self.gsd), self.gsd)
@@ -107,18 +107,18 @@ class Scene:
         return out
 
     def _changes_near(self, window: Window) -> NDArray[np.intp]:
-        """Return which changes may reach into a window."""
+        """Return the indices of the changes that may reach into a window."""
         x, y, reach = self._extents
         left, right = window.col_start * self.gsd - reach, window.col_stop * self.gsd + reach
         top, bottom = window.row_start * self.gsd - reach, window.row_stop * self.gsd + reach
         return np.flatnonzero((left < x) & (x < right) & (top < y) & (y < bottom))
 
     def _with_shadow_margin(self, core: Window) -> tuple[Window, tuple[slice, slice]]:
-        """Return the core grown towards both suns, and where the core lies in it."""
+        """Return the core expanded toward both suns, and the slices of the core in it."""
         steps = np.array([flight.toward_sun for flight in self.flights]) * (self._reach + 2)
         up, left = np.ceil(np.maximum(-steps, 0).max(axis=0)).astype(int)
         down, right = np.ceil(np.maximum(steps, 0).max(axis=0)).astype(int)
-        padded = _grown(core, int(up), int(down), int(left), int(right))
+        padded = _expanded(core, int(up), int(down), int(left), int(right))
         return padded, _relative(core, padded).slices
 
     def _empty_canvas(self, window: Window, palette: Palette) -> Canvas:
@@ -128,10 +128,10 @@ class Scene:
         )
 
     def _things(self, window: Window) -> list[Thing]:
-        """Return what may reach into a window, in an order that does not depend on the window."""
+        """Return the things that may reach into a window, in an order that does not depend on the window."""
         x0, x1 = window.col_start * self.gsd - 8, window.col_stop * self.gsd + 8
         y0, y1 = window.row_start * self.gsd - 8, window.row_stop * self.gsd + 8
-        # Sampled so densely that no block that has a say in the window falls between the samples.
+        # The samples are so dense that no block with things in the window falls between them.
         x, y = np.meshgrid(np.arange(x0, x1 + _PROBE, _PROBE), np.arange(y0, y1 + _PROBE, _PROBE))
         p, q = self.plan.to_plan(x, y)
         blocks = np.unique(np.floor(np.stack([p / self.plan.pitch[0], q / self.plan.pitch[1]])).reshape(2, -1), axis=1)
@@ -141,7 +141,7 @@ class Scene:
             for thing in self.content(int(i), int(j)).things
             if x0 - thing.reach < thing.x < x1 + thing.reach and y0 - thing.reach < thing.y < y1 + thing.reach
         ]
-        # Flat things first: a driveway must not be laid over a car.
+        # Flat things first: a driveway must not cover a car.
         return sorted(things, key=lambda thing: thing.kind != "ground")
 
     def _texture(self, window: Window) -> tuple[NDArray[np.float32], ...]:
@@ -165,11 +165,11 @@ class Scene:
         inner: tuple[slice, slice],
         texture: tuple[NDArray[np.float32], ...],
     ) -> NDArray[np.uint8]:
-        """Light and photograph the maps of one date: uint8 (3, TILE, TILE)."""
+        """Return the photograph of one date from its maps: uint8 (3, TILE, TILE)."""
         flight = self.flights[date]
         height = np.minimum(canvas.height * np.float32(1 / self.gsd), self._ceiling)
         drawn = canvas.ids[inner]
-        ids = np.where(drawn >= 0, drawn, ground).astype(np.intp)  # what numpy looks up fastest
+        ids = np.where(drawn >= 0, drawn, ground).astype(np.intp)  # the type that numpy looks up fastest
         blend, grain, broad = texture
         relief = canvas.palette.column("relief").take(ids)
         surface = height[inner] + relief * (canvas.bumps[inner] * np.float32(1.5) + grain * np.float32(2.0))
@@ -229,11 +229,11 @@ class Scene:
         return bands
 
 
-def _grown(window: Window, up: int, down: int, left: int, right: int) -> Window:
+def _expanded(window: Window, up: int, down: int, left: int, right: int) -> Window:
     return Window(window.row_start - up, window.row_stop + down, window.col_start - left, window.col_stop + right)
 
 
 def _relative(window: Window, origin: Window) -> Window:
-    """Return a window in rows and columns counted from another one's corner."""
+    """Return a window relative to the corner of another one."""
     r, c = origin.row_start, origin.col_start
     return Window(window.row_start - r, window.row_stop - r, window.col_start - c, window.col_stop - c)

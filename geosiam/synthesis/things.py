@@ -1,7 +1,7 @@
-"""Things that stand on the ground, how each is outlined, and how each is drawn into the maps of a tile.
+"""Things that stand on the ground: their outlines, and how they are drawn into the maps of a tile.
 
-A thing is drawn as materials and heights only. Light, shade and cast shadows follow from the heights, so the same
-thing looks right under any sun.
+A thing is drawn as materials and heights only. Light, shade and cast shadows follow from the heights, so that it
+looks right under any sun.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Thing:
     Parameters
     ----------
     kind
-        Which painter draws it; a key of :data:`PAINTERS`.
+        Kind of thing, a key of :data:`PAINTERS`.
     x, y
-        Center in scene metres, x to the right and y down from the upper left corner.
+        Center in scene meters, x to the right and y down from the upper left corner.
     angle
         Direction of its length in radians.
     length, width, height
-        Size in metres; the diameter of round things is their length.
+        Size in meters; the diameter of round things is their length.
     material
         Its main surface.
     variant
-        Free number that varies details.
+        Number that varies details.
     """
 
     kind: str
@@ -56,26 +56,26 @@ class Thing:
 
     @property
     def reach(self) -> float:
-        """Radius in metres of a circle around the center that holds the whole thing."""
+        """Radius in meters of a circle around the center that contains the whole thing."""
         return 0.5 * float(np.hypot(self.length, self.width)) * (1.1 if self.kind in ROUND else 1.0)
 
 
 @dataclass
 class Canvas:
-    """The maps of one tile while things are drawn.
+    """The maps of one tile into which things are drawn.
 
     Parameters
     ----------
     window
-        The pixels covered.
+        The pixels of the maps.
     gsd
-        Metres per pixel.
+        Meters per pixel.
     palette
         Materials, shared by all canvases of the tile.
     ids
-        int16 (rows, cols): index of the material, -1 where the bare ground shows.
+        int16 (rows, cols): index of the material, -1 = bare ground.
     height
-        float32 (rows, cols): metres above the ground.
+        float32 (rows, cols): meters above the ground.
     bumps
         float32 (rows, cols): smooth noise that makes crowns and heaps irregular.
     """
@@ -99,7 +99,7 @@ class Canvas:
             PAINTERS[thing.kind](self, thing, *patch)
 
     def _patch(self, thing: Thing) -> tuple[tuple[slice, slice], Patch, Patch] | None:
-        """Return the slices around a thing and metres along and across it at each pixel's center."""
+        """Return the slices around a thing and meters along and across it at each pixel's center."""
         gsd, reach = self.gsd, thing.reach + self.gsd
         rows = _span(thing.y - reach, thing.y + reach, gsd, self.window.row_start, self.window.row_stop)
         cols = _span(thing.x - reach, thing.x + reach, gsd, self.window.col_start, self.window.col_stop)
@@ -117,7 +117,7 @@ class Canvas:
     def put(
         self, where: tuple[slice, slice], mask: NDArray[np.bool_], material: m.Material, height: Patch | float
     ) -> None:
-        """Set material and height where the mask holds and nothing higher stands."""
+        """Set material and height where the mask is true and nothing higher stands."""
         ids, heights = self.ids[where], self.height[where]
         mask = mask & (heights <= np.maximum(height, 0))
         np.copyto(ids, self.palette.add(material), where=mask)
@@ -129,7 +129,7 @@ def _span(low: float, high: float, gsd: float, start: int, stop: int) -> tuple[i
 
 
 def outline(thing: Thing) -> NDArray[np.float64]:
-    """Return the thing's footprint as vertices (n, 2) in scene metres (x, y), not closed."""
+    """Return the thing's footprint as vertices (n, 2) in scene meters (x, y), not closed."""
     if thing.kind in ROUND:
         phi = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         radius = 0.5 * _wobble(phi, thing.variant)
@@ -166,7 +166,7 @@ def _near(value: Patch, center: float, half: float) -> NDArray[np.bool_]:
 
 
 def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Gable (or hip) roof with chimney, skylight or solar panels; ``height`` is the eaves'."""
+    """Draw a gable (or hip) roof with chimney, skylight or solar panels; ``height`` is that of the eaves."""
     eaves, half = thing.height, thing.width / 2
     rise = half * (0.62 + 0.1 * (thing.variant % 4))
     roof = eaves + rise * (1 - np.abs(v) / half)
@@ -188,12 +188,12 @@ def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v
 
 
 def _hall(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Flat roof with parapet, skylights in a row and ventilation boxes."""
+    """Draw a flat roof with parapet, a row of skylights and ventilation boxes."""
     inside = _inside_box(thing, u, v)
     canvas.put(where, inside, thing.material, thing.height)
     rim = inside & ((np.abs(u) > thing.length / 2 - 0.35) | (np.abs(v) > thing.width / 2 - 0.35))
     canvas.put(where, rim, m.CONCRETE, thing.height + 0.4)
-    if min(thing.length, thing.width) < 8:  # noqa: PLR2004 - metres; smaller roofs carry nothing
+    if min(thing.length, thing.width) < 8:  # noqa: PLR2004 - meters; smaller roofs have nothing on them
         return
     inner = inside & (np.abs(u) < thing.length / 2 - 2)
     pitch = 4.0 + thing.variant % 3
@@ -212,11 +212,11 @@ def _shed(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 
 
 def _car(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Draw a rounded body with bonnet, dark windscreens and a roof."""
+    """Draw a rounded body with hood, dark windows and a roof."""
     a, b = 2 * u / np.float32(thing.length), 2 * v / np.float32(thing.width)
     body = (np.abs(a) < 1) & (np.abs(b) < 1) & (a**6 + b**6 < 1.25)  # noqa: PLR2004 - a superellipse
-    bonnet = thing.height * (0.62 - 0.08 * np.abs(a) - 0.06 * b * b)
-    canvas.put(where, body, thing.material, bonnet)
+    hood = thing.height * (0.62 - 0.08 * np.abs(a) - 0.06 * b * b)
+    canvas.put(where, body, thing.material, hood)
     cabin = (np.abs(a + 0.12) < 0.58) & (np.abs(b) < 0.86)  # noqa: PLR2004 - shares of the car's size
     canvas.put(where, cabin, m.GLASS, thing.height * 0.8)
     roof = (np.abs(a + 0.14) < 0.36) & (np.abs(b) < 0.74)  # noqa: PLR2004 - shares of the car's size
@@ -230,7 +230,7 @@ def _hedge(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v
 
 
 def _tree(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Crown of ragged outline, domed or (odd variants) pointed."""
+    """Draw a crown of ragged outline, domed or (odd variants) pointed."""
     bumps = canvas.bumps[where]
     away = (u * u + v * v) * np.float32(4 / thing.length**2) * (1 + 0.28 * bumps)
     dome = 1 - away if thing.variant % 2 == 0 else 1 - np.sqrt(np.maximum(away, 0))
@@ -239,7 +239,7 @@ def _tree(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 
 
 def _crown(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Tree whose outline is known exactly, for the trees that are felled."""
+    """Draw a tree whose outline is known exactly, for trees that are removed."""
     away = _inside_round(thing, u, v)
     crown = thing.height * (0.4 + 0.6 * (1 - away)) * (1 + 0.08 * canvas.bumps[where])
     canvas.put(where, away < 1, thing.material, crown)
@@ -267,7 +267,7 @@ def _pool(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 
 
 def _tarp(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Sheet on the ground: nearly flat, with folds."""
+    """Draw a sheet on the ground, nearly flat, with folds."""
     inside = _inside_box(thing, u, v)
     folds = (
         0.12 + 0.05 * np.sin(5 * u / thing.length + 4 * v / thing.width + thing.variant) + 0.03 * canvas.bumps[where]
@@ -276,7 +276,7 @@ def _tarp(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v:
 
 
 def _debris(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v: Patch) -> None:
-    """Heap of broken pieces in three shades."""
+    """Draw a heap of broken pieces in three shades."""
     away = _inside_round(thing, u, v)
     rows, cols = (slice(s.start + o, s.stop + o) for s, o in zip(where, canvas.corner, strict=True))
     window = Window(rows.start, rows.stop, cols.start, cols.stop)

@@ -1,4 +1,4 @@
-"""Anomalies inserted into chips: the paper's blue rectangle, and the varied shapes and fills of the survey recipe.
+"""Anomalies inserted into chips: the paper's blue rectangle, and recipe survey's objects of varied shape and fill.
 
 Everything works on whole batches: images are float32 (n, 3, h, w) in [0, 1], masks float32 (n, 1, h, w) in [0, 1].
 """
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 BLUE = (0.0, 0.0, 1.0)
 _KINDS = ("rectangle", "ellipse", "polygon", "blob")
-_VISIBLE = 0.04  # difference in [0, 1] of its most different channel under which nobody can see an insertion
+_VISIBLE = 0.04  # smallest visible difference, in the most different channel, in [0, 1]
+_SOLID, _FRINGE = 0.5, 0.05  # alpha above which a pixel belongs to an object, and above which it is undecided
 _LINE_PX = (0.7, 2.0)  # half width of a line
 
 
@@ -37,14 +38,14 @@ def happens(probability: float, generator: Generator) -> bool:
 
 
 def paper_rectangles(images: Tensor, chosen: Tensor, generator: Generator) -> Tensor:
-    """Draw the paper's anomaly into the chosen images: one blue rectangle of 1-99 % area and aspect 0.5-1.5.
+    """Draw the paper's anomaly into the chosen images: a blue rectangle of 1-99 % of the area and aspect 0.5-1.5.
 
     Parameters
     ----------
     images
         float32 (n, 3, h, w) in [0, 1].
     chosen
-        bool (n, 1, 1, 1); the other images come back unchanged.
+        bool (n, 1, 1, 1), images that get a rectangle; the others are returned unchanged.
     """
     n, _, height, width = images.shape
     area = uniform((n, 1, 1, 1), 0.01, 0.99, generator) * height * width
@@ -62,7 +63,7 @@ def paper_rectangles(images: Tensor, chosen: Tensor, generator: Generator) -> Te
 
 @dataclass(frozen=True)
 class AnomalyConfig:
-    """How the survey recipe's anomalies look.
+    """Appearance of recipe survey's anomalies.
 
     Parameters
     ----------
@@ -71,14 +72,14 @@ class AnomalyConfig:
     size_px
         Smallest and largest diameter in pixels; the logarithm is uniform.
     rate
-        Probability that a possible object is there.
+        Probability of each of these objects.
     flat, texture, same
-        Relative frequency of the fills: one color; another image's texture; the same image's texture from elsewhere
-        (which is also what a removed object leaves behind).
+        Relative frequency of the fills: one color; texture of another image; texture of the same image from elsewhere,
+        which looks as if an object had been removed.
     line
         Probability that an object is a thin line.
     shadow
-        Probability that an object casts a shadow, which itself is no anomaly.
+        Probability that an object casts a shadow, which is not part of the anomaly.
     """
 
     most: int = 7
@@ -99,50 +100,60 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
     images
         float32 (n, 3, h, w) with the objects.
     cover
-        float32 (n, 1, h, w): 1 where an object visibly differs from what was there, 0.5 where one lies but cannot be
-        seen or only at its feathered edge, 0 where there is none.
+        float32 (n, 1, h, w): 1 where an object visibly differs from the ground, 0.5 at its feathered edge and where it
+        cannot be seen, 0 elsewhere.
     """
     result = images.clone()
     cover = torch.zeros_like(images[:, :1])
     wobble = smooth_noise(images.shape, 9, generator)
     foreign = images.roll(1, 0).flip(-1)
     for _ in range(config.most):
-        there = chance(len(images), config.rate, generator).flatten()
-        if not there.any():
+        chosen = chance(len(images), config.rate, generator).flatten()
+        if not chosen.any():
             continue
-        ground = result[there]
+        ground = result[chosen]
         shape = Shape.random(ground, config, generator)
-        alpha = shape.alpha(wobble[there], generator)
+        alpha = shape.alpha(wobble[chosen], generator)
         if happens(config.shadow, generator):
-            ground = _with_shadow(ground, shape, wobble[there], generator)
-        fill = _fill(images[there], foreign[there], config, generator)
-        result[there] = torch.lerp(ground, fill, alpha)
-        cover[there] = torch.maximum(cover[there], alpha)
+            ground = _with_shadow(ground, shape, wobble[chosen], generator)
+        fill = _fill(images[chosen], foreign[chosen], config, generator)
+        result[chosen] = torch.lerp(ground, fill, alpha)
+        cover[chosen] = torch.maximum(cover[chosen], alpha)
     result = result.clamp(0, 1)
-    seen = (result - images).abs().amax(dim=1, keepdim=True) > _VISIBLE
-    solid = cover > 0.5  # noqa: PLR2004
-    cover = torch.where(solid & seen, 1.0, torch.where(cover > 0.05, 0.5, 0.0))  # noqa: PLR2004
+    visible = (result - images).abs().amax(dim=1, keepdim=True) > _VISIBLE
+    cover = torch.where((cover > _SOLID) & visible, 1.0, torch.where(cover > _FRINGE, 0.5, 0.0))
     return result, cover
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape per image as a signed distance in pixels, negative inside; all are of one kind.
+    """One shape per image as a signed distance in pixels, negative inside; all of a batch are of one kind.
 
-    Several hundred batches show every kind with every fill; drawing the kind for each image apart would cost as much
-    as the network's own step.
+    A few hundred batches show every kind with every fill; a kind for each image would cost as much as the network's own
+    step.
+
+    Parameters
+    ----------
+    kind
+        ``"rectangle"``, ``"ellipse"``, ``"polygon"`` or ``"blob"``.
+    u, v
+        float32 (n, 1, h, w), pixel coordinates along the long and the short axis, from the center.
+    a, b
+        float32 (n, 1, 1, 1), half axes in pixels.
+    corners
+        float32 (n, corners, 1, 1), directions of a polygon's sides in radians.
     """
 
     kind: str
-    u: Tensor  # coordinate along the long axis, (n, 1, h, w)
+    u: Tensor
     v: Tensor
-    a: Tensor  # half axes in pixels, (n, 1, 1, 1)
+    a: Tensor
     b: Tensor
-    corners: Tensor  # (n, corners, 1, 1) directions of a polygon's sides
+    corners: Tensor
 
     @classmethod
     def random(cls, images: Tensor, config: AnomalyConfig, generator: Generator) -> Shape:
-        """Draw one shape for each image of a batch; only the images' size and device matter."""
+        """Draw a random shape for each image of a batch, of which only size and device matter."""
         n, _, height, width = images.shape
         column = (n, 1, 1, 1)
         low, high = torch.tensor(config.size_px).log().tolist()
@@ -180,7 +191,7 @@ class Shape:
         return ellipse + wobble * self.b * 0.7 if self.kind == "blob" else ellipse
 
     def alpha(self, wobble: Tensor, generator: Generator) -> Tensor:
-        """Return how much of each pixel the shape covers, its edge hard or feathered, all of it now and then thin."""
+        """Return how much of each pixel the shape covers; edges may be feathered, and some shapes are translucent."""
         n = len(self.a)
         soft = uniform((n, 1, 1, 1), 1.5, 5.0, generator).minimum(self.b)
         feather = torch.where(chance(n, 0.2, generator), soft, 0.7)
@@ -188,7 +199,7 @@ class Shape:
         return (0.5 - self.distance(wobble) / feather).clamp(0, 1) * opacity
 
     def moved(self, du: Tensor, dv: Tensor) -> Shape:
-        """Return the same elsewhere, by pixels along both of its axes."""
+        """Return the shape moved by pixels along its two axes."""
         return Shape(self.kind, self.u - du, self.v - dv, self.a, self.b, self.corners)
 
 
@@ -203,7 +214,7 @@ def _with_shadow(images: Tensor, shape: Shape, wobble: Tensor, generator: Genera
 
 
 def _fill(images: Tensor, foreign: Tensor, config: AnomalyConfig, generator: Generator) -> Tensor:
-    """Return one image per image, full of what an object is made of; all are of one kind."""
+    """Return images filled with the material of an object; all are of one kind."""
     n, _, height, width = images.shape
     pick = float(uniform((1,), 0, config.flat + config.texture + config.same, generator))
     if pick < config.flat:

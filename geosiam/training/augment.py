@@ -1,4 +1,4 @@
-"""What differs between two dates and still is normal: light, camera, haze, shadow, season and misregistration.
+"""Nuisance, the normal differences between two dates: light, camera, haze, shadow, season and misregistration.
 
 Everything works on whole batches: images are float32 (n, 3, h, w) in [0, 1].
 """
@@ -18,19 +18,24 @@ from geosiam.training.anomalies import chance, smooth_noise, uniform
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_BLOCK = 8  # pixels along each side of a JPEG block
+_STEP = (1.0, 2.0)  # relative quantization step of the lowest frequency, and its increase with each higher one
+_WAVES = 4
+_FREQUENCY = 1.2  # standard deviation, in half periods over the range of a channel
+
 
 @dataclass(frozen=True)
 class NuisanceConfig:
-    """How strong the nuisance is; every image draws its own.
+    """Strength of the nuisance; every image draws its own within these limits.
 
     Parameters
     ----------
     still
-        Probability that a pair gets none at all.
+        Probability that a pair has no nuisance at all.
     untouched
-        Probability that an image keeps its light, and one its place.
+        Probability that the light of an image is not changed, and that an image is not moved.
     years
-        Probability that seasons or years lie between the dates; else only light, camera and place differ.
+        Probability that seasons or years lie between the dates; else only light, camera and position differ.
     gain
         Half range of the common gain (0.3: 0.7 to 1.3).
     cast
@@ -42,17 +47,17 @@ class NuisanceConfig:
     saturation
         Half range of the change of saturation.
     haze
-        Largest share of a uniform veil.
+        Largest share of a uniform haze.
     shift_px
         Largest misregistration along each axis, in pixels.
     warp_px
-        Largest misregistration that varies from place to place, in pixels, and
+        Largest misregistration that varies within the image, in pixels.
     warp
-        the probability of any.
+        Probability of such misregistration, if the image is moved at all.
     blur
         Probability of a 3x3 blur.
     coarse, coarse_px
-        Probability of a coarser resolution, and the width of its pixels at most.
+        Probability of a coarser resolution, and the largest width of its pixels.
     jpeg
         Probability of JPEG compression.
     noise
@@ -60,11 +65,11 @@ class NuisanceConfig:
     shadow
         Probability that a soft-edged shadow falls on one of the two dates.
     tint, tint_depth
-        With years between: probability that the colors of a date turn, and how far, in units of the full range.
+        With years in between: probability that the colors of a date change, and by how much in [0, 1].
     mottle, mottle_depth
-        Likewise: probability of broad blotches, and how much of the brightness they take or give at most.
+        With years in between: probability of broad blotches, and the largest relative change of brightness.
     grain, grain_depth
-        Likewise: probability that fine grain is drawn anew, and its depth at most.
+        With years in between: probability of other fine grain, and its largest depth.
     """
 
     still: float = 0.35
@@ -93,21 +98,26 @@ class NuisanceConfig:
     grain_depth: float = 0.05
 
 
-def differing(
-    first: Tensor, second: Tensor, cover: Tensor, config: NuisanceConfig, generator: Generator
+def apply_nuisance(
+    first: Tensor, second: Tensor, masks: Tensor, config: NuisanceConfig, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make two dates of pairs that differ by nothing but their anomalies: light, camera, season and place.
+    """Apply nuisance to both dates of pairs that so far differ in their anomalies only.
 
     Parameters
     ----------
     first, second
         float32 (n, 3, h, w) in [0, 1].
-    cover
-        float32 (n, 1, h, w), what is anomalous in the second date; it moves with that.
+    masks
+        float32 (n, channels, h, w), masks of the second date, which are moved with it.
     config
-        How strong.
+        Strength of the nuisance.
     generator
-        Of everything random.
+        Generator of all random numbers.
+
+    Returns
+    -------
+    first, second, masks
+        Of the same shapes.
     """
     years = chance(len(first), config.years, generator).flatten()
     still = chance(len(first), config.still, generator)
@@ -117,70 +127,17 @@ def differing(
         before[years] = weather(before[years], config, generator)
         after[years] = weather(after[years], config, generator)
     before, after = shade(before, config, generator), shade(after, config, generator)
-    after, moved = misregister(after, cover, config, generator)
+    after, moved = misregister(after, masks, config, generator)
     before, after = photometric(before, config, generator), photometric(after, config, generator)
-    return torch.where(still, first, before), torch.where(still, second, after), torch.where(still, cover, moved)
-
-
-def sometimes(images: Tensor, probability: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the images with ``change`` made to each with some probability; only these cost anything."""
-    chosen = chance(len(images), probability, generator).flatten()
-    if not chosen.any():
-        return images
-    result = images.clone()
-    result[chosen] = change(images[chosen])
-    return result
-
-
-def weather(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
-    """Let a season pass, on the ground and before the camera: colors, blotches and grain."""
-    changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
-        (config.tint, lambda some: retint(some, config.tint_depth, generator)),
-        (config.mottle, lambda some: mottle(some, config.mottle_depth, generator)),
-        (config.grain, lambda some: regrain(some, config.grain_depth, generator)),
-    )
-    for probability, change in changes:
-        images = sometimes(images, probability, generator, change)
-    return images
-
-
-def misregister(images: Tensor, masks: Tensor, config: NuisanceConfig, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Move images (n, 3, h, w), and masks (n, 1, h, w) with them, by up to ``shift_px`` along each axis.
-
-    Some are bent as well, by up to ``warp_px`` that change smoothly from place to place, as relief and mosaicking do.
-    """
-    n, _, height, width = images.shape
-    column = (n, 1)
-    shift = uniform((n, 2), -config.shift_px, config.shift_px, generator)
-    whole = uniform(column, 0, 1, generator) < 0.4  # noqa: PLR2004 - resampling also blurs; an even shift does not
-    shift = torch.where(whole, shift.round(), shift)
-    moved = uniform(column, 0, 1, generator) > config.untouched
-    theta = torch.eye(2, 3, device=images.device).repeat(n, 1, 1)
-    theta[:, :, 2] = shift * moved * torch.tensor([2 / width, 2 / height], device=images.device)
-    grid = affine_grid(theta, [n, 1, height, width], align_corners=False)
-    bent = (moved & (uniform(column, 0, 1, generator) < config.warp)).flatten()
-    if bent.any():
-        grid[bent] += _bend(grid[bent].shape, config.warp_px, generator)
-    sample = partial(grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
-    return sample(images, mode="bilinear"), sample(masks, mode="nearest")
-
-
-def _bend(shape: torch.Size, most_px: float, generator: Generator) -> Tensor:
-    """Return smooth displacements (n, h, w, 2) in units of :func:`grid_sample`."""
-    n, height, width, _ = shape
-    knots = int(torch.randint(3, 6, (), generator=generator, device=generator.device))
-    fields = smooth_noise((2 * n, 1, height, width), knots, generator).view(n, 2, height, width)
-    depth = uniform((n, 1, 1, 1), 0, most_px, generator)
-    scale = torch.tensor([2 / width, 2 / height], device=fields.device).view(1, 2, 1, 1)
-    return (fields * depth * scale).permute(0, 2, 3, 1)
+    return torch.where(still, first, before), torch.where(still, second, after), torch.where(still, masks, moved)
 
 
 def photometric(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
     """Change light and camera of most images: gain, cast, offset, gamma, saturation, haze, blur, noise, compression."""
-    return sometimes(images, 1 - config.untouched, generator, lambda some: _exposed(some, config, generator))
+    return sometimes(images, 1 - config.untouched, generator, lambda some: _photographed(some, config, generator))
 
 
-def _exposed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
+def _photographed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
     n = len(images)
     column = (n, 1, 1, 1)
     changed = images.clamp(1e-4, 1) ** uniform(column, -config.gamma, config.gamma, generator).exp()
@@ -189,7 +146,7 @@ def _exposed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Te
     gain = 1 + uniform(column, -config.gain, config.gain, generator)
     cast = 1 + uniform((n, 3, 1, 1), -config.cast, config.cast, generator)
     veil = uniform(column, 0, config.haze, generator) * chance(n, 0.3, generator)
-    # Saturation, gain, offset and haze in one go: each pass over the images costs as much as a convolution.
+    # Saturation, gain, offset and haze at once: each pass over the images costs as much as a convolution.
     factor = gain * cast * (1 - veil)
     offset = uniform(column, -config.offset, config.offset, generator) * (1 - veil)
     offset = offset + uniform(column, 0.6, 0.95, generator) * veil
@@ -201,27 +158,6 @@ def _exposed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Te
     return sometimes(changed, config.jpeg, generator, lambda some: compress(some, generator))
 
 
-def shade(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
-    """Let a shadow of random outline fall on some images: darker, a little bluer, with a soft or hard edge."""
-    return sometimes(images, config.shadow, generator, lambda some: _shaded(some, generator))
-
-
-def _shaded(images: Tensor, generator: Generator) -> Tensor:
-    column = (len(images), 1, 1, 1)
-    field = smooth_noise(
-        images.shape, int(torch.randint(3, 9, (), generator=generator, device=generator.device)), generator
-    )
-    edge = uniform(column, 0.02, 0.4, generator)
-    depth = ((field - uniform(column, 0.0, 0.6, generator)) / edge).clamp(0, 1)
-    depth = depth * uniform(column, 0.15, 0.65, generator)
-    sky = torch.tensor([1.06, 1.0, 0.9], device=images.device).view(1, 3, 1, 1)  # a shadow is lit by the sky alone
-    return images * (1 - (depth * sky).clamp(0, 1))
-
-
-_BLOCK = 8
-_STEP = (1.0, 2.0)  # quantization step of the lowest frequencies, and what each higher one adds, at quality 50
-
-
 def blur(images: Tensor, generator: Generator) -> Tensor:
     """Blur with a box of 3 px, mixed with the sharp image by a random share."""
     across = pad(images, (1, 1, 0, 0), mode="reflect")
@@ -231,9 +167,9 @@ def blur(images: Tensor, generator: Generator) -> Tensor:
     return images + (soft - images) * uniform((len(images), 1, 1, 1), 0.3, 1.0, generator)
 
 
-def coarsen(images: Tensor, most: float, generator: Generator) -> Tensor:
-    """Photograph with pixels up to ``most`` times as wide and resample to the size there was."""
-    factor = float(uniform((1,), 1.0, most, generator))
+def coarsen(images: Tensor, max_factor: float, generator: Generator) -> Tensor:
+    """Resample to pixels up to ``max_factor`` times as wide, and back to the original size."""
+    factor = float(uniform((1,), 1.0, max_factor, generator))
     size = [max(2, round(side / factor)) for side in images.shape[-2:]]
     small = interpolate(images, size=size, mode="bilinear", antialias=True)
     return interpolate(small, size=images.shape[-2:], mode="bilinear", align_corners=False)
@@ -265,15 +201,39 @@ def _tables() -> tuple[Tensor, Tensor]:
     return basis, weight
 
 
-_WAVES = 4
-_HIGHEST = 1.2  # periods along the whole range of a channel
+def shade(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
+    """Cast a shadow of random outline on some images: darker, a little bluer, with a soft or hard edge."""
+    return sometimes(images, config.shadow, generator, lambda some: _shaded(some, generator))
+
+
+def _shaded(images: Tensor, generator: Generator) -> Tensor:
+    column = (len(images), 1, 1, 1)
+    knots = int(torch.randint(3, 9, (), generator=generator, device=generator.device))
+    noise = smooth_noise(images.shape, knots, generator)
+    edge = uniform(column, 0.02, 0.4, generator)
+    depth = ((noise - uniform(column, 0.0, 0.6, generator)) / edge).clamp(0, 1)
+    depth = depth * uniform(column, 0.15, 0.65, generator)
+    sky = torch.tensor([1.06, 1.0, 0.9], device=images.device).view(1, 3, 1, 1)  # a shadow is lit by the sky alone
+    return images * (1 - (depth * sky).clamp(0, 1))
+
+
+def weather(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
+    """Change the ground as a season or years do: its colors, blotches and grain."""
+    changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
+        (config.tint, lambda some: retint(some, config.tint_depth, generator)),
+        (config.mottle, lambda some: mottle(some, config.mottle_depth, generator)),
+        (config.grain, lambda some: regrain(some, config.grain_depth, generator)),
+    )
+    for probability, change in changes:
+        images = sometimes(images, probability, generator, change)
+    return images
 
 
 def retint(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Turn colors: each image by a smooth random function of the color, the same wherever that color is.
+    """Change colors: each image by a smooth random function of the color.
 
-    A field that was green becomes yellow, another green a darker one, and roads stay: what had one color keeps one,
-    and edges stay where they are.
+    Green fields become yellow, another green becomes darker, and roads stay as they are: equal colors stay equal, and
+    edges stay in place.
 
     Parameters
     ----------
@@ -282,32 +242,73 @@ def retint(images: Tensor, strength: float, generator: Generator) -> Tensor:
     strength
         Standard deviation of the change in units of the full range; each image draws its own up to twice that.
     generator
-        Of everything random.
+        Generator of all random numbers.
     """
     n, channels, height, width = images.shape
-    frequency = torch.randn((n, _WAVES, channels), generator=generator, device=images.device) * _HIGHEST
+    frequency = torch.randn((n, _WAVES, channels), generator=generator, device=images.device) * _FREQUENCY
     phase = uniform((n, _WAVES, 1), 0, 2 * torch.pi, generator)
     amount = torch.randn((n, channels, _WAVES), generator=generator, device=images.device)
-    amount = 0.4 * amount + 0.6 * amount.mean(dim=1, keepdim=True)  # brightness turns more than hue
+    amount = 0.4 * amount + 0.6 * amount.mean(dim=1, keepdim=True)  # brightness changes more than hue
     amount = amount * uniform((n, 1, 1), 0, 2 * strength * (2 / _WAVES) ** 0.5, generator)
     wave = torch.baddbmm(phase, frequency * torch.pi, images.flatten(2)).sin_()
     return (images + torch.bmm(amount, wave).view(n, channels, height, width)).clamp_(0, 1)
 
 
 def mottle(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Let broad blotches come or go: moisture, vigour, mist. At most ``strength`` of the brightness changes."""
+    """Add broad blotches, as of moisture, vigor or mist, that change at most ``strength`` of the brightness."""
     knots = int(torch.randint(2, 8, (), generator=generator, device=generator.device))
-    field = smooth_noise(images.shape, knots, generator)
+    noise = smooth_noise(images.shape, knots, generator)
     hue = uniform((len(images), 3, 1, 1), 0.4, 1.0, generator)
     depth = uniform((len(images), 1, 1, 1), 0, strength, generator)
-    return (images * (1 + field * hue * depth)).clamp_(0, 1)
+    return (images * (1 + noise * hue * depth)).clamp_(0, 1)
 
 
 def regrain(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Draw the fine grain of leaves and soil anew, in clumps of 1 to 4 px, at most ``strength`` deep."""
+    """Add fine grain, as of other leaves and soil, in clumps of 1 to 4 px and at most ``strength`` deep."""
     n, _, height, width = images.shape
     clump = float(uniform((1,), 1, 4, generator))
     size = (max(2, int(height / clump)), max(2, int(width / clump)))
     grain = torch.randn((n, 1, *size), generator=generator, device=images.device)
     grain = interpolate(grain, size=(height, width), mode="bilinear", align_corners=False)
     return (images + grain * uniform((n, 1, 1, 1), 0, strength, generator)).clamp_(0, 1)
+
+
+def misregister(images: Tensor, masks: Tensor, config: NuisanceConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Move images, and masks (n, channels, h, w) with them, by up to ``shift_px`` along each axis.
+
+    Some are warped as well: by up to ``warp_px``, varying smoothly within the image, as relief and mosaicking do.
+    """
+    n, _, height, width = images.shape
+    column = (n, 1)
+    shift = uniform((n, 2), -config.shift_px, config.shift_px, generator)
+    whole = uniform(column, 0, 1, generator) < 0.4  # noqa: PLR2004 - whole pixels: resampling also blurs
+    shift = torch.where(whole, shift.round(), shift)
+    moved = uniform(column, 0, 1, generator) > config.untouched
+    theta = torch.eye(2, 3, device=images.device).repeat(n, 1, 1)
+    theta[:, :, 2] = shift * moved * torch.tensor([2 / width, 2 / height], device=images.device)
+    grid = affine_grid(theta, [n, 1, height, width], align_corners=False)
+    warped = (moved & (uniform(column, 0, 1, generator) < config.warp)).flatten()
+    if warped.any():
+        grid[warped] += _smooth_displacements(grid[warped].shape, config.warp_px, generator)
+    sample = partial(grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
+    return sample(images, mode="bilinear"), sample(masks, mode="nearest")
+
+
+def _smooth_displacements(shape: torch.Size, max_px: float, generator: Generator) -> Tensor:
+    """Return smooth displacements (n, h, w, 2) in units of :func:`grid_sample`."""
+    n, height, width, _ = shape
+    knots = int(torch.randint(3, 6, (), generator=generator, device=generator.device))
+    noise = smooth_noise((2 * n, 1, height, width), knots, generator).view(n, 2, height, width)
+    depth = uniform((n, 1, 1, 1), 0, max_px, generator)
+    scale = torch.tensor([2 / width, 2 / height], device=noise.device).view(1, 2, 1, 1)
+    return (noise * depth * scale).permute(0, 2, 3, 1)
+
+
+def sometimes(images: Tensor, probability: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply ``change`` to each image with some probability; the others cost nothing."""
+    chosen = chance(len(images), probability, generator).flatten()
+    if not chosen.any():
+        return images
+    result = images.clone()
+    result[chosen] = change(images[chosen])
+    return result

@@ -1,7 +1,7 @@
-"""Images on disk -> chips: CIFAR-10 archives, folders and archives of images, and the user's own GeoTIFFs.
+"""Load chips: from CIFAR-10, from folders and archives of images, from GeoTIFFs, and from synthetic pairs.
 
-Archives are read as they lie, nothing is extracted; the pickles of CIFAR-10's python archive are never unpickled:
-their opcodes are read for the byte string that holds the pixels.
+Archives are read in place, without extraction. The pickles of CIFAR-10's Python archive are never unpickled: their
+opcodes are searched for the byte string that holds the pixels.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.synthesis.pairs import make_pair, varied_config
-from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, ChipSource, ChipStack, PairStack, SceneStack
+from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, ChipStack, PairStack, SceneStack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from geosiam.synthesis.pairs import SyntheticPair
+    from geosiam.training.sources import TrainingSources
 
 log = logging.getLogger(__name__)
 
@@ -40,25 +41,33 @@ CIFAR10_SIDE = 32
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _SCENES = {".tif", ".tiff", ".vrt"}
-_MOST_PIXELS = 64_000_000  # of one scene held in memory; larger scenes are cut to their middle
-_HELD_OUT = 10  # one image in so many is kept for validation where the data has no test part of its own
+_MAX_PIXELS = 64_000_000  # of one scene in memory; of a larger one the central part is used
+_HELD_OUT = 10  # one image in this many is held out if the data have no test part of their own
+
+_SYNTHETIC_SIDE_PX = 512
+_SYNTHETIC_OBJECTS = 24
+_SYNTHETIC_WEATHERING = 1.0  # from flights of one week to flights years apart
+_SYNTHETIC_HELD_OUT = 8  # one pair in this many, at least one, is held out
+_SYNTHETIC_SEEDS = 1_000_000  # room for the pairs of one training seed, and far from the seeds that people choose
+_VISIBLE = 10  # smallest visible change: mean absolute difference in gray levels
+
 _REMEDY = "name CIFAR-10 (an archive or a folder of images), a folder of images, or GeoTIFFs"
 
 
-def load_chips(path: str | Path | None) -> tuple[ChipSource, ChipSource]:
-    """Load what ``path`` names as (chips to learn from, held-out chips).
+def load_chips(path: str | Path | None) -> TrainingSources:
+    """Load the chips that ``path`` names, for training and held out.
 
     Parameters
     ----------
     path
-        An official CIFAR-10 archive (python or binary version), a folder, tar or zip-free archive of images, a folder
-        of GeoTIFFs or one GeoTIFF. Images under a folder ``test`` are held out; without one, every tenth image is.
-        None downloads CIFAR-10 into the user's cache.
+        An official CIFAR-10 archive (Python or binary version), a folder or tar archive of images, a folder of
+        GeoTIFFs or one GeoTIFF. Images under a folder ``test`` are held out; without one, every tenth image is. None
+        downloads CIFAR-10 into the user's cache.
 
     Raises
     ------
     TrainingDataError
-        Nothing there, nothing usable in it, or the download failed.
+        The path does not exist or holds nothing usable, or the download failed.
     """
     if path is None:
         path = _downloaded()
@@ -73,18 +82,18 @@ def load_chips(path: str | Path | None) -> tuple[ChipSource, ChipSource]:
         with tarfile.open(path) as archive:
             return _from_archive(archive, path)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise TrainingDataError(path, f"is no readable tar archive ({error})", _REMEDY) from error
+        raise TrainingDataError(path, f"is not a readable tar archive ({error})", _REMEDY) from error
 
 
 def _downloaded() -> Path:
-    log.info("fetching CIFAR-10 from %s", CIFAR10_URL)
+    log.info("downloading CIFAR-10 from %s", CIFAR10_URL)
     try:
         return Path(pooch.retrieve(CIFAR10_URL, CIFAR10_HASH, path=pooch.os_cache("geosiam")))
     except (OSError, ValueError) as error:
-        raise TrainingDataError(CIFAR10_URL, f"cannot be fetched ({error})", "pass --data with a copy of it") from error
+        raise TrainingDataError(CIFAR10_URL, f"cannot be downloaded ({error})", "set `data` to a copy of it") from error
 
 
-def _from_archive(archive: tarfile.TarFile, path: Path) -> tuple[ChipSource, ChipSource]:
+def _from_archive(archive: tarfile.TarFile, path: Path) -> TrainingSources:
     train: list[NDArray[np.uint8]] = []
     test: list[NDArray[np.uint8]] = []
     for member in archive:
@@ -109,10 +118,10 @@ def cifar_batch(content: bytes, name: str) -> NDArray[np.uint8]:
     Parameters
     ----------
     content
-        The file: the binary version's records of one label byte and 3072 pixel bytes, or the python version's pickle,
-        whose opcodes are read for the pixels and none of which is executed.
+        Contents of the file: the binary version's records of one label byte and 3072 pixel bytes, or the Python
+        version's pickle, whose opcodes are searched for the pixels and never executed.
     name
-        Its name; the binary version's ends with ``.bin``.
+        Name of the file; the binary version's ends with ``.bin``.
     """
     pixels = 3 * CIFAR10_SIDE**2
     try:
@@ -124,13 +133,13 @@ def cifar_batch(content: bytes, name: str) -> NDArray[np.uint8]:
             raw = np.frombuffer(longest.encode("latin-1") if isinstance(longest, str) else longest, np.uint8)
         images = raw.reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
     except ValueError as error:
-        raise TrainingDataError(name, "is no CIFAR-10 batch", _REMEDY) from error
+        raise TrainingDataError(name, "is not a CIFAR-10 batch", _REMEDY) from error
     if not len(images):
-        raise TrainingDataError(name, "is no CIFAR-10 batch", _REMEDY)
+        raise TrainingDataError(name, "is not a CIFAR-10 batch", _REMEDY)
     return images
 
 
-def _from_folder(folder: Path) -> tuple[ChipSource, ChipSource]:
+def _from_folder(folder: Path) -> TrainingSources:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     scenes = [file for file in files if file.suffix.lower() in _SCENES]
     if scenes:
@@ -153,20 +162,20 @@ def _image(file: object, name: str) -> NDArray[np.uint8]:
         with Image.open(file) as image:  # type: ignore[arg-type]
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     except (UnidentifiedImageError, OSError) as error:
-        raise TrainingDataError(name, f"is no readable image ({error})", "remove or repair it") from error
+        raise TrainingDataError(name, f"is not a readable image ({error})", "remove or repair it") from error
 
 
-def _split(train: list[NDArray[np.uint8]], test: list[NDArray[np.uint8]], path: Path) -> tuple[ChipSource, ChipSource]:
+def _split(train: list[NDArray[np.uint8]], test: list[NDArray[np.uint8]], path: Path) -> TrainingSources:
     if not train and not test:
         raise TrainingDataError(path, "holds no images", _REMEDY)
     if not train or not test:
-        both = train or test
-        test = both[::_HELD_OUT]
-        train = [image for index, image in enumerate(both) if index % _HELD_OUT] or both
+        images = train or test
+        test = images[::_HELD_OUT]
+        train = [image for index, image in enumerate(images) if index % _HELD_OUT] or images
     return _source(train), _source(test)
 
 
-def _source(images: list[NDArray[np.uint8]]) -> ChipSource:
+def _source(images: list[NDArray[np.uint8]]) -> ChipStack | SceneStack:
     height, width = images[0].shape[1:]
     chips = height == width and height <= 4 * CIFAR10_SIDE and all(image.shape == images[0].shape for image in images)
     if chips:
@@ -174,73 +183,57 @@ def _source(images: list[NDArray[np.uint8]]) -> ChipSource:
     return SceneStack([torch.from_numpy(np.ascontiguousarray(image)) for image in images])
 
 
-def _from_scenes(paths: list[Path]) -> tuple[ChipSource, ChipSource]:
-    """Cut every scene into its first nine tenths to learn from and its last tenth to validate on."""
-    train, test = [], []
-    for path in paths:
-        first, last = parted(read_scene(path))
-        train.append(first)
-        test.append(last)
-    return SceneStack(train), SceneStack(test)
+def _from_scenes(paths: list[Path]) -> TrainingSources:
+    """Return the first nine tenths of every scene for training, and its last tenth held out."""
+    parts = [split_scene(read_scene(path)) for path in paths]
+    return SceneStack([train for train, _ in parts]), SceneStack([held_out for _, held_out in parts])
 
 
-def parted(scene: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut a scene (channels, height, width) into what is learnt from and its last tenth, which is held out."""
+def split_scene(scene: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a scene (channels, height, width) into its first nine tenths, for training, and the rest, held out."""
     cut = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
     return scene[:, :cut], scene[:, cut:] if cut < scene.shape[1] else scene
 
 
 def read_scene(path: str | Path) -> Tensor:
-    """Read a georeferenced scene as the network sees it: uint8 (3, height, width), bands chosen, range stretched."""
+    """Read a scene as the network sees it: uint8 (3, height, width), with bands chosen and values stretched."""
     with open_pair(path, path, PairOptions(radiometry="none")) as pair:
-        block = pair.read(middle(Window(0, pair.grid.height, 0, pair.grid.width)))
+        block = pair.read(central_window(Window(0, pair.grid.height, 0, pair.grid.width)))
     return torch.from_numpy((block.before * 255).round().astype(np.uint8))
 
 
-def middle(window: Window) -> Window:
-    """Return the middle of a window of pixels, at most so many of them as memory should hold."""
+def central_window(window: Window) -> Window:
+    """Return the central part of a window, of as many pixels as may be in memory, or all of it."""
     height, width = window.shape
-    shrink = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
+    shrink = min(1.0, (_MAX_PIXELS / (height * width)) ** 0.5)
     rows, cols = int(height * shrink), int(width * shrink)
     top, left = window.row_start + (height - rows) // 2, window.col_start + (width - cols) // 2
     return Window(top, top + rows, left, left + cols)
 
 
-GENERATED = 160
-"""Surveys that take part in a training."""
-
-SOME = 60
-"""Surveys that teach recipe target what else may change."""
-
-FEW = 24
-"""Surveys that keep a fine-tuning from forgetting what it knew."""
-
-_SIDE = 512
-_OBJECTS = 24
-_VISIBLE = 10  # mean absolute difference in gray levels under which a change cannot be seen
-_WEATHERING = 1.0  # from flights of one week to flights years apart
-_HELD_OUT_SCENES = 8  # one scene in so many, at least one, is kept for validation
-_SEEDS = 1_000_000  # room for the scenes of one training seed, and far from the seeds that people choose for a demo
-
-
-def generated_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
-    """Return ``count`` generated pairs to learn from, and some more that are held out."""
-    first = (seed + 1) * _SEEDS
-    seeds = range(first, first + count + max(1, count // _HELD_OUT_SCENES))
-    pairs = [_pair(number) for number in seeds]
+def synthetic_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
+    """Return ``count`` synthetic pairs for training, and an eighth as many that are held out."""
+    first = (seed + 1) * _SYNTHETIC_SEEDS
+    pairs = [_labeled_pair(number) for number in range(first, first + count + max(1, count // _SYNTHETIC_HELD_OUT))]
     return PairStack(pairs[:count]), PairStack(pairs[count:])
 
 
-def _pair(seed: int) -> Tensor:
-    """Return one pair as :class:`PairStack` wants it; the misregistration is left to the recipe."""
-    config = varied_config(seed, _SIDE, _SIDE, objects=_OBJECTS, most_weathering=_WEATHERING)
+def _labeled_pair(seed: int) -> Tensor:
+    """Return a synthetic pair as :class:`PairStack` takes it, without misregistration, which the recipe adds."""
+    config = varied_config(
+        seed,
+        _SYNTHETIC_SIDE_PX,
+        _SYNTHETIC_SIDE_PX,
+        objects=_SYNTHETIC_OBJECTS,
+        max_weathering=_SYNTHETIC_WEATHERING,
+    )
     pair = make_pair(replace(config, shift_px=(0.0, 0.0)))
-    return torch.from_numpy(np.concatenate([pair.before, pair.after, _cover(pair)[None]]))
+    return torch.from_numpy(np.concatenate([pair.before, pair.after, _labels(pair)[None]]))
 
 
-def _cover(pair: SyntheticPair) -> NDArray[np.uint8]:
-    """Label what visibly changed; the outline and what cannot be seen are undecided."""
+def _labels(pair: SyntheticPair) -> NDArray[np.uint8]:
+    """Label visible changes; outlines and changes that cannot be seen are undecided."""
     difference = np.abs(pair.before.astype(np.int16) - pair.after).mean(axis=0)
-    sure = binary_erosion(pair.truth_mask) & (difference > _VISIBLE)
-    near = binary_dilation(pair.truth_mask)
-    return np.where(sure, CHANGED, np.where(near, UNDECIDED, UNCHANGED)).astype(np.uint8)
+    certain = binary_erosion(pair.truth_mask) & (difference > _VISIBLE)
+    possible = binary_dilation(pair.truth_mask)
+    return np.where(certain, CHANGED, np.where(possible, UNDECIDED, UNCHANGED)).astype(np.uint8)

@@ -1,14 +1,14 @@
-"""The training loop: one-cycle AdamW over endless batches, resumable checkpoints, learning curves, a weights file."""
+"""The training loop: AdamW with a one-cycle learning rate, resumable checkpoints, learning curves, weight averaging."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
-import math
-import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,16 +16,18 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
-from geosiam.errors import OptionError, WeightsError
+from geosiam.errors import OptionError, OutputError, WeightsError
+from geosiam.files import atomic_write
 from geosiam.network.siamese import SiameseNetwork
-from geosiam.training.calibration import HeldOut
+from geosiam.training.calibration import ANOMALOUS, HeldOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch.optim import Optimizer
 
     from geosiam.training.recipes import Batch, Recipe
     from geosiam.training.sources import ChipSource
@@ -34,23 +36,27 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCHES = 24
 _VALIDATION_SEED = 1_000_003
-_HALF = 0.5  # of a cell's pixels: where more of them are anomalous, the cell is
+_EPOCH_SEEDS = 1_000_000  # epochs that a seed has room for before it meets those of the next one
+_PRECISIONS = ("fp32", "bf16")
+
+_WARMUP = 0.25  # share of the steps in which the learning rate rises
+_START, _FLOOR = 0.04, 1e-3  # first and last learning rate, relative to the peak
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; losses are means per labelled cell, the other figures are on held-out chips.
+    """Losses and held-out metrics of one epoch.
 
     Parameters
     ----------
     epoch
-        Counted from 1.
+        Number of the epoch, from 1.
     loss, validation_loss
-        Of the recipe's objective.
+        Mean of the recipe's objective over the training steps and over the held-out batches.
     accuracy
-        Share of cells judged right at probability 1/2.
+        Fraction of held-out cells classified correctly at probability 1/2.
     recall, precision
-        Of the anomalous cells at probability 1/2.
+        Recall and precision of the anomalous held-out cells at probability 1/2.
     seconds
         Wall time.
     """
@@ -66,26 +72,34 @@ class Epoch:
 
 @dataclass
 class TrainingRun:
-    """A network on its way: everything that a checkpoint holds.
+    """A network in training, with everything that a checkpoint holds.
+
+    Neither making nor running it changes PyTorch's global random generators.
 
     Parameters
     ----------
     recipe
-        Makes the batches.
+        Recipe that makes the batches.
     source, held_out
-        Chips to learn from, and chips to validate on.
+        Chips for training and chips for validation.
     stem
-        Where checkpoint and curves go: a path without suffix.
+        Path without suffix under which checkpoint and curves are written.
     seed
-        Of weights and batches. Each epoch seeds its own generator, so that a resumed run repeats an undisturbed one.
+        Seed of initial weights and batches. Each epoch seeds its own generator, so that a resumed run is bit-identical
+        to an uninterrupted one.
     device
-        Where to compute.
+        Device to train on.
     precision
         ``"fp32"`` or ``"bf16"`` (automatic mixed precision).
     init
-        Checksum of the weights it began with; empty where these were random.
+        Checksum of the initial weights; empty if these are random.
     save_every_s
-        Least time between two checkpoints in seconds; 0 keeps every epoch, the last one is always kept.
+        Minimum time between two checkpoints in seconds; 0 saves after every epoch. The last epoch is always saved.
+
+    Raises
+    ------
+    OptionError
+        The precision is unknown.
     """
 
     recipe: Recipe
@@ -99,10 +113,9 @@ class TrainingRun:
     save_every_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise OptionError(f"precision {self.precision!r}", "training knows fp32 and bf16", "use one of them")
-        torch.manual_seed(self.seed)
-        self.network = SiameseNetwork(self.recipe.network).to(self.device)
+        if self.precision not in _PRECISIONS:
+            raise OptionError(f"`precision` {self.precision!r}", "is not known in training", "use fp32 or bf16")
+        self.network = initial_network(self.recipe, self.seed).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         schedule = self.recipe.schedule
         self.optimizer = torch.optim.AdamW(
@@ -113,45 +126,54 @@ class TrainingRun:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run keeps its state between epochs."""
+        """The file that holds the state of the run between epochs."""
         return self._beside(".checkpoint.safetensors")
 
     def _beside(self, suffix: str) -> Path:
         return self.stem.with_name(self.stem.name + suffix)
 
     def run(self, on_step: Callable[[int, int, float], None] | None = None) -> None:
-        """Train the epochs that are missing; call ``on_step(steps done, steps in all, loss)`` after each step."""
-        epochs = self.recipe.schedule.epochs
+        """Train the remaining epochs.
+
+        Parameters
+        ----------
+        on_step
+            Called with (steps done, steps in total, loss) after each step.
+        """
+        epochs, first = self.recipe.schedule.epochs, len(self.history)
+        learning_rate = one_cycle(
+            self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, steps_done=first * self.steps
+        )
         saved = time.perf_counter()
-        for epoch in range(len(self.history), epochs):
+        for epoch in range(first, epochs):
             start = time.perf_counter()
-            loss = self._epoch(epoch, on_step)
-            figures = self.validate()
-            self.history.append(Epoch(epoch + 1, loss, *figures, time.perf_counter() - start))
+            loss = self._train_epoch(epoch, learning_rate, on_step)
+            metrics = self.validate()
+            self.history.append(Epoch(epoch + 1, loss, *metrics, time.perf_counter() - start))
             log.info("epoch %d/%d: %s", epoch + 1, epochs, self.history[-1])
             if epoch + 1 == epochs or time.perf_counter() - saved >= self.save_every_s:
                 self.save()
                 saved = time.perf_counter()
 
-    def _epoch(self, epoch: int, on_step: Callable[[int, int, float], None] | None) -> float:
-        generator = Generator(self.device).manual_seed(self.seed * 1_000_000 + epoch)
+    def _train_epoch(
+        self, epoch: int, learning_rate: OneCycleLR, on_step: Callable[[int, int, float], None] | None
+    ) -> float:
+        """Train one epoch, counted from 0, and return its mean loss."""
+        generator = Generator(self.device).manual_seed(self.seed * _EPOCH_SEEDS + epoch)
         total = self.steps * self.recipe.schedule.epochs
         losses = 0.0
         self.network.train()
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.schedule.learning_rate * one_cycle(step / total)
-            loss = self._loss(self.recipe.batch(self.source, generator))
+            batch = self.recipe.batch(self.source, generator)
+            loss = self.recipe.objective.loss(self._logits(batch), batch)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            learning_rate.step()
             losses += loss.item()
             if on_step:
                 on_step(step + 1, total, loss.item())
         return losses / self.steps
-
-    def _loss(self, batch: Batch) -> Tensor:
-        return self.recipe.objective.loss(self._logits(batch), batch)
 
     def _logits(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bf16"):
@@ -164,55 +186,69 @@ class TrainingRun:
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float, float, float]:
-        """Return loss, accuracy, recall and precision on the same held-out pairs every time."""
-        generator = Generator(self.device).manual_seed(_VALIDATION_SEED)
-        self.network.eval()
-        losses, hits, found, truth, cells = 0.0, 0.0, 0.0, 0.0, 0.0
-        right = 0.0
-        for _ in range(VALIDATION_BATCHES):
-            batch = self.recipe.batch(self.held_out, generator)
-            logits = self._logits(batch)
+        """Return loss, accuracy, recall and precision on the held-out pairs, which are the same in every call."""
+        losses = 0.0
+        true_positives = positives = anomalies = correct = cells = 0.0
+        for batch, logits in self._held_out_batches():
             losses += self.recipe.objective.loss(logits, batch).item()
-            called, anomalous, counts = logits < 0, batch.similar <= _HALF, batch.weight > 0
-            hits += (called & anomalous & counts).sum().item()
-            found += (called & counts).sum().item()
-            truth += (anomalous & counts).sum().item()
-            right += ((called == anomalous) & counts).sum().item()
+            positive, anomalous, counts = logits < 0, batch.similar <= ANOMALOUS, batch.weight > 0
+            true_positives += (positive & anomalous & counts).sum().item()
+            positives += (positive & counts).sum().item()
+            anomalies += (anomalous & counts).sum().item()
+            correct += ((positive == anomalous) & counts).sum().item()
             cells += counts.sum().item()
-        return losses / VALIDATION_BATCHES, right / cells, hits / max(truth, 1), hits / max(found, 1)
+        recall, precision = true_positives / max(anomalies, 1), true_positives / max(positives, 1)
+        return losses / VALIDATION_BATCHES, correct / cells, recall, precision
 
     @torch.inference_mode()
     def held_out_cells(self) -> HeldOut:
-        """Return what the network says of the cells of held-out pairs that count: the same pairs every time."""
-        generator = Generator(self.device).manual_seed(_VALIDATION_SEED)
-        self.network.eval()
+        """Return logits and labels of the held-out cells that count; the pairs are the same in every call."""
         logits, similar = [], []
-        for _ in range(VALIDATION_BATCHES):
-            batch = self.recipe.batch(self.held_out, generator)
+        for batch, batch_logits in self._held_out_batches():
             counts = batch.weight > 0
-            logits.append(self._logits(batch)[counts])
+            logits.append(batch_logits[counts])
             similar.append(batch.similar[counts])
         return HeldOut(torch.cat(logits), torch.cat(similar))
 
+    def _held_out_batches(self) -> Iterator[tuple[Batch, Tensor]]:
+        generator = Generator(self.device).manual_seed(_VALIDATION_SEED)
+        self.network.eval()
+        for _ in range(VALIDATION_BATCHES):
+            batch = self.recipe.batch(self.held_out, generator)
+            yield batch, self._logits(batch)
+
     def save(self) -> None:
-        """Write checkpoint and curves; each file is complete or the one before stays."""
+        """Write checkpoint and curves, each of them completely or not at all.
+
+        Raises
+        ------
+        OutputError
+            One of them cannot be written.
+        """
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        partial = self.checkpoint.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"run": json.dumps(self._identity()), "history": self._history_json()})
-        partial.replace(self.checkpoint)
-        save_history(self.history, self._beside(".curves.csv"))
-        save_curves(self.history, self._beside(".curves.png"), title=f"recipe {self.recipe.name}")
+        metadata = {
+            "run": json.dumps(self._identity()),
+            "history": json.dumps([vars(epoch) for epoch in self.history]),
+        }
+        try:
+            with atomic_write(self.checkpoint) as partial:
+                save_file(tensors, partial, metadata=metadata)
+            save_history(self.history, self._beside(".curves.csv"))
+            save_curves(self.history, self._beside(".curves.png"), title=f"recipe {self.recipe.name}")
+        except (SafetensorError, OSError) as error:
+            fact = f"its checkpoint or curves cannot be written ({error})"
+            raise OutputError(self.stem, fact, "make room for them, or choose another folder") from error
 
     def resume(self) -> bool:
-        """Continue from the checkpoint, if there is one; return whether there was.
+        """Load the checkpoint if there is one; return whether there was.
 
         Raises
         ------
         WeightsError
-            The checkpoint is of another run (recipe, seed, schedule, number of chips) or unreadable.
+            The checkpoint is unreadable, or of another run (recipe, seed, schedule, number of chips).
         """
         if not self.checkpoint.exists():
             return False
@@ -221,27 +257,27 @@ class TrainingRun:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
-            raise WeightsError(self.checkpoint, f"cannot be read ({error})", "delete it to start anew") from error
+            raise WeightsError(self.checkpoint, f"cannot be read ({error})", "delete it to start again") from error
         if json.loads(metadata.get("run", "{}")) != json.loads(json.dumps(self._identity())):
             raise WeightsError(
-                self.checkpoint, "belongs to a run with other settings", "choose another --output, or pass --restart"
+                self.checkpoint, "belongs to a run with other settings", "choose another output, or use `restart=True`"
             )
         self._restore(tensors)
         self.history = [Epoch(**row) for row in json.loads(metadata["history"])]
         return True
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        network = {}
+        network: dict[str, Tensor] = {}
+        optimizer: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, rest = key.split(".", 1)
             if kind == "network":
                 network[rest] = value
             else:
                 index, name = rest.split(".", 1)
-                state.setdefault(int(index), {})[name] = value
+                optimizer.setdefault(int(index), {})[name] = value
         self.network.load_state_dict(network)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -253,69 +289,64 @@ class TrainingRun:
             **({"init": self.init} if self.init else {}),
         }
 
-    def _history_json(self) -> str:
-        return json.dumps([vars(epoch) for epoch in self.history])
+
+def initial_network(recipe: Recipe, seed: int) -> SiameseNetwork:
+    """Return a recipe's network with random weights drawn from a seed; the global generators stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the CUDA devices' generators as well
+        return SiameseNetwork(recipe.network)
 
 
-def one_cycle(progress: float, warmup: float = 0.25, floor: float = 1e-3) -> float:
-    """Return the factor of the learning rate at ``progress`` in [0, 1): cosine up, then cosine down to ``floor``.
+@contextlib.contextmanager
+def preserved_torch_state() -> Iterator[None]:
+    """Restore PyTorch's CPU generator and its number of threads when the context ends, also after an error.
 
-    After Smith and Topin, "Super-Convergence" (2018).
+    Making a network draws random weights even if others are then loaded, and scoring sets the number of threads.
     """
-    if progress < warmup:
-        start = 0.04
-        return start + (1 - start) * (1 - math.cos(math.pi * progress / warmup)) / 2
-    return floor + (1 - floor) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def save_history(history: list[Epoch], path: Path) -> None:
-    """Write the learning curves as CSV."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Epoch.__dataclass_fields__))
-        writer.writeheader()
-        writer.writerows(vars(epoch) for epoch in history)
-    partial.replace(path)
+def one_cycle(optimizer: Optimizer, peak: float, steps: int, *, steps_done: int = 0) -> OneCycleLR:
+    """Return a one-cycle schedule: cosine from 4 % up to the peak in a quarter of the steps, then down to 0.1 %.
 
+    After Smith and Topin, "Super-Convergence" (2018). Call its ``step`` after each step of the optimizer.
 
-def best_threshold(held_out: HeldOut) -> float:
-    """Return the anomaly probability that gives the best F1 of the anomalous class."""
-    return _best_f1(held_out.scores, held_out.similar <= _HALF)
-
-
-def _best_f1(scores: Tensor, truth: Tensor) -> float:
-    order = scores.argsort(descending=True)
-    hits = truth[order].cumsum(0)
-    called = torch.arange(1, len(scores) + 1, device=scores.device)
-    best = int((2 * hits / (called + truth.sum())).argmax())
-    return float(scores[order][best].clamp(0.05, 0.95))
-
-
-def save_curves(history: list[Epoch], path: Path, *, title: str) -> None:
-    """Draw losses and held-out figures against epochs into a PNG; the file is complete or not there."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, figures = figure.subplots(1, 2)
-    epochs = [epoch.epoch for epoch in history]
-    losses.plot(epochs, [epoch.loss for epoch in history], label="training")
-    losses.plot(epochs, [epoch.validation_loss for epoch in history], label="held out")
-    losses.set(xlabel="epoch", ylabel="binary cross-entropy", yscale="log", title=title)
-    for name in ("accuracy", "recall", "precision"):
-        figures.plot(epochs, [getattr(epoch, name) for epoch in history], label=name)
-    figures.set(xlabel="epoch", ylabel="on held-out chips, probability 1/2", ylim=(None, 1.005))
-    for axes in (losses, figures):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    Parameters
+    ----------
+    optimizer
+        Optimizer whose learning rate the schedule sets.
+    peak
+        Largest learning rate.
+    steps
+        Number of steps of the whole training.
+    steps_done
+        Number of steps done already, from which the schedule continues.
+    """
+    make = partial(
+        OneCycleLR,
+        optimizer,
+        max_lr=peak,
+        total_steps=steps + 1,  # the rate reaches its floor after the last step
+        pct_start=(_WARMUP * steps + 1) / (steps + 1),  # so that the peak is at a quarter of the steps
+        div_factor=1 / _START,
+        final_div_factor=_START / _FLOOR,
+        cycle_momentum=False,
+    )
+    schedule = make()  # stores in the optimizer what a schedule that continues expects there
+    return make(last_epoch=steps_done - 1) if steps_done else schedule
 
 
 def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of weights, tensor by tensor; batch norm's statistics too, its counters are those of the first.
+    """Return the mean of weights, tensor by tensor, with batch norm's statistics; its counters are those of the first.
 
-    Weights that went on learning from the same ones lie close enough together for that: on the way from one to the
-    other the loss does not rise (Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models
-    improves accuracy without increasing inference time", 2022). Of weights that began apart it is no network at all.
+    Weights of one lineage, fine-tuned from the same initial weights, lie close enough together for this: the loss does
+    not rise on the way from one to the other (Wortsman et al., "Model soups: averaging weights of multiple fine-tuned
+    models improves accuracy without increasing inference time", 2022). The mean of unrelated weights is useless.
 
     Parameters
     ----------
@@ -329,3 +360,29 @@ def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         else value.clone()
         for key, value in first.items()
     }
+
+
+def save_history(history: Sequence[Epoch], path: Path) -> None:
+    """Write the learning curves as CSV, completely or not at all."""
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(Epoch.__dataclass_fields__))
+        writer.writeheader()
+        writer.writerows(vars(epoch) for epoch in history)
+
+
+def save_curves(history: Sequence[Epoch], path: Path, *, title: str) -> None:
+    """Plot losses and held-out metrics by epoch into a PNG, which is written completely or not at all."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, metrics = figure.subplots(1, 2)
+    epochs = [epoch.epoch for epoch in history]
+    losses.plot(epochs, [epoch.loss for epoch in history], label="training")
+    losses.plot(epochs, [epoch.validation_loss for epoch in history], label="held out")
+    losses.set(xlabel="epoch", ylabel="binary cross-entropy", yscale="log", title=title)
+    for name in ("accuracy", "recall", "precision"):
+        metrics.plot(epochs, [getattr(epoch, name) for epoch in history], label=name)
+    metrics.set(xlabel="epoch", ylabel="on held-out chips, probability 1/2", ylim=(None, 1.005))
+    for axes in (losses, metrics):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)

@@ -1,9 +1,9 @@
-"""Where chips come from: endless random crops of images, as batches of float tensors in [0, 1]."""
+"""Sources of chips: endless random crops of images, as batches of float tensors in [0, 1]."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -14,22 +14,22 @@ from geosiam.errors import TrainingDataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ZOOMS = (0.5, 0.75, 1.0, 1.0, 1.0, 1.5, 2.0)
 UNCHANGED, UNDECIDED, CHANGED = 0, 128, 255
-"""What the last channel of a :class:`PairStack` says of a pixel."""
+"""Values of the last channel of a :class:`PairStack`, the label of a pixel."""
 
+_ZOOMS = (0.5, 0.75, 1.0, 1.0, 1.0, 1.5, 2.0)
 _GROUP = 16  # chips of a batch that share one zoom, so that a resize is one call for many
 
 
 class ChipSource(Protocol):
-    """Anything that chips can be drawn from."""
+    """A source that chips can be drawn from."""
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
         """Return ``count`` chips, float32 of shape (count, 3, size, size), values in [0, 1]."""
         ...
 
     def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``count`` places at two dates and what changed between these.
+        """Return ``count`` pairs of chips, the same places at two dates, and the label of each pixel.
 
         Returns
         -------
@@ -41,25 +41,29 @@ class ChipSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Return the number of images behind it."""
+        """Return the number of images that chips are cut from."""
         ...
 
 
+TrainingSources: TypeAlias = tuple[ChipSource, ChipSource]
+"""Chips for training, and held-out chips."""
+
+
 class _SingleDate:
-    """A source that knows one date only: both dates of its pairs are the same."""
+    """A source with a single date: both dates of its pairs are the same."""
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
         raise NotImplementedError
 
     def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return chips twice, with nothing changed."""
+        """Return the same chips for both dates, all unchanged."""
         chips = self.sample(count, size, generator)
         return chips, chips, torch.zeros_like(chips[:, :1])
 
 
 @dataclass(frozen=True)
 class ChipStack(_SingleDate):
-    """Many small images of one size, such as CIFAR-10.
+    """Small images of one size, such as CIFAR-10.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ class ChipStack(_SingleDate):
         return len(self.chips)
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
-        """Return random chips, randomly flipped; larger sizes are mosaics of chips or enlarged chips."""
+        """Return random chips, randomly flipped; chips larger than the images are enlarged or mosaics."""
         side = self.chips.shape[-1]
         if size <= side:
             return _flipped(_crops(self._draw(count, generator), size, generator), generator)
@@ -101,7 +105,7 @@ class ChipStack(_SingleDate):
         return interpolate(chips, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
 
     def _mosaics(self, count: int, size: int, zoom: int, generator: Generator) -> Tensor:
-        """Chips side by side, cut at a random place."""
+        """Return crops of images side by side."""
         side = zoom * self.chips.shape[-1]
         across = -(-size // side) + 1
         tiles = _flipped(self._draw(count * across * across, generator), generator)
@@ -113,7 +117,7 @@ class ChipStack(_SingleDate):
 
 @dataclass(frozen=True)
 class SceneStack(_SingleDate):
-    """Larger images of any sizes, from which chips are cut at random places, scales and orientations.
+    """Larger images of any size, from which chips are cut at random places, scales and orientations.
 
     Parameters
     ----------
@@ -134,13 +138,13 @@ class SceneStack(_SingleDate):
         return len(self.scenes)
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
-        """Return random crops, zoomed by 0.5 to 2, flipped and turned."""
+        """Return random crops, zoomed by 0.5 to 2, flipped and transposed."""
         return _windows(self.scenes, count, size, generator)
 
 
 @dataclass(frozen=True)
 class PairStack:
-    """Scenes at two dates with known changes, such as generated surveys.
+    """Scenes at two dates with labeled changes, such as synthetic pairs.
 
     Parameters
     ----------
@@ -159,21 +163,21 @@ class PairStack:
         return _windows(self.scenes, count, size, generator)[:, :3]
 
     def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return random crops of both dates, in either order, and what changed between them."""
+        """Return random crops of both dates and their labels, as :meth:`ChipSource.pairs` does."""
         crops = _windows(self.scenes, count, size, generator)
-        share = crops[:, 6:]
-        cover = torch.where(share > 0.8, 1.0, torch.where(share > 0.1, 0.5, 0.0))  # noqa: PLR2004
+        labels = crops[:, 6:]
+        cover = torch.where(labels > 0.8, 1.0, torch.where(labels > 0.1, 0.5, 0.0))  # noqa: PLR2004
         return crops[:, :3], crops[:, 3:6], cover
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several sources, each giving its share of every batch.
+    """Several sources, each of which provides its share of every batch.
 
     Parameters
     ----------
     sources
-        The sources and the weight of each; a batch holds chips of each in proportion.
+        The sources with their weights; each has a share of a batch in proportion to its weight.
     """
 
     sources: Sequence[tuple[ChipSource, float]]
@@ -182,12 +186,12 @@ class Mixture:
         return sum(len(source) for source, _ in self.sources)
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
-        """Return a shuffled batch with each source's share."""
+        """Return a shuffled batch of chips of all sources."""
         order = torch.randperm(count, generator=generator, device=generator.device)
         return torch.cat([source.sample(n, size, generator) for source, n in self._shares(count)])[order]
 
     def pairs(self, count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a shuffled batch of pairs with each source's share."""
+        """Return a shuffled batch of pairs of all sources."""
         order = torch.randperm(count, generator=generator, device=generator.device)
         parts = [source.pairs(n, size, generator) for source, n in self._shares(count)]
         first, second, cover = (torch.cat(part)[order] for part in zip(*parts, strict=True))
@@ -201,7 +205,7 @@ class Mixture:
 
 
 def _windows(scenes: Sequence[Tensor], count: int, size: int, generator: Generator) -> Tensor:
-    """Cut random windows out of random scenes, zoomed, flipped and turned: float32 (count, channels, size, size)."""
+    """Cut random windows from random scenes, zoomed, flipped and transposed: float32 (count, channels, size, size)."""
     groups = []
     for start in range(0, count, _GROUP):
         side = max(1, round(size / _ZOOMS[_integer(len(_ZOOMS), generator)]))
@@ -228,7 +232,7 @@ def _integer(high: int, generator: Generator) -> int:
 
 
 def _crops(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """Cut one window of ``size`` px out of all images, at a random place common to the batch."""
+    """Cut the same random window of ``size`` px from all images of a batch."""
     room = images.shape[-1] - size + 1
     top, left = _integer(room, generator), _integer(room, generator)
     return images[:, :, top : top + size, left : left + size]
@@ -237,7 +241,7 @@ def _crops(images: Tensor, size: int, generator: Generator) -> Tensor:
 def _flipped(images: Tensor, generator: Generator) -> Tensor:
     """Mirror and transpose images, each with probability 1/2, so that all eight orientations occur."""
     for dims in ((-1,), (-2,), None):
-        changed = images.flip(dims) if dims else images.transpose(-1, -2)
+        flipped = images.flip(dims) if dims else images.transpose(-1, -2)
         chosen = torch.rand((len(images), 1, 1, 1), generator=generator, device=generator.device) < 0.5  # noqa: PLR2004
-        images = torch.where(chosen, changed, images)
+        images = torch.where(chosen, flipped, images)
     return images

@@ -1,7 +1,7 @@
-"""The recipe for one kind of thing: find just that, and let everything else change.
+"""The recipe for one kind of object: find just that, and ignore every other change.
 
-Labels are the paper's: a place is similar when its state is the same at both dates - the thing is there at both or at
-neither - whatever else has changed, and an anomaly when it is there at exactly one of them.
+Labels are the paper's: a place is similar if the object is there at both dates or at neither, whatever else has
+changed, and an anomaly if it is there at exactly one of them.
 """
 
 from __future__ import annotations
@@ -15,37 +15,44 @@ from torch import Generator, Tensor
 
 from geosiam.network.siamese import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, uniform
-from geosiam.training.augment import NuisanceConfig, differing
-from geosiam.training.recipes import Batch, CrossEntropy, Schedule, labels_of
+from geosiam.training.augment import NuisanceConfig, apply_nuisance
+from geosiam.training.recipes import Batch, CrossEntropy, Schedule, label_cells
 
 if TYPE_CHECKING:
     from geosiam.training.recipes import Objective
     from geosiam.training.sources import ChipSource
     from geosiam.training.targets import Target
 
-_TURN = 0.45, 2 * math.pi - 0.45  # radians
-_TURNED_SATURATION, _PALE, _MISS_LIGHT = (0.2, 1.2), (0.0, 0.5), (0.35, 1.2)
-_SOLID, _FRINGE = 0.5, 0.05  # alpha from which on a pixel belongs to a thing, and up to which it does not
+_HUE_ROTATION = 0.45, 2 * math.pi - 0.45  # radians
+_ROTATED_SATURATION, _PALE_SATURATION, _MISS_LIGHT = (0.2, 1.2), (0.0, 0.5), (0.35, 1.2)  # factors
+_SOLID, _FRINGE = 0.5, 0.05  # alpha above which a pixel belongs to an object, and above which it is undecided
 
 
 @dataclass(frozen=True)
 class TargetRecipe:
-    """Things of one or several kinds at either or both dates, all other change normal.
+    """Objects of one or several kinds at either or both dates; every other change is normal.
 
     Parameters
     ----------
     targets
-        What is to be found.
+        The kinds of objects to find.
+    network, schedule, objective, chip_size, name, summary
+        See :class:`geosiam.training.recipes.Recipe`.
     most, rate
-        Largest number of things in a pair, and the probability that each is there.
+        Largest number of objects in a pair, and the probability of each.
     both
-        Probability that a thing is there at both dates, at the same place.
+        Probability that an object is there at both dates, at the same place.
     elsewhere
         Share of pairs whose dates show two different places, as the paper's pairs do: everything has changed.
+    least_cover
+        Minimum anomalous share of a cell's own pixels for an anomalous label; None: see
+        :func:`geosiam.training.recipes.label_cells`.
     others
         Other objects that come and go, which count as similar.
     misses
-        Largest number of things of the right shape and texture in another color, which count as similar too.
+        Largest number of objects with the shape and texture of a target in another color, which count as similar too.
+    nuisance
+        Strength of the nuisance.
     """
 
     targets: tuple[Target, ...]
@@ -65,35 +72,36 @@ class TargetRecipe:
     summary: str = "One kind of thing, at one of two dates; all other change is normal"
 
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
-        """Make a batch; the label of a cell is whether the thing is there at exactly one date."""
+        """Make a batch; the label of a cell is whether the object is there at exactly one date."""
         n = self.schedule.batch_size
         first, second, _ = source.pairs(n, self.chip_size, generator)
         second = torch.where(chance(n, self.elsewhere, generator), first.roll(1, 0), second)
         second, _ = insert(second, self.others, generator)
-        first, second = self._with_misses(first, second, generator)
-        alike = torch.stack([self._resembles(first), self._resembles(second)])
-        first, second, states = self._with_things(first, second, generator)
-        unsure = (alike[0] != alike[1]) | (alike.any(dim=0) & (states > 0).any(dim=1, keepdim=True))
-        masks = torch.cat([states[:, 1:], unsure.float()], dim=1)
-        first, second, moved = differing(first, second, masks, self.nuisance, generator)
+        first, second = self._insert_misses(first, second, generator)
+        similar_colors = torch.stack([self._resembles(first), self._resembles(second)])
+        first, second, states = self._insert_targets(first, second, generator)
+        undecided = (similar_colors[0] != similar_colors[1]) | (
+            similar_colors.any(dim=0) & (states > 0).any(dim=1, keepdim=True)
+        )
+        masks = torch.cat([states[:, 1:], undecided.float()], dim=1)
+        first, second, moved = apply_nuisance(first, second, masks, self.nuisance, generator)
         cover = pair_rule(states[:, :1], moved[:, :1], torch.maximum(states[:, 2:], moved[:, 1:2]))
-        cover = torch.where(unsure | (moved[:, 2:] > 0), 0.5, cover)
+        cover = torch.where(undecided | (moved[:, 2:] > 0), 0.5, cover)
         swapped = chance(n, 0.5, generator)
-        field_ = self.network.receptive_field
-        similar, weight = labels_of(cover, field_, self.least_cover)
+        similar, weight = label_cells(cover, self.network.receptive_field, self.least_cover)
         return Batch(torch.where(swapped, second, first), torch.where(swapped, first, second), similar, weight)
 
     def _resembles(self, images: Tensor) -> Tensor:
         return torch.stack([target.resembles(images) for target in self.targets]).any(dim=0)
 
-    def _any_target(self, generator: Generator) -> Target:
+    def _random_target(self, generator: Generator) -> Target:
         return self.targets[int(torch.randint(len(self.targets), (), generator=generator, device=generator.device))]
 
-    def _with_misses(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draw things of another color; where they come too near to the right one, the labels leave them out."""
+    def _insert_misses(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw objects of another color; those whose color resembles a target's anyway are undecided later."""
         n = len(first)
         for _ in range(self.misses):
-            fill, alpha = self._any_target(generator).draw(first.shape, generator)
+            fill, alpha = self._random_target(generator).draw(first.shape, generator)
             fill = recolored(fill, generator)
             alpha = alpha * chance(n, self.rate, generator)
             pick = uniform((n, 1, 1, 1), 0, 1, generator)
@@ -101,61 +109,61 @@ class TargetRecipe:
             second = torch.lerp(second, fill, alpha * (pick > (1 - self.both) / 2))
         return first, second
 
-    def _with_things(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw things into either or both dates.
+    def _insert_targets(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw targets into either or both dates.
 
         Returns
         -------
         first, second
-            The images with the things.
+            The images with the targets.
         states
-            float32 (n, 3, h, w), where a thing is at the first date only, at the second only, and at both: 1 = there,
-            0.5 = its fringe.
+            float32 (n, 3, h, w), whether a target is at the first date only, at the second only, and at both: 1 = yes,
+            0.5 = its fringe, 0 = no.
         """
         n = len(first)
         layers = torch.zeros((n, 3, *first.shape[-2:]), device=first.device)
         for _ in range(self.most):
-            fill, alpha = self._any_target(generator).draw(first.shape, generator)
+            fill, alpha = self._random_target(generator).draw(first.shape, generator)
             alpha = alpha * chance(n, self.rate, generator)
             pick = uniform((n, 1, 1, 1), 0, 1, generator)
-            shared, earlier = pick < self.both, pick > (1 + self.both) / 2
-            first = torch.lerp(first, fill, alpha * (shared | earlier))
-            second = torch.lerp(second, fill, alpha * (shared | ~earlier))
-            where = torch.cat([earlier & ~shared, ~earlier & ~shared, shared], dim=1)
-            layers = torch.maximum(layers, alpha * where)
+            both, earlier = pick < self.both, pick > (1 + self.both) / 2
+            first = torch.lerp(first, fill, alpha * (both | earlier))
+            second = torch.lerp(second, fill, alpha * (both | ~earlier))
+            dates = torch.cat([earlier & ~both, ~earlier & ~both, both], dim=1)
+            layers = torch.maximum(layers, alpha * dates)
         return first, second, torch.where(layers > _SOLID, 1.0, torch.where(layers > _FRINGE, 0.5, 0.0))
 
 
-def recolored(images: Tensor, generator: Generator) -> Tensor:
-    """Return images (n, 3, h, w), half of them in another hue and half of them paler, and all in another light."""
-    column = (len(images), 1, 1, 1)
-    turned = chance(len(images), 0.5, generator)
-    angle = torch.where(turned, uniform(column, *_TURN, generator), 0.0)
-    saturation = torch.where(
-        turned, uniform(column, *_TURNED_SATURATION, generator), uniform(column, *_PALE, generator)
-    )
-    gray = images.mean(dim=1, keepdim=True)
-    color = images - gray  # at right angles to the gray axis, about which hues turn
-    across = torch.stack([color[:, 2] - color[:, 1], color[:, 0] - color[:, 2], color[:, 1] - color[:, 0]], dim=1)
-    hue = color * angle.cos() + across * (angle.sin() / 3**0.5)
-    return ((gray + hue * saturation) * uniform(column, *_MISS_LIGHT, generator)).clamp(0, 1)
-
-
 def pair_rule(first: Tensor, second: Tensor, both: Tensor) -> Tensor:
-    """Return what is anomalous by the paper's rule: the thing is there at exactly one of two dates.
+    """Return what is anomalous by the paper's rule: the object is there at exactly one of two dates.
 
     Parameters
     ----------
     first, second
-        float32 (n, 1, h, w), whether a thing is at that date: 1 = there, 0.5 = its fringe, 0 = not there.
+        float32 (n, 1, h, w), whether an object is there at that date: 1 = yes, 0.5 = its fringe, 0 = no.
     both
-        Likewise of things that are at both dates, wherever they lie at either of them.
+        The same for objects that are there at both dates, wherever they are at either of them.
 
     Returns
     -------
     Tensor
         float32 (n, 1, h, w): 1 = anomaly, 0.5 = undecided, 0 = similar.
     """
-    unsure = (first == 0.5) | (second == 0.5)  # noqa: PLR2004 - the fringe, as said
-    differs = torch.where(unsure, 0.5, (first != second).float())
+    fringe = (first == 0.5) | (second == 0.5)  # noqa: PLR2004 - as documented above
+    differs = torch.where(fringe, 0.5, (first != second).float())
     return torch.where(both > 0, 0.0, differs)
+
+
+def recolored(images: Tensor, generator: Generator) -> Tensor:
+    """Return images (n, 3, h, w) in other colors: about half of them in another hue, the rest paler, in any light."""
+    column = (len(images), 1, 1, 1)
+    rotated = chance(len(images), 0.5, generator)
+    angle = torch.where(rotated, uniform(column, *_HUE_ROTATION, generator), 0.0)
+    saturation = torch.where(
+        rotated, uniform(column, *_ROTATED_SATURATION, generator), uniform(column, *_PALE_SATURATION, generator)
+    )
+    gray = images.mean(dim=1, keepdim=True)
+    color = images - gray  # perpendicular to the gray axis, about which hues rotate
+    across = torch.stack([color[:, 2] - color[:, 1], color[:, 0] - color[:, 2], color[:, 1] - color[:, 0]], dim=1)
+    hue = color * angle.cos() + across * (angle.sin() / 3**0.5)
+    return ((gray + hue * saturation) * uniform(column, *_MISS_LIGHT, generator)).clamp(0, 1)

@@ -18,7 +18,7 @@ from made import changed, ground, make_pair, write
 from geosiam.batch.api import LOCK, BatchOptions, estimate, plan_batch, run_batch
 from geosiam.batch.summary import FILES
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import FileLock
+from geosiam.files import locked
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ def _allow_updates(db: sqlite3.Connection) -> None:
 
 
 def test_only_one_batch_at_a_time(scenes: Path, tmp_path: Path) -> None:
-    lock = FileLock(tmp_path / LOCK)
-    assert lock.acquire()
-    with pytest.raises(OutputError, match="is being written by another batch"):
+    with (
+        locked(tmp_path / LOCK, tmp_path),
+        pytest.raises(OutputError, match="is being written by another batch"),
+    ):
         run_batch(plan_batch(scenes / "pairs.csv"), tmp_path, detect=FP32)
-    lock.release()
 
 
 @pytest.mark.slow

@@ -23,8 +23,7 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import PolygonOptions
-from geosiam.pipeline import detect
-from geosiam.polygons.table import vectorize
+from geosiam.pipeline import detect, vectorize
 from geosiam.polygons.writer import write_polygons
 from geosiam.qgis.project import check_project, write_project
 from geosiam.qml import COLORS, STEPS

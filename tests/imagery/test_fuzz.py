@@ -60,7 +60,7 @@ def test_absurd_sizes(write, texture, tmp_path) -> None:
 
 @pytest.mark.parametrize("size", [(4_000_000, 2_000_000), (2**31 - 1, 4000)])
 def test_the_search_for_data_in_a_gigantic_scene_ends(size, write, texture, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sampling, "_MOST_SEARCHED", 40_000_000)
+    monkeypatch.setattr(sampling, "_MAX_SEARCHED_PIXELS", 40_000_000)
     small = write("a.tif", np.zeros_like(texture()))
     large = virtual(tmp_path / "b.vrt", *size, small, nodata=0)
     start = time.monotonic()

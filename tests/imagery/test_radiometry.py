@@ -89,7 +89,7 @@ def test_too_few_pixels_and_unknown_modes() -> None:
     few = scene(100)
     for mode in ("auto", "linear", "histogram"):
         found = estimate_radiometry(few, few * 0.5, mode)
-        assert (found.mode, found.note) == ("none", "100 valid pixels are too few to match brightness by")
+        assert (found.mode, found.note) == ("none", "100 valid pixels are too few for an estimate")
     assert estimate_radiometry(scene(), scene() * np.float32(0.5), "none") == RadiometricNormalization()
     with pytest.raises(OptionError, match="use auto, none, linear, histogram"):
         estimate_radiometry(few, few, "magic")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geosiam.imagery.grid import Window
-from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assembled
+from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assemble
 
 SIZES = st.integers(1, 700)
 
@@ -28,7 +28,7 @@ def test_any_window_comes_together_from_tiles_of_whole_blocks(height, width, blo
         place = layout.window(position).slices
         return Tile(image[:, *place], None if mask[place].all() else mask[place])
 
-    values, valid = assembled(layout, window, [cut(position) for position in layout.over(window)])
+    values, valid = assemble(layout, window, [cut(position) for position in layout.over(window)])
     np.testing.assert_array_equal(values, image[:, *window.slices])
     np.testing.assert_array_equal(valid, mask[window.slices])
 

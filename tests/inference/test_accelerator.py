@@ -11,7 +11,7 @@ import torch
 from geosiam.imagery.normalization import FULL_BYTE, PixelTransform, RadiometricNormalization, Stretch
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference import device as hardware
-from geosiam.inference import gpu as accelerator
+from geosiam.inference import gpu
 from geosiam.inference.device import choose_precision, cuda_devices
 from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
 from geosiam.inference.scorer import Scorer
@@ -46,7 +46,7 @@ def block(seed: int, dtype: str = "uint8", shape: tuple[int, int] = (SIDE, SIDE)
 
 def direct(one: StoredBlock) -> np.ndarray:
     cells = tuple(SCORER.network.config.receptive_field.cells(side) for side in one.valid.shape)
-    return SCORER._scored(one, np.ones(cells, bool))
+    return SCORER._probabilities(one, np.ones(cells, bool))
 
 
 def served(blocks: list[StoredBlock], devices: int = 1, threads: int = 8) -> list[np.ndarray]:
@@ -84,7 +84,7 @@ def test_what_fails_on_the_device_is_raised_where_the_scores_are_waited_for(monk
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(accelerator._Loads, "_scored", fail)
+    monkeypatch.setattr(gpu._Batches, "_forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         served([block(1)])
 

@@ -19,7 +19,7 @@ from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference import executor as execution
 from geosiam.inference.executor import stream_scores
-from geosiam.inference.scorer import Scorer
+from geosiam.inference.scorer import BlockResult, Scorer
 from geosiam.network.weights import load_model
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -43,37 +43,36 @@ class FakeScorer:
     def lattice(self, grid):
         return Lattice(*grid.shape, 10, 10)
 
-    def block(self, _pair, block, show):
+    def score_block(self, _pair, block, statistics):
         self.started.append(block.index)
         self.do(block.index)
         scores = np.full(block.cells.shape, block.index, np.float32)
-        show(block, None, None, scores)
-        return scores
+        return BlockResult(block, scores, None if statistics is None else statistics(block))
 
 
-class Notes:
-    """A notebook with room for a few notes, which are made of blocks with an odd number."""
+class Store:
+    """A store with room for a few statistics, which exist for blocks with an odd number."""
 
     def __init__(self, room):
-        self.room, self.kept, self.writers = room, [], set()
+        self.room, self.added, self.computed, self.threads = room, [], [], set()
 
     @property
-    def wanted(self):
-        return len(self.kept) < self.room
+    def full(self):
+        return len(self.added) >= self.room
 
-    @staticmethod
-    def lookout(block, _window, _pixels, scores):
-        return (block.index, float(scores.max())) if block.index % 2 else None
+    def statistics(self, block):
+        self.computed.append(block.index)
+        return block.index if block.index % 2 else None
 
-    def keep(self, notes):
-        self.kept.append(notes)
-        self.writers.add(threading.current_thread())
+    def add(self, statistics):
+        self.added.append(statistics)
+        self.threads.add(threading.current_thread())
 
 
 def test_blocks_come_in_raster_order_with_their_scores():
-    found = list(stream_scores(FakePair(), FakeScorer(), workers=3))
-    assert [block.index for block, _ in found] == list(range(35))
-    assert all((scores == block.index).all() for block, scores in found)
+    results = list(stream_scores(FakePair(), FakeScorer(), workers=3))
+    assert [result.block.index for result in results] == list(range(35))
+    assert all((result.scores == result.block.index).all() for result in results)
 
 
 def test_finished_blocks_are_left_out_and_counted_as_progress():
@@ -86,17 +85,17 @@ def test_finished_blocks_are_left_out_and_counted_as_progress():
     assert seen[-1] == (3500, 3500)
 
 
-def test_what_the_lookout_notes_is_kept_by_the_caller():
-    notes = Notes(room=100)
-    list(stream_scores(FakePair(), FakeScorer(), workers=3, notebook=notes))
-    assert notes.kept == [(index, float(index)) for index in range(1, 35, 2)]
-    assert notes.writers == {threading.current_thread()}
+def test_statistics_are_stored_by_the_caller():
+    store = Store(room=100)
+    list(stream_scores(FakePair(), FakeScorer(), workers=3, zonal_stats=store))
+    assert store.added == list(range(1, 35, 2))
+    assert store.threads == {threading.current_thread()}
 
 
-def test_a_full_notebook_wants_no_more():
-    notes = Notes(room=3)
-    list(stream_scores(FakePair(), FakeScorer(), workers=1, notebook=notes))
-    assert len(notes.kept) <= 3 + execution._GRAPHS
+def test_for_a_full_store_nothing_is_computed():
+    store = Store(room=3)
+    list(stream_scores(FakePair(), FakeScorer(), workers=1, zonal_stats=store))
+    assert len(store.computed) <= 2 * 3 + execution._MAX_GRAPHS
 
 
 def test_nothing_waits_for_a_slow_block():
@@ -105,7 +104,7 @@ def test_nothing_waits_for_a_slow_block():
     def wait_for_a_later_one(index):
         if index == 0:
             assert reached.wait(20)
-        elif index == 2 * execution._GRAPHS - 1:
+        elif index == 2 * execution._MAX_GRAPHS - 1:
             reached.set()
 
     assert len(list(stream_scores(FakePair(), FakeScorer(wait_for_a_later_one), workers=2))) == 35
@@ -115,7 +114,7 @@ def test_blocks_in_flight_are_bounded():
     scorer, most = FakeScorer(), 0
     for done, _ in enumerate(stream_scores(FakePair(), scorer, workers=2)):
         most = max(most, len(scorer.started) - done)
-    assert most <= 2 * execution._GRAPHS
+    assert most <= 2 * execution._MAX_GRAPHS
 
 
 def test_leaving_early_leaves_the_rest_alone():
@@ -123,7 +122,7 @@ def test_leaving_early_leaves_the_rest_alone():
     stream = stream_scores(FakePair(), scorer, workers=2)
     next(stream)
     stream.close()
-    assert len(scorer.started) <= 2 * execution._GRAPHS + 2
+    assert len(scorer.started) <= 2 * execution._MAX_GRAPHS + 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("geosiam")]
 
 
@@ -133,23 +132,17 @@ def unreadable(index):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_what_cannot_be_read_ends_the_run_after_what_was_before(workers):
-    stream = stream_scores(FakePair(), FakeScorer(unreadable), workers=workers)
-    assert [next(stream)[0].index for _ in range(6)] == list(range(6))
-    with pytest.raises(SceneUnreadableError, match=r"b\.tif"):
-        next(stream)
-
-
-def test_what_cannot_be_read_is_handed_to_who_wants_to_know():
-    holes, seen = [], []
-    stream = stream_scores(
-        FakePair(),
-        FakeScorer(unreadable),
-        on_unreadable=lambda block, error: holes.append((block.index, error.subject)),
-        on_progress=lambda done, _total: seen.append(done),
+def test_what_cannot_be_read_is_a_result_that_raises(workers):
+    seen = []
+    results = list(
+        stream_scores(
+            FakePair(), FakeScorer(unreadable), workers=workers, on_progress=lambda done, _total: seen.append(done)
+        )
     )
-    assert [block.index for block, _ in stream] == [i for i in range(35) if i != 6]
-    assert holes == [(6, "b.tif")]
+    assert [result.block.index for result in results] == list(range(35))
+    assert [result.block.index for result in results if result.error is not None] == [6]
+    with pytest.raises(SceneUnreadableError, match=r"b\.tif"):
+        results[6].scores  # noqa: B018 - raises
     assert seen[-1] == 3500
 
 
@@ -201,8 +194,8 @@ def test_planning_and_journal_of_a_huge_scene_take_a_few_megabytes(virtual, tmp_
         ):
             stream = stream_scores(pair, scorer, workers=2, finished=raster.finished)
             for _ in range(300):
-                block, scores = next(stream)
-                raster.write(block, scores)
+                result = next(stream)
+                raster.write(result.block, result.scores)
             stream.close()
             assert len(lattice) == 98 * 98
             assert peak() < 2e6

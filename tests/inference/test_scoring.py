@@ -92,8 +92,8 @@ def whole_scene(pair: ArrayPair, stride: int) -> np.ndarray:
 def streamed(pair: ArrayPair, scorer: Scorer, workers: int = 2) -> np.ndarray:
     lattice = scorer.lattice(pair.grid)
     scores = np.full((lattice.rows, lattice.cols), -1, np.float32)
-    for block, part in stream_scores(pair, scorer, workers=workers):
-        scores[block.cells.slices] = part
+    for result in stream_scores(pair, scorer, workers=workers):
+        scores[result.block.cells.slices] = result.scores
     return scores
 
 
@@ -183,7 +183,7 @@ def test_integers_stay_near_fp32_and_pickled_they_are_the_same() -> None:
 
 
 def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "multiplies_exactly", lambda: False)
+    monkeypatch.setattr(scoring, "int8_obstacle", lambda: "needs VNNI")
     sent = Scorer.of_model(MODELS[8], device="cpu", precision="int8", elsewhere=True)
     for arrive in (sent.to_device, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
         with pytest.raises(OptionError, match="VNNI"):

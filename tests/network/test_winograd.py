@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geosiam.network.winograd import RowWinograd, suits, with_winograd
+from geosiam.network.winograd import RowWinograd, is_suitable, with_winograd
 
 
 def convolution(channels: int = 64, width: int = 64, *, bias: bool = True, seed: int = 0) -> nn.Conv2d:
@@ -64,7 +64,7 @@ def test_the_images_are_left_as_they_are() -> None:
     ],
 )
 def test_other_layers_stay_what_they_are(layer: nn.Module) -> None:
-    assert not suits(layer)
+    assert not is_suitable(layer)
     assert with_winograd(nn.Sequential(layer))[0] is layer
 
 

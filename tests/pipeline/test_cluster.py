@@ -26,7 +26,7 @@ import shapely
 from affine import Affine
 from same_result import assert_same
 
-from geosiam.errors import ClusterError, OptionError, SceneNotFoundError, SceneUnreadableError
+from geosiam.errors import ClusterError, OptionError, SceneNotFoundError
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair
 from geosiam.imagery.prepare import open_pair
@@ -170,10 +170,10 @@ def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     with open_pair(scenes.before, scenes.after) as pair:
         order = scorer.lattice(pair.grid)
-        list(stream_on_cluster(noting, scoring.Job(pair, scorer), *unseen(order)))
+        list(stream_on_cluster(noting, scoring.BlockTask(pair, scorer), *all_of(order)))
     assert sorted(index for indexes in noting.given.values() for index in indexes) == list(range(195))
     # What each is given before anything is finished: a slow one may lose the rest of its share.
-    at_first = cluster._BLOCKS_AT_ONCE * cluster._LEAST_TASKS // 2
+    at_first = cluster._BLOCKS_PER_TASK * cluster._MIN_TASKS // 2
     first, second = (noting.given[worker][:at_first] for worker in client.nthreads())
     assert sorted((first[0], second[0])) == [0, 195 // 2]
     for indexes in (first, second):
@@ -183,13 +183,13 @@ def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
 def test_a_job_gets_ready_on_each_worker(scenes: SyntheticPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has on one, such as the queues of a GPU, does not travel to the next."""
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
-    monkeypatch.setattr(scoring.Scorer, "arrived", lambda self: replace(self, accelerator=threading.Lock()))
+    monkeypatch.setattr(scoring.Scorer, "to_device", lambda self: replace(self, batcher=threading.Lock()))
     with open_pair(scenes.before, scenes.after) as pair:
-        contents = cluster._Parcel.packed(scoring.Job(pair, scorer))
-    first = cluster._Parcel(contents)
-    assert first.job() is first.job()
+        contents = cluster._Payload.pack(scoring.BlockTask(pair, scorer))
+    first = cluster._Payload(contents)
+    assert first.task() is first.task()
     second = pickle.loads(pickle.dumps(first))
-    assert second.job().scorer.accelerator not in (None, first.job().scorer.accelerator)
+    assert second.task().scorer.batcher not in (None, first.task().scorer.batcher)
 
 
 class Noting:
@@ -204,7 +204,7 @@ class Noting:
 
     def submit(self, function, *args: object, workers: list[str] = [], **options: object):  # noqa: B006 - not changed
         for worker in workers:
-            self.given[worker] += [block.index for block, _ in args[1]]
+            self.given[worker] += [block.index for block in args[1]]
         return self.client.submit(function, *args, workers=workers or None, **options)
 
 
@@ -321,9 +321,9 @@ def test_workers_note_what_polygons_will_need(
     assert_same(tmp_path / "a.gpkg", here)
 
 
-def unseen(blocks: Lattice) -> tuple[Callable[[range], list[tuple[Block, bool]]], int]:
-    """Hand out blocks with no lookout wanted, and say how many."""
-    return lambda places: [(blocks[place], False) for place in places], len(blocks)
+def all_of(blocks: Lattice) -> tuple[Callable[[range], list[Block]], int]:
+    """Return a function that hands out blocks, and their number."""
+    return lambda places: [blocks[place] for place in places], len(blocks)
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -343,16 +343,16 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     counting = Counting(client)
     with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
         tracemalloc.start()
-        stream = stream_on_cluster(counting, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(counting, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         most = 0
         for done in range(1000):
-            block, answer = next(stream)
-            assert answer.outcome.shape == block.cells.shape
-            most = max(most, cluster._BLOCKS_AT_ONCE * (counting.submitted - 1) - done)
+            result = next(stream)
+            assert result.scores.shape == result.block.cells.shape
+            most = max(most, cluster._BLOCKS_PER_TASK * (counting.submitted - 1) - done)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         stream.close()
-    assert most <= cluster._BLOCKS_AT_ONCE * cluster._LEAST_TASKS
+    assert most <= cluster._BLOCKS_PER_TASK * cluster._MIN_TASKS
     assert held < 10e6  # the scores of these blocks take 66 MB
 
 
@@ -377,21 +377,21 @@ def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SyntheticPaths
     moved.write_bytes(scenes.before.read_bytes())
     with open_pair(moved, scenes.after) as pair:
         moved.unlink()
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         with pytest.raises(SceneNotFoundError, match="does not exist on a worker of the cluster; name the scene by"):
             list(stream)
 
 
-def test_what_a_worker_cannot_decode_is_an_outcome(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
+def test_what_a_worker_cannot_decode_is_a_result(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
     scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(scenes.before.read_bytes())
     with open_pair(cut, scenes.after) as pair:
         os.truncate(cut, cut.stat().st_size // 2)
-        stream = stream_on_cluster(client, scoring.Job(pair, scorer), *unseen(scorer.lattice(pair.grid)))
-        outcomes = {block.index: answer.outcome for block, answer in stream}
-    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, SceneUnreadableError)]
-    assert 0 < len(failed) < len(outcomes) == 195
+        stream = stream_on_cluster(client, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
+        errors = {result.block.index: result.error for result in stream}
+    failed = [error for error in errors.values() if error is not None]
+    assert 0 < len(failed) < len(errors) == 195
     assert str(failed[0]).startswith(f"{cut}: cannot be read at rows")
 
 
@@ -422,11 +422,11 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_what_goes_wrong_on_a_cluster_is_one_line(client, error: BaseException, says: str) -> None:
-    reported = cluster._reported(client, error)
+    reported = cluster._user_error(client, error)
     assert isinstance(reported, ClusterError)
     assert reported.subject == f"scheduler {client.scheduler.address}"
     assert reported.remedy == says
-    assert cluster._reported(client, ZeroDivisionError()) is None
+    assert cluster._user_error(client, ZeroDivisionError()) is None
 
 
 def test_a_scheduler_that_goes_away_is_one_line_and_the_run_is_kept(

@@ -144,8 +144,8 @@ import sys, time
 from geosiam.scores import writer as raster_writer
 from geosiam.inference import scorer as scoring
 scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
-block, pause = scoring.Scorer.block, float(sys.argv[2])
-scoring.Scorer.block = lambda *args: time.sleep(pause) or block(*args)
+score_block, pause = scoring.Scorer.score_block, float(sys.argv[2])
+scoring.Scorer.score_block = lambda *args: time.sleep(pause) or score_block(*args)
 from geosiam_cli.main import main
 sys.exit(main(sys.argv[3:]))
 """
@@ -162,19 +162,19 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     arguments = ("detect", scenes.before, scenes.after, "-o", tmp_path / "a.gpkg", "--workers", 1)
     slowly = command_line(*arguments, pause_s=0.2)
     with subprocess.Popen(slowly, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while (journal := Journal.load(tmp_path / ".a.tif.partial.json")) is None or not journal.done.any():
+        while (journal := Journal.load(tmp_path / ".a.tif.partial.json")) is None or not journal.finished.any():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     kept, interrupted = filter(None, err.splitlines())
-    assert "blocks are scored and kept; the same command goes on" in kept
+    assert "blocks are scored and kept; the same command resumes the run" in kept
     assert interrupted == "geosiam: interrupted"
     assert names(tmp_path) == [".a.tif.partial.json", ".a.tif.partial.tif"]
 
     done = subprocess.run(command_line(*arguments), capture_output=True, text=True, check=True)
-    assert "going on where a run was interrupted" in done.stderr
+    assert "resuming an interrupted run" in done.stderr
     assert_same(tmp_path / "a.gpkg", undisturbed)
 
 
@@ -204,8 +204,8 @@ def test_only_what_is_missing_is_scored_again(
     interrupted(scenes, tmp_path / "a.tif", blocks=40)
     assert "40 of 195 blocks are scored and kept" in caplog.text
     scored = []
-    whole = Scorer.block
-    monkeypatch.setattr(Scorer, "block", lambda *args: scored.append(args[2].index) or whole(*args))
+    whole = Scorer.score_block
+    monkeypatch.setattr(Scorer, "score_block", lambda *args: scored.append(args[2].index) or whole(*args))
     seen = []
     score_to_file(
         scenes.before,
@@ -228,7 +228,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
     def refused(saying: str, after: Path = scenes.after, **options: object) -> None:
         with pytest.raises(OutputError, match=saying) as caught:
             score_to_file(scenes.before, after, tmp_path / "a.tif", options=DetectOptions(**options))
-        assert caught.value.remedy == "begin again with --restart, or choose another output"
+        assert caught.value.remedy == "begin again with `restart=True`, or choose another output"
 
     refused("another model", model="paper")
     refused("another choice of bands, registration or radiometry", bands=(3, 2, 1))
@@ -258,7 +258,7 @@ def test_an_interruption_of_the_vectorising_costs_no_scoring(
         patch.setattr("geosiam.polygons.writer.write_polygons", interrupt)
         with pytest.raises(KeyboardInterrupt):
             detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
-    monkeypatch.setattr(Scorer, "block", interrupt)
+    monkeypatch.setattr(Scorer, "score_block", interrupt)
     detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
     assert_same(tmp_path / "a.gpkg", undisturbed)
     assert names(tmp_path) == ["a.gpkg", "a.qml", "a.tif"]

@@ -5,6 +5,7 @@ import pyproj
 import pytest
 from affine import Affine
 from rasterio.crs import CRS
+from single_components import single
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery.grid import Grid
@@ -30,7 +31,7 @@ def test_min_area_is_a_number_and_a_unit(text, value, unit):
 
 @pytest.mark.parametrize("text", ["", "20", "m2", "-1m2", "20 ha", "nanpx", "infm2", "1e999px", "1,5m2"])
 def test_anything_else_is_refused(text):
-    with pytest.raises(OptionError, match="--min-area"):
+    with pytest.raises(OptionError, match="`min_area`"):
         MinArea.parse(text)
 
 
@@ -40,7 +41,7 @@ def geodesic(grid, batch, index):
     to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
     geod = crs.get_geod()
     total = 0.0
-    for row, start, stop in batch[index].runs.tolist():
+    for row, start, stop in single(batch)[index].runs.tolist():
         for col in range(start, stop):
             corners = [grid.transform @ c for c in ((col, row), (col + 1, row), (col + 1, row + 1), (col, row + 1))]
             lon, lat = to_degrees.transform(*zip(*corners, strict=True))

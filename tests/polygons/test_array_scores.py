@@ -6,12 +6,12 @@ import pytest
 import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
 from affine import Affine
+from array_cells import vectorize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosiam.imagery.grid import Window
 from geosiam.polygons.score_stream import ArrayScores
-from geosiam.polygons.table import vectorize
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG
 
 TRANSFORM = Affine(4, 0, 500_000, 0, -4, 5_800_000)

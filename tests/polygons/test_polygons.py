@@ -6,6 +6,7 @@ import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
 from affine import Affine
 from array_cells import polygons as cells
+from array_cells import vectorize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,7 +16,7 @@ from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Block, Grid, Window
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.schema import COLUMNS
-from geosiam.polygons.table import polygon_pieces, vectorize
+from geosiam.polygons.table import polygon_table
 from geosiam.scores.raster import STRIDE_TAG, ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -106,7 +107,7 @@ def test_small_ones_are_left_out(raster, smallest, left):
     assert len(vectorize(raster, min_area=smallest)) == left
 
 
-def test_square_metres_are_counted_where_the_crs_has_degrees(scores):
+def test_square_meters_are_counted_where_the_crs_has_degrees(scores):
     array = xr.DataArray(scores, dims=("y", "x")).rio.write_crs("EPSG:4326")
     array = array.rio.write_transform(Affine(1e-5, 0, 15, 0, -1e-5, 60))
     everything = vectorize(array, smooth=False)
@@ -124,8 +125,8 @@ def test_arrays_lazy_or_not_give_the_same_as_the_file(raster, scores):
 
 
 def test_pieces_are_numbered_through(raster):
-    pieces = polygon_pieces(ScoreRaster.open(raster), PolygonOptions())
-    assert [i for piece in pieces.tables for i in piece["id"].to_pylist()] == [1, 2, 3]
+    table = polygon_table(ScoreRaster.open(raster), PolygonOptions(threshold=0.5))
+    assert [i for piece in table.tables for i in piece["id"].to_pylist()] == [1, 2, 3]
 
 
 def test_connectivity_and_seeds(scores, raster):

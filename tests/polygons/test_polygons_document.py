@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from geosiam.polygons.formats import FORMATS
-from geosiam.polygons.schema import COLUMNS, REVIEWS, SHAPEFILE_NAMES
-from geosiam.polygons.score_stream import FOOTPRINT_COLUMNS
+from geosiam.polygons.schema import COLUMNS, FOOTPRINT_COLUMNS, REVIEWS, SHAPEFILE_NAMES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "polygons.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

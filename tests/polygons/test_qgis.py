@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from array_cells import empty_frame, vectorize
 from rasterio.crs import CRS
 
 from geosiam.imagery.grid import Block, Grid, Window
-from geosiam.polygons.table import empty_frame, vectorize
 from geosiam.polygons.writer import write_polygons
 from geosiam.scores.writer import ScoreRasterWriter
 

@@ -14,7 +14,7 @@ from skimage.measure import find_contours
 
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.table import polygon_table
 
 VALUES = st.sampled_from([np.nan, 0.0, 0.2, 0.5, 0.7, 1.0])
 RASTERS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=11), elements=VALUES)
@@ -122,16 +122,16 @@ def test_simplified_outlines_are_valid_and_keep_parts_and_holes(scores, toleranc
             assert a.equals(b)
 
 
-def test_a_tolerance_in_metres_is_one_on_the_ground():
+def test_a_tolerance_in_meters_is_one_on_the_ground():
     """A staircase of steps of 4 m goes at 3 m, at 60 degrees north as anywhere."""
     scores = np.tril(np.ones((12, 12), np.float32))
-    metre = 1 / 111_320
-    grid = Grid(CRS.from_epsg(4326), Affine(8 * metre, 0, 15, 0, -4 * metre, 60), 12, 12)
+    meter = 1 / 111_320
+    grid = Grid(CRS.from_epsg(4326), Affine(8 * meter, 0, 15, 0, -4 * meter, 60), 12, 12)
     cells = Cells(scores)
     cells.grid = grid
-    options = {text: PolygonOptions(0.5, smooth=False, simplify=text) for text in ("2m", "3.5m")}
+    options = {text: PolygonOptions(threshold=0.5, smooth=False, simplify=text) for text in ("2m", "3.5m")}
     count = {
-        text: polygon_pieces(cells, chosen).frame().geometry.count_coordinates().sum()
+        text: polygon_table(cells, chosen).frame().geometry.count_coordinates().sum()
         for text, chosen in options.items()
     }
     assert count["2m"] > 20

@@ -20,7 +20,7 @@ SLOW = """
     from dataclasses import replace
     from geosiam.scores.raster import ScoreRaster
     from geosiam.polygons.options import PolygonOptions
-    from geosiam.polygons.table import polygon_pieces
+    from geosiam.polygons.table import polygon_table
     from geosiam.polygons.writer import write_polygons
 
     def waiting(tables):
@@ -28,8 +28,8 @@ SLOW = """
         sys.stdin.readline()
         yield from tables
 
-    pieces = polygon_pieces(ScoreRaster.open(sys.argv[1]), PolygonOptions(0.5))
-    print(write_polygons(replace(pieces, tables=waiting(pieces.tables)), sys.argv[2]))
+    table = polygon_table(ScoreRaster.open(sys.argv[1]), PolygonOptions(threshold=0.5))
+    print(write_polygons(replace(table, tables=waiting(table.tables)), sys.argv[2]))
 """
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
 

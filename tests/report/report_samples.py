@@ -11,7 +11,8 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from geosiam.polygons.table import empty_frame
+from geosiam.polygons.schema import SCHEMA
+from geosiam.polygons.table import to_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ SIZE = 320
 def squares(count: int, crs: CRS = UTM, transform: Affine = GRID) -> geopandas.GeoDataFrame:
     """Return as many polygons as asked for, 8 x 8 pixels each, weaker and weaker, all over a scene of 320 pixels."""
     if not count:
-        return empty_frame(crs)
+        return to_frame(SCHEMA.empty_table(), crs)
     rng = np.random.default_rng(1)
     corners = rng.integers(0, SIZE // 8, (count, 2)) * 8
     boxes = []

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from report_samples import SIZE, squares, write_scene
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import FileLock
+from geosiam.files import locked
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, api, find_pairs, mark_of, write_report
 from geosiam.report.inputs import read_result
@@ -201,11 +201,12 @@ def test_scenes_without_a_partner_are_listed_and_the_mark_is_found_again(make_pa
 
 
 def test_a_page_has_one_writer_who_clears_up_after_others(make_pair, tmp_path):
-    lock = FileLock(tmp_path / ".index.html.lock")
-    assert lock.acquire()
-    with pytest.raises(OutputError, match="is being written by another run"):
+    page = tmp_path / "index.html"
+    with (
+        locked(tmp_path / ".index.html.lock", page),
+        pytest.raises(OutputError, match="is being written by another run"),
+    ):
         write_report([make_pair("a")], tmp_path)
-    lock.release()
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / ".index.html.partial").write_bytes(b"of a process that was killed")
     write_report([make_pair("b")], tmp_path / "page")

@@ -1,8 +1,6 @@
-"""The journal of a run, and the lock on its output."""
+"""The journal of a run."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from geosiam.errors import OutputError
-from geosiam.files import FileLock
 from geosiam.imagery.grid import Grid, Lattice
 from geosiam.scores import writer as raster_writer
 from geosiam.scores.working_file import SCORE_NODATA, Journal, WorkingRaster
@@ -33,7 +30,7 @@ def test_what_is_saved_is_what_is_loaded(done, identity):
         back = Journal.load(path)
         assert list(Path(folder).iterdir()) == [path]
     assert back.identity == identity
-    assert back.done.tolist() == done
+    assert back.finished.tolist() == done
 
 
 def test_what_differs_is_named(tmp_path):
@@ -48,26 +45,6 @@ def test_what_is_no_journal_is_told_apart_from_none(tmp_path, text):
     (tmp_path / "j").write_text(text)
     with pytest.raises(ValueError, match="no journal"):
         Journal.load(tmp_path / "j")
-
-
-def test_a_lock_has_one_holder_and_leaves_nothing(tmp_path):
-    one, other = FileLock(tmp_path / "l"), FileLock(tmp_path / "l")
-    assert one.acquire()
-    assert not other.acquire()
-    one.release()
-    assert other.acquire()
-    other.release()
-    other.release()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_lock_ends_with_its_process(tmp_path):
-    script = "import os, sys; from pathlib import Path; from geosiam.files import FileLock\n"
-    script += "assert FileLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "l"], check=False)
-    assert done.returncode == -9
-    assert (tmp_path / "l").exists()
-    assert FileLock(tmp_path / "l").acquire()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -129,14 +106,14 @@ def test_scores_are_on_the_disk_before_the_journal_says_so(tmp_path, monkeypatch
     calls = []
     monkeypatch.setattr(raster_writer, "FLUSH_SECONDS", 0)
     monkeypatch.setattr(WorkingRaster, "sync", lambda _self: calls.append("sync"))
-    monkeypatch.setattr(Journal, "save", lambda self: calls.append(int(self.done.sum())))
+    monkeypatch.setattr(Journal, "save", lambda self: calls.append(int(self.finished.sum())))
     write_some(tmp_path, [0, 1], fail=False)
     assert calls == ["sync", 0, "sync", 1, "sync", 2, "sync", 2]
 
 
 def test_flushing_is_rare(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(Journal, "save", lambda self: saved.append(int(self.done.sum())))
+    monkeypatch.setattr(Journal, "save", lambda self: saved.append(int(self.finished.sum())))
     write_some(tmp_path, set(range(20)), fail=False)
     assert saved == [0, 20]
 
@@ -144,16 +121,16 @@ def test_flushing_is_rare(tmp_path, monkeypatch):
 def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_some(tmp_path, [1], identity={"model": "a"})
-    with pytest.raises(OutputError, match="begun with another model; begin again with --restart"):
+    with pytest.raises(OutputError, match="begun with another model; begin again with `restart=True`"):
         write_some(tmp_path, [1], identity={"model": "b"})
     with pytest.raises(OutputError, match="begun with another grid or type of the scores"):
         write_some(tmp_path, [1], identity={"model": "a"}, dtype="float32")
     journal = tmp_path / ".s.tif.partial.json"
     (tmp_path / ".s.tif.partial.tif").unlink()
-    with pytest.raises(OutputError, match="cannot be continued"):
+    with pytest.raises(OutputError, match="cannot be resumed"):
         write_some(tmp_path, [1], identity={"model": "a"})
     journal.write_text(json.dumps({"geosiam_journal": 0}))
-    with pytest.raises(OutputError, match="left by another version"):
+    with pytest.raises(OutputError, match="begun by another version"):
         write_some(tmp_path, [1], identity={"model": "a"})
     assert [path.name for path in tmp_path.iterdir()] == [journal.name]
     write_some(tmp_path, set(range(20)), identity={"model": "b"}, restart=True, fail=False)

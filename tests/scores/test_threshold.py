@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosiam.scores import threshold
-from geosiam.scores.threshold import HIGHEST, of_counts
+from geosiam.scores.threshold import POLICY, threshold_of_counts
 
 STEPS = 254
 
@@ -21,7 +21,7 @@ def counted(log_odds: np.ndarray) -> np.ndarray:
 def test_quiet_pairs_keep_the_models_threshold(seed: int, usual: float, changed: float) -> None:
     rng = np.random.default_rng(seed)
     ground, objects = rng.normal(-8, 2, 20_000), rng.normal(5, 1, int(20_000 * changed))
-    chosen = of_counts(counted(np.concatenate([ground, objects])), usual)
+    chosen = threshold_of_counts(counted(np.concatenate([ground, objects])), usual)
     assert chosen.value == pytest.approx(usual, abs=1e-4)
     assert chosen.warning is None
 
@@ -34,15 +34,15 @@ def test_loud_pairs_ask_for_what_stands_out_from_their_ground(
     rng = np.random.default_rng(seed)
     ground = rng.normal(middle, spread, 200_000)
     objects = rng.normal(6, 0.5, int(200_000 * changed))
-    chosen = of_counts(counted(np.concatenate([ground, objects])), 0.3)
+    chosen = threshold_of_counts(counted(np.concatenate([ground, objects])), 0.3)
     expected = 1 / (1 + math.exp(-(middle + 3 * spread)))
-    assert chosen.value <= HIGHEST
+    assert chosen.value <= POLICY.max_threshold
     # Objects move the middle a little, and a score has 255 steps.
     assert math.log(chosen.value / (1 - chosen.value)) == pytest.approx(
-        math.log(min(expected, HIGHEST) / (1 - min(expected, HIGHEST))), abs=0.6 * spread
+        math.log(min(expected, POLICY.max_threshold) / (1 - min(expected, POLICY.max_threshold))), abs=0.6 * spread
     )
     assert "raised from 0.3 to" in chosen.warning
-    if changed == 0 and expected < HIGHEST:
+    if changed == 0 and expected < POLICY.max_threshold:
         above = (1 / (1 + np.exp(-ground)) >= chosen.value).mean()
         assert above == pytest.approx(1 / 740, abs=6e-4)
 
@@ -58,9 +58,9 @@ def test_percentiles_are_those_of_the_cells(counts: list[int], share: float) -> 
 
 
 def test_small_or_empty_pairs_keep_the_models_threshold() -> None:
-    assert of_counts(np.zeros(255, np.int64), 0.4).value == 0.4
-    assert of_counts(counted(np.full(threshold.LEAST_CELLS - 1, 1.0)), 0.4).value == 0.4
-    assert of_counts(counted(np.full(threshold.LEAST_CELLS, 1.0)), 0.4).value > 0.4
+    assert threshold_of_counts(np.zeros(255, np.int64), 0.4).value == 0.4
+    assert threshold_of_counts(counted(np.full(POLICY.min_cells - 1, 1.0)), 0.4).value == 0.4
+    assert threshold_of_counts(counted(np.full(POLICY.min_cells, 1.0)), 0.4).value > 0.4
 
 
 @given(st.floats(0.01, 0.97))

@@ -84,17 +84,17 @@ def test_what_nobody_could_see_is_no_anomaly():
 
 
 @pytest.mark.parametrize(
-    ("image", "options"),
+    ("image", "options", "subject"),
     [
-        (GRAY[0], {}),
-        (GRAY.astype(float), {}),
-        (GRAY, {"size_px": (9, 5)}),
-        (GRAY, {"shape": "star"}),
-        (GRAY, {"fill": "gold"}),
+        (GRAY[0], {}, "`image`"),
+        (GRAY.astype(float), {}, "`image`"),
+        (GRAY, {"size_px": (9, 5)}, "`size_px="),
+        (GRAY, {"shape": "star"}, "`shape=star`"),
+        (GRAY, {"fill": "gold"}, "`fill=gold`"),
     ],
 )
-def test_nonsense_is_refused(image, options):
-    with pytest.raises(OptionError, match="insertion: "):
+def test_nonsense_is_refused(image, options, subject):
+    with pytest.raises(OptionError, match=f"^{subject}"):
         insert_anomalies(image, **options)
 
 

@@ -1,4 +1,7 @@
+import contextlib
+import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,38 @@ def test_training_leaves_usable_weights_whose_card_says_how_they_came_about(pict
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("ending", ["finished", "interrupted", "refused"])
+def test_training_leaves_the_process_as_it_was(pictures: Path, tmp_path: Path, process_state, ending: str) -> None:
+    def stop(*_step: float) -> None:
+        if ending == "interrupted":
+            raise KeyboardInterrupt
+
+    average = ("survey",) if ending == "refused" else ()  # of another network
+    options = TrainingOptions(
+        out=tmp_path / "w.safetensors", recipe="paper", data=(str(pictures),), init="paper", epochs=1, steps=2,
+        average=average,
+    )  # fmt: skip
+    before = process_state()
+    with contextlib.suppress(KeyboardInterrupt, OptionError):
+        train(options, on_step=stop)
+    assert options.out.exists() == (ending == "finished")
+    assert process_state() == before
+
+
+def test_options_and_result_are_plain_values(pictures: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        out=tmp_path / "w.safetensors", recipe="paper", data=(str(pictures),), epochs=1, steps=1, license="CC0-1.0"
+    )
+    values = json.loads(json.dumps(options.to_dict()))
+    assert set(values) == {field.name for field in fields(TrainingOptions)}
+    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    assert TrainingOptions(**(listed | {"out": Path(values["out"])})) == options
+    result = json.loads(json.dumps(train(options).to_dict()))
+    assert result["weights"] == values["out"]
+    assert result["card"]["license"] == "CC0-1.0"
+    assert [row["epoch"] for row in result["history"]] == [1]
+
+
 def test_calling_again_resumes_and_restart_does_not(pictures: Path, tmp_path: Path) -> None:
     kinds = {"out": tmp_path / "w.safetensors", "recipe": "paper", "data": (str(pictures),), "epochs": 1, "steps": 2}
     first = train(TrainingOptions(**kinds))
@@ -72,12 +107,12 @@ def test_weights_of_another_network_cannot_be_averaged(pictures: Path, tmp_path:
         train(options)
 
 
-def test_survey_recipe_takes_pictures_and_generated_surveys(pictures: Path, tmp_path: Path) -> None:
+def test_survey_recipe_takes_pictures_and_synthetic_pairs(pictures: Path, tmp_path: Path) -> None:
     options = TrainingOptions(
         out=tmp_path / "s.safetensors", data=(str(pictures), str(pictures)), epochs=1, steps=1, generated=1, stride=4
     )
     card = train(options).card
-    assert card.data == "pictures, pictures, 1 generated surveys"
+    assert card.data == "pictures, pictures, 1 synthetic pairs"
     assert (card.stride, card.network.window.stride) == (2, 4)
     assert "--generated 1" in card.command
 
@@ -109,13 +144,13 @@ def test_tighter_labels_stand_in_the_card(pictures: Path, tmp_path: Path) -> Non
 
 
 def test_nonsense_is_refused(tmp_path: Path, pictures: Path) -> None:
-    with pytest.raises(OptionError, match="too few"):
+    with pytest.raises(OptionError, match=r"^`epochs=0`: is too few"):
         TrainingOptions(out=tmp_path / "w.safetensors", epochs=0)
     with pytest.raises(OptionError, match="negative"):
         TrainingOptions(out=tmp_path / "w.safetensors", generated=-1)
     with pytest.raises(OptionError, match="not positive"):
         TrainingOptions(out=tmp_path / "w.safetensors", learning_rate=0.0)
-    with pytest.raises(OptionError, match="no share"):
+    with pytest.raises(OptionError, match="not a share"):
         TrainingOptions(out=tmp_path / "w.safetensors", least_cover=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):

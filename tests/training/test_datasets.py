@@ -13,7 +13,7 @@ from PIL import Image
 
 from geosiam.errors import TrainingDataError
 from geosiam.training import datasets
-from geosiam.training.datasets import generated_pairs, load_chips, read_scene
+from geosiam.training.datasets import load_chips, read_scene, synthetic_pairs
 from geosiam.training.sources import ChipStack, SceneStack
 
 RNG = np.random.default_rng(0)
@@ -153,7 +153,7 @@ def test_the_users_own_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert isinstance(held_out, SceneStack)
         assert learn.scenes[0].shape == (3, 90, 80)
         assert held_out.scenes[0].shape == (3, 10, 80)
-    monkeypatch.setattr(datasets, "_MOST_PIXELS", 2000)
+    monkeypatch.setattr(datasets, "_MAX_PIXELS", 2000)
     middle = read_scene(path)
     assert middle.shape == (3, 50, 40)
     assert torch.equal(middle, torch.from_numpy(image[:, 25:75, 20:60]))
@@ -164,13 +164,13 @@ def test_unusable_data_are_refused_with_the_remedy(tmp_path: Path) -> None:
         load_chips(tmp_path / "absent")
     text = tmp_path / "text.tar"
     text.write_text("no archive")
-    with pytest.raises(TrainingDataError, match="no readable tar archive"):
+    with pytest.raises(TrainingDataError, match="not a readable tar archive"):
         load_chips(text)
     with pytest.raises(TrainingDataError, match="holds no images"):
         load_chips(tar_of(tmp_path / "empty.tar.gz", {"readme.txt": b"nothing"}))
-    with pytest.raises(TrainingDataError, match="no readable image"):
+    with pytest.raises(TrainingDataError, match="not a readable image"):
         load_chips(tar_of(tmp_path / "bad.tar.gz", {"a.png": b"no picture"}))
-    with pytest.raises(TrainingDataError, match="is no CIFAR-10 batch"):
+    with pytest.raises(TrainingDataError, match="is not a CIFAR-10 batch"):
         load_chips(tar_of(tmp_path / "short.tar.gz", {"data_batch_1.bin": b"1234"}))
 
 
@@ -179,7 +179,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no network")
 
     monkeypatch.setattr(datasets.pooch, "retrieve", refuse)
-    with pytest.raises(TrainingDataError, match="pass --data with a copy"):
+    with pytest.raises(TrainingDataError, match="set `data` to a copy"):
         load_chips(None)
 
 
@@ -190,8 +190,8 @@ def test_cifar_as_pictures(data_dir: Path) -> None:
     assert chips_of(held_out).shape == (10_000, 3, 32, 32)
 
 
-def test_generated_pairs_label_what_changed() -> None:
-    pairs, held_out = generated_pairs(2, seed=0)
+def test_synthetic_pairs_label_what_changed() -> None:
+    pairs, held_out = synthetic_pairs(2, seed=0)
     assert (len(pairs), len(held_out)) == (2, 1)
     scene = pairs.scenes[0]
     assert scene.shape == (7, 512, 512)

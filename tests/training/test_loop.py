@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import math
 from dataclasses import replace
@@ -7,9 +8,10 @@ import pytest
 import torch
 from torch import Generator
 
-from geosiam.errors import OptionError, WeightsError
-from geosiam.network.siamese import NetworkConfig
-from geosiam.training.loop import TrainingRun, _best_f1, best_threshold, one_cycle
+from geosiam.errors import OptionError, OutputError, WeightsError
+from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.training.calibration import _best_f1, best_threshold
+from geosiam.training.loop import TrainingRun, one_cycle
 from geosiam.training.recipes import PaperRecipe, Schedule
 from geosiam.training.sources import ChipStack
 
@@ -76,16 +78,101 @@ def test_mixed_precision_trains_and_unknown_ones_are_refused(tmp_path: Path) -> 
     run = TrainingRun(RECIPE, CHIPS, CHIPS, tmp_path / "w", precision="bf16")
     run.run()
     assert all(math.isfinite(epoch.loss) for epoch in run.history)
-    with pytest.raises(OptionError, match="fp32 and bf16"):
+    with pytest.raises(OptionError, match="fp32 or bf16"):
         TrainingRun(RECIPE, CHIPS, CHIPS, tmp_path / "w", precision="int4")
 
 
-def test_one_cycle_rises_to_one_and_falls_to_the_floor() -> None:
-    factors = [one_cycle(step / 1000) for step in range(1000)]
-    assert factors[0] == pytest.approx(0.04)
-    assert max(factors) == pytest.approx(1.0, abs=1e-4)
-    assert factors.index(max(factors)) == 250
-    assert factors[-1] < 2e-3
+def former_one_cycle(progress: float) -> float:
+    """Return the factor of the learning rate by the formula that trained the bundled weights."""
+    if progress < 0.25:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.25)) / 2
+    return 1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi * (progress - 0.25) / 0.75)) / 2
+
+
+def schedule_of(steps: int, *, done: int = 0, peak: float = 1.0) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Return an optimizer, and the learning rates of its remaining steps."""
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    schedule = one_cycle(optimizer, peak, steps, steps_done=done)
+    rates = []
+    for _ in range(done, steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return optimizer, rates
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 24, 100, 3000])
+def test_one_cycle_is_the_curve_that_trained_the_bundled_weights(steps: int) -> None:
+    optimizer, rates = schedule_of(steps)
+    former = [former_one_cycle(step / steps) for step in range(steps)]
+    assert max(abs(a - b) for a, b in zip(rates, former, strict=True)) < 1e-15
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("done", [1, 5, 6, 7, 23, 24])
+def test_a_schedule_continues_where_it_stopped(done: int) -> None:
+    _, rates = schedule_of(24, peak=3e-3)
+    assert schedule_of(24, done=done, peak=3e-3)[1] == rates[done:]
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_the_floor() -> None:
+    optimizer, rates = schedule_of(1000)
+    assert rates[0] == pytest.approx(0.04)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 250
+    assert rates[-1] < 2e-3
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_a_seed_gives_the_weights_and_batches_that_it_always_gave(tmp_path: Path) -> None:
+    losses = []
+
+    def stop(*step: float) -> None:
+        losses.append(step[2])
+        raise KeyboardInterrupt
+
+    torch.manual_seed(7)
+    network = SiameseNetwork(RECIPE.network).to(memory_format=torch.channels_last)
+    run = TrainingRun(RECIPE, CHIPS, CHIPS, tmp_path / "w", seed=7)
+    for key, value in run.network.state_dict().items():
+        assert torch.equal(value, network.state_dict()[key]), key
+    batch = RECIPE.batch(CHIPS, Generator().manual_seed(7_000_000))
+    expected = RECIPE.objective.loss(network(batch.before, batch.after), batch).item()
+    with pytest.raises(KeyboardInterrupt):
+        run.run(stop)
+    assert losses == [pytest.approx(expected, rel=1e-6)]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_leaves_random_generators_and_threads_alone(tmp_path: Path, process_state, *, interrupted: bool) -> None:
+    def stop(*_step: float) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+
+    before = process_state()
+    with contextlib.suppress(KeyboardInterrupt):
+        run_in(tmp_path).run(stop)
+    assert process_state() == before
+
+
+def test_a_run_that_was_interrupted_can_go_on_by_itself(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+
+    def stop(step: int, _total: int, _loss: float) -> None:
+        if step == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(stop)
+    run.run()
+    assert [epoch.epoch for epoch in run.history] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        run.run()
 
 
 def test_best_threshold_maximises_f1() -> None:

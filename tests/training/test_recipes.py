@@ -12,7 +12,7 @@ from geosiam.training.recipes import (
     Schedule,
     SurveyRecipe,
     dense_labels,
-    labels_of,
+    label_cells,
     make_recipe,
     share_labels,
 )
@@ -109,7 +109,7 @@ def test_an_object_of_5_px_covers_enough_of_some_cell_wherever_it_lies() -> None
         for row, col in np.ndindex(stride, stride):
             cover = torch.zeros(1, 1, 3 * stride, 3 * stride)
             cover[..., row + stride // 2 : row + stride // 2 + 5, col + stride // 2 : col + stride // 2 + 5] = 1
-            similar, weight = labels_of(cover, ReceptiveField(stride, stride), None)
+            similar, weight = label_cells(cover, ReceptiveField(stride, stride), None)
             assert ((similar < 0.5) & (weight == 1)).any()
 
 

@@ -70,7 +70,7 @@ def test_only_judged_cells_count_and_weights_learn_from_them(polygons, tmp_path)
 
 def test_scenes_that_moved_are_named(polygons, scenes, tmp_path) -> None:
     moved = [scene.rename(tmp_path / f"moved-{scene.name}") for scene in scenes]
-    with pytest.raises(TrainingDataError, match="--scenes BEFORE --scenes AFTER"):
+    with pytest.raises(TrainingDataError, match="set `scenes` to both"):
         reviewed_pairs(polygons)
     pairs = reviewed_pairs(polygons, [str(scene) for scene in moved])
     assert torch.equal(pairs.scenes[0], reviewed_pairs(polygons, tuple(map(str, moved))).scenes[0])
@@ -84,7 +84,7 @@ def test_files_without_verdicts_are_refused(tmp_path, scenes) -> None:
         reviewed_pairs(path)
     frame["review"] = "rejected"
     write_polygons(frame, path)
-    with pytest.raises(TrainingDataError, match="does not say which scenes"):
+    with pytest.raises(TrainingDataError, match="does not name the scenes"):
         reviewed_pairs(path)
     with pytest.raises(TrainingDataError, match="does not exist"):
         reviewed_pairs(tmp_path / "nowhere.gpkg")
@@ -101,6 +101,6 @@ def test_fine_tuning_on_a_scene_takes_network_and_start_from_the_given_weights(s
     )  # fmt: skip
     card = train(options).card
     assert (card.network.window.stride, card.stride) == (4, 2)
-    assert card.data == "before.tif, 1 generated surveys"
+    assert card.data == "before.tif, 1 synthetic pairs"
     assert "--scenes before.tif" in card.command
     assert "--init survey" in card.command

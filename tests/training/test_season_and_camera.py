@@ -10,10 +10,10 @@ from torch import Generator
 from geosiam.training.augment import (
     NuisanceConfig,
     _tables,
+    apply_nuisance,
     blur,
     coarsen,
     compress,
-    differing,
     misregister,
     mottle,
     regrain,
@@ -142,10 +142,10 @@ def test_bent_scenes_are_bent_by_no_more_than_they_are_told() -> None:
 def test_still_pairs_stay_exactly_as_they_are_and_others_do_not() -> None:
     first = torch.rand(16, 3, 32, 32, generator=generator(1))
     second, cover = first.flip(-1), (first[:, :1] > 0.5).float()
-    still = differing(first, second, cover, NuisanceConfig(still=1.0), generator())
+    still = apply_nuisance(first, second, cover, NuisanceConfig(still=1.0), generator())
     for ours, theirs in zip(still, (first, second, cover), strict=True):
         assert torch.equal(ours, theirs)
-    moved = differing(first, second, cover, NuisanceConfig(still=0.0), generator())
+    moved = apply_nuisance(first, second, cover, NuisanceConfig(still=0.0), generator())
     assert ((moved[0] - first).abs().amax(dim=(1, 2, 3)) > 0.01).float().mean() > 0.6
     assert set(moved[2].unique().tolist()) <= {0.0, 1.0}
 
@@ -154,5 +154,5 @@ def test_only_years_turn_colors() -> None:
     plain = torch.full((64, 3, 16, 16), 0.4)
     calm = {"still": 0.0, "untouched": 1.0, "shadow": 0.0}
     for years in (0.0, 1.0):
-        first, _, _ = differing(plain, plain, plain[:, :1], NuisanceConfig(years=years, **calm), generator())
+        first, _, _ = apply_nuisance(plain, plain, plain[:, :1], NuisanceConfig(years=years, **calm), generator())
         assert (not torch.equal(first, plain)) == bool(years)

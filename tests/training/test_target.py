@@ -53,23 +53,30 @@ def test_only_the_color_must_be_said() -> None:
     assert parse_spec("color=1,2,3") == TargetSpec((1, 2, 3))
 
 
+def test_the_british_spelling_is_accepted_and_the_american_one_is_printed() -> None:
+    spec = parse_spec("texture=folds colour=70,100,200")
+    assert spec == parse_spec("color=70,100,200 texture=folds")
+    assert str(spec).startswith("color=70,100,200 ")
+
+
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
         ("", "names no color"),
         ("texture=folds", "names no color"),
         ("color=1,2", "3 numbers"),
-        ("color=1,2,300", "no color of 0 to 255"),
-        ("color=1,2,2.5", "no whole numbers"),
+        ("color=1,2,300", "not a color of 0 to 255"),
+        ("color=1,2,2.5", "not in whole numbers"),
         ("color=0,0,0", "black in any light"),
-        ("color=1,2,3 color=1,2,3", "says color twice"),
+        ("color=1,2,3 color=1,2,3", "gives color twice"),
+        ("color=1,2,3 colour=1,2,3", "gives color twice"),
         ("color=1,2,3 shape=round", "the word 'shape=round'"),
         ("color=1,2,3 blue", "the word 'blue'"),
-        ("color=1,2,3 spread=200", "leaves any color"),
-        ("color=1,2,3 spread=-1", "a number should stand"),
+        ("color=1,2,3 spread=200", "is out of range"),
+        ("color=1,2,3 spread=-1", "instead of a number"),
         ("color=1,2,3 texture=velvet", "use one of plain, grain, stripes, folds"),
-        ("color=1,2,3 size=60-8", "does not run from"),
-        ("color=1,2,3 size=0-8", "does not run from"),
+        ("color=1,2,3 size=60-8", "is not a range from"),
+        ("color=1,2,3 size=0-8", "is not a range from"),
         ("color=1,2,3 size=8", "2 numbers"),
     ],
 )
@@ -210,7 +217,7 @@ def refuse(folder: Path, name: str) -> str:
         crop(14).getchannel("A").save(folder / "a_mask.png")
         return "a_mask.png: is 14 x 14 px, a.png 12 x 12"
     (folder / "a.png").write_text("no picture")
-    return "is no readable image"
+    return "is not a readable image"
 
 
 @pytest.mark.parametrize("name", ["empty", "no alpha", "transparent", "other size", "broken"])
@@ -222,7 +229,7 @@ def test_folders_without_usable_crops_are_refused(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ({"recipe": "target"}, "has nothing to find"),
+        ({"recipe": "target"}, "has nothing to look for"),
         ({"anomaly": (BLUE,)}, "takes no anomaly"),
         ({"recipe": "target", "anomaly": (BLUE,), "review": "found.gpkg"}, "takes no review"),
     ],

@@ -1,4 +1,4 @@
-"""What is noted while blocks are scored is what a look at the cells finds afterwards."""
+"""Statistics collected while blocks are scored are those that reading the cells afterwards gives."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 from geosiam.imagery.grid import Halo, Lattice, Window, reflected
 from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
-from geosiam.polygons.evidence import COLUMNS, ONE, REACH, ZonalStatistics, ZonalStatsStore, cell_sums
-from geosiam.polygons.evidence_reader import AttributeReader
+from geosiam.inference.zonal_stats import (
+    BUFFER_CELLS,
+    COLUMNS,
+    UNIT,
+    ZonalStatistics,
+    ZonalStatsStore,
+    cell_statistics,
+)
+from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.options import PolygonOptions
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.table import polygon_table
 
 STRIDE = 4
 CELLS = (23, 31)
@@ -48,19 +55,21 @@ def scored(seed, share=0.03):
     return scores
 
 
-def noted(scenes, scores, side=8, halo=HALO, **how):
-    sightings = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), **how)
+def stored_statistics(scenes, scores, side=8, halo=HALO, **how):
+    store = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), **how)
     for block in Lattice(*CELLS, side, side):
         window = block.pixels(STRIDE, halo)
-        notes = sightings.lookout(block, window, scenes.stored(window), scores[block.cells.slices])
-        if sightings.wanted and notes is not None:
-            sightings.keep(notes)
-    return sightings
+        statistics = store.statistics.of_block(block, window, scenes.stored(window), scores[block.cells.slices])
+        if statistics is not None:
+            store.add(statistics)
+    return store
 
 
-def polygons(scenes, scores, threshold, sightings=None):
-    with AttributeReader(scenes, STRIDE, threshold, colored=True, sightings=sightings) as witness:
-        return polygon_pieces(Cells(scores, 10, stride=STRIDE), PolygonOptions(threshold), witness=witness).frame()
+def polygons(scenes, scores, threshold, store=None):
+    with AttributeReader(scenes, STRIDE, threshold, colored=True, zonal_stats=store) as reader:
+        return polygon_table(
+            Cells(scores, 10, stride=STRIDE), PolygonOptions(threshold=threshold), reader=reader
+        ).frame()
 
 
 def everywhere():
@@ -72,7 +81,9 @@ def near(scores):
     """Return which cells lie close to a high one, the slow way."""
     result = np.zeros(CELLS, bool)
     for row, col in np.argwhere(scores >= 0.5):
-        result[max(0, row - REACH) : row + REACH + 1, max(0, col - REACH) : col + REACH + 1] = True
+        result[
+            max(0, row - BUFFER_CELLS) : row + BUFFER_CELLS + 1, max(0, col - BUFFER_CELLS) : col + BUFFER_CELLS + 1
+        ] = True
     return result
 
 
@@ -80,39 +91,39 @@ def near(scores):
 @settings(max_examples=40, deadline=None)
 def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, side):
     scenes, scores = Scenes(seed % 5), scored(seed, share)
-    known, sums = noted(scenes, scores, side).recall(*everywhere())
+    known, sums = stored_statistics(scenes, scores, side).lookup(*everywhere())
     assert np.array_equal(known.reshape(CELLS), near(scores))
-    whole = cell_sums(scenes.read(Window(0, CELLS[0], 0, CELLS[1]).scaled(STRIDE)), STRIDE)
+    whole = cell_statistics(scenes.read(Window(0, CELLS[0], 0, CELLS[1]).scaled(STRIDE)), STRIDE)
     assert np.array_equal(sums, whole.reshape(COLUMNS, -1).T[known])
 
 
 @pytest.mark.parametrize("halo", [HALO, Halo(0, 0), Halo(STRIDE, 1)])
-@pytest.mark.parametrize("most_bytes", [0, 6_000, 10_000_000])
-def test_polygons_say_the_same_with_and_without(halo, most_bytes):
+@pytest.mark.parametrize("max_bytes", [0, 6_000, 10_000_000])
+def test_polygons_say_the_same_with_and_without(halo, max_bytes):
     scenes, scores = Scenes(1), scored(1)
-    sightings = noted(scenes, scores, halo=halo, most_bytes=most_bytes)
+    store = stored_statistics(scenes, scores, halo=halo, max_bytes=max_bytes)
     looked = polygons(scenes, scores, 0.5)
-    assert looked.equals(polygons(scenes, scores, 0.5, sightings))
+    assert looked.equals(polygons(scenes, scores, 0.5, store))
     assert looked.shadow_fraction.notna().any()
 
 
 def test_what_was_noted_is_not_read_again():
     scenes, scores = Scenes(2), scored(2)
-    assert len(polygons(scenes, scores, 0.5, noted(scenes, scores)))
+    assert len(polygons(scenes, scores, 0.5, stored_statistics(scenes, scores)))
     assert scenes.pixels_read == 0
 
 
 def test_a_raised_threshold_makes_more_cells_surroundings():
     scenes, scores = Scenes(3), scored(3)
-    sightings = noted(scenes, np.where(scores == 0.9, np.float32(0.6), scores))
+    store = stored_statistics(scenes, np.where(scores == 0.9, np.float32(0.6), scores))
     scores[5:7, 5:7] = 0.9
-    assert polygons(scenes, scores, 0.8).equals(polygons(scenes, scores, 0.8, sightings))
+    assert polygons(scenes, scores, 0.8).equals(polygons(scenes, scores, 0.8, store))
 
 
 def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
     scores = np.full(CELLS, 0.1, np.float32)
     scores[10, 10] = 126.6 / 254  # stored as 127 of 254
-    known, _ = noted(Scenes(0), scores).recall(np.array([10]), np.array([10]))
+    known, _ = stored_statistics(Scenes(0), scores).lookup(np.array([10]), np.array([10]))
     assert known.all()
 
 
@@ -122,14 +133,13 @@ def test_the_largest_sum_fits_where_it_is_kept():
         block = StoredBlock(
             white, white, np.ones(white.shape[1:], bool), (unchanged_transform(3), unchanged_transform(3))
         )
-        lookout = ZonalStatistics((4, 4), stride, 0.5)
-        window = Window(0, 4 * stride, 0, 4 * stride)
-        places, sums = lookout(Lattice(4, 4, 4, 4)[0], window, block, np.full((4, 4), 0.9, np.float32))
-        assert len(places) == 16
-        assert sums.max() == stride**2 * ONE
+        window, scores = Window(0, 4 * stride, 0, 4 * stride), np.full((4, 4), 0.9, np.float32)
+        found = ZonalStatistics((4, 4), stride, 0.5).of_block(Lattice(4, 4, 4, 4)[0], window, block, scores)
+        assert len(found.cells) == 16
+        assert found.values.max() == stride**2 * UNIT
 
 
 def test_memory_is_bounded():
     scenes, everything = Scenes(4), np.full(CELLS, 0.9, np.float32)
-    known, _ = noted(scenes, everything, most_bytes=30_000).recall(*everywhere())
+    known, _ = stored_statistics(scenes, everything, max_bytes=30_000).lookup(*everywhere())
     assert 0 < known.sum() <= 30_000 / COLUMNS / 2

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from geosiam.errors import SceneUnreadableError
 from geosiam.evaluation.counts import in_cells
 from geosiam.imagery.pair import PairBlock
+from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.components import component_batches
-from geosiam.polygons.evidence_reader import AttributeReader
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.score_stream import ScoreStream
-from geosiam.polygons.table import polygon_pieces
+from geosiam.polygons.table import polygon_table
 from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 
 STRIDE = 4
@@ -49,8 +49,8 @@ def marked(shape=(25, 30), cells=CELLS):
 
 def asked(scenes, scores=None, *, height=1000, colored=True):
     cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
-    with AttributeReader(scenes, STRIDE, 0.5, colored=colored) as witness:
-        return polygon_pieces(cells, PolygonOptions(0.5), witness=witness).frame()
+    with AttributeReader(scenes, STRIDE, 0.5, colored=colored) as reader:
+        return polygon_table(cells, PolygonOptions(threshold=0.5), reader=reader).frame()
 
 
 def told(scenes, **how):
@@ -144,18 +144,18 @@ def test_neither_strips_nor_company_matter(seed, height):
     together, cut = asked(scenes, scores), asked(scenes, scores, height=height)
     assert cut.drop(columns="geometry").equals(together.drop(columns="geometry"))
 
-    field, first = ScoreStream(Cells(scores, stride=STRIDE)), 0
-    with AttributeReader(scenes, STRIDE, 0.5, colored=True) as witness:
-        for batch in component_batches(field.strips(), 0.5):
+    stream, first = ScoreStream(Cells(scores, stride=STRIDE)), 0
+    with AttributeReader(scenes, STRIDE, 0.5, colored=True) as reader:
+        for batch in component_batches(stream.strips(), 0.5):
             for number in range(0, len(batch), 7):
-                shadow, hint = witness.attributes_of(batch.where(np.arange(len(batch)) == number), field)
+                shadow, hint = reader.attributes_of(batch.where(np.arange(len(batch)) == number), stream)
                 row = together.iloc[first + number]
                 assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
             first += len(batch)
 
 
 def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
-    monkeypatch.setattr("geosiam.polygons.evidence.BLOCK_PX", 64)
+    monkeypatch.setattr("geosiam.inference.zonal_stats.PATCH_PX", 64)
     unreadable = np.zeros((100, 120), bool)
     unreadable[64:72] = True  # block rows 0-15 end at row 63 of pixels
     assert told(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")

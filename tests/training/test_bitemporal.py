@@ -9,10 +9,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geosiam.errors import TrainingDataError
+from geosiam.errors import SceneRefusedError, TrainingDataError
 from geosiam.network.weights import Model, load_model
 from geosiam.training.api import TrainingOptions, train
-from geosiam.training.finetune import SUREST, own_scenes, revisited, undecided
+from geosiam.training.finetune import MOST_CONFIDENT, bitemporal, most_confident, own_scenes
 from geosiam.training.sources import UNCHANGED, UNDECIDED, PairStack, SceneStack
 
 RNG = np.random.default_rng(3)
@@ -39,11 +39,11 @@ def ground(rows: int = 400, cols: int = 320) -> NDArray[np.uint8]:
     return image
 
 
-def test_two_dates_are_one_pair_whose_surest_change_does_not_count(tmp_path: Path, model: Model) -> None:
+def test_two_dates_are_one_pair_whose_most_confident_change_does_not_count(tmp_path: Path, model: Model) -> None:
     before = ground()
     after = before.copy()
     after[(slice(None), *OBJECT)] = np.array([220, 40, 40])[:, None, None]
-    learnt, held_out = revisited(geotiff(tmp_path / "1.tif", before), geotiff(tmp_path / "2.tif", after), model)
+    learnt, held_out = bitemporal(geotiff(tmp_path / "1.tif", before), geotiff(tmp_path / "2.tif", after), model)
     assert (learnt.scenes[0].shape, held_out.scenes[0].shape) == ((7, 360, 320), (7, 40, 320))
     both = torch.cat([learnt.scenes[0], held_out.scenes[0]], dim=1).numpy()
     assert np.array_equal(both[:3], before)
@@ -58,7 +58,7 @@ def test_two_dates_are_one_pair_whose_surest_change_does_not_count(tmp_path: Pat
 def test_ground_of_one_date_alone_does_not_count(tmp_path: Path, model: Model) -> None:
     image = ground()
     first, second = geotiff(tmp_path / "1.tif", image), geotiff(tmp_path / "2.tif", image[:, :, 160:], east=80.0)
-    (learnt, _held_out) = revisited(first, second, model)
+    (learnt, _held_out) = bitemporal(first, second, model)
     both, beyond = learnt.scenes[0].numpy(), learnt.scenes[0].shape[2] - 160
     assert 0 <= beyond <= model.card.stride  # whole cells
     assert (both[6, :, :beyond] == UNDECIDED).all()
@@ -67,20 +67,20 @@ def test_ground_of_one_date_alone_does_not_count(tmp_path: Path, model: Model) -
     assert np.array_equal(both[3:6, :, beyond:], image[:, :360, 160:])
 
 
-def test_no_more_than_the_surest_cells_are_left_out_however_much_differs() -> None:
+def test_no_more_than_the_most_confident_cells_are_left_out_however_much_differs() -> None:
     scores = RNG.uniform(0.6, 1.0, (200, 200)).astype(np.float32)
-    alone = scores > np.quantile(scores, 1 - SUREST)
-    found = undecided(scores, 0.4)
+    alone = scores > np.quantile(scores, 1 - MOST_CONFIDENT)
+    found = most_confident(scores, 0.4)
     assert found[alone].all()
-    assert found.mean() <= 9 * SUREST  # each may have eight neighbors
-    above = scores > 0.999  # fewer than the surest
-    assert 0 < above.mean() < SUREST
-    assert np.array_equal(undecided(scores, 0.999), ndimage.binary_dilation(above, np.ones((3, 3))))
-    assert not undecided(np.full((5, 5), 0.3, np.float32), 0.4).any()
-    assert not undecided(np.full((5, 5), np.nan, np.float32), 0.4).any()
+    assert found.mean() <= 9 * MOST_CONFIDENT  # each may have eight neighbors
+    above = scores > 0.999  # fewer than the most confident
+    assert 0 < above.mean() < MOST_CONFIDENT
+    assert np.array_equal(most_confident(scores, 0.999), ndimage.binary_dilation(above, np.ones((3, 3))))
+    assert not most_confident(np.full((5, 5), 0.3, np.float32), 0.4).any()
+    assert not most_confident(np.full((5, 5), np.nan, np.float32), 0.4).any()
 
 
-def test_scenes_that_show_other_places_are_learnt_from_one_by_one(
+def test_scenes_that_show_other_places_are_used_one_by_one(
     tmp_path: Path, model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = ground(208, 208)
@@ -89,18 +89,28 @@ def test_scenes_that_show_other_places_are_learnt_from_one_by_one(
     with caplog.at_level(logging.INFO, logger="geosiam"):
         sources = own_scenes([*here, elsewhere], model)
     assert [type(learnt) for learnt, _ in sources] == [PairStack, PairStack, SceneStack]
-    assert "make no pair" in caplog.text
-    assert caplog.text.count("learnt from alone") == 1
+    assert "are not a pair" in caplog.text
+    assert caplog.text.count("is used alone") == 1
     assert [type(learnt) for learnt, _ in own_scenes(here[:1], model)] == [SceneStack]
     with pytest.raises(TrainingDataError, match="does not exist"):
         own_scenes([here[0], str(tmp_path / "nowhere.tif")], model)
 
 
-def test_fine_tuning_on_two_dates_uses_all_threads_again(tmp_path: Path) -> None:
+def test_reading_a_pair_leaves_the_process_as_it_was(tmp_path: Path, model: Model, process_state) -> None:
+    paths = [geotiff(tmp_path / f"{number}.tif", ground(208, 208)) for number in (1, 2)]
+    far = geotiff(tmp_path / "far.tif", ground(208, 208), east=50_000)
+    before = process_state()
+    bitemporal(*paths, model)
+    with pytest.raises(SceneRefusedError):
+        bitemporal(paths[0], far, model)
+    assert process_state() == before
+
+
+def test_fine_tuning_on_two_dates_leaves_the_process_as_it_was(tmp_path: Path, process_state) -> None:
     scenes = tuple(geotiff(tmp_path / f"{number}.tif", ground(208, 208)) for number in (1, 2))
-    threads = torch.get_num_threads()
+    before = process_state()
     out = tmp_path / "mine.safetensors"
     done = train(TrainingOptions(out=out, scenes=scenes, init="survey-fast", generated=0, epochs=1, steps=2))
-    assert torch.get_num_threads() == threads
+    assert process_state() == before
     assert done.card.data == "1.tif, 2.tif"
     assert load_model(str(out)).card.recipe == "survey"

@@ -1,0 +1,229 @@
+"""Polygon attributes that depend on the pixels of both scenes: ``shadow_fraction`` and ``hint``.
+
+Statistics of cells come from the store that was filled while the cells were scored
+(:mod:`geosiam.inference.zonal_stats`). Pixels of other cells are read again, in patches around the components that are
+large enough to become a polygon. All sums are integers, so neither the order nor the grouping of components matters.
+
+*Shadow.* A pixel darkens like a shadow where the after scene has the same color at a part of the brightness.
+
+*Hint.* Pixels of the component that differ between the scenes are compared with pixels in and around it that do not:
+where they stand out in one scene clearly more than in the other, the object is in that scene.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+
+from geosiam.errors import SceneUnreadableError
+from geosiam.inference.zonal_stats import BUFFER_CELLS, COLUMNS, COUNTS, SUMS, UNIT, cell_statistics, patches
+from geosiam.polygons.runs import cells_of
+from geosiam.polygons.schema import HINTS
+from geosiam.runtime import default_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.grid import Window
+    from geosiam.imagery.pair import PairBlock
+    from geosiam.inference.zonal_stats import ZonalStatsStore
+    from geosiam.polygons.components import ComponentBatch
+    from geosiam.polygons.score_stream import ScoreStream
+
+_PATCH_FACTOR = 4  # what a thread reads in one go is about a tile of a file, which it decodes alone
+_MAX_CELLS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class HintPolicy:
+    """When to say that an object appeared or vanished.
+
+    Parameters
+    ----------
+    min_contrast_ratio
+        Least ratio of the contrast in one scene to that in the other.
+    min_contrast
+        Least contrast: distance from the surroundings' mean, in standard deviations of the surroundings.
+    min_pixels
+        Least number of changed pixels, and of unchanged ones.
+    min_deviation
+        Least standard deviation that a contrast is measured in, of channels in [0, 1].
+    """
+
+    min_contrast_ratio: float = 2.0
+    min_contrast: float = 1.0
+    min_pixels: int = 12
+    min_deviation: float = 0.02
+
+
+_POLICY = HintPolicy()
+
+
+class PairReader(Protocol):
+    """Reads both scenes; :class:`~geosiam.imagery.pair.ScenePair` is one, and arrays are in tests."""
+
+    def read(self, window: Window) -> PairBlock:
+        """Read a window of both scenes."""
+        ...
+
+
+class AttributeReader:
+    """Determine the attributes of components from the pixels of both scenes, in threads that end with the context.
+
+    Parameters
+    ----------
+    pair
+        The scenes.
+    stride
+        Pixels along a cell's side.
+    threshold
+        Score from which on a cell is no surroundings.
+    colored
+        Whether the scenes have colors; without them shadows cannot be told.
+    workers
+        Number of threads; None: one for each processor.
+    zonal_stats
+        Statistics collected while the cells were scored; the pixels of other cells are read again.
+    """
+
+    def __init__(
+        self,
+        pair: PairReader,
+        stride: int,
+        threshold: float,
+        *,
+        colored: bool,
+        workers: int | None = None,
+        zonal_stats: ZonalStatsStore | None = None,
+    ) -> None:
+        self._pair, self._stride, self._threshold, self._colored = pair, stride, threshold, colored
+        self._zonal_stats = zonal_stats
+        self._workers = workers or default_workers()
+        self._threads = ThreadPoolExecutor(self._workers, "geosiam-attributes")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def attributes_of(
+        self, batch: ComponentBatch, stream: ScoreStream
+    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
+        totals = np.zeros((len(batch), COLUMNS), np.int64)
+        length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
+        run_owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
+        part = np.cumsum(length) // _MAX_CELLS_AT_ONCE
+        for number in np.unique(part):
+            run = part == number
+            owner = np.repeat(run_owner[run], length[run])
+            rows, cols = cells_of(batch.runs[run])
+            members = owner, rows, cols
+            self._add(totals, members, _surroundings(owner, rows, cols, stream, self._threshold))
+        return self._shadow_fractions(totals), _hints(totals)
+
+    def _add(
+        self,
+        totals: NDArray[np.int64],
+        members: tuple[NDArray[np.int64], ...],
+        surroundings: tuple[NDArray[np.int64], ...],
+    ) -> None:
+        """Add the statistics of the cells of components and of those around them; each is owner, row and column."""
+        owner, row, col = (np.concatenate(pair) for pair in zip(members, surroundings, strict=True))
+        inside = np.arange(len(owner)) < len(members[0])
+        for cells, statistics in self._statistics(row, col):
+            outside = ~inside[cells]
+            # Of the surroundings only unchanged pixels count.
+            statistics[outside, : COUNTS.index("unchanged")] = 0
+            statistics[outside, len(COUNTS) : len(COUNTS) + 6] = 0
+            np.add.at(totals, owner[cells], statistics)
+
+    def _statistics(
+        self, row: NDArray[np.int64], col: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+        """Yield the indices of some of the cells and their statistics, shape (some, COLUMNS), in any order."""
+        missing = np.arange(len(row))
+        if self._zonal_stats is not None:
+            stored, statistics = self._zonal_stats.lookup(row, col)
+            yield np.flatnonzero(stored), statistics
+            missing = np.flatnonzero(~stored)
+        row, col = row[missing], col[missing]
+
+        def read(area: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+            results = []
+            for part, cells in patches(row[area], col[area], self._stride):
+                members = area[part]
+                if (statistics := self._read(cells)) is not None:
+                    places = row[members] - cells.row_start, col[members] - cells.col_start
+                    results.append((missing[members], statistics[:, places[0], places[1]].T))
+            return results
+
+        areas = (area for area, _ in patches(row, col, self._stride, _PATCH_FACTOR))
+        running = deque(self._threads.submit(read, area) for area in islice(areas, 2 * self._workers))
+        while running:
+            yield from running.popleft().result()
+            running.extend(self._threads.submit(read, area) for area in islice(areas, 1))
+
+    def _read(self, cells: Window) -> NDArray[np.int64] | None:
+        """Return the statistics of a window of cells, (COLUMNS, rows, cols); None where a scene cannot be read."""
+        try:
+            return cell_statistics(self._pair.read(cells.scaled(self._stride)), self._stride)
+        except SceneUnreadableError:
+            return None  # where a run may go on after this, there are no scores either: these are surroundings at most
+
+    def _shadow_fractions(self, totals: NDArray[np.int64]) -> NDArray[np.float64]:
+        valid = totals[:, COUNTS.index("valid")].astype(np.float64)
+        if not self._colored:
+            return np.full(len(totals), np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(valid > 0, totals[:, COUNTS.index("shaded")] / valid, np.nan)
+
+
+def _surroundings(
+    owner: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64], stream: ScoreStream, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cells around those given that have a score below the threshold: owner, row and column."""
+    height, width = stream.scores.grid.shape
+    reach = np.arange(-BUFFER_CELLS, BUFFER_CELLS + 1)
+    row = (rows[:, None] + np.repeat(reach, len(reach))).ravel()
+    col = (cols[:, None] + np.tile(reach, len(reach))).ravel()
+    owner = np.repeat(owner, len(reach) ** 2)
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    key = np.unique((owner[inside] * height + row[inside]) * width + col[inside])
+    rest, col = np.divmod(key, width)
+    owner, row = np.divmod(rest, height)
+    weak = stream.at(row, col) < threshold
+    return owner[weak], row[weak], col[weak]
+
+
+def _contrasts(totals: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how much the changed pixels stand out from the others in the before and the after scene, shape (n,)."""
+    changed, unchanged = (np.maximum(totals[:, COUNTS.index(name), None], 1) for name in ("changed", "unchanged"))
+    sums = {name: totals[:, len(COUNTS) + 3 * i :][:, :3] / UNIT for i, name in enumerate(SUMS)}
+    contrasts = []
+    for scene in ("before", "after"):
+        mean = sums[f"unchanged_{scene}"] / unchanged
+        variance = np.maximum(sums[f"unchanged_{scene}_squared"] / unchanged - mean**2, 0)
+        squared = (sums[f"changed_{scene}"] / changed - mean) ** 2 / (variance + _POLICY.min_deviation**2)
+        contrasts.append(np.sqrt(squared.mean(axis=1)))
+    return contrasts[0], contrasts[1]
+
+
+def _hints(totals: NDArray[np.int64]) -> NDArray[np.object_]:
+    before, after = _contrasts(totals)
+    changed, unchanged = (totals[:, COUNTS.index(name)] for name in ("changed", "unchanged"))
+    enough = (changed >= _POLICY.min_pixels) & (unchanged >= _POLICY.min_pixels)
+    ratio = _POLICY.min_contrast_ratio
+    hints = np.full(len(totals), None, dtype=object)
+    appeared, vanished = HINTS
+    hints[enough & (after >= _POLICY.min_contrast) & (after >= ratio * before)] = appeared
+    hints[enough & (before >= _POLICY.min_contrast) & (before >= ratio * after)] = vanished
+    return hints
