@@ -1,4 +1,4 @@
-"""A Dask cluster of processes on this machine, as `dask scheduler` and `dask worker` start it."""
+"""Start a Dask cluster of processes on this machine, like `dask scheduler` and `dask worker`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def cluster(workers: int, *, threads: int) -> Iterator[str]:
-    """Start a scheduler and workers of so many threads, give the address, and end them all."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    """Start a scheduler and workers with a number of threads each, yield the address, and end all processes."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
     port = address.rpartition(":")[2]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as processes:
-        places = "--no-dashboard", "--local-directory", folder, "--memory-limit", "0"
+        options = "--no-dashboard", "--local-directory", folder, "--memory-limit", "0"
         commands = [["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show"]]
-        commands += [["worker", address, "--nthreads", str(threads), "--no-nanny", *places]] * workers
+        commands += [["worker", address, "--nthreads", str(threads), "--no-nanny", *options]] * workers
         for command in commands:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *command],

@@ -1,11 +1,11 @@
-"""The two limits of a run, measured with as many threads as there are processors, and its other stages.
+"""Measure one stage of a run alone, with one thread per processor.
 
     python benchmarks/_limits.py forward|decode|open|write|vectorize MODEL PRECISION BEFORE AFTER [SCORES]
 
-Prints Mpx/s of pairs. `forward`: nothing but the network, over windows of the size that geosiam uses, which are in
-memory and laid out already. `decode`: nothing but reading both scenes, each of their tiles once. `open`: checking both
-scenes, and deciding shift and brightness from a sample. `write`: a score raster, given as SCORES and then in memory,
-block by block until it is a cloud optimized GeoTIFF with overviews. `vectorize`: that raster to a closed GeoPackage.
+Prints Mpx/s of pairs. `forward`: the network only, over windows of the size that geosiam uses, already in memory.
+`decode`: reading each tile of both scenes once. `open`: checking both scenes, and deciding shift and normalization from
+a sample. `write`: a score raster, which is read from SCORES first, block by block until it is a cloud-optimized GeoTIFF
+with overviews. `vectorize`: from that raster to a closed GeoPackage. The first two limit the speed of a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import rasterio
 import torch
 
-import geosiam.polygons.writer  # noqa: F401 - what it imports is no part of a stage
+import geosiam.polygons.writer  # noqa: F401 - its imports are not part of a stage
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.tile_cache import TileLayout
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid
 
 SECONDS = 6.0
+"""Duration of the measurement of the forward pass."""
 
 
 def forward(scorer: Scorer) -> float:
-    """Return the Mpx/s of the network alone."""
+    """Return the speed of the network alone in Mpx/s."""
     field = scorer.network.config.receptive_field
     side = FORWARD_PX + field.size - field.stride
-    layout = torch.channels_last
     counts, stop = [], time.perf_counter() + SECONDS
 
-    def work(seed: int) -> None:
+    def run(seed: int) -> None:
         torch.set_num_threads(1)
         images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
         images = (images * LEVELS).byte() if scorer.dtype == torch.int8 else normalized(images).to(scorer.dtype)
-        images = images.contiguous(memory_format=layout)
+        images = images.contiguous(memory_format=torch.channels_last)
         count = 0
         with torch.inference_mode():
             while time.perf_counter() < stop:
@@ -61,7 +61,7 @@ def forward(scorer: Scorer) -> float:
         counts.append(count)
 
     start = time.perf_counter()
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(default_workers())]
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(default_workers())]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -70,7 +70,7 @@ def forward(scorer: Scorer) -> float:
 
 
 def decode(before: str, after: str) -> float:
-    """Return the Mpx/s at which the tiles of both scenes can be decoded."""
+    """Return the speed of decoding the tiles of both scenes in Mpx/s."""
     local = threading.local()
     with rasterio.open(before) as scene:
         layout = TileLayout.of_blocks(scene.shape, scene.block_shapes[0])
@@ -89,15 +89,15 @@ def decode(before: str, after: str) -> float:
     return layout.height * layout.width / 1e6 / (time.perf_counter() - start)
 
 
-def opened(before: str, after: str) -> float:
-    """Return the Mpx/s at which a pair is made ready to be read."""
+def open_scenes(before: str, after: str) -> float:
+    """Return the speed of opening a pair in Mpx/s."""
     start = time.perf_counter()
     with open_pair(before, after) as pair:
         return megapixels(pair.grid) / (time.perf_counter() - start)
 
 
-def written(model: str, before: str, scores: str) -> float:
-    """Return the Mpx/s at which scores become a finished raster."""
+def write(model: str, before: str, scores: str) -> float:
+    """Return the speed of writing a score raster in Mpx/s."""
     raster = ScoreRaster.open(scores)
     cells = np.concatenate([strip for _, strip in raster.strips()])
     with open_pair(before, before, PairOptions(radiometry="none")) as pair:
@@ -112,8 +112,8 @@ def written(model: str, before: str, scores: str) -> float:
         return megapixels(grid) / (time.perf_counter() - start)
 
 
-def vectorized(before: str, scores: str) -> float:
-    """Return the Mpx/s at which a score raster becomes polygons."""
+def vectorize(before: str, scores: str) -> float:
+    """Return the speed of making polygons from a score raster in Mpx/s."""
     with open_pair(before, before, PairOptions(radiometry="none")) as pair, tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         vectorize_to_file(scores, Path(folder) / "polygons.gpkg")
@@ -121,22 +121,22 @@ def vectorized(before: str, scores: str) -> float:
 
 
 def megapixels(grid: Grid) -> float:
-    """Return the size of a scene."""
+    """Return the number of pixels of a scene in millions."""
     return grid.width * grid.height / 1e6
 
 
 def main() -> None:
-    """Print one of the limits."""
-    limit, model, precision, before, after, *scores = sys.argv[1:]
+    """Print the speed of one stage."""
+    stage, model, precision, before, after, *scores = sys.argv[1:]
     tune_allocator()  # as the program does
-    limits = {
+    stages = {
         "forward": lambda: forward(Scorer.of_model(load_model(model), device="cpu", precision=precision)),
         "decode": lambda: decode(before, after),
-        "open": lambda: opened(before, after),
-        "write": lambda: written(model, before, *scores),
-        "vectorize": lambda: vectorized(before, *scores),
+        "open": lambda: open_scenes(before, after),
+        "write": lambda: write(model, before, *scores),
+        "vectorize": lambda: vectorize(before, *scores),
     }
-    print(limits[limit]())
+    print(stages[stage]())
 
 
 if __name__ == "__main__":

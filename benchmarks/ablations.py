@@ -22,9 +22,10 @@ import torch
 from affine import Affine
 from PIL import Image
 from scipy import ndimage
+from sweep import object_scores_raster
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from geosiam.evaluation.metrics import auroc, object_scores_raster
+from geosiam.evaluation.metrics import auroc
 from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair

@@ -1,11 +1,11 @@
-"""How well models and classical methods find changes, on the protocols of `protocols.py`.
+"""Measure the accuracy of models and classical methods on the protocols of `protocols.py`.
 
     python benchmarks/accuracy.py --data DIR --model survey --model mine.safetensors --quick
     python benchmarks/accuracy.py --data DIR --model survey --baseline all --seeds 3 --out benchmarks
 
-A model is judged by what `geosiam detect` makes of a pair with its defaults: by its score raster at every threshold,
-and by its polygons at the threshold it chose itself. A baseline sees the same two images on one grid, and reports the
-neighboring pixels (8-connected) from Otsu's threshold up. With --out, figures of methods not run now are kept.
+Models are evaluated by the results of `geosiam detect` with its defaults: the score raster at every threshold, and
+the polygons at the threshold that detect chose itself. Baselines get the same two images on one grid and report the
+connected pixels (8-connected) above Otsu's threshold. With --out, results of methods that are not run now are kept.
 A model may be named with an option of detect, as in ``survey:radiometry=none`` or ``survey:register=yes``.
 """
 
@@ -16,20 +16,20 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
-from accuracy_report import ALARM_RATES, Row, markdown, merged, quick_table, save
+from accuracy_report import ALARM_RATES, ALL_PAIRS, Row, markdown, merged, quick_table, save
 from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
+from sweep import EIGHT_CONNECTED, ObjectSweep, object_scores_raster, recall_of_strongest, sweep_objects
 
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import ScoreCounts, in_cells
-from geosiam.evaluation.metrics import object_scores_raster
-from geosiam.evaluation.sweep import ObjectSweep, recall_of_strongest, sweep_objects
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
@@ -45,109 +45,106 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from protocols import Case
 
-_EIGHT = np.ones((3, 3), int)
 
-
+@dataclass(frozen=True)
 class Prediction:
-    """What a method says of a pair.
+    """Result of a method on a pair.
 
     Parameters
     ----------
     scores
         float32 (cell rows, cell cols), NaN = not scored.
     stride
-        Pixels along a cell's side.
+        Side of a cell in pixels.
     threshold
-        What the method cuts at.
+        Threshold that the method chose.
     objects
-        int32 (rows, cols) of pixels: what it would report, numbered from 1.
+        int32 (rows, cols) of pixels: number of the reported object, counted from 1; 0 = none.
     strength
-        Mean score of each of them.
+        Mean score of each object, shape (objects,).
     """
 
-    def __init__(
-        self,
-        scores: NDArray[np.float32],
-        stride: int,
-        threshold: float,
-        objects: NDArray[np.int32],
-        strength: NDArray[np.floating[Any]],
-    ) -> None:
-        self.scores, self.stride, self.threshold = scores, stride, threshold
-        self.objects, self.strength = objects, strength
+    scores: NDArray[np.float32]
+    stride: int
+    threshold: float
+    objects: NDArray[np.int32]
+    strength: NDArray[np.floating[Any]]
 
 
 def predict(method: str, case: Case, folder: Path) -> Prediction:
     """Run a method on a pair."""
     before, after = case.before.write(folder / "before.tif"), case.after.write(folder / "after.tif")
-    run = by_baseline if method in BASELINES else by_model
-    return run(method, before, after, folder / "found.gpkg")
+    if method in BASELINES:
+        return predict_by_baseline(method, before, after)
+    return predict_by_model(method, before, after, folder / "found.gpkg")
 
 
-def by_model(method: str, before: Path, after: Path, target: Path) -> Prediction:
-    """Run `geosiam detect` with its defaults, but for what the method names."""
+def predict_by_model(method: str, before: Path, after: Path, target: Path) -> Prediction:
+    """Run `geosiam detect` with its defaults and the option in the name of the method."""
     model, _, option = method.partition(":")
     name, _, value = option.partition("=")
-    chosen: dict[str, Any] = {name: value == "yes" if name == "register" else value} if option else {}
-    done = detect(before, after, target, options=DetectOptions(model=model, restart=True, **chosen))
-    raster = ScoreRaster.open(done.scores_path)
+    settings: dict[str, Any] = {name: value == "yes" if name == "register" else value} if option else {}
+    result = detect(before, after, target, options=DetectOptions(model=model, restart=True, **settings))
+    raster = ScoreRaster.open(result.scores_path)
     scores = np.concatenate([strip for _, strip in raster.strips()])
     rows, cols = (round(cells * raster.stride) for cells in raster.extent)
-    polygons = geopandas.read_file(done.polygons_path, layer=LAYER)
-    found = polygons.geometry
+    polygons = geopandas.read_file(result.polygons_path, layer=LAYER)
     objects = np.zeros((rows, cols), np.int32)
-    if len(found):
-        pixels = raster.grid.transform @ raster.grid.transform.scale(1 / raster.stride)
-        rasterize(list(zip(found, range(1, len(found) + 1), strict=True)), out=objects, transform=pixels)
-    return Prediction(scores, raster.stride, done.threshold, objects, polygons.score_mean.to_numpy(float))
+    if len(polygons):
+        transform = raster.grid.transform @ raster.grid.transform.scale(1 / raster.stride)
+        numbered = list(zip(polygons.geometry, range(1, len(polygons) + 1), strict=True))
+        rasterize(numbered, out=objects, transform=transform)
+    return Prediction(scores, raster.stride, result.threshold, objects, polygons.score_mean.to_numpy(float))
 
 
-def by_baseline(name: str, before: Path, after: Path, _target: Path) -> Prediction:
+def predict_by_baseline(name: str, before: Path, after: Path) -> Prediction:
     """Run a classical method on the pair as `geosiam detect` would align it."""
     method = baseline(name)
     with open_pair(before, after, PairOptions(radiometry="none")) as pair:
-        both = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
-    scores = method.scores(both.before, both.after, both.valid)
-    threshold = method.cut(scores)
-    objects, count = ndimage.label(scores >= threshold, _EIGHT)
+        block = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
+    scores = method.scores(block.before, block.after, block.valid)
+    threshold = method.choose_threshold(scores)
+    objects, count = ndimage.label(scores >= threshold, EIGHT_CONNECTED)
     strength = np.atleast_1d(ndimage.mean(scores, objects, range(1, count + 1)))
     return Prediction(scores, 1, threshold, objects, strength)
 
 
-def judge(case: Case, made: Prediction) -> tuple[dict[str, float], ScoreCounts]:
-    """Return all figures of one pair, and its pixels by score."""
-    counts = ScoreCounts.of(made.scores, *in_cells(case.truth > 0, made.stride), steps=FINE_STEPS)
-    known = np.kron(~np.isnan(made.scores), np.ones((made.stride,) * 2, bool))[tuple(map(slice, case.truth.shape))]
-    truth = np.where(known, case.truth, 0)
-    met, close = (object_scores_raster(made.objects, truth, least) for least in (0.0, 0.5))
+def compare(case: Case, prediction: Prediction) -> tuple[dict[str, float], ScoreCounts]:
+    """Return all metrics of one pair, and its pixels by score."""
+    stride = prediction.stride
+    counts = ScoreCounts.of(prediction.scores, *in_cells(case.truth > 0, stride), steps=FINE_STEPS)
+    is_scored = np.kron(~np.isnan(prediction.scores), np.ones((stride, stride), bool))
+    truth = np.where(is_scored[tuple(map(slice, case.truth.shape))], case.truth, 0)
+    any_overlap, iou50 = (object_scores_raster(prediction.objects, truth, min_iou) for min_iou in (0.0, 0.5))
     objects = {}
-    if made.stride > 1 or case.group.startswith("B"):  # for every pixel it takes long, and only B compares by it
-        sweep = sweep_objects(made.scores, truth, made.stride)
-        objects = {f"recall at {rate}/Mpx": recall_at_rate(made, truth, sweep, rate) for rate in ALARM_RATES}
+    if stride > 1 or case.group.startswith("B"):  # slow for every pixel, and only B is compared by it
+        sweep = sweep_objects(prediction.scores, truth, stride)
+        objects = {f"recall at {rate}/Mpx": recall_at_rate(prediction, truth, sweep, rate) for rate in ALARM_RATES}
         objects["recall at precision 0.9"] = sweep.recall_at_precision(0.9)
-    flagged, changed = made.objects > 0, truth > 0
-    figures = {
-        **pixel_figures(counts),
+    flagged, changed = prediction.objects > 0, truth > 0
+    metrics = {
+        **pixel_metrics(counts),
         "F1": 2 * float((flagged & changed).sum()) / max(1, int(flagged.sum() + changed.sum())),
         "IoU": float((flagged & changed).sum()) / max(1, int((flagged | changed).sum())),
-        "recall": met.recall,
-        "precision": met.precision,
-        "recall IoU>0.5": close.recall,
-        "precision IoU>0.5": close.precision,
+        "recall": any_overlap.recall,
+        "precision": any_overlap.precision,
+        "recall IoU>0.5": iou50.recall,
+        "precision IoU>0.5": iou50.precision,
         **objects,
-        "alarms/Mpx": (met.predicted - met.correct) / max(1, counts.pixels) * 1e6,
+        "alarms/Mpx": (any_overlap.predicted - any_overlap.correct) / max(1, counts.pixels) * 1e6,
     }
-    return figures, counts
+    return metrics, counts
 
 
-def recall_at_rate(made: Prediction, truth: NDArray[np.int32], sweep: ObjectSweep, rate: float) -> float:
-    """Return the recall at so many alarms per million pixels: by a threshold, or by looking at the strongest first."""
-    ranked = recall_of_strongest(made.objects, made.strength, truth, rate * sweep.megapixels)
+def recall_at_rate(prediction: Prediction, truth: NDArray[np.int32], sweep: ObjectSweep, rate: float) -> float:
+    """Return the recall at a number of alarms per million pixels: by a threshold, or from the strongest object down."""
+    max_alarms = rate * sweep.megapixels
+    ranked = recall_of_strongest(prediction.objects, prediction.strength, truth, max_alarms)
     return max(sweep.recall_at_alarms(rate), ranked)
 
 
-def pixel_figures(counts: ScoreCounts) -> dict[str, float]:
-    """Return what depends on the pixels alone, at every threshold."""
+def pixel_metrics(counts: ScoreCounts) -> dict[str, float]:
+    """Return the metrics that depend only on the scores of the pixels."""
     return {
         "AUROC": counts.auroc,
         "AP": counts.average_precision,
@@ -157,21 +154,21 @@ def pixel_figures(counts: ScoreCounts) -> dict[str, float]:
 
 
 def rows_of(method: str, data: Path, protocol: str, seeds: range) -> Iterator[Row]:
-    """Judge one method on one protocol; of LEVIR also all pairs together, as the field does."""
-    pooled: dict[str, ScoreCounts] = {}
+    """Evaluate one method on one protocol; for LEVIR also over all pairs together, as is usual."""
+    totals: dict[str, ScoreCounts] = {}
     name = method.removesuffix(".safetensors").rpartition("/")[2]
     with tempfile.TemporaryDirectory() as folder:
         for case in cases(data, protocol, seeds):
-            figures, counts = judge(case, predict(method, case, Path(folder)))
-            yield Row(name, case.group, case.scene, case.seed, figures)
+            metrics, counts = compare(case, predict(method, case, Path(folder)))
+            yield Row(name, case.group, case.scene, case.seed, metrics)
             if protocol == "C":
-                pooled[case.group] = pooled.get(case.group, ScoreCounts.none()) + counts
-    for group, counts in pooled.items():
-        yield Row(name, group, "all", 0, pixel_figures(counts))
+                totals[case.group] = totals.get(case.group, ScoreCounts.none()) + counts
+    for group, counts in totals.items():
+        yield Row(name, group, ALL_PAIRS, 0, pixel_metrics(counts))
 
 
 def main() -> None:
-    """Judge, print and keep."""
+    """Evaluate, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
     parser.add_argument("--model", action="append", default=[], help="bundled name or weights file; repeat for more")
@@ -180,7 +177,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--out", type=Path, help="folder of ACCURACY.md and ACCURACY.json")
-    parser.add_argument("--machine", default="", help="a sentence on the machine, for the report")
+    parser.add_argument("--machine", default="", help="a sentence about the machine, for the report")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     seeds = range(1 if args.quick else args.seeds)

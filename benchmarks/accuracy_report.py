@@ -1,4 +1,4 @@
-"""What `accuracy.py` found, as tables and files."""
+"""Results of `accuracy.py` as tables and files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLUMNS = {
 }  # fmt: skip
 ALARM_RATES = (5, 20, 100)
 LOWER_IS_BETTER = ("alarms/Mpx", "ECE")
-POOLED = "all"
+ALL_PAIRS = "all"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one method on one pair."""
+    """Metrics of one method on one pair, or on all pairs of a group together."""
 
     method: str
     group: str
@@ -39,8 +39,8 @@ class Row:
 
 
 def median_worst(rows: Sequence[Row], name: str) -> tuple[float, float]:
-    """Return median and least favourable value of a figure, over those rows in which it is defined."""
-    values = np.array([row.figures.get(name, np.nan) for row in rows if row.scene != POOLED], float)
+    """Return the median and the least favorable value of a metric over the rows in which it is defined."""
+    values = np.array([row.figures.get(name, np.nan) for row in rows if row.scene != ALL_PAIRS], float)
     values = values[~np.isnan(values)]
     if not values.size:
         return float("nan"), float("nan")
@@ -48,17 +48,17 @@ def median_worst(rows: Sequence[Row], name: str) -> tuple[float, float]:
 
 
 def cell(rows: Sequence[Row], name: str) -> str:
-    """Return a figure as text: of all pairs' pixels together where these were pooled, else median and worst."""
-    pooled = [row.figures[name] for row in rows if row.scene == POOLED and name in row.figures]
-    if pooled:
-        return f"{pooled[0]:.3f}"
+    """Return a metric as text: over the pixels of all pairs if there is such a row, else the median and the worst."""
+    total = [row.figures[name] for row in rows if row.scene == ALL_PAIRS and name in row.figures]
+    if total:
+        return f"{total[0]:.3f}"
     median, worst = median_worst(rows, name)
     digits = 1 if name == "alarms/Mpx" else 3
     return "-" if np.isnan(median) else f"{median:.{digits}f} ({worst:.{digits}f})"
 
 
 def quick_table(rows: Sequence[Row]) -> str:
-    """Return one method on one protocol, a line a group."""
+    """Return a table of one method on one protocol, with one line per group."""
     columns = COLUMNS[rows[0].group[0]]
     lines = [f"| group | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for group in dict.fromkeys(row.group for row in rows):
@@ -68,16 +68,16 @@ def quick_table(rows: Sequence[Row]) -> str:
 
 
 def merged(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows together with those kept in a folder, of which they replace their own method and protocol."""
+    """Return the rows saved in a folder with new rows, which replace those of the same method and protocol."""
     path = folder / "ACCURACY.json"
-    kept = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
-    kept = [replace(r, figures={k: np.nan if v is None else v for k, v in r.figures.items()}) for r in kept]
+    saved = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    saved = [replace(r, figures={k: np.nan if v is None else v for k, v in r.figures.items()}) for r in saved]
     new = {(row.method, row.group[0]) for row in rows}
-    return [row for row in kept if (row.method, row.group[0]) not in new] + list(rows)
+    return [row for row in saved if (row.method, row.group[0]) not in new] + list(rows)
 
 
 def save(folder: Path, rows: Sequence[Row]) -> None:
-    """Keep rows; NaN becomes null."""
+    """Save rows; NaN becomes null."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = [
         asdict(row) | {"figures": {k: None if np.isnan(v) else round(v, 5) for k, v in row.figures.items()}}
@@ -101,28 +101,28 @@ TITLES = {
 }
 INTRODUCTION = """# Accuracy
 
-Made by `python benchmarks/accuracy.py --data DIR --model NAME... --baseline all --seeds N --out benchmarks`; every
-pair's figures are in [ACCURACY.json](ACCURACY.json). Figures are the median over scenes and seeds, and in brackets
-the least favourable of them; the positive class is the change, alone.
+Made by `python benchmarks/accuracy.py --data DIR --model NAME... --baseline all --seeds N --out benchmarks`; the
+metrics of every pair are in [ACCURACY.json](ACCURACY.json). Values are medians over scenes and seeds, with the least
+favorable one in parentheses. Only the change class counts as positive.
 
-- A model is judged by what `geosiam detect` makes of a pair with its defaults. A baseline sees the same two images on
-  one grid and reports what Otsu's threshold leaves, with no speckle removed.
-- **recall**: true objects that a polygon meets; **precision**: polygons that meet a true object. **IoU>0.5**: the
-  same where both overlap by more than half. **IoU**, **F1**: of pixels, at the method's own threshold. **best F1**,
-  **AUROC**, **AP** (average precision): of pixels, over all thresholds, each cell's score standing for all its
-  pixels.
-- **recall at precision 0.9**, **recall at N/Mpx** (N alarms per million pixels): over 40 thresholds, without those at
-  which more than a tenth of the unchanged ground is flagged, since one polygon over everything would find all; an
-  alarm rate holds down to the first threshold that exceeds it. Neighboring cells (8-connected) are one object. An
-  alarm rate may also be kept by looking at the reported objects by their mean score, the highest first, until there
-  are too many alarms; the better of both ways counts, for every method.
-- `:score_type=float32`: scores stored as they are. As bytes all above 0.998 are one, and where years lie between the
-  dates much is.
-- **ECE**: mean gap between score and share of changed pixels, 15 bins of equal mass.
+- Models are evaluated by the results of `geosiam detect` with its defaults. Baselines get the same two images on one
+  grid and report what exceeds Otsu's threshold, without removing speckle.
+- **recall**: fraction of true objects that a polygon overlaps; **precision**: fraction of polygons that overlap a true
+  object. **IoU>0.5**: the same for overlaps with an IoU above one half. **IoU**, **F1**: by pixel, at the method's own
+  threshold. **best F1**, **AUROC**, **AP** (average precision): by pixel, over all thresholds, with each cell's score
+  assigned to all its pixels.
+- **recall at precision 0.9**, **recall at N/Mpx** (N alarms per million pixels): over 40 thresholds, excluding those at
+  which more than a tenth of the unchanged ground is flagged, since one polygon over everything would find all objects;
+  an alarm rate holds down to the first threshold that exceeds it. Neighboring cells (8-connected) form one object. An
+  alarm rate may also be kept by reviewing the reported objects in the order of their mean score, until there are too
+  many alarms; the better of the two counts, for every method.
+- `:score_type=float32`: scores in full precision. `uint8` saturates above 0.998, which affects many cells if years lie
+  between the dates.
+- **ECE**: mean gap between score and fraction of changed pixels, 15 bins of equal mass.
 - **A** inserts up to 100 rectangles, ellipses and polygons into the middle 1260 x 720 px of two aerial scenes, a
   drone orthophoto and a NAIP scene. Nuisance: gain 1.15, offset 8, gamma 1.1, one pixel of shift in both axes, blur
   of 0.7 px, noise of 4 gray levels. **B** inserts into NAIP 2012, 2014, 2017, Landsat 2000, 2015 and Joplin after the
-  tornado, and compares with the date before; what really changed there is not labelled, so alarms are not all false.
+  tornado, and compares with the date before; real changes there are not labeled, so not all alarms are false.
   **C**: 40 pairs of LEVIR-CD, whose labels are buildings only, and Beijing; AUROC, AP, best F1 and ECE are those of
   all pairs' pixels together. **D**: the scenes of A with nuisance alone, and the dates of B without insertions.
 """
@@ -130,17 +130,17 @@ the least favourable of them; the positive class is the change, alone.
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that is wanted: of which groups' median, at least (or at most) what."""
+    """A target: a bound on the median of a metric in a group."""
 
-    what: str
+    title: str
     group: str
-    figure: str
+    metric: str
     bound: float
 
     @property
-    def lowest(self) -> bool:
-        """Whether less is better."""
-        return self.figure in LOWER_IS_BETTER
+    def lower_is_better(self) -> bool:
+        """Whether lower values are better."""
+        return self.metric in LOWER_IS_BETTER
 
 
 TARGETS = (
@@ -169,57 +169,63 @@ def markdown(rows: Sequence[Row], baselines: Sequence[str], machine: str) -> str
     Parameters
     ----------
     rows
-        All that was measured.
+        All results.
     baselines
-        Which methods are none of ours.
+        Names of the classical methods.
     machine
-        What it was measured on.
+        Description of the machine.
     """
     rows = sorted(rows, key=lambda row: row.group[0])
     methods = sorted({row.method for row in rows}, key=lambda name: _rank(name, baselines))
     models = [method for method in methods if method not in baselines]
     seeds = {method: 1 + max(row.seed for row in rows if row.method == method) for method in methods}
-    told = ", ".join(f"{method} {count}" for method, count in seeds.items())
-    parts = [INTRODUCTION, f"Seeds: {told}. {machine}\n", *_targets(rows, [name for name in models if ":" not in name])]
+    counts = ", ".join(f"{method} {count}" for method, count in seeds.items())
+    parts = [
+        INTRODUCTION,
+        f"Seeds: {counts}. {machine}\n",
+        *_targets(rows, [name for name in models if ":" not in name]),
+    ]
     parts += _against_the_best(rows, models, [method for method in methods if method in baselines])
     for protocol, title in TITLES.items():
         parts.append(f"## {protocol}. {title}\n")
         chosen = [row for row in rows if row.group[0] == protocol]
-        for figure in COMPARED[protocol]:
-            parts += [f"### {figure}, all methods\n", _compared(chosen, methods, figure), ""]
+        for metric in COMPARED[protocol]:
+            parts += [f"### {metric}, all methods\n", _compared(chosen, methods, metric), ""]
         for model in models:
-            mine = [row for row in chosen if row.method == model]
-            if mine and protocol != "D":
-                parts += [f"### `{model}`\n", quick_table(mine), ""]
+            of_model = [row for row in chosen if row.method == model]
+            if of_model and protocol != "D":
+                parts += [f"### `{model}`\n", quick_table(of_model), ""]
     return "\n".join(parts)
 
 
 def _shared(rows: Sequence[Row], method: str, group: str, baselines: Sequence[str]) -> list[Row]:
-    """Return what is known of a method on the pairs of a group that the classical methods saw as well."""
-    seen = {(row.scene, row.seed) for row in rows if row.group == group and row.method in baselines}
-    return [row for row in rows if (row.method, row.group) == (method, group) and (row.scene, row.seed) in seen]
+    """Return the rows of a method on the pairs of a group on which classical methods were run as well."""
+    pairs = {(row.scene, row.seed) for row in rows if row.group == group and row.method in baselines}
+    return [row for row in rows if (row.method, row.group) == (method, group) and (row.scene, row.seed) in pairs]
 
 
 def _rank(method: str, baselines: Sequence[str]) -> tuple[bool, bool, bool, str]:
-    """Return what methods are sorted by: models as they are, the default first, models with an option, baselines."""
+    """Return the sort key of a method: models, the default first, then models with an option, then baselines."""
     return method in baselines, ":" in method, method.partition(":")[0] != DEFAULT_MODEL, method
 
 
 def _targets(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
-    lines = [f"| target | wanted | {' | '.join(models)} |", "|---" * (len(models) + 2) + "|"]
+    lines = [f"| target | bound | {' | '.join(models)} |", "|---" * (len(models) + 2) + "|"]
     for target in TARGETS:
         cells = []
         for model in models:
-            mine = [row for row in rows if row.method == model and row.group == target.group]
-            value = _value(mine, target.figure)
-            met = value <= target.bound if target.lowest else value >= target.bound
+            of_model = [row for row in rows if row.method == model and row.group == target.group]
+            value = _value(of_model, target.metric)
+            met = value <= target.bound if target.lower_is_better else value >= target.bound
             cells.append("-" if np.isnan(value) else f"{value:.3f} {'met' if met else 'missed'}")
-        lines.append(f"| {target.what} | {'≤' if target.lowest else '≥'} {target.bound:g} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {target.title} | {'≤' if target.lower_is_better else '≥'} {target.bound:g} | {' | '.join(cells)} |"
+        )
     return ["## Targets\n", *lines, ""]
 
 
 def _against_the_best(rows: Sequence[Row], models: Sequence[str], baselines: Sequence[str]) -> list[str]:
-    """Return AP, and recall at alarm rates, of each model beside the best classical method on the same pairs."""
+    """Return AP and recall at alarm rates of each model beside the best classical method on the same pairs."""
     head = f"best classical method | {' | '.join(models)} |"
     by_ap = [f"| group | {head}", "|---" * (len(models) + 2) + "|"]
     by_recall = [f"| group | alarms per Mpx | {head}", "|---" * (len(models) + 3) + "|"]
@@ -227,43 +233,43 @@ def _against_the_best(rows: Sequence[Row], models: Sequence[str], baselines: Seq
         by_ap += [f"| {group} | {cells}" for cells in _ratios(rows, group, "AP", models, baselines)]
         if group[0] == "B":
             for rate in ALARM_RATES:
-                found = _ratios(rows, group, f"recall at {rate}/Mpx", models, baselines)
-                by_recall += [f"| {group} | {rate} | {cells}" for cells in found]
-    wanted = (
-        "Wanted: 1.5 times as much, and never less; where it has more than two thirds, 1.5 times would be beyond 1. "
-        "In B, where real change is not labelled and counts as wrong, see the recall at alarm rates below."
+                lines = _ratios(rows, group, f"recall at {rate}/Mpx", models, baselines)
+                by_recall += [f"| {group} | {rate} | {cells}" for cells in lines]
+    target = (
+        "Target: 1.5 times the best classical method, and never less than it; above two thirds, 1.5 times would exceed "
+        "1. In B, where real changes are not labeled and count as wrong, see the recall at alarm rates below."
     )
     return [
-        "## AP against the best classical method\n", f"{wanted}\n", *by_ap, "",
+        "## AP against the best classical method\n", f"{target}\n", *by_ap, "",
         "## Recall between real dates against the best classical method\n", *by_recall, "",
     ]  # fmt: skip
 
 
-def _ratios(rows: Sequence[Row], group: str, figure: str, models: Sequence[str], baselines: Sequence[str]) -> list[str]:
-    """Return the cells of a line, the best classical method's first; none where no such method was run."""
-    found = {method: _value(_shared(rows, method, group, baselines), figure) for method in (*models, *baselines)}
-    known = [method for method in baselines if not np.isnan(found[method])]
-    if not known:
+def _ratios(rows: Sequence[Row], group: str, metric: str, models: Sequence[str], baselines: Sequence[str]) -> list[str]:
+    """Return the cells of a line, the best classical method first; nothing if no such method was run."""
+    values = {method: _value(_shared(rows, method, group, baselines), metric) for method in (*models, *baselines)}
+    measured = [method for method in baselines if not np.isnan(values[method])]
+    if not measured:
         return []
-    best = max(known, key=lambda method: found[method])
-    cells = ["-" if np.isnan(found[m]) else f"{found[m]:.3f} ({_times(found[m], found[best])})" for m in models]
-    return [f"{best} {found[best]:.3f} | {' | '.join(cells)} |"]
+    best = max(measured, key=lambda method: values[method])
+    cells = ["-" if np.isnan(values[m]) else f"{values[m]:.3f} ({_times(values[m], values[best])})" for m in models]
+    return [f"{best} {values[best]:.3f} | {' | '.join(cells)} |"]
 
 
-def _times(mine: float, other: float) -> str:
-    return f"{mine / other:.2f}x" if other else "-"
+def _times(value: float, other: float) -> str:
+    return f"{value / other:.2f}x" if other else "-"
 
 
-def _value(rows: Sequence[Row], figure: str) -> float:
-    """Return a figure of all pixels together where there is one, else the median."""
-    pooled = [row.figures[figure] for row in rows if row.scene == POOLED and figure in row.figures]
-    return pooled[0] if pooled else median_worst(rows, figure)[0]
+def _value(rows: Sequence[Row], metric: str) -> float:
+    """Return a metric over the pixels of all pairs if there is such a row, else the median."""
+    total = [row.figures[metric] for row in rows if row.scene == ALL_PAIRS and metric in row.figures]
+    return total[0] if total else median_worst(rows, metric)[0]
 
 
-def _compared(rows: Sequence[Row], methods: Sequence[str], figure: str) -> str:
+def _compared(rows: Sequence[Row], methods: Sequence[str], metric: str) -> str:
     shown = [method for method in methods if any(row.method == method for row in rows)]
     lines = [f"| group | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
     for group in dict.fromkeys(row.group for row in rows):
-        cells = [cell([row for row in rows if row.method == m and row.group == group], figure) for m in shown]
+        cells = [cell([row for row in rows if row.method == m and row.group == group], metric) for m in shown]
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,12 +1,12 @@
-"""How fast geosiam is from two files to polygons, and how much memory it takes, beside its limits and alternatives.
+"""Measure the speed and memory of geosiam from two files to polygons, beside its limits and alternatives.
 
     python benchmarks/engine.py --folder DIR                     # everything, about an hour; DIR keeps the scenes
-    python benchmarks/engine.py --folder DIR --only limits threads   # these again; the others stay as they are
+    python benchmarks/engine.py --folder DIR --only limits threads   # only these; the other sections are kept
     python benchmarks/engine.py --sizes 1024 2048 --runs 1         # a quick look
 
-Scenes are generated survey pairs (RGB, 8 bit, deflate in tiles of 512 px unless said otherwise). Every figure is of a
-process of its own, from its start to its end; what is compared runs in turns, and medians are compared. Run it on a
-machine that does nothing else.
+Scenes are generated survey pairs (RGB, 8 bit, deflate in tiles of 512 px unless stated otherwise). Each value is that
+of a process from its start to its end. Commands that are compared run in turns, and their medians are compared. Use an
+idle machine.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FAST = "survey-fast"  # of stride 8
-ONCE_FROM_PX = 20_000  # what takes a minute is run once
-SLOPE_FROM_PX = 4000  # below, most of the time is the start of the program
+ONCE_FROM_PX = 20_000  # side of scenes that take a minute or more, and are run once
+SLOPE_FROM_PX = 4000  # side of scenes below which the start of the program takes most of the time
 MAD = "otbcli_MultivariateAlterationDetector"
 STORED = {
     "deflate, tiles of 512": {},
@@ -51,7 +51,7 @@ STORED = {
 
 
 class Bench:
-    """The sections of the report; each is a method that returns Markdown."""
+    """Sections of the report; each is a method that returns Markdown."""
 
     def __init__(self, folder: Path, sizes: Sequence[int], runs: int) -> None:
         self.folder, self.sizes, self.runs = folder, sorted(sizes), runs
@@ -63,35 +63,35 @@ class Bench:
         return [*GEOSIAM, "detect", *map(str, pair), "-o", str(self.output), "--restart", "--quiet", *options]
 
     def in_turns(self, commands: dict[str, list[str]], runs: int | None = None) -> dict[str, list[Cost]]:
-        """Run commands one after the other, several rounds."""
+        """Run commands in turns, for several rounds."""
         costs: dict[str, list[Cost]] = {name: [] for name in commands}
         for _ in range(runs or self.runs):
             for name, command in commands.items():
                 costs[name].append(run(command))
         return costs
 
-    def said(self, script: str, *args: object) -> float:
-        """Return the median number that a script of this folder prints."""
+    def measure(self, script: str, *args: object) -> float:
+        """Return the median of the numbers that a script of this folder prints."""
         command = [sys.executable, str(HERE / script), *map(str, args)]
         return float(np.median([float(subprocess.check_output(command, text=True)) for _ in range(self.runs)]))
 
     def limits(self) -> str:
-        """Compare the whole job with its forward pass alone, and that with the network as PyTorch runs it."""
+        """Compare a whole run with its forward pass alone, and that with plain PyTorch."""
         pair, size = generated(self.middle, self.folder), self.middle
         lines = [
             f"Mpx/s, {size} x {size} px. *Plain*: the network in eager PyTorch, fp32, NCHW, 2048 px windows.\n",
             "| model | precision | end to end | forward | decode | end to end / forward | plain | forward / plain |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        decode = self.said("_limits.py", "decode", FAST, "auto", *pair)
+        decode = self.measure("_limits.py", "decode", FAST, "auto", *pair)
         for model in ("survey", FAST):
-            plain = self.said("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
-            chosen = precision_name(Scorer.of_model(load_model(model), device="cpu").dtype)
-            for precision in dict.fromkeys((chosen, "bf16", "fp32")):
+            plain = self.measure("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
+            default = precision_name(Scorer.of_model(load_model(model), device="cpu").dtype)
+            for precision in dict.fromkeys((default, "bf16", "fp32")):
                 options = "--model", model, "--precision", precision
-                name = f"{precision}, the default" if precision == chosen else precision
+                name = f"{precision}, the default" if precision == default else precision
                 whole = size**2 / 1e6 / median([run(self.detect(pair, *options)) for _ in range(self.runs)]).seconds
-                forward = self.said("_limits.py", "forward", model, precision, *pair)
+                forward = self.measure("_limits.py", "forward", model, precision, *pair)
                 lines.append(
                     f"| {model} | {name} | {whole:.1f} | {forward:.1f} | {decode:.0f} | {whole / forward:.2f} "
                     f"| {plain:.2f} | {forward / plain:.1f} |"
@@ -99,11 +99,11 @@ class Bench:
         return "\n".join(lines)
 
     def stages(self) -> str:
-        """Time each stage of a run on its own, as if nothing else went on."""
+        """Measure each stage of a run alone."""
         stages = ("open", "decode", "forward", "write", "vectorize")
         lines = [
             f"Seconds of `{DEFAULT_MODEL}`, each stage alone on all processors; in a run, stages overlap.\n",
-            f"| px | start | {' | '.join(stages)} | sum | the whole job |",
+            f"| px | start | {' | '.join(stages)} | sum | the whole run |",
             "|---" * (len(stages) + 4) + "|",
         ]
         start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.inference.scorer, geosiam.polygons.writer"]
@@ -113,14 +113,15 @@ class Bench:
             scores = self.output.with_suffix(".tif")
             seconds = [median([run(start) for _ in range(self.runs)]).seconds]
             seconds += [
-                size**2 / 1e6 / self.said("_limits.py", stage, DEFAULT_MODEL, "auto", *pair, scores) for stage in stages
+                size**2 / 1e6 / self.measure("_limits.py", stage, DEFAULT_MODEL, "auto", *pair, scores)
+                for stage in stages
             ]
             columns = " | ".join(f"{second:.2f}" for second in (*seconds, sum(seconds)))
             lines.append(f"| {size} | {columns} | {whole:.2f} |")
         return "\n".join(lines)
 
     def growth(self) -> str:
-        """Run pairs of growing size; what the start of the program costs is left out of the slope."""
+        """Run pairs of increasing size; the slope excludes the start of the program."""
         base = next((size for size in self.sizes if size >= SLOPE_FROM_PX), self.sizes[0])
         lines = [
             f"| px | seconds: median (least-most) | Mpx/s | s per Mpx beyond {base} px | peak MB | CPU busy |",
@@ -134,32 +135,32 @@ class Bench:
             first = (size, cost.seconds) if size == base else first
             lines.append(
                 f"| {size} | {spread(costs)} | {size**2 / 1e6 / cost.seconds:.1f} | {slope} "
-                f"| {cost.peak_bytes / 1e6:.0f} | {cost.utilisation:.0%} |"
+                f"| {cost.peak_bytes / 1e6:.0f} | {cost.utilization:.0%} |"
             )
         return "\n".join(lines)
 
     def pair_of(self, size: int) -> tuple[Path, Path]:
-        """Return a pair of a size; beyond the middle size it is the middle one side by side, as a real file."""
+        """Return a pair of a size; beyond the middle size, the middle one is repeated side by side in a real file."""
         if size <= self.middle:
             return generated(size, self.folder)
         return self.repeated(size, name="before"), self.repeated(size, name="after")
 
     def repeated(self, size: int, *, name: str, virtual: bool = False) -> Path:
-        """Return a scene of a size made of the middle one again and again."""
+        """Return a scene of a size in which the middle one is repeated."""
         source = generated(self.middle, self.folder)[0 if name == "before" else 1]
-        place = self.folder / f"repeated-{size}"
-        place.mkdir(exist_ok=True)
-        target = place / f"{name}.vrt"
-        target.write_text(repeated(source, size), encoding="utf-8")
+        folder = self.folder / f"repeated-{size}"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{name}.vrt"
+        target.write_text(repeated_vrt(source, size), encoding="utf-8")
         tiles = {"TILED": "YES", "BLOCKXSIZE": 512, "BLOCKYSIZE": 512, "COMPRESS": "DEFLATE", "ZLEVEL": 1}
         return target if virtual else stored(target, "stored", **tiles)
 
     def memory(self) -> str:
-        """Compare the peak memory of a gigantic virtual scene with that of a large one."""
-        large, vast = self.middle, 4 * self.middle
+        """Compare the peak memory of a very large virtual scene with that of a large one."""
+        sizes = self.middle, 4 * self.middle
         peaks = []
         lines = ["| scene | seconds | Mpx/s | peak MB |", "|---|---|---|---|"]
-        for size in (large, vast):
+        for size in sizes:
             pair = self.repeated(size, name="before", virtual=True), self.repeated(size, name="after", virtual=True)
             cost = run(self.detect(pair))
             peaks.append(cost.peak_bytes)
@@ -169,7 +170,7 @@ class Bench:
         return "\n".join([*lines, "", f"Peak of the larger / peak of the smaller: {peaks[1] / peaks[0]:.2f}."])
 
     def storage(self) -> str:
-        """Run the same pair stored in several ways."""
+        """Run the same pair with several creation options."""
         pair = generated(self.sizes[len(self.sizes) // 2 - (len(self.sizes) % 2 == 0)], self.folder)
         commands = {}
         for name, options in STORED.items():
@@ -180,9 +181,9 @@ class Bench:
             size = scene.width
         lines = [f"{size} x {size} px.\n", "| stored as | seconds | Mpx/s | peak MB |", "|---|---|---|---|"]
         lines += [
-            f"| {name} | {spread(found)} | {size**2 / 1e6 / median(found).seconds:.1f} "
-            f"| {median(found).peak_bytes / 1e6:.0f} |"
-            for name, found in costs.items()
+            f"| {name} | {spread(runs)} | {size**2 / 1e6 / median(runs).seconds:.1f} "
+            f"| {median(runs).peak_bytes / 1e6:.0f} |"
+            for name, runs in costs.items()
         ]
         return "\n".join(lines)
 
@@ -198,31 +199,31 @@ class Bench:
         }
         costs = self.in_turns(options)
         lines = ["| | seconds: median (least-most) | CPU busy |", "|---|---|---|"]
-        lines += [f"| {name} | {spread(found)} | {median(found).utilisation:.0%} |" for name, found in costs.items()]
-        found = [median(each).seconds for each in costs.values()]
-        ratios = [f"{one / two:.2f}" for one, two in zip(found[::2], found[1::2], strict=True)]
+        lines += [f"| {name} | {spread(runs)} | {median(runs).utilization:.0%} |" for name, runs in costs.items()]
+        seconds = [median(runs).seconds for runs in costs.values()]
+        ratios = [f"{one / two:.2f}" for one, two in zip(seconds[::2], seconds[1::2], strict=True)]
         lines += ["", f"One thread / two, start of the program included: {', '.join(ratios)}.", ""]
         lines += ["| Dask cluster, px | one worker, s | two workers, s | ratio |", "|---|---|---|---|"]
         before, after = (self.repeated(2 * size, name=name, virtual=True) for name in ("before", "after"))
-        for scenes, side, runs in ((pair, size, self.runs), ((before, after), 2 * size, 1)):
-            times = self.on_clusters(scenes, runs)
+        for scenes, side, repeats in ((pair, size, self.runs), ((before, after), 2 * size, 1)):
+            times = self.on_clusters(scenes, repeats)
             one, two = (median(times[workers]).seconds for workers in (1, 2))
             lines.append(f"| {side} | {spread(times[1])} | {spread(times[2])} | {one / two:.2f} |")
         return "\n".join(lines)
 
     def on_clusters(self, pair: tuple[Path, Path], runs: int) -> dict[int, list[Cost]]:
-        """Run the default model on one worker of one thread, and on two, which have imported all they need."""
+        """Run the default model on one worker with one thread, and on two, after a warm-up."""
         warm_up = generated(min(self.sizes, key=lambda each: abs(each - 4096)), self.folder)
         times: dict[int, list[Cost]] = {1: [], 2: []}
         for _ in range(runs):
-            for workers, kept in times.items():
+            for workers, costs in times.items():
                 with cluster(workers, threads=1) as address:
                     run(self.detect(warm_up, "--scheduler", address))
-                    kept.append(run(self.detect(pair, "--scheduler", address)))
+                    costs.append(run(self.detect(pair, "--scheduler", address)))
         return times
 
     def alternatives(self) -> str:
-        """Run what people run today on the same pair."""
+        """Run alternatives on the same pair."""
         pair, size = generated(self.middle, self.folder), self.middle
         small_size = min(self.sizes, key=lambda each: abs(each - 4096))
         small, tiny = generated(small_size, self.folder), generated(self.sizes[0], self.folder)
@@ -232,8 +233,8 @@ class Bench:
             "|---|---|---|---|---|---|",
         ]
 
-        def loop(way: str, scenes: tuple[Path, Path]) -> list[str]:
-            return [sys.executable, str(HERE / "_loops.py"), way, FAST, *map(str, scenes), scores]
+        def loop(name: str, scenes: tuple[Path, Path]) -> list[str]:
+            return [sys.executable, str(HERE / "_loops.py"), name, FAST, *map(str, scenes), scores]
 
         mad = [MAD, "-in1", str(pair[0]), "-in2", str(pair[1]), "-out", scores, "float"]
         cases: list[tuple[int, tuple[Path, Path], dict[str, list[str]]]] = [
@@ -243,23 +244,21 @@ class Bench:
                 small,
                 {"grid of windows": loop("grid", small), "half-overlapping windows": loop("blend", small)},
             ),
-            (self.sizes[0], tiny, {"a chip for each step of 8 px": loop("chips", tiny)}),
+            (self.sizes[0], tiny, {"one chip per step of 8 px": loop("chips", tiny)}),
         ]
         for side, scenes, others in cases:
             ours = {f"geosiam, {FAST}, {name}": self.detect(scenes, "--model", FAST, "--precision", precision)
                     for name, precision in (("default precision", "auto"), ("fp32", "fp32"))}  # fmt: skip
             costs = self.in_turns({**ours, **others})
             best = [median(costs[name]).seconds for name in ours]
-            for name, found in costs.items():
-                cost = median(found)
+            for name, runs in costs.items():
+                cost = median(runs)
                 faster = "" if name in ours else " / ".join(f"{cost.seconds / own:.1f}x" for own in best)
                 lines.append(
-                    f"| {name} | {side} | {spread(found)} | {side**2 / 1e6 / cost.seconds:.2f} "
+                    f"| {name} | {side} | {spread(runs)} | {side**2 / 1e6 / cost.seconds:.2f} "
                     f"| {cost.peak_bytes / 1e6:.0f} | {faster} |"
                 )
-        return "\n".join(
-            [*lines, "", "The last column: at default precision / in fp32, which is what the loops compute in."]
-        )
+        return "\n".join([*lines, "", "Last column: at default precision / in fp32, the precision of the loops."])
 
     def seams(self) -> str:
         """Compare blocks with one forward pass over the whole scene."""
@@ -271,9 +270,9 @@ class Bench:
                 halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
                 whole = Window(-halo.leading, height + halo.trailing, -halo.leading, width + halo.trailing)
                 block = scenes.read(whole)
-                tiled = scorer.probabilities(block.before, block.after)
+                in_blocks = scorer.probabilities(block.before, block.after)
                 at_once = one_pass(model, block.before, block.after)
-            lines.append(f"| {model} | {np.abs(tiled - at_once).max():.1e} |")
+            lines.append(f"| {model} | {np.abs(in_blocks - at_once).max():.1e} |")
         return "\n".join(lines)
 
 
@@ -283,12 +282,12 @@ def one_pass(model: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     with torch.inference_mode():
         logits = load_model(model).network(torch.from_numpy(before)[None], torch.from_numpy(after)[None])
-    found: np.ndarray = torch.sigmoid(-logits)[0, 0].numpy()
-    return found
+    scores: np.ndarray = torch.sigmoid(-logits)[0, 0].numpy()
+    return scores
 
 
-def repeated(source: Path, size: int) -> str:
-    """Return a virtual raster of a size that shows a scene again and again."""
+def repeated_vrt(source: Path, size: int) -> str:
+    """Return a virtual raster of a size in which a scene is repeated."""
     with rasterio.open(source) as scene:
         side, crs, transform = scene.width, scene.crs, scene.transform
     from geosiam.imagery.grid import Grid
@@ -303,19 +302,19 @@ def repeated(source: Path, size: int) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
-    "limits": ("The whole job and its limits", Bench.limits),
+    "limits": ("The whole run and its limits", Bench.limits),
     "stages": ("Stages", Bench.stages),
     "growth": ("Scenes of growing size", Bench.growth),
     "memory": ("Memory", Bench.memory),
     "threads": ("Threads and workers", Bench.threads),
-    "alternatives": ("What one would run otherwise", Bench.alternatives),
+    "alternatives": ("Alternatives", Bench.alternatives),
     "storage": ("How the scenes are stored", Bench.storage),
     "seams": ("Seams (fp32)", Bench.seams),
 }
 
 
 def main() -> None:
-    """Run the sections asked for and write the report."""
+    """Run the chosen sections and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the scenes are or go; a temporary folder by default")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096, 10240, 32768], help="sides in pixels")
@@ -327,19 +326,19 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(folder, options.sizes, options.runs)
-        kept = str(options.output) != "-"
+        has_file = str(options.output) != "-"
         for name in options.only:
             title, section = SECTIONS[name]
             text = f"## {title}\n\n{section(bench)}"
             print(text + "\n", flush=True)
-            if kept:
+            if has_file:
                 write(options.output, name, text, runs=options.runs)
 
 
 def write(path: Path, name: str, text: str, *, runs: int) -> None:
-    """Put a section into the report; the others stay as they are."""
-    found = path.read_text(encoding="utf-8").split("\n\n## ")[1:] if path.exists() else []
-    parts = {part.partition("\n")[0]: f"## {part.rstrip()}" for part in found}
+    """Replace a section of the report."""
+    sections = path.read_text(encoding="utf-8").split("\n\n## ")[1:] if path.exists() else []
+    parts = {section.partition("\n")[0]: f"## {section.rstrip()}" for section in sections}
     parts[SECTIONS[name][0]] = text
     head = (
         f"# Speed and memory\n\n{machine()}; {datetime.now(UTC):%Y-%m-%d}; {runs} runs. Made by `benchmarks/engine.py`."

@@ -1,7 +1,7 @@
-"""The pairs that `accuracy.py` judges by: what is inserted into which scene, and what is true.
+"""The pairs of `accuracy.py`: the objects inserted into each scene, and the ground truth.
 
 A  objects inserted into a copy of a scene, without and with nuisance on the copy
-B  the same objects inserted into the second of two real dates, where unlabelled real change is the nuisance
+B  the same objects inserted into the second of two real dates, where unlabeled real changes are the nuisance
 C  real change with labels: LEVIR-CD samples (buildings) and Beijing
 D  no change: the copy with nuisance alone, and consecutive dates
 """
@@ -38,7 +38,7 @@ SIZES = {"5-15 px": (5, 15), "16-64 px": (16, 64)}
 FILLS = {"flat": "flat", "foreign texture": "texture", "own texture": "self-texture"}
 HEIGHT, WIDTH = 720, 1260  # of the templates, as in the seed paper's figure 6
 NUISANCE = {"gain": 1.15, "offset": 8.0, "gamma": 1.1, "shift_px": (1.0, 1.0), "noise_sigma": 4.0, "blur_px": 0.7}
-PLACE = CRS.from_epsg(32633), Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)  # for pictures that lie nowhere
+PLACE = CRS.from_epsg(32633), Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)  # for images without a georeference
 
 TEMPLATES = ("aerial/5b90f92da0d7280005fab355_4310", "aerial/5dded5bc0140b80006d2e565_23", "drone/fotomap_small",
              "naip/m_4709963_se_14_1_20090818")  # fmt: skip
@@ -54,7 +54,7 @@ DATES = (
 
 @dataclass(frozen=True)
 class Raster:
-    """A scene in memory: uint8 (3, rows, cols), where it lies, and its nodata value."""
+    """A scene in memory: uint8 (3, rows, cols), georeference and nodata value."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Raster:
     nodata: float | None = None
 
     def write(self, path: Path) -> Path:
-        """Write it as a GeoTIFF."""
+        """Write the scene as a GeoTIFF."""
         profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "photometric": "rgb", "nodata": self.nodata}
         size = {"height": self.pixels.shape[1], "width": self.pixels.shape[2]}
         with rasterio.open(path, "w", crs=self.crs, transform=self.transform, **profile, **size) as file:
@@ -71,22 +71,22 @@ class Raster:
         return path
 
     def like(self, pixels: NDArray[np.uint8]) -> Raster:
-        """Return other pixels in the same place."""
+        """Return other pixels with the same georeference."""
         return Raster(self.name, pixels, self.crs, self.transform, self.nodata)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One pair to judge by.
+    """One pair with ground truth.
 
     Parameters
     ----------
     group
-        Protocol and kind, by which cases are summed up.
+        Protocol and kind; results are summarized by group.
     scene
-        What it shows.
+        Name of the scene.
     seed
-        Of whatever is random in it.
+        Seed of everything that is random.
     before, after
         The scenes.
     truth
@@ -106,56 +106,58 @@ PROTOCOLS = ("A", "B", "C", "D")
 
 def cases(data: Path, protocol: str, seeds: range) -> Iterator[Case]:
     """Yield the pairs of a protocol."""
-    return {"A": inserted_in_copies, "B": inserted_in_dates, "C": labelled, "D": unchanged}[protocol](data, seeds)
+    return {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}[protocol](
+        data, seeds
+    )
 
 
-def inserted_in_copies(data: Path, seeds: range) -> Iterator[Case]:
-    """Protocol A."""
+def insertions_in_copies(data: Path, seeds: range) -> Iterator[Case]:
+    """Yield the pairs of protocol A."""
     templates = [template(data / "scenes", name) for name in TEMPLATES]
     for (size, fill), (index, scene), seed in itertools.product(
         itertools.product(SIZES, FILLS), enumerate(templates), seeds
     ):
         donor = templates[(index + 1) % len(templates)].pixels
-        made = insert_anomalies(
+        inserted = insert_anomalies(
             scene.pixels, count=OBJECTS, size_px=SIZES[size], shape="mixed", fill=FILLS[fill], seed=seed, donor=donor
         )
-        yield Case(f"A {size}, {fill}, clean", scene.name, seed, scene, scene.like(made.image), made.mask)
-        other = scene.like(nuisance(made.image, seed=seed, **NUISANCE))
-        yield Case(f"A {size}, {fill}, nuisance", scene.name, seed, scene, other, made.mask)
+        yield Case(f"A {size}, {fill}, clean", scene.name, seed, scene, scene.like(inserted.image), inserted.mask)
+        other = scene.like(nuisance(inserted.image, seed=seed, **NUISANCE))
+        yield Case(f"A {size}, {fill}, nuisance", scene.name, seed, scene, other, inserted.mask)
 
 
-def inserted_in_dates(data: Path, seeds: range) -> Iterator[Case]:
-    """Protocol B; what lies where either date has no data is no object."""
+def insertions_in_dates(data: Path, seeds: range) -> Iterator[Case]:
+    """Yield the pairs of protocol B, without objects where either date has no data."""
     scenes = {name: whole(data / "scenes", name) for name in dict.fromkeys(itertools.chain(*DATES))}
     names = list(scenes)
     for (size, fill), (first, second), seed in itertools.product(itertools.product(SIZES, FILLS), DATES, seeds):
         before, after = scenes[first], scenes[second]
         donor = scenes[names[(names.index(second) + 5) % len(names)]].pixels
         count = min(OBJECTS, after.pixels[0].size // 5000)  # Landsat's pieces are small
-        made = insert_anomalies(
+        inserted = insert_anomalies(
             after.pixels, count=count, size_px=SIZES[size], shape="mixed", fill=FILLS[fill], seed=seed, donor=donor
         )
-        known = known_pixels(after)
-        objects = [(t.geometry, t.id) for t in made.truth if known[made.mask == t.id].all()]
-        image = np.where(known, made.image, after.pixels)
+        has_data = known_pixels(after)
+        objects = [(t.geometry, t.id) for t in inserted.truth if has_data[inserted.mask == t.id].all()]
+        image = np.where(has_data, inserted.image, after.pixels)
         truth = on_grid(objects, after, before) * known_pixels(before)
         yield Case(f"B {size}, {fill}", f"{first} and {second}", seed, before, after.like(image), truth)
 
 
-def labelled(data: Path, _seeds: range) -> Iterator[Case]:
-    """Protocol C."""
+def labeled_changes(data: Path, _seeds: range) -> Iterator[Case]:
+    """Yield the pairs of protocol C."""
     levir = data / "change" / "levir"
     for path in sorted((levir / "A").iterdir()):
-        pair = [_picture(levir / folder / path.name) for folder in "AB"]
+        pair = [_image(levir / folder / path.name) for folder in "AB"]
         mask = _mask(levir / "label" / f"{path.stem}.png")
         yield Case("C LEVIR", path.stem, 0, *pair, mask)
     beijing = data / "change" / "beijing"
-    pair = [_picture(beijing / f"beijing_A_{i}.jpg") for i in (1, 2)]
+    pair = [_image(beijing / f"beijing_A_{i}.jpg") for i in (1, 2)]
     yield Case("C Beijing", "beijing", 0, *pair, _mask(beijing / "beijing_A_gt.jpg"))
 
 
-def unchanged(data: Path, seeds: range) -> Iterator[Case]:
-    """Protocol D."""
+def no_changes(data: Path, seeds: range) -> Iterator[Case]:
+    """Yield the pairs of protocol D."""
     for name, seed in itertools.product(TEMPLATES, seeds):
         scene = template(data / "scenes", name)
         none = np.zeros(scene.pixels.shape[1:], np.int32)
@@ -170,7 +172,7 @@ def unchanged(data: Path, seeds: range) -> Iterator[Case]:
 
 
 def template(folder: Path, name: str) -> Raster:
-    """Return the middle of a scene, as the network sees it."""
+    """Return the middle part of a scene as the network sees it."""
     with open_pair(folder / f"{name}.tif", folder / f"{name}.tif", PairOptions(radiometry="none")) as pair:
         rows, cols = min(HEIGHT, pair.grid.height), min(WIDTH, pair.grid.width)
         row, col = (pair.grid.height - rows) // 2, (pair.grid.width - cols) // 2
@@ -190,31 +192,30 @@ def whole(folder: Path, name: str) -> Raster:
 
 
 def known_pixels(scene: Raster) -> NDArray[np.bool_]:
-    """Return where a scene has data: bool (rows, cols)."""
+    """Return which pixels of a scene have data: bool (rows, cols)."""
     if scene.nodata is None:
         return np.ones(scene.pixels.shape[1:], bool)
     return (scene.pixels != scene.nodata).all(axis=0)
 
 
 def on_grid(objects: list[tuple[object, int]], source: Raster, target: Raster) -> NDArray[np.int32]:
-    """Draw objects, given in pixels of one scene, on the grid of another."""
+    """Rasterize objects, given in pixels of one scene, on the grid of another."""
     t = source.transform
-    drawn = []
+    outlines = []
     for geometry, number in objects:
-        there = shape(mapping(geometry))
-        corners = np.array(there.exterior.coords)
+        corners = np.array(shape(mapping(geometry)).exterior.coords)
         x, y = t.a * corners[:, 0] + t.b * corners[:, 1] + t.c, t.d * corners[:, 0] + t.e * corners[:, 1] + t.f
         outline = {"type": "Polygon", "coordinates": [list(zip(x.tolist(), y.tolist(), strict=True))]}
-        drawn.append((transform_geom(source.crs, target.crs, outline), number))
+        outlines.append((transform_geom(source.crs, target.crs, outline), number))
     size = target.pixels.shape[1:]
     return (
-        rasterize(drawn, out_shape=size, transform=target.transform, dtype="int32")
-        if drawn
+        rasterize(outlines, out_shape=size, transform=target.transform, dtype="int32")
+        if outlines
         else np.zeros(size, np.int32)
     )
 
 
-def _picture(path: Path) -> Raster:
+def _image(path: Path) -> Raster:
     pixels = np.asarray(Image.open(path).convert("RGB"))
     return Raster(path.stem, np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), *PLACE)
 

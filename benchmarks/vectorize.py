@@ -1,12 +1,12 @@
-"""Speckle to polygons: speed and memory of labelling and writing, against rasterio.features.shapes with geopandas.
+"""Speckle to polygons: speed and memory of labeling and writing, compared with rasterio.features.shapes and geopandas.
 
-Run with ``python benchmarks/vectorize.py`` (a smaller raster: ``--size 5000``). Each way runs in a process of its own,
-whose peak memory is taken. The raster is random, with a fixed seed: about 0.027 components a cell. The rival holds
-every polygon as Python objects and is run on a raster of at most ``--rival-size``, with geosiam on the same one. With
-``--output`` the table is a file, which keeps the lines of ways not run now, so that it can be made in pieces; with
-``--folder`` the rasters are kept for the next piece.
+Run with ``python benchmarks/vectorize.py`` (a smaller raster: ``--size 5000``). Each method runs in its own process,
+whose peak memory is measured. The raster is random, with a fixed seed: about 0.027 components per cell. The rival holds
+each polygon as a Python object and is run on a raster of at most ``--rival-size``, with geosiam on the same one. With
+``--output`` the table is written to a file, in which the lines of methods that are not run now are kept; with
+``--folder`` the rasters are kept for the next run.
 
-Targets for 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labelled, 50,000 polygons/s written.
+Targets for 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labeled, 50,000 polygons/s written.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ INTRODUCTION = """\
 # Speckle to polygons
 
 Made by `python benchmarks/vectorize.py --output benchmarks/VECTORIZE.md`: random speckle, 3.5 % of the cells, one run
-of each way in a process of its own. Times are from nothing imported to a closed file.
+of each method in its own process. Times include imports and closing the file.
 
-- `label`: components found, nothing made of them
+- `label`: find components only
 - `everything`: a GeoPackage of all polygons with all columns, footprint and style
-- `along_cells`: the same with `--no-smooth`: outlines along the sides of cells
-- `large_ones`: the same with `--min-area`, which leaves the components of six cells or more
-- `shapes`: what a script would do: `rasterio.features.shapes`, shapely, geopandas; geometry and area only
+- `along_cells`: the same with `--no-smooth`: outlines along cell edges
+- `large_ones`: the same with `--min-area`, which keeps components of six cells or more
+- `shapes`: the usual script: `rasterio.features.shapes`, shapely, geopandas; geometry and area only
 
-Asked for on 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labelled, 50,000 polygons/s written.
+Targets for 20,000 x 20,000 cells: at most 1 GB, 20 Mcells/s labeled, 50,000 polygons/s written.
 """
 SHARE, SEED, THRESHOLD = 0.035, 0, 0.5
 STEPS, TILE = 254, 512
@@ -60,7 +60,7 @@ def generate(path: Path, size: int) -> None:
 
 
 def label(raster: Path, _out: Path) -> int:
-    """Find the components and nothing else."""
+    """Find components only."""
     from geosiam.polygons.components import component_batches
     from geosiam.polygons.score_stream import strip_rows
     from geosiam.scores.raster import ScoreRaster
@@ -71,7 +71,7 @@ def label(raster: Path, _out: Path) -> int:
 
 
 def everything(raster: Path, out: Path) -> int:
-    """Write every polygon with all its columns."""
+    """Write all polygons with all columns."""
     from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
@@ -79,7 +79,7 @@ def everything(raster: Path, out: Path) -> int:
 
 
 def along_cells(raster: Path, out: Path) -> int:
-    """Write every polygon with an outline along the sides of its cells."""
+    """Write all polygons with outlines along cell edges."""
     from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
@@ -95,7 +95,7 @@ def large_ones(raster: Path, out: Path) -> int:
 
 
 def shapes(raster: Path, out: Path) -> int:
-    """Do what a script would: GDAL's polygonizer, shapely, geopandas; geometry and area only."""
+    """Run the usual script: GDAL's polygonizer, shapely, geopandas; geometry and area only."""
     import geopandas
     import rasterio
     import rasterio.features
@@ -103,49 +103,51 @@ def shapes(raster: Path, out: Path) -> int:
 
     with rasterio.open(raster) as source:
         mask = source.read(1) * source.scales[0] >= THRESHOLD
-        found = rasterio.features.shapes(mask.astype(np.uint8), mask=mask, connectivity=8, transform=source.transform)
-        geometry = [shapely.geometry.shape(polygon) for polygon, _ in found]
+        polygons = rasterio.features.shapes(
+            mask.astype(np.uint8), mask=mask, connectivity=8, transform=source.transform
+        )
+        geometry = [shapely.geometry.shape(polygon) for polygon, _ in polygons]
         frame = geopandas.GeoDataFrame({"area_m2": [g.area for g in geometry]}, geometry=geometry, crs=source.crs)
     frame.to_file(out, layer="anomalies", driver="GPKG")
     return len(frame)
 
 
-WAYS = {way.__name__: way for way in (label, everything, along_cells, large_ones, shapes)}
+METHODS = {method.__name__: method for method in (label, everything, along_cells, large_ones, shapes)}
 
 
-def measured(way: str, raster: Path, folder: Path) -> dict[str, float]:
-    """Run one way in a process of its own."""
-    out = folder / f"{way}.gpkg"
-    done = subprocess.run([sys.executable, __file__, "--way", way, raster, out], check=True, capture_output=True)
+def measure(method: str, raster: Path, folder: Path) -> dict[str, float]:
+    """Run one method in its own process."""
+    out = folder / f"{method}.gpkg"
+    process = subprocess.run([sys.executable, __file__, "--run", method, raster, out], check=True, capture_output=True)
     out.unlink(missing_ok=True)
-    result: dict[str, float] = json.loads(done.stdout)
+    result: dict[str, float] = json.loads(process.stdout)
     return result
 
 
-def row(way: str, size: int, result: dict[str, float]) -> str:
+def row(method: str, size: int, result: dict[str, float]) -> str:
     """Return a line of the table."""
     cells = size * size / result["wall_s"] / 1e6
     return (
-        f"| {way} | {size} | {result['count']:,.0f} | {result['wall_s']:.1f} | {result['cpu_s']:.1f} | {cells:.1f} "
+        f"| {method} | {size} | {result['count']:,.0f} | {result['wall_s']:.1f} | {result['cpu_s']:.1f} | {cells:.1f} "
         f"| {result['count'] / result['wall_s']:,.0f} | {result['count'] / result['cpu_s']:,.0f} "
         f"| {result['peak_mb']:.0f} |"
     )
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--rival-size", type=int, default=5_000)
-    parser.add_argument("--ways", nargs="*", default=["label", "everything", "along_cells", "large_ones"])
-    parser.add_argument("--output", type=Path, help="Markdown file to make, or to add lines to")
-    parser.add_argument("--folder", type=Path, help="where rasters are kept")
-    parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--methods", nargs="*", default=["label", "everything", "along_cells", "large_ones"])
+    parser.add_argument("--output", type=Path, help="Markdown file to write, or to add lines to")
+    parser.add_argument("--folder", type=Path, help="folder that keeps the rasters")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.way:
-        way, raster, out = args.way
+    if args.run:
+        method, raster, out = args.run
         start, cpu = time.perf_counter(), time.process_time()
-        count = WAYS[way](Path(raster), Path(out))
+        count = METHODS[method](Path(raster), Path(out))
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"count": count, "wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb}))
@@ -154,52 +156,54 @@ def main() -> None:
         folder = args.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         rows = {} if args.output is None or not args.output.exists() else lines_of(args.output)
-        for size, ways in ((args.size, args.ways), (args.rival_size, ["everything", "shapes"])):
+        for size, methods in ((args.size, args.methods), (args.rival_size, ["along_cells", "shapes"])):
             raster = folder / f"{size}.tif"
-            if ways and size and not raster.exists():
+            if methods and size and not raster.exists():
                 generate(raster, size)
-            for way in ways if size else []:
-                rows[way, size] = row(way, size, measured(way, raster, folder))
-                print(rows[way, size], flush=True)
+            for method in methods if size else []:
+                rows[method, size] = row(method, size, measure(method, raster, folder))
+                print(rows[method, size], flush=True)
                 if args.output is not None:
                     args.output.write_text(document(rows), encoding="utf-8")
 
 
 def lines_of(report: Path) -> dict[tuple[str, int], str]:
-    """Return the lines of a table that was made before, by way and size."""
+    """Return the lines of an earlier table by method and size."""
     lines = [line for line in report.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
     cells = [line.strip("| ").split(" | ") for line in lines]
-    return {(way, int(size)): line for line, (way, size, *_) in zip(lines, cells, strict=True)}
+    return {(method, int(size)): line for line, (method, size, *_) in zip(lines, cells, strict=True)}
 
 
 def document(rows: dict[tuple[str, int], str]) -> str:
     """Return the report."""
     from _measure import machine
 
-    heading = "| way | side in cells | polygons | wall s | CPU s | Mcells/s | polygons/s | polygons/CPU s | peak MB |"
+    heading = (
+        "| method | side in cells | polygons | wall s | CPU s | Mcells/s | polygons/s | polygons/CPU s | peak MB |"
+    )
     table = [
         heading,
         "|---|---|---|---|---|---|---|---|---|",
         *(rows[key] for key in sorted(rows, key=lambda k: -k[1])),
     ]
-    return "\n".join([INTRODUCTION, f"{machine()}.\n", *table, *compared(rows), ""])
+    return "\n".join([INTRODUCTION, f"{machine()}.\n", *table, *comparisons(rows), ""])
 
 
-def compared(rows: dict[tuple[str, int], str]) -> list[str]:
-    """Return how geosiam and its rival compare on the same raster."""
+def comparisons(rows: dict[tuple[str, int], str]) -> list[str]:
+    """Return comparisons of geosiam with its rival on the same raster."""
 
-    def figures(line: str) -> tuple[float, float]:
+    def time_and_memory(line: str) -> tuple[float, float]:
         cells = line.strip("| ").split(" | ")
         return float(cells[3]), float(cells[-1])
 
-    found = []
-    for (way, size), line in rows.items():
-        if way == "shapes" and ("everything", size) in rows:
-            theirs, ours = figures(line), figures(rows["everything", size])
-            longer, more = (other / own for other, own in zip(theirs, ours, strict=True))
-            ratio = f"takes {longer:.1f} times as long as `everything` and {more:.1f} times the memory"
-            found.append(f"\nOn {size} x {size} cells `shapes` {ratio}.")
-    return found
+    lines = []
+    for (method, size), line in rows.items():
+        if method == "shapes" and ("along_cells", size) in rows:
+            rival, own = time_and_memory(line), time_and_memory(rows["along_cells", size])
+            longer, more = (a / b for a, b in zip(rival, own, strict=True))
+            ratio = f"takes {longer:.1f} times as long as `along_cells` and {more:.1f} times the memory"
+            lines.append(f"\nOn {size} x {size} cells `shapes` {ratio}.")
+    return lines
 
 
 if __name__ == "__main__":

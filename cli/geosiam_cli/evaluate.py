@@ -96,8 +96,8 @@ def command(
         raise click.UsageError("Give PREDICTION TRUTH, or BEFORE AFTER TRUTH, or --pairs CSV, or --review FILE.")
     if review:
         return _print_review(review, target_precision)
-    from geosiam.evaluation.api import evaluate, named, read_manifest, save_report
-    from geosiam.evaluation.report import plain, text_table
+    from geosiam.evaluation.api import evaluate, read_manifest, save_report, totals_first
+    from geosiam.evaluation.report import text_table
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
@@ -107,8 +107,8 @@ def command(
             tasks, models=models, baselines=baselines, options=settings, out=out, on_progress=on_progress
         )
     written = save_report(out, evaluations) if out is not None else []
-    agreements = named(evaluations)
-    output.result(text_table(agreements), as_json={"evaluations": plain(agreements), "files": written})
+    rows = totals_first(evaluations)
+    output.result(text_table(rows), as_json={"evaluations": [row.to_dict() for row in rows], "files": written})
     for path in written:
         output.note(str(path))
     return None
@@ -126,8 +126,8 @@ def _task(files: tuple[str, ...]) -> Task:
 
 
 def _print_review(paths: tuple[str, ...], target: float | None) -> None:
-    from geosiam.evaluation.report import described
+    from geosiam.evaluation.report import summary_lines
     from geosiam.evaluation.review import summarize_review
 
     summary = asdict(summarize_review(paths, **options.given(target=target)))
-    output.result(described(summary), as_json=summary)
+    output.result(summary_lines(summary), as_json=summary)

@@ -63,7 +63,7 @@ def main() -> None:
     task = Task(str(site.truth), before=str(site.before), after=str(site.after))
     print("| weights | " + " | ".join(FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|")
     for result in evaluate(task, models=["survey", str(trained.weights)]):
-        figures = result.agreement.figures()
+        figures = result.agreement.metrics()
         print(f"| {result.method} | " + " | ".join(f"{figures[name]:.3f}" for name in FIGURES) + " |")
 
 

@@ -15,8 +15,7 @@ from pyproj.exceptions import ProjError
 
 from geosiam.errors import GeosiamError
 from geosiam.polygons.geopackage import FOOTPRINT_LAYER, LAYER
-from geosiam.polygons.results import last_change, read_result
-from geosiam.polygons.reviews import normalize_reviews, read_reviews
+from geosiam.polygons.results import last_change, normalize_reviews, read_result, read_reviews
 from geosiam.polygons.writer import write_polygons
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""How good a result is: metrics, and the picture that shows it."""
+"""Accuracy: metrics, ground truth, classical baselines, and verdicts of analysts."""

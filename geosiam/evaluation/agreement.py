@@ -1,23 +1,24 @@
-"""How well scores, or polygons, agree with the truth of one pair: strip by strip, in bounded memory."""
+"""Compare scores or polygons with the ground truth of one pair, strip by strip, in bounded memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
 
-from geosiam.evaluation.counts import ScoreCounts, ThresholdScores, in_cells, ratio
-from geosiam.evaluation.metrics import object_scores
+from geosiam.evaluation.counts import CALIBRATION_BINS, ScoreCounts, ThresholdScores, in_cells, ratio
+from geosiam.evaluation.metrics import ObjectScores, object_scores
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.table import polygon_table
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable
 
     import geopandas
     from affine import Affine
@@ -26,120 +27,124 @@ if TYPE_CHECKING:
     from geosiam.evaluation.truth import Truth
     from geosiam.scores.raster import Scores
 
-CLOSE = 0.5
-_LEAST_SEEN = 0.5  # of an object's pixels that are scored, for it to count
-_STRIP_CELLS = 256
+ALL_PAIRS = "all"
+"""Value of :attr:`Evaluation.pair` if all pairs are evaluated together."""
 
-
-@dataclass(frozen=True)
-class ObjectCounts:
-    """Objects found and reported, where two meet from an intersection over union greater than ``min_iou``."""
-
-    min_iou: float
-    found: int
-    truth: int
-    right: int
-    predicted: int
-
-    @classmethod
-    def of(cls, predicted: NDArray[Any], truth: NDArray[Any], min_iou: float) -> Self:
-        """Compare two sets of polygons in one CRS."""
-        scores = object_scores(predicted, truth, min_iou)
-        return cls(min_iou, scores.found, scores.truth, scores.correct, scores.predicted)
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(
-            self.min_iou, self.found + other.found, self.truth + other.truth, self.right + other.right,
-            self.predicted + other.predicted,
-        )  # fmt: skip
-
-    @property
-    def recall(self) -> float:
-        """Share of true objects that are found."""
-        return ratio(self.found, self.truth)
-
-    @property
-    def precision(self) -> float:
-        """Share of reported objects that are right."""
-        return ratio(self.right, self.predicted)
+_IOU50 = 0.5
+_MIN_SCORED_SHARE = 0.5  # fraction of an object's pixels that must be scored for the object to count
+_STRIP_CELLS = 256  # rows of cells that are compared at once
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one method did, on one pair or several.
+    """Agreement of the results of one method with the truth of one pair, or of several.
 
     Parameters
     ----------
-    fixed
-        Pixels at the threshold that the method chose itself, or area where only polygons are known.
-    meeting, close
-        Objects at that threshold, from any common area on, and from an intersection over union of one half on.
+    at_threshold
+        Pixels at the threshold that the method chose itself, or areas if only polygons are given.
+    any_overlap, iou50
+        Objects at that threshold, which match if they share any area, or if their intersection over union exceeds 0.5.
     pixels
-        Pixels of the before-scene that were looked at.
+        Number of pixels of the before scene that were compared.
     unseen
-        True objects left out because most of them lies where nothing was scored or the truth is unknown.
+        Number of true objects that are excluded because most of each is not scored or has unknown truth.
     counts
-        Changed and unchanged pixels by score; None where only polygons are known.
+        Changed and unchanged pixels by score; None if only polygons are given.
     calibrated
-        Whether the scores claim to be probabilities.
+        Whether the scores are meant as probabilities.
     """
 
-    fixed: ThresholdScores
-    meeting: ObjectCounts
-    close: ObjectCounts
+    at_threshold: ThresholdScores
+    any_overlap: ObjectScores
+    iou50: ObjectScores
     pixels: int
     unseen: int
     counts: ScoreCounts | None = None
     calibrated: bool = True
 
+    @classmethod
+    def sum(cls, parts: Iterable[Self]) -> Self:
+        """Add up several pairs: all their pixels and all their objects, as if they were one scene."""
+        return reduce(cls.__add__, parts)
+
     def __add__(self, other: Self) -> Self:
-        known = self.counts is not None and other.counts is not None
         return type(self)(
-            fixed=self.fixed + other.fixed,
-            meeting=self.meeting + other.meeting,
-            close=self.close + other.close,
+            at_threshold=self.at_threshold + other.at_threshold,
+            any_overlap=self.any_overlap + other.any_overlap,
+            iou50=self.iou50 + other.iou50,
             pixels=self.pixels + other.pixels,
             unseen=self.unseen + other.unseen,
-            counts=ScoreCounts.sum([self.counts, other.counts]) if known else None,  # type: ignore[list-item]
+            counts=None if self.counts is None or other.counts is None else self.counts + other.counts,
             calibrated=self.calibrated and other.calibrated,
         )
 
-    def figures(self) -> dict[str, float]:
-        """Return all figures by name; what cannot be told is NaN."""
-        counts, nothing = self.counts, float("nan")
-        alarms = self.meeting.predicted - self.meeting.right
+    def metrics(self) -> dict[str, float]:
+        """Return all metrics by name, see :data:`geosiam.evaluation.report.METRICS`; NaN = undefined."""
+        counts, undefined = self.counts, float("nan")
+        alarms = self.any_overlap.predicted - self.any_overlap.correct
         return {
-            "auroc": counts.auroc if counts else nothing,
-            "average_precision": counts.average_precision if counts else nothing,
-            "best_f1": counts.best.f1 if counts else nothing,
-            "best_threshold": counts.best.threshold if counts else nothing,
-            "threshold": self.fixed.threshold,
-            "f1": self.fixed.f1,
-            "iou": self.fixed.iou,
-            "pixel_recall": self.fixed.recall,
-            "pixel_precision": self.fixed.precision,
-            "object_recall": self.meeting.recall,
-            "object_precision": self.meeting.precision,
-            "object_recall_iou50": self.close.recall,
-            "object_precision_iou50": self.close.precision,
-            "objects_true": self.meeting.truth,
-            "objects_reported": self.meeting.predicted,
+            "auroc": counts.auroc if counts else undefined,
+            "average_precision": counts.average_precision if counts else undefined,
+            "best_f1": counts.best.f1 if counts else undefined,
+            "best_threshold": counts.best.threshold if counts else undefined,
+            "threshold": self.at_threshold.threshold,
+            "f1": self.at_threshold.f1,
+            "iou": self.at_threshold.iou,
+            "pixel_recall": self.at_threshold.recall,
+            "pixel_precision": self.at_threshold.precision,
+            "object_recall": self.any_overlap.recall,
+            "object_precision": self.any_overlap.precision,
+            "object_recall_iou50": self.iou50.recall,
+            "object_precision_iou50": self.iou50.precision,
+            "objects_true": self.any_overlap.truth,
+            "objects_reported": self.any_overlap.predicted,
             "objects_unseen": self.unseen,
             "alarms_per_megapixel": ratio(alarms, self.pixels / 1e6),
-            "calibration_error": counts.calibration_error() if counts and self.calibrated else nothing,
-            "pixels": self.pixels if counts else nothing,
+            "calibration_error": counts.calibration_error() if counts and self.calibrated else undefined,
+            "pixels": self.pixels if counts else undefined,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all metrics, and the calibration curve, as values for JSON; None = undefined."""
+        counts = self.counts if self.calibrated else None
+        curve = [] if counts is None else counts.calibration(CALIBRATION_BINS, of_equal="width")
+        metrics = {name: None if math.isnan(value) else value for name, value in self.metrics().items()}
+        return {**metrics, "calibration": [asdict(part) for part in curve]}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of one method on one pair, or on all pairs together.
+
+    Parameters
+    ----------
+    method
+        Name of a model or baseline, or ``"prediction"`` if the prediction was given.
+    pair
+        Name of the pair, or :data:`ALL_PAIRS`.
+    agreement
+        Agreement of the results with the truth.
+    """
+
+    method: str
+    pair: str
+    agreement: Agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return method, pair and all metrics as values for JSON; None = undefined."""
+        return {"method": self.method, "pair": self.pair, **self.agreement.to_dict()}
 
 
 def pixel_grid(scores: Scores) -> Grid:
-    """Return the grid of the before-scene's pixels, which a raster of cells was made on."""
+    """Return the grid of the pixels of the before scene that a raster of scores was computed from."""
     stride = scores.stride
     rows, cols = (round(cells * stride) for cells in scores.extent)
-    t: Affine = scores.grid.transform
-    return Grid(scores.grid.crs, t @ t.scale(1 / stride), cols, rows)
+    transform: Affine = scores.grid.transform
+    return Grid(scores.grid.crs, transform @ transform.scale(1 / stride), cols, rows)
 
 
-def judge_scores(
+def compare_scores(
     scores: Scores,
     truth: Truth,
     threshold: float,
@@ -153,111 +158,75 @@ def judge_scores(
     Parameters
     ----------
     scores
-        The raster, read once for its pixels and once for its polygons.
+        The raster, which is read once for its pixels and once for its polygons.
     truth
-        On the grid of :func:`pixel_grid`.
+        Ground truth on the grid of :func:`pixel_grid`.
     threshold, seed_threshold, min_area
-        What polygons are cut at, as in :func:`geosiam.polygons.table.vectorize`.
+        Thresholds and smallest area of the polygons, as in :class:`geosiam.polygons.options.PolygonOptions`.
     calibrated
-        Whether the scores claim to be probabilities.
+        Whether the scores are meant as probabilities.
     """
-    counts = ScoreCounts.none()
-    seen = np.zeros(len(truth.polygons) + 1, np.int64)
-    drawn = seen.copy()
-    width, height = truth.grid.width, truth.grid.height
-    for first, strip in scores.strips(_STRIP_CELLS):
-        top, bottom = first * scores.stride, min((first + len(strip)) * scores.stride, height)
-        objects = truth.objects(Window(top, bottom, 0, width))
-        known = objects >= 0
-        changed, _ = in_cells(objects > 0, scores.stride)
-        total, _ = in_cells(known, scores.stride)
-        counts += ScoreCounts.of(strip, changed, total, steps=FINE_STEPS)
-        scored = np.repeat(np.repeat(~np.isnan(strip), scores.stride, 0), scores.stride, 1)[: len(objects), :width]
-        numbers = objects[known & (objects > 0)]
-        drawn += np.bincount(numbers, minlength=len(drawn))
-        seen += np.bincount(objects[known & (objects > 0) & scored], minlength=len(seen))
-    counted = seen[1:] >= _LEAST_SEEN * np.maximum(drawn[1:], 1)
-    cut = PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
-    outlines = polygon_table(scores, cut).frame().geometry
-    return _agreement(counts, counts.at(threshold), np.asarray(outlines), truth, counted, calibrated=calibrated)
-
-
-def _agreement(
-    counts: ScoreCounts, fixed: ThresholdScores, predicted: NDArray[Any], truth: Truth, counted: NDArray[np.bool_],
-    *, calibrated: bool,
-) -> Agreement:  # fmt: skip
-    # What is reported where the true objects were left out is neither right nor wrong.
-    left_out, true = truth.polygons[~counted], truth.polygons[counted]
-    if len(left_out) and len(predicted):
-        about, _ = shapely.STRtree(left_out).query(predicted, predicate="intersects")
-        elsewhere, _ = shapely.STRtree(true).query(predicted, predicate="intersects")
-        predicted = np.delete(predicted, np.setdiff1d(about, elsewhere))
+    counts, is_seen = _compare_pixels(scores, truth)
+    options = PolygonOptions(threshold=threshold, seed_threshold=seed_threshold, min_area=min_area)
+    predicted = np.asarray(polygon_table(scores, options).frame().geometry)
+    true, unseen = truth.polygons[is_seen], truth.polygons[~is_seen]
+    predicted = _without_undecided(predicted, true, unseen)
     return Agreement(
-        fixed=fixed,
-        meeting=ObjectCounts.of(predicted, true, 0.0),
-        close=ObjectCounts.of(predicted, true, CLOSE),
+        at_threshold=counts.at(threshold),
+        any_overlap=object_scores(predicted, true),
+        iou50=object_scores(predicted, true, _IOU50),
         pixels=counts.pixels,
-        unseen=int((~counted).sum()),
+        unseen=len(unseen),
         counts=counts,
         calibrated=calibrated,
     )
 
 
-def judge_polygons(predicted: geopandas.GeoDataFrame, truth: Truth) -> Agreement:
-    """Compare polygons with the truth, by object and by area; what lies where the truth is unknown counts as wrong.
+def compare_polygons(predicted: geopandas.GeoDataFrame, truth: Truth) -> Agreement:
+    """Compare polygons with the truth, by object and by area; polygons where the truth is unknown count as wrong.
 
     Parameters
     ----------
     predicted
-        In the CRS of the truth's grid.
+        Polygons in the CRS of the truth's grid.
     truth
-        Its grid says how large a pixel is.
+        Ground truth.
     """
     outlines = np.asarray(predicted.geometry, dtype=object)
-    found, true = shapely.union_all(outlines), shapely.union_all(truth.polygons)
-    common = float(shapely.area(shapely.intersection(found, true)))
-    fixed = ThresholdScores(float("nan"), common, float(shapely.area(found)), float(shapely.area(true)))
+    flagged, changed = shapely.union_all(outlines), shapely.union_all(truth.polygons)
+    common = float(shapely.area(shapely.intersection(flagged, changed)))
+    areas = ThresholdScores(float("nan"), common, float(shapely.area(flagged)), float(shapely.area(changed)))
     return Agreement(
-        fixed=fixed,
-        meeting=ObjectCounts.of(outlines, truth.polygons, 0.0),
-        close=ObjectCounts.of(outlines, truth.polygons, CLOSE),
+        at_threshold=areas,
+        any_overlap=object_scores(outlines, truth.polygons),
+        iou50=object_scores(outlines, truth.polygons, _IOU50),
         pixels=0,
         unseen=0,
     )
 
 
-def together(parts: Sequence[Agreement]) -> Agreement:
-    """Add up several pairs: all their pixels, and all their objects, as if they were one scene."""
-    return reduce(Agreement.__add__, parts)
+def _compare_pixels(scores: Scores, truth: Truth) -> tuple[ScoreCounts, NDArray[np.bool_]]:
+    """Return the pixels by score, and which true objects are scored well enough to count: bool (objects,)."""
+    counts = ScoreCounts.none()
+    scored_px = np.zeros(len(truth.polygons) + 1, np.int64)
+    all_px = scored_px.copy()
+    width, height = truth.grid.width, truth.grid.height
+    for first, strip in scores.strips(_STRIP_CELLS):
+        top, bottom = first * scores.stride, min((first + len(strip)) * scores.stride, height)
+        objects = truth.objects(Window(top, bottom, 0, width))
+        changed, _ = in_cells(objects > 0, scores.stride)
+        total, _ = in_cells(objects >= 0, scores.stride)
+        counts += ScoreCounts.of(strip, changed, total, steps=FINE_STEPS)
+        is_scored = np.repeat(np.repeat(~np.isnan(strip), scores.stride, 0), scores.stride, 1)[: len(objects), :width]
+        all_px += np.bincount(objects[objects > 0], minlength=len(all_px))
+        scored_px += np.bincount(objects[(objects > 0) & is_scored], minlength=len(scored_px))
+    return counts, scored_px[1:] >= _MIN_SCORED_SHARE * np.maximum(all_px[1:], 1)
 
 
-@dataclass(frozen=True)
-class ScoreMap:
-    """Scores of every pixel, such as a baseline's.
-
-    Parameters
-    ----------
-    scores
-        float32 (rows, cols) in [0, 1], NaN = not scored.
-    grid
-        Where they lie.
-    """
-
-    scores: NDArray[np.float32]
-    grid: Grid
-    stride: int = 1
-
-    @property
-    def extent(self) -> tuple[float, float]:
-        """Where the scene ends, in cells (rows, cols)."""
-        return float(self.grid.height), float(self.grid.width)
-
-    def strips(self, rows: int = 512) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield first row and scores, from top to bottom."""
-        for start in range(0, self.grid.height, rows):
-            yield start, self.scores[start : start + rows]
-
-    def read(self, window: Window) -> NDArray[np.float32]:
-        """Return the scores of a window inside the map."""
-        scores: NDArray[np.float32] = self.scores[window.slices]
-        return scores
+def _without_undecided(predicted: NDArray[Any], true: NDArray[Any], unseen: NDArray[Any]) -> NDArray[Any]:
+    """Remove the predicted polygons that overlap excluded true objects only: they are neither right nor wrong."""
+    if not (len(unseen) and len(predicted)):
+        return predicted
+    near_unseen, _ = shapely.STRtree(unseen).query(predicted, predicate="intersects")
+    near_true, _ = shapely.STRtree(true).query(predicted, predicate="intersects")
+    return np.delete(predicted, np.setdiff1d(near_unseen, near_true))

@@ -1,7 +1,8 @@
-"""The baseline of the seed paper's predecessors: what an autoencoder of the template cannot reproduce is anomalous.
+"""The baseline of the seed paper's predecessors: pixels that an autoencoder cannot reproduce are anomalous.
 
 After Hawkins, He, Williams and Baxter, "Outlier detection using replicator neural networks" (2002), with convolutions.
-It learns one template, or a few, and sees the second scene only; a new template asks for a new training.
+The autoencoder is trained on one or a few template scenes and sees the second scene only; a new template requires a new
+training.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ _STRIDE = 8
 
 
 class Autoencoder(nn.Sequential):
-    """Three strided convolutions to a code of few channels, and back: (n, 3, h, w) -> (n, 3, h, w), sides in 8 px.
+    """Three strided convolutions to a code of few channels, and back.
+
+    It maps (n, 3, h, w) to (n, 3, h, w); h and w are multiples of 8.
 
     Parameters
     ----------
     width
-        Channels of the first convolution; the next ones have twice as many.
+        Number of channels of the first convolution; the next ones have twice as many.
     code
-        Channels of the code, of which there is one vector for 8 x 8 pixels: the narrower, the less it can reproduce
-        what it has not learnt.
+        Number of channels of the code, which has one vector per 8 x 8 pixels: the fewer, the less can be reproduced
+        that was not in the training images.
     """
 
     def __init__(self, width: int = 16, code: int = 8) -> None:
@@ -59,12 +62,13 @@ def train_autoencoder(images: Sequence[NDArray[np.uint8]], *, steps: int = 400, 
     images
         uint8, each (3, rows, cols).
     steps
-        Batches of 16 chips of 64 px.
+        Number of batches of 16 chips of 64 px.
     seed
-        Of weights and crops.
+        Seed of the initial weights and of the crops. PyTorch's global generator stays as it was.
     """
-    torch.manual_seed(seed)
-    model = Autoencoder()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the generators of all GPUs, too
+        model = Autoencoder()
     source = SceneStack([torch.from_numpy(np.ascontiguousarray(image)) for image in images])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     generator = Generator().manual_seed(seed)
@@ -81,22 +85,22 @@ def train_autoencoder(images: Sequence[NDArray[np.uint8]], *, steps: int = 400, 
 
 @torch.inference_mode()
 def reconstruction_error(model: Autoencoder, image: NDArray[np.uint8], smooth_px: int = 5) -> NDArray[np.float32]:
-    """Return how badly an image is reproduced.
+    """Return the reconstruction error of an image.
 
     Parameters
     ----------
     image
         uint8 (3, rows, cols).
     smooth_px
-        Side of the square that the error is averaged over: single pixels of texture are no objects.
+        Side of the square over which the error is averaged, since single pixels of texture are not objects.
 
     Returns
     -------
-    float32 (rows, cols), mean absolute error over the channels, 0 to 1
+    float32 (rows, cols): mean absolute error over the channels, 0 to 1
     """
     rows, cols = image.shape[1:]
     pixels: Tensor = torch.from_numpy(np.ascontiguousarray(image))[None].float() / 255
-    filled = pad(pixels, (0, -cols % _STRIDE, 0, -rows % _STRIDE), mode="replicate")
-    error = (model(filled)[:, :, :rows, :cols] - pixels).abs().mean(dim=1)[0].numpy()
+    padded = pad(pixels, (0, -cols % _STRIDE, 0, -rows % _STRIDE), mode="replicate")
+    error = (model(padded)[:, :, :rows, :cols] - pixels).abs().mean(dim=1)[0].numpy()
     smoothed: NDArray[Any] = uniform_filter(error, smooth_px, mode="nearest")
     return smoothed.astype(np.float32)

@@ -1,8 +1,8 @@
-"""The classical methods a user could run instead, behind one interface.
+"""Classical change detection methods that a user could run instead, behind one interface.
 
-Each takes two images that already lie on one grid and gives a score for every pixel, larger where more changed. The
-scores are ranks, not probabilities; what a method would report is cut at Otsu's threshold, as is usual with all of
-them, except for PCA-k-means, which is a classification by itself.
+Each takes two images on one grid and gives a score for every pixel, larger if more changed. The scores are ranks, not
+probabilities. They are cut at Otsu's threshold, as is usual for these methods, except for PCA-k-means, which classifies
+the pixels itself.
 """
 
 from __future__ import annotations
@@ -30,28 +30,32 @@ if TYPE_CHECKING:
 
     Image: TypeAlias = NDArray[np.float32]
     Mask: TypeAlias = NDArray[np.bool_]
-    from numpy.typing import NDArray
 
-_SSIM_WINDOW = 11  # Gaussian weights of sigma 1.5, as Wang et al. have it
-_CELIK_BLOCK, _CELIK_COMPONENTS = 4, 3
-_CELIK_SAMPLE = 100_000
+_SSIM_WINDOW_PX = 11  # Gaussian weights of sigma 1.5, as in Wang et al.
+_CELIK_BLOCK_PX, _CELIK_COMPONENTS = 4, 3
+_CELIK_SAMPLE_PX = 100_000
+_IRMAD_SAMPLE_PX = 200_000
+_IRMAD_TOLERANCE = 1e-3  # largest change of a canonical correlation in the last iteration
+_IRMAD_MAX_ITERATIONS = 50
+_IRMAD_RIDGE = 1e-9  # fraction of the mean variance, added so that bands may be copies of each other
+_IRMAD_MIN_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One classical method.
+    """A classical method.
 
     Parameters
     ----------
     name
-        As the command line knows it.
+        Name on the command line.
     summary, source
-        What it does, and where it was published.
+        What the method does, and its publication.
     function
-        Makes scores, float (rows, cols) in [0, 1], of (before, after, valid): float32 (3, rows, cols) in [0, 1]
-        twice, and bool (rows, cols). One score means the same in every pair.
+        Function that computes scores, float (rows, cols) in [0, 1], from (before, after, valid): float32
+        (3, rows, cols) in [0, 1] twice, and bool (rows, cols). A score means the same in every pair.
     threshold
-        Scores from here on are changes; None: Otsu's threshold.
+        Minimum score of a changed pixel; None: Otsu's threshold.
     """
 
     name: str
@@ -61,35 +65,48 @@ class Baseline:
     threshold: float | None = None
 
     def scores(self, before: Image, after: Image, valid: Mask) -> NDArray[np.float32]:
-        """Return the scores of a pair, float32 (rows, cols) in [0, 1], NaN where not valid."""
+        """Return the scores of a pair: float32 (rows, cols) in [0, 1], NaN = not valid."""
         scores = self.function(before, after, valid).astype(np.float32)
         scores[~valid] = np.nan
         return scores
 
-    def cut(self, scores: NDArray[np.float32]) -> float:
-        """Return the threshold from which on the method calls a pixel of these scores changed."""
+    def choose_threshold(self, scores: NDArray[np.float32]) -> float:
+        """Return the minimum score of the pixels that the method reports as changed."""
         if self.threshold is not None:
             return self.threshold
-        known = scores[~np.isnan(scores)]
-        if not known.size or known.min() == known.max():
+        valid = scores[~np.isnan(scores)]
+        if not valid.size or valid.min() == valid.max():
             return 1.0
         # Otsu's threshold is the last value of the lower class.
-        return float(np.nextafter(np.float32(threshold_otsu(known)), np.float32(1)))  # type: ignore[no-untyped-call]
+        return float(np.nextafter(np.float32(threshold_otsu(valid)), np.float32(1)))  # type: ignore[no-untyped-call]
 
 
-def difference(before: Image, after: Image, _valid: Mask) -> NDArray[np.floating[Any]]:
+def baseline(name: str) -> Baseline:
+    """Return a baseline by name.
+
+    Raises
+    ------
+    OptionError
+        There is no baseline of this name.
+    """
+    if name not in BASELINES:
+        raise OptionError(f"baseline {name!r}", "is not known", f"choose from {', '.join(BASELINES)}")
+    return BASELINES[name]
+
+
+def mean_difference(before: Image, after: Image, _valid: Mask) -> NDArray[np.floating[Any]]:
     """Return the mean absolute difference of the bands."""
     return np.asarray(np.abs(after - before).mean(axis=0))
 
 
 def change_vector(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return the root mean square difference of the bands, with the second image's histograms matched to the first."""
-    matched = matched_to(before, after, valid)
+    """Return the root mean square difference of the bands after matching histograms."""
+    matched = _match_to(before, after, valid)
     return np.asarray(np.sqrt(((matched - before) ** 2).mean(axis=0)))
 
 
-def alteration(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return d / (d + expected d) of the root d of IR-MAD's chi-square statistic, a rank that never saturates."""
+def irmad_distance(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
+    """Return d / (d + expected d), with d the root of IR-MAD's chi-square statistic: a rank that never saturates."""
     scores = np.zeros(valid.shape, np.float64)
     if valid.any():
         distance = np.sqrt(irmad(before[:, valid], after[:, valid]).statistic)
@@ -97,40 +114,43 @@ def alteration(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[
     return scores
 
 
-def dissimilarity(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return (1 - SSIM) / 2, after matching histograms."""
-    if min(valid.shape) < _SSIM_WINDOW:
-        remedy = "compare a larger piece, or leave ssim out"
-        raise OptionError("ssim", f"needs {_SSIM_WINDOW} x {_SSIM_WINDOW} px, the scene has {valid.shape}", remedy)
+def structural_dissimilarity(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
+    """Return (1 - SSIM) / 2 after matching histograms."""
+    if min(valid.shape) < _SSIM_WINDOW_PX:
+        fact = f"needs {_SSIM_WINDOW_PX} x {_SSIM_WINDOW_PX} px, the scene has {valid.shape}"
+        raise OptionError("ssim", fact, "compare a larger piece, or leave ssim out")
     _, similarity = structural_similarity(
-        before, matched_to(before, after, valid), channel_axis=0, data_range=1.0, full=True, gaussian_weights=True,
+        before, _match_to(before, after, valid), channel_axis=0, data_range=1.0, full=True, gaussian_weights=True,
         use_sample_covariance=False,
     )  # type: ignore[no-untyped-call]  # fmt: skip
     return np.asarray((1 - similarity.mean(axis=0)) / 2)
 
 
 def pca_kmeans(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return how near a pixel's neighborhood lies to the cluster of changes: above one half it belongs to it."""
+    """Return how close a pixel's neighborhood is to the cluster of changes, of which it is a member above one half."""
     try:
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
         from sklearn.decomposition import PCA  # noqa: PLC0415
     except ImportError as error:
         raise OptionError("pca-kmeans", "needs scikit-learn", "pip install 'geosiam[evaluation]'") from error
-    gap = np.where(valid, np.abs(matched_to(before, after, valid) - before).mean(axis=0), 0)
-    rows, cols = (size // _CELIK_BLOCK * _CELIK_BLOCK for size in gap.shape)
-    tiles = gap[:rows, :cols].reshape(rows // _CELIK_BLOCK, _CELIK_BLOCK, -1, _CELIK_BLOCK).swapaxes(1, 2)
-    blocks = tiles.reshape(-1, _CELIK_BLOCK**2)
+    size = _CELIK_BLOCK_PX
+    difference = np.where(valid, np.abs(_match_to(before, after, valid) - before).mean(axis=0), 0)
+    rows, cols = (length // size * size for length in difference.shape)
+    tiles = difference[:rows, :cols].reshape(rows // size, size, -1, size).swapaxes(1, 2)
+    blocks = tiles.reshape(-1, size**2)
     if len(blocks) <= _CELIK_COMPONENTS or np.ptp(blocks) == 0:
-        return np.zeros(gap.shape)
-    axes = PCA(_CELIK_COMPONENTS, random_state=0).fit(blocks).components_.reshape(-1, _CELIK_BLOCK, _CELIK_BLOCK)
-    features = np.stack([ndimage.correlate(gap, axis, mode="nearest") for axis in axes], axis=-1)
-    known = features[valid]
-    drawn = np.random.default_rng(0).choice(len(known), min(len(known), _CELIK_SAMPLE), replace=False)
-    clusters = KMeans(2, n_init=4, random_state=0).fit(known[drawn])
-    far = clusters.transform(features.reshape(-1, _CELIK_COMPONENTS)).reshape(*gap.shape, 2)
-    member = clusters.predict(known)
-    changed = int(gap[valid][member == 1].mean() > gap[valid][member == 0].mean()) if len(set(member)) > 1 else 1
-    return np.asarray(far[..., 1 - changed] / far.sum(axis=-1).clip(1e-12))
+        return np.zeros(difference.shape)
+    axes = PCA(_CELIK_COMPONENTS, random_state=0).fit(blocks).components_.reshape(-1, size, size)
+    features = np.stack([ndimage.correlate(difference, axis, mode="nearest") for axis in axes], axis=-1)
+    pixels = features[valid]
+    sample = np.random.default_rng(0).choice(len(pixels), min(len(pixels), _CELIK_SAMPLE_PX), replace=False)
+    clusters = KMeans(2, n_init=4, random_state=0).fit(pixels[sample])
+    distances = clusters.transform(features.reshape(-1, _CELIK_COMPONENTS)).reshape(*difference.shape, 2)
+    labels = clusters.predict(pixels)
+    changed = 1
+    if len(set(labels)) > 1:
+        changed = int(difference[valid][labels == 1].mean() > difference[valid][labels == 0].mean())
+    return np.asarray(distances[..., 1 - changed] / distances.sum(axis=-1).clip(1e-12))
 
 
 def autoencoder_difference(before: Image, after: Image, _valid: Mask) -> NDArray[np.floating[Any]]:
@@ -138,71 +158,40 @@ def autoencoder_difference(before: Image, after: Image, _valid: Mask) -> NDArray
     from geosiam.evaluation.autoencoder import reconstruction_error  # noqa: PLC0415 - torch is slow to import
 
     first, second = (np.rint(image.clip(0, 1) * 255).astype(np.uint8) for image in (before, after))
-    model = _trained(first.tobytes(), first.shape)
+    model = _autoencoder(first.tobytes(), first.shape)
     return np.asarray(np.clip(reconstruction_error(model, second) - reconstruction_error(model, first), 0, 1))
 
 
 @lru_cache(maxsize=1)
-def _trained(pixels: bytes, shape: tuple[int, ...]) -> Autoencoder:
-    """Train on one image; the same one often comes several times in a row."""
+def _autoencoder(pixels: bytes, shape: tuple[int, ...]) -> Autoencoder:
+    """Train on one image, which is often compared with several others in a row."""
     from geosiam.evaluation.autoencoder import train_autoencoder  # noqa: PLC0415 - torch is slow to import
 
     return train_autoencoder([np.frombuffer(pixels, np.uint8).reshape(shape).copy()])
 
 
-def matched_to(before: Image, after: Image, valid: Mask) -> Image:
-    """Return the second image with its histograms of the valid pixels matched to those of the first, band by band."""
-    result = after.copy()
+def _match_to(before: Image, after: Image, valid: Mask) -> Image:
+    """Return the second image with the histograms of its valid pixels matched to those of the first, band by band."""
+    matched = after.copy()
     if valid.any():
-        result[:, valid] = match_histograms(after[:, valid], before[:, valid], channel_axis=0)
-    return result
-
-
-_ALL = (
-    Baseline("difference", "mean absolute difference of the bands", "Singh, IJRS 10 (1989)", difference),
-    Baseline("cva", "change vector analysis after histogram matching", "Malila, LARS Symposia (1980)", change_vector),
-    Baseline("irmad", "iteratively reweighted MAD, to convergence", "Nielsen, IEEE TIP 16 (2007)", alteration),
-    Baseline("ssim", "dissimilarity after histogram matching", "Wang et al., IEEE TIP 13 (2004)", dissimilarity),
-    Baseline("pca-kmeans", "clusters of principal components", "Celik, IEEE GRSL 6 (2009)", pca_kmeans, 0.5),
-    Baseline("autoencoder", "what it cannot reproduce", "Hawkins et al., DaWaK (2002)", autoencoder_difference),
-)
-BASELINES = {baseline.name: baseline for baseline in _ALL}
-
-
-def baseline(name: str) -> Baseline:
-    """Return a method by name.
-
-    Raises
-    ------
-    OptionError
-        There is none of this name.
-    """
-    if name not in BASELINES:
-        raise OptionError(f"baseline {name!r}", "is not known", f"choose from {', '.join(BASELINES)}")
-    return BASELINES[name]
-
-
-TOLERANCE = 1e-3
-MOST_ITERATIONS = 50
-SAMPLE = 200_000
-_RIDGE = 1e-9  # of the mean variance: bands that are copies of each other are no error
-_LEAST_VARIANCE = 1e-9
+        matched[:, valid] = match_histograms(after[:, valid], before[:, valid], channel_axis=0)
+    return matched
 
 
 @dataclass(frozen=True)
-class Alteration:
-    """What IR-MAD found.
+class IrMad:
+    """Result of IR-MAD.
 
     Parameters
     ----------
     statistic
-        float64 (n,), chi-square distributed with as many degrees of freedom as bands where nothing changed.
+        float64 (n,), chi-square distributed, with one degree of freedom per band, for unchanged pixels.
     correlations
         float64 (bands,), canonical correlations, ascending.
     iterations
-        Until these stood still.
+        Number of iterations.
     converged
-        Whether they did.
+        Whether the canonical correlations have converged.
     """
 
     statistic: NDArray[np.float64]
@@ -211,15 +200,17 @@ class Alteration:
     converged: bool
 
 
-def irmad(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], *, sample: int = SAMPLE) -> Alteration:
-    """Run IR-MAD to convergence.
+def irmad(
+    before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], *, sample: int = _IRMAD_SAMPLE_PX
+) -> IrMad:
+    """Run iteratively reweighted multivariate alteration detection (IR-MAD) to convergence.
 
     Parameters
     ----------
     before, after
         float (bands, n), the same pixels at both dates.
     sample
-        Pixels to estimate from, drawn at random; the statistic is then given for all.
+        Number of randomly drawn pixels to estimate from; the statistic is computed for all pixels.
     """
     bands, count = before.shape
     stacked = np.concatenate([before, after]).astype(np.float64)
@@ -229,44 +220,70 @@ def irmad(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], *
     weights = np.ones(drawn.shape[1])
     previous = np.full(bands, np.inf)
     converged = False
-    for iteration in range(1, MOST_ITERATIONS + 1):
+    for iteration in range(1, _IRMAD_MAX_ITERATIONS + 1):
         try:
             variates = _Variates.of(drawn, weights)
-        except LinAlgError:  # all weight on pixels that are alike: there is nothing left to correlate
-            return Alteration(np.zeros(count), np.zeros(bands), iteration, converged=False)
-        converged = bool(np.abs(variates.correlations - previous).max() < TOLERANCE)
+        except LinAlgError:  # all weight is on equal pixels: nothing is left to correlate
+            return IrMad(np.zeros(count), np.zeros(bands), iteration, converged=False)
+        converged = bool(np.abs(variates.correlations - previous).max() < _IRMAD_TOLERANCE)
         if converged:
             break
         previous, weights = variates.correlations, chdtrc(bands, variates.statistic(drawn))
-    return Alteration(variates.statistic(stacked), variates.correlations, iteration, converged)
+    return IrMad(variates.statistic(stacked), variates.correlations, iteration, converged)
 
 
 @dataclass(frozen=True)
 class _Variates:
-    """The canonical variates of weighted pixels: their mean, what to multiply both scenes' bands by, correlations."""
+    """Canonical variates of weighted pixels.
+
+    Parameters
+    ----------
+    mean
+        float64 (2 * bands, 1), mean of the bands of both scenes.
+    before_axes, after_axes
+        float64 (bands, bands), coefficients of the variates of each scene, one variate per column.
+    correlations
+        float64 (bands,), canonical correlations, ascending.
+    """
 
     mean: NDArray[np.float64]
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    before_axes: NDArray[np.float64]
+    after_axes: NDArray[np.float64]
     correlations: NDArray[np.float64]
 
     @classmethod
     def of(cls, stacked: NDArray[np.float64], weights: NDArray[np.float64]) -> _Variates:
+        """Compute the variates of pixels, float64 (2 * bands, n), with weights, float64 (n,)."""
         bands = len(stacked) // 2
         mean = (stacked @ weights / weights.sum())[:, None]
         centered = stacked - mean
         covariance = (centered * weights) @ centered.T / weights.sum()
-        covariance += np.eye(2 * bands) * max(_RIDGE * np.trace(covariance) / (2 * bands), 1e-15)
+        covariance += np.eye(2 * bands) * max(_IRMAD_RIDGE * np.trace(covariance) / (2 * bands), 1e-15)
         s11, s22, s12 = covariance[:bands, :bands], covariance[bands:, bands:], covariance[:bands, bands:]
-        # s12 s22^-1 s21 a = rho^2 s11 a, ascending: as MAD variates are numbered, the least alike first.
+        # s12 s22^-1 s21 a = rho^2 s11 a, ascending: MAD variates are numbered from the smallest correlation.
         squares, a = eigh(s12 @ np.linalg.solve(s22, s12.T), s11)
         b = np.linalg.solve(s22, s12.T @ a)
         b /= np.sqrt(np.einsum("ij,ik,kj->j", b, s22, b)).clip(1e-15)
         return cls(mean, a, b, np.sqrt(squares.clip(0, 1)))
 
     def statistic(self, stacked: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of squared standardized differences of the variates of each pixel: float64 (n,)."""
         bands = len(stacked) // 2
         centered = stacked - self.mean
-        difference = self.first.T @ centered[:bands] - self.second.T @ centered[bands:]
-        variance = (2 * (1 - self.correlations)).clip(_LEAST_VARIANCE)
+        difference = self.before_axes.T @ centered[:bands] - self.after_axes.T @ centered[bands:]
+        variance = (2 * (1 - self.correlations)).clip(_IRMAD_MIN_VARIANCE)
         return np.asarray((difference**2 / variance[:, None]).sum(axis=0))
+
+
+_BASELINES = (
+    Baseline("difference", "mean absolute difference of the bands", "Singh, IJRS 10 (1989)", mean_difference),
+    Baseline("cva", "change vector analysis after histogram matching", "Malila, LARS Symposia (1980)", change_vector),
+    Baseline("irmad", "iteratively reweighted MAD, to convergence", "Nielsen, IEEE TIP 16 (2007)", irmad_distance),
+    Baseline(
+        "ssim", "dissimilarity after histogram matching", "Wang et al., IEEE TIP 13 (2004)", structural_dissimilarity
+    ),
+    Baseline("pca-kmeans", "clusters of principal components", "Celik, IEEE GRSL 6 (2009)", pca_kmeans, 0.5),
+    Baseline("autoencoder", "reconstruction error", "Hawkins et al., DaWaK (2002)", autoencoder_difference),
+)
+BASELINES = {method.name: method for method in _BASELINES}
+"""All baselines by name."""

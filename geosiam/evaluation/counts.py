@@ -1,7 +1,7 @@
-"""Scores against truth as counts by score: exact curves in memory that does not grow with the scene.
+"""Pixel metrics from counts by score: exact curves in memory that does not grow with the scene.
 
-A score raster of uint8 knows 255 scores. Whatever the size of the scene, all that ROC and precision-recall curves, F1
-and calibration depend on is how many changed and unchanged pixels have each of them.
+A uint8 score raster has 255 distinct scores. ROC and precision-recall curves, F1 and calibration depend only on the
+number of changed and unchanged pixels of each score, whatever the size of the scene.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+CALIBRATION_BINS = 10
+"""Number of bins of equal width in a calibration curve."""
+
 
 @dataclass(frozen=True)
 class ThresholdScores:
-    """Agreement of what is scored ``>= threshold`` with the truth; the positive class is the change, alone.
+    """Agreement of the pixels scored ``>= threshold`` with the truth; only the change class is positive.
 
-    Shares of nothing are NaN.
+    Fractions with a denominator of 0 are NaN.
 
     Parameters
     ----------
     threshold
-        What was asked for; NaN where it differs between parts.
+        The threshold; NaN if it differs between the parts of a sum.
     hits, predicted, positives
-        Pixels (or square metres) that are flagged and changed, flagged, and changed.
+        Number of pixels (or square meters) that are both flagged and changed, that are flagged, and that are changed.
     """
 
     threshold: float
@@ -44,28 +47,28 @@ class ThresholdScores:
 
     @property
     def precision(self) -> float:
-        """Share of what is flagged that is changed."""
+        """Fraction of flagged pixels that are changed."""
         return ratio(self.hits, self.predicted)
 
     @property
     def recall(self) -> float:
-        """Share of what is changed that is flagged."""
+        """Fraction of changed pixels that are flagged."""
         return ratio(self.hits, self.positives)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both."""
+        """Harmonic mean of precision and recall."""
         return ratio(2 * self.hits, self.predicted + self.positives)
 
     @property
     def iou(self) -> float:
-        """Intersection over union."""
+        """Intersection over union of flagged and changed pixels."""
         return ratio(self.hits, self.predicted + self.positives - self.hits)
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Pixels of similar score: their mean score, the share of them that is changed, and their number."""
+    """Pixels of similar score: mean score, fraction of changed pixels, and number of pixels."""
 
     score: float
     changed: float
@@ -74,14 +77,14 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class ScoreCounts:
-    """How many changed and unchanged pixels have each score.
+    """Number of changed and unchanged pixels of each score.
 
     Parameters
     ----------
     values
-        float64 (n,), the distinct scores, ascending.
+        float64 (n,), distinct scores, ascending.
     positive, negative
-        int64 (n,), changed and unchanged pixels of that score.
+        int64 (n,), number of changed and of unchanged pixels with that score.
     """
 
     values: NDArray[np.float64]
@@ -93,43 +96,43 @@ class ScoreCounts:
         cls, scores: NDArray[np.floating[Any]], positive: NDArray[Any], total: NDArray[Any] | None = None,
         *, steps: int | None = None,
     ) -> Self:  # fmt: skip
-        """Count an array.
+        """Count the scores of an array.
 
         Parameters
         ----------
         scores
-            float of any shape, larger = more anomalous, NaN = left out.
+            float of any shape, larger = more anomalous, NaN = excluded.
         positive
-            Of the same shape: bool, True = changed; or, where each score stands for several pixels, how many of them
-            are changed.
+            Array of the same shape: bool, True = changed; or, if each score stands for several pixels, the number of
+            changed pixels.
         total
-            How many pixels each score stands for; None: one.
+            Number of pixels that each score stands for; None: one.
         steps
-            Round scores to multiples of 1 / steps, which bounds the number of distinct ones; None keeps them.
+            Round scores to multiples of 1 / steps, which bounds the number of distinct scores; None: do not round.
         """
         if scores.shape != positive.shape:
             raise ValueError(f"scores {scores.shape} and truth {positive.shape} are not of one grid")
-        known = ~np.isnan(scores)
-        score = scores[known].astype(np.float64)
+        is_scored = ~np.isnan(scores)
+        score = scores[is_scored].astype(np.float64)
         if steps is not None:
             score = np.rint(score * steps) / steps
-        changed = positive[known].astype(np.int64)
-        whole = np.ones_like(changed) if total is None else total[known].astype(np.int64)
+        changed = positive[is_scored].astype(np.int64)
+        pixels = np.ones_like(changed) if total is None else total[is_scored].astype(np.int64)
         values, index = np.unique(score, return_inverse=True)
         counts = (
             np.bincount(index, weights=weights, minlength=len(values)).astype(np.int64)
-            for weights in (changed, whole - changed)
+            for weights in (changed, pixels - changed)
         )
         return cls(values, *counts)
 
     @classmethod
     def none(cls) -> Self:
-        """Return the counts of no pixel at all."""
+        """Return counts of zero pixels."""
         return cls(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     @classmethod
     def sum(cls, parts: Iterable[Self]) -> Self:
-        """Add counts of parts of a scene, or of several."""
+        """Add the counts of several parts of a scene, or of several scenes."""
         return reduce(cls.__add__, parts, cls.none())
 
     def __add__(self, other: Self) -> Self:
@@ -159,7 +162,7 @@ class ScoreCounts:
 
     @property
     def average_precision(self) -> float:
-        """Area under the precision-recall curve, step-wise as scikit-learn has it; NaN without changed pixels."""
+        """Area under the step-wise precision-recall curve, as in scikit-learn; NaN without changed pixels."""
         if not self.positives:
             return float("nan")
         hits, predicted = self._at_and_above()
@@ -167,7 +170,7 @@ class ScoreCounts:
 
     @property
     def best(self) -> ThresholdScores:
-        """The threshold of the largest F1, and the figures there."""
+        """Scores at the threshold with the largest F1."""
         if not self.positives:
             return self.at(float("nan"))
         hits, predicted = self._at_and_above()
@@ -175,13 +178,13 @@ class ScoreCounts:
         return self.at(float(self.values[len(f1) - 1 - int(f1[::-1].argmax())]))
 
     def at(self, threshold: float) -> ThresholdScores:
-        """Return the figures of the pixels scored ``>= threshold``."""
+        """Return the agreement of the pixels scored ``>= threshold``."""
         above = self.values >= threshold
         hits = int(self.positive[above].sum())
         return ThresholdScores(threshold, hits, hits + int(self.negative[above].sum()), self.positives)
 
     def curves(self) -> dict[str, NDArray[np.float64]]:
-        """Return ``threshold``, ``recall``, ``precision`` and ``false_alarm_rate``, the highest threshold first."""
+        """Return ``threshold``, ``recall``, ``precision`` and ``false_alarm_rate`` by descending threshold."""
         hits, predicted = self._at_and_above()
         false = predicted - hits
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -194,25 +197,25 @@ class ScoreCounts:
         return {name: curve[::-1] for name, curve in curves.items()}
 
     def calibration(self, bins: int = 15, *, of_equal: Literal["mass", "width"] = "mass") -> list[CalibrationBin]:
-        """Return pixels in bins by score, those that hold any.
+        """Return pixels in bins by score, without empty bins.
 
         Parameters
         ----------
         bins
-            Their number.
+            Number of bins.
         of_equal
-            Bins of equal numbers of pixels, as far as equal scores allow, which are never parted; or equally wide ones
-            from 0 to 1.
+            ``"mass"``: bins with approximately equal numbers of pixels, pixels of equal score staying together;
+            ``"width"``: bins of equal width from 0 to 1.
         """
-        whole = self.positive + self.negative
-        if not whole.sum():
+        pixels = self.positive + self.negative
+        if not pixels.sum():
             return []
-        # With equal mass a score belongs to the bin in which the middle of its pixels lies.
-        share = (whole.cumsum() - whole / 2) / whole.sum() if of_equal == "mass" else self.values
-        index = np.minimum((share * bins).astype(np.intp), bins - 1)
+        # With equal mass, a score belongs to the bin that contains the middle one of its pixels.
+        position = (pixels.cumsum() - pixels / 2) / pixels.sum() if of_equal == "mass" else self.values
+        index = np.minimum((position * bins).astype(np.intp), bins - 1)
         mass, changed, score = (
             np.bincount(index, weights=weights, minlength=bins)
-            for weights in (whole, self.positive, whole * self.values)
+            for weights in (pixels, self.positive, pixels * self.values)
         )
         return [
             CalibrationBin(float(s / m), float(c / m), int(m))
@@ -220,38 +223,38 @@ class ScoreCounts:
             if m
         ]
 
-    def calibration_error(self, bins: int = 15) -> float:
-        """Return the mean gap between score and share of changed pixels, over bins of equal mass.
+    def calibration_error(self, bins: int = 15, *, of_equal: Literal["mass", "width"] = "mass") -> float:
+        """Return the mean gap between score and fraction of changed pixels; arguments as for :meth:`calibration`.
 
-        The expected calibration error of Guo et al., "On calibration of modern neural networks" (2017), with the
-        adaptive bins of Nguyen and O'Connor, "Posterior calibration" (2015): where almost every score is next to 0,
-        bins of equal width would hold everything in the first one.
+        This is the expected calibration error of Guo et al., "On calibration of modern neural networks" (2017), by
+        default with the adaptive bins of Nguyen and O'Connor, "Posterior calibration" (2015): if almost every score is
+        close to 0, the first of the bins of equal width contains nearly all pixels.
         """
-        parts = self.calibration(bins)
+        parts = self.calibration(bins, of_equal=of_equal)
         return ratio(sum(abs(part.score - part.changed) * part.pixels for part in parts), self.pixels)
 
     def _at_and_above(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return changed pixels, and all, of each score or more."""
+        """Return the number of changed pixels, and of all pixels, with each score or more."""
         hits = self.positive[::-1].cumsum()[::-1]
         return hits, hits + self.negative[::-1].cumsum()[::-1]
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return a share, NaN of nothing."""
+    """Return a fraction; NaN if the whole is 0."""
     return part / whole if whole else float("nan")
 
 
 def in_cells(mask: NDArray[np.bool_], stride: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many pixels of each cell are True, and how many it has: int64 (cell rows, cell cols) each.
+    """Return the number of True pixels and of all pixels of each cell, both int64 (cell rows, cell cols).
 
     Parameters
     ----------
     mask
         bool (rows, cols) of pixels.
     stride
-        Pixels along a cell's side; the last cells may reach beyond the scene and then have fewer.
+        Side of a cell in pixels. The last cells may extend beyond the scene and then have fewer pixels.
     """
-    down, across = (np.arange(0, size, stride) for size in mask.shape)
-    summed = np.add.reduceat(np.add.reduceat(mask.astype(np.int64), down, axis=0), across, axis=1)
-    heights, widths = (np.diff(edges, append=size) for edges, size in zip((down, across), mask.shape, strict=True))
-    return summed, np.outer(heights, widths)
+    tops, lefts = (np.arange(0, size, stride) for size in mask.shape)
+    counts = np.add.reduceat(np.add.reduceat(mask.astype(np.int64), tops, axis=0), lefts, axis=1)
+    heights, widths = (np.diff(starts, append=size) for starts, size in zip((tops, lefts), mask.shape, strict=True))
+    return counts, np.outer(heights, widths)

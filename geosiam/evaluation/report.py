@@ -1,53 +1,44 @@
-"""Evaluations as tables: for a terminal, as Markdown, and as plain values for JSON."""
+"""Evaluations as tables: for a terminal and as Markdown."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from geosiam.evaluation.agreement import Agreement
+    from geosiam.evaluation.agreement import Evaluation
 
-FIGURES = {
+METRICS = {
     "auroc": ("AUROC", "chance that a changed pixel scores above an unchanged one"),
     "average_precision": ("average precision", "area under the precision-recall curve"),
     "best_f1": ("best F1", "largest pixel F1 over all thresholds"),
-    "best_threshold": ("at threshold", "where that is"),
-    "threshold": ("threshold", "what the figures below are cut at"),
+    "best_threshold": ("at threshold", "the threshold with the best F1"),
+    "threshold": ("threshold", "the threshold that was used, for the metrics below"),
     "f1": ("F1", "of changed pixels"),
-    "iou": ("IoU", "of changed pixels: intersection over union"),
-    "pixel_recall": ("pixel recall", "share of changed pixels that are flagged"),
-    "pixel_precision": ("pixel precision", "share of flagged pixels that are changed"),
-    "object_recall": ("object recall", "share of true objects that a polygon meets"),
-    "object_precision": ("object precision", "share of polygons that meet a true object"),
-    "object_recall_iou50": ("object recall, IoU > 0.5", "the same where both overlap by more than half"),
+    "iou": ("IoU", "intersection over union of changed pixels"),
+    "pixel_recall": ("pixel recall", "fraction of changed pixels that are flagged"),
+    "pixel_precision": ("pixel precision", "fraction of flagged pixels that are changed"),
+    "object_recall": ("object recall", "fraction of true objects that a polygon overlaps"),
+    "object_precision": ("object precision", "fraction of polygons that overlap a true object"),
+    "object_recall_iou50": ("object recall, IoU > 0.5", "the same for overlaps with an IoU above one half"),
     "object_precision_iou50": ("object precision, IoU > 0.5", "likewise"),
-    "objects_true": ("true objects", "that were looked at"),
-    "objects_reported": ("polygons", "that were reported"),
-    "objects_unseen": ("true objects not looked at", "most of each lies where nothing was scored; left out"),
-    "alarms_per_megapixel": ("false alarms per Mpx", "polygons that meet no true object, per million pixels"),
-    "calibration_error": ("calibration error", "mean gap between score and share of changes, bins of equal mass"),
-    "pixels": ("pixels", "of the before-scene that were looked at"),
-}
-"""Heading and meaning of each figure of :meth:`geosiam.evaluation.agreement.Agreement.figures`, in their order."""
+    "objects_true": ("true objects", "number of true objects that were compared"),
+    "objects_reported": ("polygons", "number of polygons that were compared"),
+    "objects_unseen": ("true objects excluded", "excluded because most of each has no score"),
+    "alarms_per_megapixel": ("false alarms per Mpx", "polygons that overlap no true object, per million pixels"),
+    "calibration_error": (
+        "calibration error", "mean gap between score and fraction of changed pixels, over bins of equal mass",
+    ),
+    "pixels": ("pixels", "number of pixels of the before scene that were compared"),
+}  # fmt: skip
+"""Heading and meaning of each metric of :meth:`geosiam.evaluation.agreement.Agreement.metrics`, in the same order."""
 
 
-def plain(named: Sequence[tuple[str, str, Agreement]]) -> list[dict[str, Any]]:
-    """Return evaluations, given as (method, pair, agreement), as plain values; what cannot be told is None."""
-    return [
-        {"method": method, "pair": pair}
-        | {name: _plain(value) for name, value in agreement.figures().items()}
-        | {"calibration": _calibration(agreement)}
-        for method, pair, agreement in named
-    ]
-
-
-def text_table(named: Sequence[tuple[str, str, Agreement]]) -> list[str]:
-    """Return lines: a figure each, with a column for each evaluation; what none of them can tell is left out."""
-    cells = _cells(named)
+def text_table(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the lines of a table: one row per metric, one column per evaluation, without undefined metrics."""
+    cells = _cells(evaluations)
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
@@ -55,52 +46,44 @@ def text_table(named: Sequence[tuple[str, str, Agreement]]) -> list[str]:
     ]
 
 
-def markdown(named: Sequence[tuple[str, str, Agreement]]) -> str:
-    """Return a report with a table and what its figures mean."""
-    head, *rows = _cells(named)
+def markdown(evaluations: Sequence[Evaluation]) -> str:
+    """Return a report with the table and the meaning of its metrics."""
+    head, *rows = _cells(evaluations)
     lines = ["# Evaluation", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    shown = {row[0] for row in rows}
-    lines += ["", "What the figures mean; the positive class is the change, alone:", ""]
-    lines += [f"- **{heading}**: {meaning}" for heading, meaning in FIGURES.values() if heading in shown]
+    headings = {row[0] for row in rows}
+    lines += ["", "Meaning of the metrics; only the change class counts as positive:", ""]
+    lines += [f"- **{heading}**: {meaning}" for heading, meaning in METRICS.values() if heading in headings]
     return "\n".join(lines) + "\n"
 
 
-def _cells(named: Sequence[tuple[str, str, Agreement]]) -> list[list[str]]:
-    several = len({pair for _, pair, _ in named}) > 1
-    table = [["", *(f"{method}, {pair}" if several else method for method, pair, _ in named)]]
-    figures = [agreement.figures() for _, _, agreement in named]
-    for name, (heading, _) in FIGURES.items():
-        values = [_text(figure[name]) for figure in figures]
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return one line per value of a review summary, which is given as a dict; undefined values are left out."""
+    values = {name: value for name, value in summary.items() if value is not None and not _is_nan(value)}
+    width = max(map(len, values))
+    return [
+        f"{name.replace('_', ' '):<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in values.items()
+    ]
+
+
+def _cells(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Return the table as rows of text; the first row has the names of the evaluations."""
+    has_several_pairs = len({evaluation.pair for evaluation in evaluations}) > 1
+    names = [f"{e.method}, {e.pair}" if has_several_pairs else e.method for e in evaluations]
+    metrics = [evaluation.agreement.metrics() for evaluation in evaluations]
+    table = [["", *names]]
+    for name, (heading, _) in METRICS.items():
+        values = [_text(values[name]) for values in metrics]
         if any(value != "-" for value in values):
             table.append([heading, *values])
     return table
-
-
-def _calibration(agreement: Agreement) -> list[dict[str, float]]:
-    if agreement.counts is None or not agreement.calibrated:
-        return []
-    return [asdict(part) for part in agreement.counts.calibration(10, of_equal="width")]
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _text(value: float) -> str:
     if math.isnan(value):
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
-def described(review: Mapping[str, Any]) -> list[str]:
-    """Return lines for a summary of verdicts, given as plain values."""
-    shown = {name: value for name, value in review.items() if value is not None and not _is_nan(value)}
-    width = max(map(len, shown))
-    return [
-        f"{name.replace('_', ' '):<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in shown.items()
-    ]
 
 
 def _is_nan(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""What an analyst's verdicts say: how precise the polygons are, and which threshold would have been better.
+"""Estimate precision, and a better threshold, from an analyst's verdicts in the column ``review`` of polygons.
 
-The column ``review`` of the polygons holds them. Only polygons that were reviewed count, so the sample should not be
-the best ones alone; what was never reported nobody reviews, so nothing is known of recall.
+Only reviewed polygons count, so they should be a random sample and not just the best ones. Recall cannot be estimated,
+since nobody reviews what was never reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.evaluation.counts import ratio
-from geosiam.polygons.reviews import read_reviews
+from geosiam.polygons.results import read_reviews
 from geosiam.polygons.schema import REVIEWS
 
 if TYPE_CHECKING:
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 _SCORE = "score_max"
 _CONFIDENCE = 0.95
-_FEWEST = 10
+_MIN_VERDICTS = 10  # fewer do not give a threshold
 
 
 @dataclass(frozen=True)
 class ReviewSummary:
-    """What the verdicts on a file of polygons, or several, say.
+    """Precision and a suggested threshold from the verdicts on one or more files of polygons.
 
     Parameters
     ----------
     polygons, confirmed, rejected, unsure, unreviewed
-        Number of polygons, and of each verdict.
+        Number of all polygons, and of polygons with each verdict.
     precision
-        Share of the confirmed among the confirmed and rejected; NaN without either.
+        Fraction of confirmed polygons among the confirmed and rejected ones; NaN without either.
     precision_low, precision_high
-        Its 95 % interval (Clopper and Pearson, 1934), as if the reviewed had been drawn at random.
+        Its 95 % confidence interval (Clopper and Pearson, 1934), if the reviewed polygons are a random sample.
     target
-        The precision that was asked for.
+        Precision that the threshold must reach.
     threshold
-        Suggested ``--threshold``: the lowest from which on the reviewed polygons reach the target; None where no
-        threshold does, or there are too few verdicts to tell.
+        The lowest threshold at which the reviewed polygons reach the target; None if no threshold does, or if there are
+        too few verdicts.
     precision_then, kept
-        Precision of the reviewed polygons from there on, and the share of the confirmed ones that remain.
+        Precision of the reviewed polygons at this threshold, and the fraction of the confirmed ones that remain.
     note
-        Why there is no suggestion, or what it rests on.
+        Why there is no suggestion, or how many polygons it is based on.
     """
 
     polygons: int
@@ -66,55 +66,56 @@ class ReviewSummary:
 
 
 def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary:
-    """Turn verdicts into precision and a suggested threshold.
+    """Estimate the precision and suggest a threshold from verdicts.
 
-    A polygon survives a higher threshold as long as its highest score, ``score_max``, reaches it; that it would also
-    shrink, or fall into several, is left aside.
+    A polygon is assumed to remain as long as its highest score, ``score_max``, reaches the threshold. That it would
+    also shrink or split is ignored.
 
     Parameters
     ----------
     paths
-        Files of polygons that ``geosiam detect`` wrote and an analyst filled in.
+        Files of polygons that ``geosiam detect`` wrote and an analyst reviewed.
     target
-        Precision to reach.
+        Precision that the threshold must reach.
 
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError
-        A file is missing, or no vector file.
+        A file does not exist or is no vector file.
     OptionError
-        The target is no share.
+        The target is not in (0, 1].
     SceneRefusedError
-        It has no column ``review`` or ``score_max``, or a verdict that nobody knows.
+        A file has no column ``review`` or ``score_max``, or an unknown verdict.
     """
     if not 0 < target <= 1:
-        raise OptionError(f"target precision {target:g}", "is no share", "give a number above 0, up to 1")
+        raise OptionError(f"`target={target:g}`", "is not a precision", "give a number above 0, up to 1")
     tables = [_verdicts(path) for path in paths]
     verdict = np.concatenate([table[0] for table in tables])
     score = np.concatenate([table[1] for table in tables])
-    counted = verdict != 0
+    is_decided = verdict != 0
+    polygons, unsure = sum(table[2] for table in tables), sum(table[3] for table in tables)
     confirmed, rejected = int((verdict == 1).sum()), int((verdict == -1).sum())
     low, high = _interval(confirmed, rejected)
-    threshold, then, kept, note = _suggestion(score[counted], verdict[counted] == 1, target)
+    threshold, precision_then, kept, note = _suggestion(score[is_decided], verdict[is_decided] == 1, target)
     return ReviewSummary(
-        polygons=sum(table[2] for table in tables),
+        polygons=polygons,
         confirmed=confirmed,
         rejected=rejected,
-        unsure=sum(table[3] for table in tables),
-        unreviewed=sum(table[2] - table[3] for table in tables) - confirmed - rejected,
+        unsure=unsure,
+        unreviewed=polygons - unsure - confirmed - rejected,
         precision=ratio(confirmed, confirmed + rejected),
         precision_low=low,
         precision_high=high,
         target=target,
         threshold=threshold,
-        precision_then=then,
+        precision_then=precision_then,
         kept=kept,
         note=note,
     )
 
 
 def _verdicts(path: str) -> tuple[NDArray[np.int8], NDArray[np.float64], int, int]:
-    """Return 1 confirmed, -1 rejected, 0 neither; the score; and how many polygons there are, and unsure ones."""
+    """Return 1 confirmed, -1 rejected, 0 neither; the scores; and the numbers of all polygons and of unsure ones."""
     table = read_reviews(path, [_SCORE])
     words = table["review"]
     unknown = sorted(set(words.dropna()) - set(REVIEWS))
@@ -126,7 +127,7 @@ def _verdicts(path: str) -> tuple[NDArray[np.int8], NDArray[np.float64], int, in
 
 
 def _interval(confirmed: int, rejected: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share."""
+    """Return the exact 95 % confidence interval of the fraction of confirmed polygons."""
     count, tail = confirmed + rejected, (1 - _CONFIDENCE) / 2
     if not count:
         return float("nan"), float("nan")
@@ -136,24 +137,24 @@ def _interval(confirmed: int, rejected: int) -> tuple[float, float]:
 
 
 def _suggestion(
-    score: NDArray[np.float64], right: NDArray[np.bool_], target: float
+    score: NDArray[np.float64], is_confirmed: NDArray[np.bool_], target: float
 ) -> tuple[float | None, float, float, str]:
-    """Return threshold, precision and share of confirmed polygons from there on, and a remark."""
-    nothing = float("nan")
-    if len(score) < _FEWEST:
-        return None, nothing, nothing, f"{len(score)} verdicts are too few for a threshold; review {_FEWEST} or more"
+    """Return a threshold, the precision and the fraction of confirmed polygons at it, and a note."""
+    undefined = float("nan")
+    if len(score) < _MIN_VERDICTS:
+        note = f"{len(score)} verdicts are too few for a threshold; review {_MIN_VERDICTS} or more"
+        return None, undefined, undefined, note
     values = np.unique(score)
-    kept = np.array([right[score >= value].sum() for value in values])
-    precision = kept / np.array([(score >= value).sum() for value in values])
-    good = np.flatnonzero(precision >= target)
-    if not len(good):
+    confirmed = np.array([is_confirmed[score >= value].sum() for value in values])
+    remaining = np.array([(score >= value).sum() for value in values])
+    precision = confirmed / remaining
+    reaches_target = np.flatnonzero(precision >= target)
+    if not len(reaches_target):
         best = int(precision.argmax())
-        note = (
-            f"no threshold reaches {target:g}; the best precision is {precision[best]:.2f} from {values[best]:.3g} on"
-        )
-        return None, nothing, nothing, note
-    first = int(good[0])
-    note = f"rests on {int((score >= values[first]).sum())} reviewed polygons with a score_max from there on"
-    # Half-way to the next polygon that is left out, so that it can be written with few digits.
+        note = f"no threshold reaches {target:g}; the best precision is {precision[best]:.2f} at {values[best]:.3g}"
+        return None, undefined, undefined, note
+    first = int(reaches_target[0])
+    # Halfway to the next polygon below, so that the threshold can be written with few digits.
     threshold = float(values[first] + values[first - 1]) / 2 if first else float(values[0])
-    return threshold, float(precision[first]), ratio(int(kept[first]), int(right.sum())), note
+    note = f"based on {int(remaining[first])} reviewed polygons whose score_max reaches it"
+    return threshold, float(precision[first]), ratio(int(confirmed[first]), int(is_confirmed.sum())), note

@@ -1,4 +1,4 @@
-"""What really changed, given as polygons or as a raster, on the grid of the before-scene."""
+"""Ground truth from polygons or a raster, on the grid of the before scene."""
 
 from __future__ import annotations
 
@@ -33,82 +33,98 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".kml", ".gml")
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".kml", ".gml")
 _STRIP_ROWS = 512
-_HALF = 127
-_MOST_BANDS = 4
+_MAX_BANDS = 4
+_JPEG_BLACK = 127  # largest value of an unchanged pixel in a JPEG file, which has noise around black
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What really changed.
+    """Ground truth of one pair.
 
     Parameters
     ----------
     path
-        Where it was read from.
+        File it was read from.
     grid
-        Of the pixels of the before-scene.
+        Grid of the pixels of the before scene.
     polygons
-        One for each object, in the CRS of the grid.
+        Outlines of the true objects, shape (objects,), in the CRS of the grid.
     raster
-        Where the truth is a raster: what knows which pixels are unknown.
+        The truth raster, which says where the truth is unknown; None if the file has polygons.
+    tree
+        Spatial index of the polygons.
     """
 
     path: str
     grid: Grid
     polygons: NDArray[Any]
-    raster: _TruthRaster | None = None
-    tree: shapely.STRtree = field(repr=False, default_factory=lambda: shapely.STRtree([]))
+    raster: _TruthRaster | None
+    tree: shapely.STRtree = field(repr=False)
 
     @classmethod
     def read(cls, path: str, grid: Grid) -> Truth:
-        """Read the truth of a scene: polygons of any vector file in any CRS, or a raster whose changes are not 0.
+        """Read the ground truth of a scene.
+
+        Parameters
+        ----------
+        path
+            Polygons in any vector format and CRS, or a raster in which changes are not 0.
+        grid
+            Grid of the pixels of the before scene.
 
         Raises
         ------
         SceneNotFoundError, SceneUnreadableError
-            There is no such file, or it holds neither.
+            The file does not exist or is in neither format.
         SceneRefusedError
-            It holds something else than polygons, does not say where on earth it lies, or lies elsewhere.
+            The file has other geometries than polygons, is not georeferenced, or cannot be transformed.
         """
         if is_vector(path):
-            outlines = np.asarray(in_crs_of(grid, path, read_polygons(path)).geometry, dtype=object)
-            return cls(path, grid, outlines, None, shapely.STRtree(outlines))
-        raster = _TruthRaster.open(path, grid)
-        outlines = np.asarray(
-            polygon_table(raster, PolygonOptions(threshold=1.0, smooth=False)).frame().geometry, dtype=object
-        )
-        return cls(path, grid, outlines, raster, shapely.STRtree(outlines))
+            raster = None
+            frame = in_crs_of(grid, path, read_polygons(path))
+        else:
+            raster = _TruthRaster.open(path, grid)
+            frame = polygon_table(raster, PolygonOptions(threshold=1.0, smooth=False)).frame()
+        polygons = np.asarray(frame.geometry, dtype=object)
+        return cls(path, grid, polygons, raster, shapely.STRtree(polygons))
 
     def objects(self, window: Window) -> NDArray[np.int32]:
-        """Return which object covers the center of each pixel: its number from 1, 0 = none, -1 = unknown."""
-        inner = self.grid.transform @ Affine.translation(window.col_start, window.row_start)
+        """Return the object at the center of each pixel of a window.
+
+        Returns
+        -------
+        int32 (rows, cols): number of the object, counted from 1; 0 = none, -1 = unknown
+        """
+        transform = self.grid.transform @ Affine.translation(window.col_start, window.row_start)
         rows, cols = window.shape
-        corners = [inner @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
-        near = self.tree.query(shapely.Polygon(corners), predicate="intersects")
-        drawn = np.zeros(window.shape, np.int32)
-        if len(near):
-            # Numbers in ascending order, so that it does not depend on the window which of two overlapping ones wins.
-            shapes = [(self.polygons[i], int(i) + 1) for i in sorted(near)]
-            drawn = rasterize(shapes, out_shape=window.shape, transform=inner, dtype="int32")
+        corners = [transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
+        indices = self.tree.query(shapely.Polygon(corners), predicate="intersects")
+        numbers = np.zeros(window.shape, np.int32)
+        if len(indices):
+            # In ascending order, so that the same one of two overlapping objects is on top in every window.
+            shapes = [(self.polygons[i], int(i) + 1) for i in sorted(indices)]
+            numbers = rasterize(shapes, out_shape=window.shape, transform=transform, dtype="int32")
         if self.raster is not None:
-            drawn[self.raster.unknown(window)] = -1
-        return drawn
+            numbers[np.isnan(self.raster.read(window))] = -1
+        return numbers
 
 
 def is_vector(path: str) -> bool:
-    """Return whether a file is one of vectors, by its suffix."""
-    return path.lower().endswith(VECTORS)
+    """Return whether a file is a vector file, by its suffix."""
+    return path.lower().endswith(VECTOR_SUFFIXES)
 
 
 def read_polygons(path: str) -> geopandas.GeoDataFrame:
-    """Read the polygons of a vector file; where it is one of ours, those of its layer ``anomalies``.
+    """Read the polygons of a vector file: of its layer ``anomalies``, or else of its first layer.
+
+    A file without features is valid: nothing changed.
 
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError, SceneRefusedError
-        See :meth:`Truth.read`. A file without any feature is fine: nothing changed.
+        See :meth:`Truth.read`.
     """
     if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
@@ -124,10 +140,10 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
         raise SceneRefusedError(path, "holds no polygons", "give the changes as polygons")
     if frame.crs is None:
         raise SceneRefusedError(path, "has no coordinate reference system", "assign one, for example in QGIS")
-    kinds = set(frame.geom_type.dropna())
-    if not kinds <= {"Polygon", "MultiPolygon"}:
-        other = ", ".join(sorted(kinds - {"Polygon", "MultiPolygon"}))
-        raise SceneRefusedError(path, f"holds geometries of type {other}", "buffer them to polygons, such as 1 m wide")
+    other_types = set(frame.geom_type.dropna()) - {"Polygon", "MultiPolygon"}
+    if other_types:
+        fact = f"holds geometries of type {', '.join(sorted(other_types))}"
+        raise SceneRefusedError(path, fact, "buffer them to polygons, such as 1 m wide")
     frame = frame[frame.geometry.notna() & ~frame.is_empty]
     return frame.set_geometry(shapely.make_valid(frame.geometry.values))
 
@@ -138,7 +154,7 @@ def in_crs_of(grid: Grid, path: str, frame: geopandas.GeoDataFrame) -> geopandas
     Raises
     ------
     SceneRefusedError
-        That cannot be done.
+        The polygons cannot be transformed.
     """
     try:
         return frame.to_crs(grid.crs.to_wkt())
@@ -147,14 +163,14 @@ def in_crs_of(grid: Grid, path: str, frame: geopandas.GeoDataFrame) -> geopandas
 
 
 def grid_of(path: str) -> Grid:
-    """Return the grid of a raster of changes.
+    """Return the grid of a truth raster.
 
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError, SceneRefusedError
-        There is none, or it does not say where on earth it lies.
+        The file does not exist, cannot be read, or is not georeferenced.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         if file.crs is None:
             raise SceneRefusedError(path, "has no coordinate reference system", "give the truth as a GeoTIFF")
         return Grid(file.crs, file.transform, file.width, file.height)
@@ -162,7 +178,7 @@ def grid_of(path: str) -> Grid:
 
 @dataclass(frozen=True)
 class _TruthRaster:
-    """A raster of changes on the grid of the before-scene, read in strips as if it were scores of 0 and 1."""
+    """A truth raster on the grid of the before scene, read like a score raster: 1 = changed, 0 = not, NaN = unknown."""
 
     path: str
     grid: Grid
@@ -172,10 +188,9 @@ class _TruthRaster:
     def open(cls, path: str, grid: Grid) -> _TruthRaster:
         truth = cls(path, grid)
         with truth._on_grid() as raster:
-            if raster.count > _MOST_BANDS:
-                raise SceneRefusedError(
-                    path, f"has {raster.count - _has_alpha(raster)} bands", "give one band, in which changes are not 0"
-                )
+            if raster.count > _MAX_BANDS:
+                fact = f"has {raster.count - _has_alpha(raster)} bands"
+                raise SceneRefusedError(path, fact, "give one band, in which changes are not 0")
         return truth
 
     @property
@@ -185,41 +200,35 @@ class _TruthRaster:
     def strips(self, rows: int = _STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         with self._on_grid() as raster:
             for start in range(0, self.grid.height, rows):
-                window = RasterWindow(0, start, self.grid.width, min(rows, self.grid.height - start))
-                values, known = _values(raster, window)
-                yield start, np.where(known, values, np.float32(np.nan))
+                height = min(rows, self.grid.height - start)
+                yield start, _read_changes(raster, RasterWindow(0, start, self.grid.width, height))
 
     def read(self, window: Window) -> NDArray[np.float32]:
         with self._on_grid() as raster:
-            (top, left), (rows, cols) = (window.row_start, window.col_start), window.shape
-            values, known = _values(raster, RasterWindow(left, top, cols, rows))
-        return np.where(known, values, np.float32(np.nan))
-
-    def unknown(self, window: Window) -> NDArray[np.bool_]:
-        (top, left), (rows, cols) = (window.row_start, window.col_start), window.shape
-        with self._on_grid() as raster:
-            return ~_values(raster, RasterWindow(left, top, cols, rows))[1]
+            return _read_changes(raster, RasterWindow.from_slices(*window.slices))
 
     @contextlib.contextmanager
     def _on_grid(self) -> Iterator[Any]:
-        """Open it, put on the grid by nearest neighbor where it lies on another one."""
-        with _opened(self.path) as file:
+        """Open the raster on the grid, by nearest neighbor if its own grid is another one."""
+        with _open(self.path) as file:
             if file.crs is None and file.shape == self.grid.shape:
-                yield file  # a picture of the size of the scene, as benchmark data come
+                yield file  # an image of the size of the scene, as in benchmark data sets
                 return
             if file.crs is None:
-                fact = f"has no coordinate reference system, nor the before-scene's size {self.grid.shape}"
-                raise SceneRefusedError(self.path, fact, "give truth in the before-scene's grid, or georeference it")
+                fact = f"has no coordinate reference system, nor the size of the before scene, {self.grid.shape}"
+                raise SceneRefusedError(
+                    self.path, fact, "georeference it, or give truth on the grid of the before scene"
+                )
             size = {"width": self.grid.width, "height": self.grid.height}
-            # Beyond its edges nobody knows; GDAL adds alpha only where no nodata value says so already.
-            how = {"resampling": Resampling.nearest, "add_alpha": file.nodata is None and not _has_alpha(file)}
-            with WarpedVRT(file, crs=self.grid.crs, transform=self.grid.transform, **size, **how) as raster:
+            # Beyond its edges the truth is unknown, which an alpha band tells if there is no nodata value.
+            options = {"resampling": Resampling.nearest, "add_alpha": file.nodata is None and not _has_alpha(file)}
+            with WarpedVRT(file, crs=self.grid.crs, transform=self.grid.transform, **size, **options) as raster:
                 yield raster
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """Open a raster; what GDAL says becomes one line."""
+def _open(path: str) -> Iterator[Any]:
+    """Open a raster; errors of GDAL become one line."""
     if not exists(path) and "://" not in path and not path.startswith("/vsi"):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
@@ -233,20 +242,20 @@ def _opened(path: str) -> Iterator[Any]:
         raise SceneUnreadableError(path, fact, "give polygons or a raster of changes") from error
 
 
-def _values(raster: Any, window: RasterWindow) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:  # noqa: ANN401
-    """Return what changed (1.0, else 0.0) and what is known of a window.
+def _read_changes(raster: Any, window: RasterWindow) -> NDArray[np.float32]:  # noqa: ANN401 - a dataset or a VRT
+    """Read a window of a truth raster: float32 (rows, cols), 1 = changed, 0 = not, NaN = unknown.
 
-    A nodata value of 0 says that nothing changed there, not that nobody knows: that is how such rasters are drawn.
+    A nodata value of 0 means unchanged, not unknown: that is how such rasters are drawn.
     """
-    alpha = _has_alpha(raster)
-    bands = list(range(1, raster.count + (0 if alpha else 1)))
+    has_alpha = _has_alpha(raster)
+    bands = list(range(1, raster.count + (0 if has_alpha else 1)))
     stored = raster.read(bands, window=window)
-    known = raster.read(raster.count, window=window) > 0 if alpha else np.ones(stored.shape[1:], bool)
+    is_known = raster.read(raster.count, window=window) > 0 if has_alpha else np.ones(stored.shape[1:], bool)
     if raster.nodata is not None and raster.nodata != 0:
-        known &= ~(np.isnan(stored) if np.isnan(raster.nodata) else stored == raster.nodata).all(axis=0)
-    changed = stored > (_HALF if raster.driver == "JPEG" else 0)  # JPEG leaves noise around black
-    return changed.any(axis=0).astype(np.float32), known
+        is_known &= ~(np.isnan(stored) if np.isnan(raster.nodata) else stored == raster.nodata).all(axis=0)
+    is_changed = (stored > (_JPEG_BLACK if raster.driver == "JPEG" else 0)).any(axis=0)
+    return np.where(is_known, is_changed.astype(np.float32), np.float32(np.nan))
 
 
-def _has_alpha(raster: Any) -> bool:  # noqa: ANN401 - a dataset or a virtual one
+def _has_alpha(raster: Any) -> bool:  # noqa: ANN401 - a dataset or a VRT
     return bool(raster.colorinterp[-1] == ColorInterp.alpha)

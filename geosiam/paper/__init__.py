@@ -1,1 +1,1 @@
-"""The seed paper's experiments, one module a figure or claim; :func:`geosiam.paper.api.reproduce` runs them."""
+"""The seed paper's experiments, one module per figure or claim; :func:`geosiam.paper.api.reproduce` runs them."""

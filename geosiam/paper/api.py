@@ -1,4 +1,4 @@
-"""`reproduce`: run the experiments that are missing, write their numbers, pictures and the report."""
+"""`reproduce`: run missing experiments, and write their numbers, pictures and the report."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING
 from geosiam import __version__
 from geosiam.errors import InputError, OptionError
 from geosiam.network.weights import available_models
-from geosiam.paper.report import REPORT, write_report
-from geosiam.paper.result import Record
+from geosiam.paper.results import REPORT, Record, write_report
 from geosiam.paper.workbench import PaperOptions, Workbench, file_checksum, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from geosiam.paper.result import Result
+    from geosiam.paper.results import Result
 
 log = logging.getLogger(__name__)
 
 EXPERIMENTS = ("fig2", "fig3", "fig4", "fig5", "fig6", "position", "transfer", "resolution")
-"""In the order of the report; each is a module of this package with a function ``run``."""
+"""Experiments in the order of the report; each is a module of this package with a function ``run``."""
 
 
 def reproduce(
@@ -36,43 +35,50 @@ def reproduce(
     options: PaperOptions,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:
-    """Run experiments and write the report of all that lie in the folder.
+    """Run experiments and write a report of all results in the folder.
 
-    What is there already, made from the same data, weights, settings and code, is left as it is.
+    Results from the same data, weights, settings and code are kept.
 
     Parameters
     ----------
     names
-        Of :data:`EXPERIMENTS`; ``"all"`` stands for all.
+        Names from :data:`EXPERIMENTS`, or ``"all"``.
     options
-        Data, folder, seeds.
+        Data, output folder and settings.
     on_progress
-        Called with (done, of how many, what).
+        Called with (steps done, steps in total, name of the step).
 
     Returns
     -------
-    the report
+    Path of the report
+
+    Raises
+    ------
+    OptionError
+        There is no such experiment.
+    InputError
+        Data are missing or the results cannot be written.
     """
-    wanted = EXPERIMENTS if "all" in names else tuple(dict.fromkeys(names))
-    for name in wanted:
+    chosen = EXPERIMENTS if "all" in names else tuple(dict.fromkeys(names))
+    for name in chosen:
         if name not in EXPERIMENTS:
             raise OptionError(f"experiment {name!r}", "is not known", f"use one of all, {', '.join(EXPERIMENTS)}")
     if not options.data.is_dir():
-        raise InputError(options.data, "is no folder", "pass the folder that holds the data as --data")
+        raise InputError(options.data, "is no folder", "give the folder of the data as `data`")
     bench = Workbench(options, on_progress)
-    for name in wanted:
-        _experiment(bench, name)
+    for name in chosen:
+        _run_experiment(bench, name)
     report = bench.path(REPORT)
-    made = [bench.path(f"{name}.json") for name in EXPERIMENTS]
-    write_report([Record.load(path) for path in made if path.exists()], report)
+    records = [bench.path(f"{name}.json") for name in EXPERIMENTS]
+    write_report([Record.load(path) for path in records if path.exists()], report)
     return report
 
 
-def _experiment(bench: Workbench, name: str) -> None:
+def _run_experiment(bench: Workbench, name: str) -> None:
     path = bench.path(f"{name}.json")
     key = _key(bench, name)
     if _is_current(path, key):
-        log.info("%s: is there already", name)
+        log.info("%s: is up to date", name)
         return
     bench.used.clear()
     bench.spent.clear()
@@ -101,7 +107,7 @@ def _is_current(path: Path, key: str) -> bool:
 
 
 def _key(bench: Workbench, name: str) -> str:
-    """Return a checksum of what a result depends on: options, data, weights, the experiment's code, the version."""
+    """Return a checksum of everything a result depends on: options, data, weights, code of the experiment, version."""
     module = importlib.import_module(f"geosiam.paper.{name}")
     data = [file_checksum(path) for path in module.inputs(bench)]
     weights = {card.name: card.checksum for card in available_models()} if module.USES_WEIGHTS else {}

@@ -1,10 +1,10 @@
-"""MNIST: its idx files, random pairs of digits, and the recipes of the paper's figures 2 and 3."""
+"""MNIST for figures 2 and 3: idx files, random pairs of digits, and the variants of training the encoder."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,11 +15,14 @@ from torch import Generator, Tensor
 
 from geosiam.errors import TrainingDataError
 from geosiam.network.siamese import Convolution, NetworkConfig
-from geosiam.training.recipes import Batch, CrossEntropy, Schedule
+from geosiam.paper.workbench import fingerprint
+from geosiam.training.recipes import Batch, Contrastive, CrossEntropy, Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geosiam.paper.workbench import Workbench
+    from geosiam.training.loop import TrainingRun
     from geosiam.training.recipes import Objective
     from geosiam.training.sources import ChipSource
 
@@ -29,6 +32,7 @@ FEATURES = 3  # so that features can be drawn as points in space
 PAIRS = 50_000
 BATCH = 250
 _IDX_UINT8 = 0x08
+_QUICK_EPOCHS, _QUICK_STEPS = 3, 100
 _REMEDY = "get the four idx files of MNIST, plain or with .gz, into one folder and pass it as --data"
 
 
@@ -41,7 +45,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     Raises
     ------
     TrainingDataError
-        No such file, not an idx file of bytes, or cut short.
+        The file does not exist, is not an idx file of bytes, or is truncated.
     """
     path = Path(path)
     try:
@@ -62,7 +66,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class DigitStack:
-    """Digits with their labels: a source of random pairs, half of which show the same digit.
+    """Digits with labels: a source of random pairs, half of which show the same digit.
 
     Parameters
     ----------
@@ -81,9 +85,9 @@ class DigitStack:
 
     @classmethod
     def load(cls, folder: str | Path, part: str) -> Self:
-        """Read the ``"train"`` or ``"t10k"`` part of MNIST out of a folder."""
+        """Read the ``"train"`` or ``"t10k"`` part of MNIST from a folder."""
         names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
-        images, labels = (read_idx(_present(Path(folder), name)) for name in names)
+        images, labels = (read_idx(_existing_file(Path(folder), name)) for name in names)
         if images.shape != (len(labels), SIDE, SIDE):
             raise TrainingDataError(folder, f"{part} images {images.shape} and {len(labels)} labels differ", _REMEDY)
         return cls(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
@@ -93,19 +97,19 @@ class DigitStack:
 
     @cached_property
     def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices sorted by label, and where each label's run starts and how long it is."""
+        """Indices sorted by label, and the start and length of each label's run in them."""
         counts = torch.bincount(self.labels.long(), minlength=CLASSES)
         return self.labels.argsort(stable=True), counts.cumsum(0) - counts, counts
 
     def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return two digits' indices for each of ``count`` pairs; both show the same digit at even odds."""
+        """Return the indices of the two digits of ``count`` pairs, half of which show the same digit."""
         order, starts, counts = self._by_class
         first = torch.randint(len(self), (count,), generator=generator)
         digit = self.labels[first].long()
         other = (digit + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
-        wanted = torch.where(torch.rand(count, generator=generator) < 0.5, digit, other)  # noqa: PLR2004 - even odds
-        place = (torch.rand(count, generator=generator, dtype=torch.float64) * counts[wanted]).long()
-        return first, order[starts[wanted] + place]
+        second = torch.where(torch.rand(count, generator=generator) < 0.5, digit, other)  # noqa: PLR2004 - even odds
+        offset = (torch.rand(count, generator=generator, dtype=torch.float64) * counts[second]).long()
+        return first, order[starts[second] + offset]
 
     def chips(self, index: Tensor) -> Tensor:
         """Return the digits at ``index`` as float32 (n, 1, 28, 28) in [0, 1]."""
@@ -123,7 +127,7 @@ class DigitStack:
         return first, second, changed.expand(-1, 1, size, size)
 
 
-def _present(folder: Path, name: str) -> Path:
+def _existing_file(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.gz", folder / name):
         if path.exists():
             return path
@@ -142,7 +146,7 @@ def digit_network(**options: object) -> NetworkConfig:
 
 @dataclass(frozen=True)
 class DigitRecipe:
-    """Pairs of digits, similar = the same digit: 50,000 pairs an epoch, drawn anew in every one, 100 epochs."""
+    """Pairs of digits, similar = the same digit: 100 epochs of 50,000 newly drawn pairs each."""
 
     network: NetworkConfig = field(default_factory=digit_network)
     schedule: Schedule = field(
@@ -154,7 +158,66 @@ class DigitRecipe:
     summary: str = "Pairs of MNIST digits; similar = the same digit (Hirokawa, VI, figures 2 and 3)"
 
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
-        """Make a batch of pairs with one label each."""
+        """Draw a batch of pairs with one label each."""
         first, second, changed = source.pairs(self.schedule.batch_size, SIDE, generator)
         similar = 1 - changed.amax(dim=(1, 2, 3), keepdim=True)
         return Batch(first, second, similar, torch.ones_like(similar))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train the encoder of figure 2.
+
+    Parameters
+    ----------
+    name
+        Short name, also in file names.
+    title
+        Name in the report.
+    objective, distance, head
+        See :mod:`geosiam.training.recipes` and :class:`geosiam.network.siamese.NetworkConfig`.
+    """
+
+    name: str
+    title: str
+    objective: Objective
+    distance: str
+    head: str
+
+    def recipe(self, *, quick: bool = False) -> DigitRecipe:
+        """Return the recipe, shortened for a smoke test."""
+        recipe = DigitRecipe(digit_network(distance=self.distance, head=self.head), objective=self.objective)
+        if not quick:
+            return recipe
+        return replace(recipe, schedule=replace(recipe.schedule, epochs=_QUICK_EPOCHS, steps=_QUICK_STEPS))
+
+
+VARIANTS = (
+    Variant("contrastive", "(a) contrastive loss", Contrastive(), "euclidean", "distance"),
+    Variant("concatenation", "(b) concatenation [f1, f2, ‖f1 - f2‖]", CrossEntropy(), "euclidean", "concat"),
+    Variant("distance", "(c) distance ‖f1 - f2‖ only", CrossEntropy(), "euclidean", "distance"),
+    Variant("elementwise", "(listing) concatenation [f1, f2, |f1 - f2|]", CrossEntropy(), "elementwise", "concat"),
+)
+
+
+def digit_folder(bench: Workbench) -> Path:
+    """Return the folder with MNIST's files."""
+    return bench.data("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte").parent
+
+
+def load_digits(bench: Workbench) -> tuple[DigitStack, DigitStack]:
+    """Return MNIST's training and test digits."""
+    folder = digit_folder(bench)
+    return DigitStack.load(folder, "train"), DigitStack.load(folder, "t10k")
+
+
+def train_variant(bench: Workbench, variant: Variant, train: DigitStack, test: DigitStack, seed: int) -> TrainingRun:
+    """Train one variant with one seed."""
+    return bench.train(
+        f"digits-{variant.name}",
+        variant.recipe(quick=bench.options.quick),
+        train,
+        test,
+        seed=seed,
+        fingerprint=fingerprint(train.images, train.labels),
+    )

@@ -1,4 +1,4 @@
-"""Figure 2: how three-dimensional features of unseen digits cluster, by the way the encoder was trained."""
+"""Figure 2: how three-dimensional features of unseen digits cluster, for several ways of training the encoder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from geosiam.errors import OptionError
 from geosiam.evaluation.metrics import auroc
-from geosiam.paper.clusters import VARIANTS, Variant, digit_folder, load_digits, train_variant
-from geosiam.paper.digits import CLASSES
-from geosiam.paper.result import Finding, Picture, Result, Table, interval, spread
+from geosiam.paper.digits import CLASSES, VARIANTS, Variant, digit_folder, load_digits, train_variant
+from geosiam.paper.drawing import save_figure
+from geosiam.paper.results import Finding, Picture, Result, Table, interval, spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 NAME = "fig2"
 USES_WEIGHTS = False
 PAIRS = 10_000
-NEIGHBOURS = 5
+NEIGHBORS = 5
 _SILHOUETTE_DIGITS = 5_000  # the silhouette compares all pairs of points
-_DRAWN = 2_000
+_DRAWN_POINTS = 2_000
 _PAIR_SEED = 20_000
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """How well features of unseen digits cluster by digit; all but the AUROC and accuracy look at features alone.
+    """Metrics of how well features of unseen digits cluster by digit.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ class Clustering:
     davies_bouldin
         Davies-Bouldin index, smaller is better (1979).
     knn_accuracy
-        Share of unseen digits that their 5 nearest training digits name rightly.
+        Fraction of unseen digits that are classified correctly by their 5 nearest training digits.
     size_spread
-        Standard deviation over mean of the clusters' sizes, the size being the root mean square distance from the
-        center. The paper's stated symptom of (c): some clusters large, others small.
+        Standard deviation over mean of the sizes of the clusters; the size is the root mean square distance from the
+        center. The paper's stated symptom of (c): some clusters are large, others small.
     size_ratio
-        Largest over smallest of these sizes.
+        Largest size over smallest size.
     accuracy, auroc
-        Of "same digit or not" on 10,000 unseen pairs, half of which show the same digit.
+        Of the decision "same digit or not" for 10,000 unseen pairs, half of which show the same digit.
     """
 
     silhouette: float
@@ -65,43 +65,42 @@ class Clustering:
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return [digit_folder(bench)]
 
 
 def run(bench: Workbench) -> Result:
-    """Train every variant with every seed, and measure and draw the features."""
+    """Train each variant with each seed, and measure and draw the features."""
     _require_scikit_learn()
     train, test = load_digits(bench)
-    found: dict[str, list[Clustering]] = {variant.name: [] for variant in VARIANTS}
-    drawn: dict[str, NDArray[np.float32]] = {}
+    clusterings: dict[str, list[Clustering]] = {variant.name: [] for variant in VARIANTS}
+    points_of: dict[str, NDArray[np.float32]] = {}  # those of the first seed
     for seed in bench.seeds:
         for variant in VARIANTS:
             trained = train_variant(bench, variant, train, test, seed)
             points = features(trained, test)
-            found[variant.name].append(_clustering(trained, points, train, test))
-            drawn.setdefault(variant.name, points)
+            clusterings[variant.name].append(_clustering(trained, points, train, test))
+            points_of.setdefault(variant.name, points)
     picture = bench.path("fig2.png")
-    _draw(drawn, test.labels.numpy(), picture)
+    _draw(points_of, test.labels.numpy(), picture)
     return Result(
         name=NAME,
         title="Figure 2: clusters of digits",
         setup=_setup(bench),
-        findings=_findings(found),
-        tables=(_table(found),),
-        pictures=(Picture(picture.name, "Features of unseen digits, seed 0; one color a digit."),),
+        findings=_findings(clusterings),
+        tables=(_table(clusterings),),
+        pictures=(Picture(picture.name, "Features of unseen digits, seed 0; one color per digit."),),
         notes=(
             (
-                "The distance is the Euclidean norm of equation 3, but for the last row, which takes the element-wise "
+                "The distance is the Euclidean norm of equation 3, except in the last row, which has the element-wise "
                 "|f1 - f2| of the paper's listing."
             ),
             (
-                "The paper's listing takes a bare square root, whose gradient is NaN where both features agree; ours "
-                "is 0 "
-                "there. Equation 5 is printed without its minus sign; we minimise the cross-entropy, not maximise it."
+                "The square root in the paper's listing has the gradient NaN if both features are equal; ours has 0. "
+                "Equation 5 is printed without its minus sign; we minimize the cross-entropy."
             ),
         ),
-        numbers={name: [asdict(one) for one in rows] for name, rows in found.items()},
+        numbers={name: [asdict(run) for run in runs] for name, runs in clusterings.items()},
     )
 
 
@@ -113,21 +112,21 @@ def features(trained: TrainingRun, digits: DigitStack) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def judged_pairs(
+def pair_logits(
     trained: TrainingRun, digits: DigitStack, count: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the logit of "similar" of random pairs, float32 (count,), and whether they show the same digit."""
+    """Return the logits of "similar" of random pairs, float32 (count,), and whether they show the same digit."""
     a, b = digits.draw(count, torch.Generator().manual_seed(seed))
-    judge = trained.recipe.objective.logits
+    logits_of = trained.recipe.objective.logits
     logits = [
-        judge(trained.network, digits.chips(i), digits.chips(j)).flatten()
+        logits_of(trained.network, digits.chips(i), digits.chips(j)).flatten()
         for i, j in zip(torch.split(a, 1000), torch.split(b, 1000), strict=True)
     ]
     return torch.cat(logits).numpy(), (digits.labels[a] == digits.labels[b]).numpy()
 
 
 def cluster_sizes(points: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Return each cluster's root mean square distance from its center.
+    """Return the root mean square distance of each cluster's points from its center.
 
     Parameters
     ----------
@@ -150,8 +149,8 @@ def _clustering(trained: TrainingRun, points: NDArray[np.float32], train: DigitS
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
 
     labels = test.labels.numpy()
-    logits, same = judged_pairs(trained, test, PAIRS, _PAIR_SEED)
-    neighbors = KNeighborsClassifier(NEIGHBOURS).fit(features(trained, train), train.labels.numpy())
+    logits, same = pair_logits(trained, test, PAIRS, _PAIR_SEED)
+    neighbors = KNeighborsClassifier(NEIGHBORS).fit(features(trained, train), train.labels.numpy())
     sizes = cluster_sizes(points, labels)
     return Clustering(
         silhouette=float(silhouette_score(points, labels, sample_size=_SILHOUETTE_DIGITS, random_state=0)),
@@ -170,19 +169,19 @@ def _setup(bench: Workbench) -> str:
     pairs = (schedule.steps or 0) * schedule.batch_size
     layers = " - ".join(f"conv{c.kernel}/{c.stride} {c.width}" for c in recipe.network.convolutions)
     return (
-        f"MNIST, {pairs:,} random training pairs an epoch (half of them of one digit, drawn anew in every epoch), "
+        f"MNIST, {pairs:,} random training pairs per epoch (half of them of one digit, drawn again in each epoch), "
         f"{schedule.epochs} epochs, {len(bench.seeds)} seeds. Encoder `{layers}`, valid convolutions only, receptive "
         f"field {recipe.network.receptive_field.size} px: one digit gives one cell of three features. All figures are "
         "on the 10,000 test digits, which no training saw: mean ± standard deviation over seeds."
     )
 
 
-def _table(found: dict[str, list[Clustering]]) -> Table:
+def _table(clusterings: dict[str, list[Clustering]]) -> Table:
     columns = ("training", "silhouette ↑", "Davies-Bouldin ↓", "5-NN accuracy ↑", "spread of sizes ↓",
                "largest / smallest ↓", "pair accuracy ↑", "pair AUROC ↑")  # fmt: skip
     rows = []
     for variant in VARIANTS:
-        runs = found[variant.name]
+        runs = clusterings[variant.name]
         rows.append((
             variant.title,
             spread(r.silhouette for r in runs),
@@ -196,32 +195,35 @@ def _table(found: dict[str, list[Clustering]]) -> Table:
     return Table("Clusters of unseen digits", columns, tuple(rows))
 
 
-def _findings(found: dict[str, list[Clustering]]) -> tuple[Finding, ...]:
+def _findings(clusterings: dict[str, list[Clustering]]) -> tuple[Finding, ...]:
     clusters, pairs = ("silhouette", "davies_bouldin", "knn_accuracy"), ("accuracy",)
-    return (
-        _compare(found, "Concatenating features and distance clusters better than the distance alone (b against c)",
-                 "concatenation", "distance", clusters),
-        _compare(found, "Concatenating tells unseen pairs apart better than the distance alone (b against c)",
-                 "concatenation", "distance", pairs),
-        _compare(found, "With the distance alone the clusters differ more in size (c)",
-                 "concatenation", "distance", ("size_spread", "size_ratio")),
-        _compare(found, "The discriminator clusters better than the contrastive loss (b against a)",
-                 "concatenation", "contrastive", clusters),
-        _compare(found, "The discriminator tells unseen pairs apart better than the contrastive loss (b against a)",
-                 "concatenation", "contrastive", pairs),
+    sizes = ("size_spread", "size_ratio")
+    claims = (
+        ("Concatenating features and distance clusters better than the distance alone (b against c)",
+         "concatenation", "distance", clusters),
+        ("Concatenating separates unseen pairs better than the distance alone (b against c)",
+         "concatenation", "distance", pairs),
+        ("With the distance alone the clusters differ more in size (c)", "concatenation", "distance", sizes),
+        ("The discriminator clusters better than the contrastive loss (b against a)",
+         "concatenation", "contrastive", clusters),
+        ("The discriminator separates unseen pairs better than the contrastive loss (b against a)",
+         "concatenation", "contrastive", pairs),
     )  # fmt: skip
+    return tuple(_compare(clusterings, *claim) for claim in claims)
 
 
 _SMALLER_IS_BETTER = {"davies_bouldin", "size_spread", "size_ratio"}
 
 
 def _compare(
-    found: dict[str, list[Clustering]], claim: str, better: str, worse: str, figures: tuple[str, ...]
+    clusterings: dict[str, list[Clustering]], claim: str, better: str, worse: str, metrics: tuple[str, ...]
 ) -> Finding:
-    """Judge a claim by the figures' differences, seed by seed, at 95 % confidence."""
+    """Decide a claim by the differences of metrics, seed by seed, at 95 % confidence."""
     words, signs = [], []
-    for name in figures:
-        gain = np.array([getattr(a, name) - getattr(b, name) for a, b in zip(found[better], found[worse], strict=True)])
+    for name in metrics:
+        gain = np.array(
+            [getattr(a, name) - getattr(b, name) for a, b in zip(clusterings[better], clusterings[worse], strict=True)]
+        )
         gain = -gain if name in _SMALLER_IS_BETTER else gain
         error = interval(gain)
         signs.append(0 if abs(gain.mean()) <= error else int(np.sign(gain.mean())))
@@ -237,16 +239,16 @@ def _compare(
     return Finding(claim, verdict, evidence)
 
 
-def _draw(drawn: dict[str, NDArray[np.float32]], labels: NDArray[np.uint8], path: Path) -> None:
+def _draw(points_of: dict[str, NDArray[np.float32]], labels: NDArray[np.uint8], path: Path) -> None:
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     by_name: dict[str, Variant] = {variant.name: variant for variant in VARIANTS}
-    for place, (name, points) in enumerate(drawn.items(), start=1):
-        axes = figure.add_subplot(1, len(drawn), place, projection="3d")
-        shown = np.random.default_rng(0).permutation(len(points))[:_DRAWN]
+    for place, (name, points) in enumerate(points_of.items(), start=1):
+        axes = figure.add_subplot(1, len(points_of), place, projection="3d")
+        shown = np.random.default_rng(0).permutation(len(points))[:_DRAWN_POINTS]
         x, y, z = points[shown].T
         dots = axes.scatter(x, y, z, c=labels[shown], cmap="tab10", s=2, vmin=-0.5, vmax=CLASSES - 0.5)
         axes.set_title(by_name[name].title, size=8)
         axes.tick_params(labelsize=5, pad=-3)
     bar = figure.colorbar(dots, ax=figure.axes, shrink=0.7, ticks=range(CLASSES), pad=0.02)
     bar.ax.tick_params(labelsize=7, size=0)
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

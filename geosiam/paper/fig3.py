@@ -1,4 +1,4 @@
-"""Figure 3: mosaics of unseen digits compared in one fully convolutional pass, and the ROC of same or not."""
+"""Figure 3: mosaics of unseen digits compared in one fully convolutional pass, and the ROC of "same digit"."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from matplotlib.figure import Figure
 
 from geosiam.evaluation.metrics import auroc
-from geosiam.paper.clusters import VARIANTS, digit_folder, load_digits, train_variant
-from geosiam.paper.digits import SIDE
-from geosiam.paper.fig2 import judged_pairs
-from geosiam.paper.mosaics import ACROSS, mosaic
-from geosiam.paper.result import Finding, Picture, Result, Table, spread
+from geosiam.paper.digits import SIDE, VARIANTS, digit_folder, load_digits, train_variant
+from geosiam.paper.drawing import ACROSS, mosaic, save_figure
+from geosiam.paper.fig2 import pair_logits
+from geosiam.paper.results import Finding, Picture, Result, Table, spread
 from geosiam.paper.workbench import score
 
 if TYPE_CHECKING:
@@ -33,18 +32,18 @@ _PAIR_SEED, _MOSAIC_SEED = 30_000, 30_001
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return [digit_folder(bench)]
 
 
 def run(bench: Workbench) -> Result:
-    """Compare mosaics with the concatenating network of figure 2, and verify 20,000 unseen pairs."""
+    """Compare mosaics with the concatenating network of figure 2, and classify 20,000 unseen pairs."""
     train, test = load_digits(bench)
     variant = next(variant for variant in VARIANTS if variant.name == "concatenation")
     rows, curves = [], []
     for seed in bench.seeds:
         trained = train_variant(bench, variant, train, test, seed)
-        logits, same = judged_pairs(trained, test, PAIRS, _PAIR_SEED)
+        logits, same = pair_logits(trained, test, PAIRS, _PAIR_SEED)
         curves.append(roc(logits, same))
         rows.append({"accuracy": float(((logits > 0) == same).mean()), "auroc": auroc(logits, same)})
         if seed == 0:
@@ -58,12 +57,12 @@ def run(bench: Workbench) -> Result:
         f"{ACROSS * SIDE} px, compared in one fully convolutional pass; and {PAIRS:,} unseen pairs, half of one digit.",
         findings=(
             Finding(
-                "Unseen pairs are told apart with three features",
+                "Three features are enough to classify unseen pairs",
                 "holds" if np.mean(accuracy) >= TARGET else f"short of {TARGET:.1%}",
                 f"Accuracy {spread(accuracy, 2, percent=True)}, worst seed {min(accuracy):.2%}.",
             ),
             Finding(
-                "The map of a mosaic is the same as judging digit by digit",
+                "The map of a mosaic is the same as comparing digit by digit",
                 "holds" if rows[0]["largest_difference"] < 1e-5 else "does not hold",  # noqa: PLR2004
                 f"Largest difference of P(similar): {rows[0]['largest_difference']:.1e}.",
             ),
@@ -78,16 +77,16 @@ def run(bench: Workbench) -> Result:
         pictures=(
             Picture(
                 "fig3-mosaics.png",
-                "Two mosaics, P(similar) of each pair (framed: the judgement at 1/2 is wrong), and the whole map.",
+                "Two mosaics, P(similar) of each pair (framed: wrong at 1/2), and the whole map.",
             ),
-            Picture("fig3-roc.png", "ROC of every seed."),
+            Picture("fig3-roc.png", "ROC of each seed."),
         ),
         numbers={"seeds": rows},
     )
 
 
 def roc(logits: NDArray[np.floating[Any]], same: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return false and true positive rates at every threshold, "same" being positive."""
+    """Return false and true positive rates at every threshold; "same digit" is the positive class."""
     order = np.argsort(-logits, kind="stable")
     hits = same[order]
     return (~hits).cumsum() / (~hits).sum(), hits.cumsum() / hits.sum()
@@ -118,7 +117,7 @@ def _draw_mosaics(trained: TrainingRun, test: DigitStack, path: Path) -> dict[st
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)
     return {"largest_difference": float(np.abs(cells - alone).max()), "wrong_in_mosaic": int(wrong.sum())}
 
 
@@ -130,4 +129,4 @@ def _draw_curves(curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]], 
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 0.1), ylim=(0.9, 1.002))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Figure 4: learning curves of the anomaly network on CIFAR-10, and how soon it converges."""
+"""Figure 4: learning curves of the anomaly network on CIFAR-10, and when it converges."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from geosiam.paper.anomalous_chips import anomaly_recipe, cifar_file, load_cifar, pair_accuracy, train_anomalies
-from geosiam.paper.result import Finding, Picture, Result, Table, spread
+from geosiam.paper.chips import anomaly_recipe, cifar_file, load_cifar, pair_accuracy, train_anomalies
+from geosiam.paper.drawing import save_figure
+from geosiam.paper.results import Finding, Picture, Result, Table, spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 NAME = "fig4"
 USES_WEIGHTS = False
 SHORT = 5  # epochs after which the paper's curves have settled
-SETTLED = 0.995
+CONVERGED = 0.995
 _BATCHES = 40
 _TRAIN_SEED, _TEST_SEED = 40_000, 40_001
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return [cifar_file(bench)]
 
 
 def run(bench: Workbench) -> Result:
-    """Train with a long and a short schedule, and say when each has converged."""
+    """Train with a long and a short schedule, and determine when each converges."""
     train, test = load_cifar(bench)
     runs: dict[int, list[dict[str, Any]]] = {}
     histories: dict[int, list[tuple[Epoch, ...]]] = {}
@@ -42,31 +43,30 @@ def run(bench: Workbench) -> Result:
             runs.setdefault(epochs, []).append({
                 "train_accuracy": pair_accuracy(trained, train, _BATCHES, _TRAIN_SEED),
                 "test_accuracy": pair_accuracy(trained, test, _BATCHES, _TEST_SEED),
-                "settled_at": settled([epoch.accuracy for epoch in trained.history]),
+                "settled_at": converged_at([epoch.accuracy for epoch in trained.history]),
                 "history": [vars(epoch) for epoch in trained.history],
             })  # fmt: skip
     picture = bench.path("fig4.png")
     _draw(histories, picture)
     return Result(
         name=NAME,
-        title="Figure 4: learning to see anomalies",
+        title="Figure 4: learning curves",
         setup=_setup(bench, len(train), runs),
         findings=_findings(runs),
         tables=(_table(runs),),
         pictures=(Picture(picture.name, "Cross-entropy of training pairs and unseen pairs, and accuracy on unseen."),),
         notes=(
             (
-                "Learning rates follow one cycle over the whole schedule, so a short schedule is not the beginning "
-                "of a "
-                "long one: the latter is still at its highest rate after a quarter of its epochs."
+                "Learning rates follow one cycle over the whole schedule, so a short schedule is not the beginning of "
+                "a long one: the latter is still at its highest rate after a quarter of its epochs."
             ),
         ),
         numbers={f"{epochs} epochs": rows for epochs, rows in runs.items()},
     )
 
 
-def settled(accuracy: list[float], level: float = SETTLED) -> int | None:
-    """Return the first epoch (from 1) from which on the accuracy stays at or above a level; None if it never does."""
+def converged_at(accuracy: list[float], level: float = CONVERGED) -> int | None:
+    """Return the first epoch, from 1, after which the accuracy stays at or above a level; None if it never does."""
     below = [epoch for epoch, value in enumerate(accuracy, start=1) if value < level]
     first = max(below, default=0) + 1
     return first if first <= len(accuracy) else None
@@ -90,15 +90,20 @@ def _setup(bench: Workbench, chips: int, runs: dict[int, list[dict[str, Any]]]) 
 
 def _table(runs: dict[int, list[dict[str, Any]]]) -> Table:
     rows = []
-    for epochs, found in runs.items():
-        epoch_settled = [str(row["settled_at"] or "never") for row in found]
+    for epochs, seeds in runs.items():
+        epochs_to_converge = [str(row["settled_at"] or "never") for row in seeds]
         rows.append((
             f"{epochs} epochs",
-            spread((row["train_accuracy"] for row in found), 2, percent=True),
-            spread((row["test_accuracy"] for row in found), 2, percent=True),
-            ", ".join(epoch_settled),
+            spread((row["train_accuracy"] for row in seeds), 2, percent=True),
+            spread((row["test_accuracy"] for row in seeds), 2, percent=True),
+            ", ".join(epochs_to_converge),
         ))  # fmt: skip
-    columns = ("schedule", "training pairs right", "unseen pairs right", f"stays ≥ {SETTLED:.1%} from epoch, by seed")
+    columns = (
+        "schedule",
+        "training pairs correct",
+        "unseen pairs correct",
+        f"stays ≥ {CONVERGED:.1%} from epoch, by seed",
+    )
     return Table("Convergence", columns, tuple(rows))
 
 
@@ -112,15 +117,15 @@ def _findings(runs: dict[int, list[dict[str, Any]]]) -> tuple[Finding, ...]:
     return (
         Finding(
             f"Training has converged after about {SHORT} epochs",
-            "holds" if early else "holds for a schedule of that length" if min(short) >= SETTLED else "does not hold",
+            "holds" if early else "holds for a schedule of that length" if min(short) >= CONVERGED else "does not hold",
             f"A schedule of {shortest} epochs ends at {spread(short, 2, percent=True)} of unseen pairs, one of "
-            f"{longest} at {spread(final, 2, percent=True)}; the latter stays above {SETTLED:.1%} from epoch "
+            f"{longest} at {spread(final, 2, percent=True)}; the latter stays above {CONVERGED:.1%} from epoch "
             f"{', '.join(str(epoch or 'never') for epoch in late)} (by seed).",
         ),
         Finding(
-            "Unseen images are judged as well as training images",
+            "Unseen images are classified as well as training images",
             "holds" if np.mean(gap) < 0.001 else "does not hold",  # noqa: PLR2004 - a tenth of a percent
-            f"Accuracy on training pairs less that on unseen ones: {spread((100 * g for g in gap), 3)} points.",
+            f"Accuracy on training pairs minus that on unseen ones: {spread((100 * g for g in gap), 3)} points.",
         ),
     )
 
@@ -139,9 +144,9 @@ def _draw(histories: dict[int, list[tuple[Epoch, ...]]], path: Path) -> None:
             label = {"label": f"{epochs} epochs"} if not number else {}
             accuracy.plot(x, [epoch.accuracy for epoch in history], color=color, linewidth=1, **label)
     losses.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    accuracy.axhline(SETTLED, color="gray", linewidth=0.8, linestyle=":")
-    accuracy.set(xlabel="epoch", ylabel="unseen pairs right", ylim=(0.98, 1.001))
+    accuracy.axhline(CONVERGED, color="gray", linewidth=0.8, linestyle=":")
+    accuracy.set(xlabel="epoch", ylabel="unseen pairs correct", ylim=(0.98, 1.001))
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

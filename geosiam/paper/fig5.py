@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from geosiam.paper.anomalous_chips import anomaly_recipe, cifar_file, load_cifar, train_anomalies
-from geosiam.paper.mosaics import ACROSS, mosaic
-from geosiam.paper.result import Finding, Picture, Result, Table, spread
+from geosiam.paper.chips import anomaly_recipe, cifar_file, load_cifar, train_anomalies
+from geosiam.paper.drawing import ACROSS, mosaic, save_figure
+from geosiam.paper.results import Finding, Picture, Result, Table, spread
 from geosiam.paper.workbench import score
 from geosiam.training.anomalies import paper_rectangles
 
@@ -33,47 +33,47 @@ _MOSAIC_SEED = 50_000
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return [cifar_file(bench)]
 
 
 def run(bench: Workbench) -> Result:
-    """Judge mosaics of training images, as the paper does, and of unseen ones, as it should be."""
+    """Score mosaics of training images, as the paper does, and of unseen images, as it should be."""
     train, test = load_cifar(bench)
-    found: dict[str, list[float]] = {"training images": [], "unseen images": []}
+    accuracies: dict[str, list[float]] = {"training images": [], "unseen images": []}
     for seed in bench.seeds:
         network = train_anomalies(bench, anomaly_recipe(bench), seed).network
-        for (name, accuracies), source in zip(found.items(), (train, test), strict=True):
-            right = 0
+        for name, source in zip(accuracies, (train, test), strict=True):
+            correct = 0
             for number in range(MOSAICS):
                 before, after, truth = mosaic_pair(source, _MOSAIC_SEED + number)
                 scores = score(network, before, after)
-                right += int(((chip_scores(scores) > 0.5) == truth).sum())  # noqa: PLR2004 - even odds
+                correct += int(((chip_scores(scores) > 0.5) == truth).sum())  # noqa: PLR2004 - even odds
                 if seed == 0 and number == 0:
                     _draw(before, after, scores, truth, bench.path(f"fig5-{name.split()[0]}.png"))
-            accuracies.append(right / (MOSAICS * ACROSS * ACROSS))
-    unseen = found["unseen images"]
+            accuracies[name].append(correct / (MOSAICS * ACROSS * ACROSS))
+    unseen = accuracies["unseen images"]
     return Result(
         name=NAME,
         title="Figure 5: mosaics with anomalies",
         setup=f"The networks of figure 4. {MOSAICS} pairs of mosaics of {ACROSS * ACROSS} chips ({ACROSS * SIDE} px), "
-        "other images in either, a blue rectangle as in training in every second chip of the second one. A "
-        f"chip is judged by the cell whose window it is, at probability 1/2; {len(bench.seeds)} seeds.",
+        "of different images, with a blue rectangle as in training in half of the chips of the second one. A chip "
+        f"is classified by the cell whose window it is, at probability 1/2; {len(bench.seeds)} seeds.",
         findings=(
             Finding(
-                "The map of a mosaic shows which chips hold an anomaly",
+                "The map of a mosaic shows which chips contain an anomaly",
                 "holds" if np.mean(unseen) >= TARGET else f"short of {TARGET:.1%}",
-                f"Unseen images: {spread(unseen, 3, percent=True)} of chips right, worst seed {min(unseen):.3%}; "
-                f"training images: {spread(found['training images'], 3, percent=True)}.",
+                f"Unseen images: {spread(unseen, 3, percent=True)} of chips correct, worst seed {min(unseen):.3%}; "
+                f"training images: {spread(accuracies['training images'], 3, percent=True)}.",
             ),
         ),
         tables=(
             Table(
-                "Chips judged rightly",
-                ("mosaics of", "chips", "right", "worst seed"),
+                "Chips classified correctly",
+                ("mosaics of", "chips", "correct", "worst seed"),
                 tuple(
                     (name, f"{MOSAICS * ACROSS * ACROSS:,}", spread(values, 3, percent=True), f"{min(values):.3%}")
-                    for name, values in found.items()
+                    for name, values in accuracies.items()
                 ),
             ),
         ),
@@ -81,12 +81,12 @@ def run(bench: Workbench) -> Result:
             Picture("fig5-unseen.png", "Unseen images: two mosaics, the whole map, and each chip (framed: wrong)."),
             Picture("fig5-training.png", "The same with training images."),
         ),
-        numbers=dict(found),
+        numbers=dict(accuracies),
     )
 
 
 def mosaic_pair(source: ChipStack, seed: int) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-    """Return two mosaics, float32 (3, 320, 320), and which chips of the second hold an anomaly, bool (10, 10)."""
+    """Return two mosaics, float32 (3, 320, 320), and which chips of the second contain an anomaly, bool (10, 10)."""
     generator = torch.Generator().manual_seed(seed)
     count = ACROSS * ACROSS
     first, second = (source.sample(count, SIDE, generator) for _ in range(2))
@@ -96,7 +96,7 @@ def mosaic_pair(source: ChipStack, seed: int) -> tuple[Tensor, Tensor, NDArray[n
 
 
 def chip_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cells whose window is exactly one chip, (10, 10), of the map of a mosaic."""
+    """Return the cells of the map of a mosaic whose window is exactly one chip: (10, 10)."""
     step = (scores.shape[0] - 1) // (ACROSS - 1)
     return scores[::step, ::step]
 
@@ -118,4 +118,4 @@ def _draw(before: Tensor, after: Tensor, scores: NDArray[np.float32], truth: NDA
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

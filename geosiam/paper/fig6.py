@@ -16,8 +16,8 @@ from geosiam.evaluation.plots import save_panel
 from geosiam.imagery.grid import Grid
 from geosiam.network.weights import available_models, load_model
 from geosiam.options import DetectOptions
-from geosiam.paper.pictures import shrink
-from geosiam.paper.result import Finding, Picture, Result, Table, median_worst
+from geosiam.paper.drawing import shrink
+from geosiam.paper.results import Finding, Picture, Result, Table, median_worst
 from geosiam.paper.templates import Template, figure_files, figure_templates
 from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
@@ -36,31 +36,31 @@ OBJECTS = 100
 SIZE_PX = (5, 15)
 FILLS = ("blue", "flat")
 WINDOW_SHARE = 0.01
-"""Share of a window from which on it counts as anomalous: the smallest anomaly of the paper's training."""
+"""Minimum fraction of anomalous pixels of an anomalous window: the smallest anomaly of the paper's training."""
 
 CELL_SHARE = 0.125
-"""The same for a cell's own pixels, as the dense labels have it."""
+"""The same for a cell's own pixels, as in the dense labels."""
 
 
 @dataclass(frozen=True)
 class Insertions:
-    """How one run of `geosiam detect` did on one template with inserted objects.
+    """Accuracy of one run of `geosiam detect` on one template with inserted objects.
 
     Parameters
     ----------
     model, template, fill, nuisance, seed
-        What was run.
+        Settings of the run.
     recall, precision
-        By object: a polygon is right where it meets an object, an object is found where a polygon meets it.
+        By object: a polygon is correct if it overlaps an object, and an object is found if a polygon overlaps it.
     iou
         Intersection over union of polygons and objects, by pixel.
     auroc
-        Of the float scores against what the weights were trained to say: for the recipe ``paper`` whether more than
-        1 % of a cell's window is anomalous, for the others whether an eighth of the cell's own pixels is.
+        Of the float scores, with the labels of the training: for the recipe ``paper`` whether more than 1 % of a cell's
+        window is anomalous, for the others whether an eighth of the cell's own pixels is.
     auroc_any
-        The same, counting from the first anomalous pixel.
+        The same, with a window or cell being anomalous if any pixel is.
     auroc_elsewhere
-        As ``auroc``, without the windows in which the template itself shows pure blue.
+        The same as ``auroc``, without the windows in which the template itself shows pure blue.
     """
 
     model: str
@@ -77,12 +77,12 @@ class Insertions:
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return figure_files(bench)
 
 
 def run(bench: Workbench) -> Result:
-    """Insert, detect, compare: every model, template, fill and seed, without and with nuisance."""
+    """Insert, detect and compare for each model, template, fill and seed, without and with nuisance."""
     templates = figure_templates(bench)
     models = [card.name for card in available_models()]
     if bench.quick:
@@ -97,7 +97,7 @@ def run(bench: Workbench) -> Result:
     ]
     rows = []
     for done, (model, template, fill, disturbed, seed) in enumerate(cases):
-        bench.tell(done, len(cases), f"figure 6, {model}")
+        bench.report_progress(done, len(cases), f"figure 6, {model}")
         rows.append(measure(template, model, fill, seed, disturbed=disturbed))
     pictures = [
         _picture(bench, templates[-1], model, fill)
@@ -105,23 +105,21 @@ def run(bench: Workbench) -> Result:
     ]
     return Result(
         name=NAME,
-        title="Figure 6: small objects in scenes never seen",
+        title="Figure 6: small objects in unseen scenes",
         setup=_setup(bench, templates),
         findings=_findings(rows),
         tables=tuple(_table(rows, model, disturbed=d) for d in (False, True) for model in models),
         pictures=tuple(pictures),
         notes=(
-            "Every figure is the median over seeds, the worst seed in brackets.",
+            "All figures are medians over seeds, with the worst seed in parentheses.",
             (
-                "AUROC is against what the weights learnt to say: for `paper` whether more than 1 % of a cell's window "
-                'is anomalous, for the others whether an eighth of the cell\'s own pixels is; "from one pixel on" '
-                "counts "
-                "windows or cells with a single anomalous pixel, too."
+                "AUROC has the labels of the training: for `paper` whether more than 1 % of a cell's window is "
+                'anomalous, for the others whether an eighth of the cell\'s own pixels is. In "any pixel", one '
+                "anomalous pixel is enough."
             ),
             (
-                "Random colors are drawn blindly: some come out close to what they cover, and some objects can "
-                "hardly be "
-                "seen."
+                "Random colors are drawn without regard to the ground: some are close to what they cover, and some "
+                "objects are hardly visible."
             ),
         ),
         numbers={"runs": [asdict(row) for row in rows]},
@@ -134,13 +132,13 @@ def measure(template: Template, model: str, fill: str, seed: int, *, disturbed: 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         before = template.write(folder / "before.tif")
-        after = template.write(folder / "after.tif", _second(inserted, seed, disturbed=disturbed))
+        after = template.write(folder / "after.tif", _after_image(inserted, seed, disturbed=disturbed))
         options = DetectOptions(model=model)
-        detect(before, after, folder / "found.gpkg", options=options)
-        found = geopandas.read_file(folder / "found.gpkg", layer=LAYER)
-        # Ranks need the scores themselves: the 254 steps of the score raster tie what an AUROC would tell apart.
+        detect(before, after, folder / "anomalies.gpkg", options=options)
+        polygons = geopandas.read_file(folder / "anomalies.gpkg", layer=LAYER)
+        # The AUROC needs float scores: the 254 steps of the score raster would create ties.
         scores = score(before, after, options=options).to_numpy()
-    objects = object_scores(found, _true_polygons(template, inserted))
+    objects = object_scores(polygons, _true_polygons(template, inserted))
     mask = inserted.mask > 0
     card = load_model(model).card
     paper = card.recipe == "paper"
@@ -149,7 +147,7 @@ def measure(template: Template, model: str, fill: str, seed: int, *, disturbed: 
         model, template.name, fill, disturbed, seed,
         recall=objects.recall,
         precision=objects.precision,
-        iou=_iou(found, mask, template),
+        iou=_iou(polygons, mask, template),
         auroc=window_auroc(scores, mask, min_share=WINDOW_SHARE if paper else CELL_SHARE, **windows),
         auroc_any=window_auroc(scores, mask, **windows),
         auroc_elsewhere=window_auroc(
@@ -162,7 +160,7 @@ def measure(template: Template, model: str, fill: str, seed: int, *, disturbed: 
 
 
 def _without_own_blue(scores: NDArray[np.float32], template: Template, windows: dict[str, int]) -> NDArray[np.float32]:
-    """Leave out the cells in whose window the template shows the paper's anomaly before anything is inserted."""
+    """Exclude the cells in whose window the template itself shows the paper's anomaly."""
     blue = (template.image == np.array(BLUE, np.uint8)[:, None, None]).all(axis=0)
     return np.where(window_truth(blue, scores.shape, **windows), np.float32(np.nan), scores)
 
@@ -173,7 +171,7 @@ def _inserted(template: Template, fill: str, seed: int) -> InsertedScene:
     )  # fmt: skip
 
 
-def _second(inserted: InsertedScene, seed: int, *, disturbed: bool) -> NDArray[np.uint8]:
+def _after_image(inserted: InsertedScene, seed: int, *, disturbed: bool) -> NDArray[np.uint8]:
     return nuisance(inserted.image, seed=seed) if disturbed else inserted.image
 
 
@@ -183,10 +181,10 @@ def _true_polygons(template: Template, inserted: InsertedScene) -> geopandas.Geo
     return objects.affine_transform([t.a, t.b, t.d, t.e, t.c, t.f])
 
 
-def _iou(found: geopandas.GeoDataFrame, mask: NDArray[np.bool_], template: Template) -> float:
-    if not len(found):
+def _iou(polygons: geopandas.GeoDataFrame, mask: NDArray[np.bool_], template: Template) -> float:
+    if not len(polygons):
         return 0.0
-    drawn = rasterize(found.geometry, out_shape=mask.shape, transform=template.transform) > 0
+    drawn = rasterize(polygons.geometry, out_shape=mask.shape, transform=template.transform) > 0
     return float((mask & drawn).sum() / (mask | drawn).sum())
 
 
@@ -198,11 +196,11 @@ def _picture(bench: Workbench, template: Template, model: str, fill: str) -> Pic
         before = template.write(folder / "before.tif")
         after = template.write(folder / "after.tif", inserted.image)
         options = DetectOptions(model=model)
-        detect(before, after, folder / "found.gpkg", options=options)
+        detect(before, after, folder / "anomalies.gpkg", options=options)
         save_panel(
             path, template.image, inserted.image, score(before, after, options=options).to_numpy(),
             grid=Grid(template.crs, template.transform, template.image.shape[2], template.image.shape[1]),
-            predicted=geopandas.read_file(folder / "found.gpkg", layer=LAYER),
+            predicted=geopandas.read_file(folder / "anomalies.gpkg", layer=LAYER),
             truth=_true_polygons(template, inserted),
             width_px=1100,
         )  # fmt: skip
@@ -212,17 +210,17 @@ def _picture(bench: Workbench, template: Template, model: str, fill: str) -> Pic
 
 
 def _setup(bench: Workbench, templates: list[Template]) -> str:
-    named = ", ".join(f"{t.name} ({t.image.shape[2]} x {t.image.shape[1]} px)" for t in templates)
+    sizes = ", ".join(f"{t.name} ({t.image.shape[2]} x {t.image.shape[1]} px)" for t in templates)
     return (
         f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colors, in a copy of the middle of "
-        f"scenes that no training saw: {named}. `geosiam detect` compares the two with its defaults; "
+        f"scenes that no training used: {sizes}. `geosiam detect` compares the two with its defaults; "
         f"{len(bench.seeds)} seeds. With nuisance the copy also has gain 1.15, offset 8, noise of 4 gray levels and a "
         "shift of one pixel in both axes."
     )
 
 
 def _table(rows: list[Insertions], model: str, *, disturbed: bool) -> Table:
-    columns = ("template", "fill", "recall", "precision", "pixel IoU", "AUROC", "from one pixel on")
+    columns = ("template", "fill", "recall", "precision", "pixel IoU", "AUROC", "any pixel")
     lines = []
     chosen = [row for row in rows if row.model == model and row.nuisance == disturbed]
     for template, fill in dict.fromkeys((row.template, row.fill) for row in chosen):
@@ -238,24 +236,24 @@ def _findings(rows: list[Insertions]) -> tuple[Finding, ...]:
     clean = [row for row in rows if not row.nuisance]
     paper = _by_case([row for row in clean if (row.model, row.fill) == ("paper", "blue")], "auroc")
     elsewhere = _by_case([row for row in clean if (row.model, row.fill) == ("paper", "blue")], "auroc_elsewhere")
-    blue, other = (_median(clean, "paper", fill, "recall") for fill in FILLS)
+    blue, random_color = (_median(clean, "paper", fill, "recall") for fill in FILLS)
     own_blue = {name: value for (name, _), value in elsewhere.items() if value != paper[name, "blue"]}
     findings = [
         Finding(
-            "One set of weights finds small anomalies in scenes never seen",
+            "One set of weights finds small anomalies in unseen scenes",
             "holds" if min(paper.values()) >= 0.995 else "short of 0.995 somewhere",  # noqa: PLR2004 - the target
             "Weights `paper`, blue: median AUROC of windows "
             + "; ".join(f"{name} {value:.4f}" for (name, _), value in paper.items()) + "."
             + "".join(
-                f" {name} shows pure blue of its own, where more of it is the same state to this recipe; without such "
+                f" {name} itself shows pure blue, where inserted blue is no change to this recipe; without such "
                 f"windows it is {value:.4f}."
                 for name, value in own_blue.items()
             ),
         ),
         Finding(
-            "What counts as an anomaly is what training showed",
-            "holds" if other < 0.5 < blue else "does not hold",  # noqa: PLR2004 - most against few
-            f"Weights `paper`: median recall {blue:.2f} of blue rectangles, {other:.2f} of random colors.",
+            "The network finds the kind of anomaly that it was trained on",
+            "holds" if random_color < 0.5 < blue else "does not hold",  # noqa: PLR2004 - most against few
+            f"Weights `paper`: median recall {blue:.2f} of blue rectangles, {random_color:.2f} of random colors.",
         ),
     ]  # fmt: skip
     findings += [_survey_finding(clean, model) for model in dict.fromkeys(r.model for r in rows) if model != "paper"]
@@ -263,14 +261,14 @@ def _findings(rows: list[Insertions]) -> tuple[Finding, ...]:
 
 
 def _survey_finding(clean: list[Insertions], model: str) -> Finding:
-    """Hold every template and fill against recall 0.99 at precision 0.97 and pixel IoU 0.6."""
+    """Compare each template and fill with recall 0.99, precision 0.97 and pixel IoU 0.6."""
     rows = [row for row in clean if row.model == model]
     worst: dict[str, Any] = {name: min(_by_case(rows, name).values()) for name in ("recall", "precision", "iou")}
-    good = worst["recall"] >= 0.99 and worst["precision"] >= 0.97 and worst["iou"] >= 0.6  # noqa: PLR2004 - targets
+    holds = worst["recall"] >= 0.99 and worst["precision"] >= 0.97 and worst["iou"] >= 0.6  # noqa: PLR2004 - targets
     return Finding(
         f"(ours) `{model}` finds any color: recall ≥ 0.99, precision ≥ 0.97, pixel IoU ≥ 0.6",
-        "holds" if good else "not everywhere",
-        "Least favourable template and fill (medians over seeds): "
+        "holds" if holds else "not everywhere",
+        "Least favorable template and fill (medians over seeds): "
         + ", ".join(f"{name} {value:.3f}" for name, value in worst.items())
         + "; median of all: "
         + ", ".join(f"{name} {np.median([getattr(r, name) for r in rows]):.3f}" for name in worst) + ".",

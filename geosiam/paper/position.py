@@ -1,4 +1,4 @@
-"""The claim of position invariance: the same anomaly scores the same wherever it lies, cropped as in the whole."""
+"""The claim of position invariance: an anomaly has the same score at every position, and in a crop of the scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from scipy.special import logit
 
 from geosiam.network.weights import load_model
-from geosiam.paper.result import Finding, Picture, Result, Table
+from geosiam.paper.drawing import save_figure
+from geosiam.paper.results import Finding, Picture, Result, Table
 from geosiam.paper.templates import figure_files, figure_templates
 from geosiam.paper.workbench import log_odds
 
@@ -29,17 +30,17 @@ MODELS = ("paper", "survey")
 OBJECT_PX = 5
 SIDE, SPOT = 128, 48
 PLACES, CROPS = 20, 20
-TOLERANCE = 1e-4  # of log-odds, whose magnitude is some tens; single precision has seven digits
+TOLERANCE = 1e-4  # of log-odds, which are around 10 to 40; single precision has seven digits
 _BLUE = np.array((0, 0, 255), np.uint8)[:, None, None]
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return figure_files(bench)
 
 
 def run(bench: Workbench) -> Result:
-    """Move one blue square over all offsets within a stride, by whole strides, and crop."""
+    """Move a blue square over all offsets within a stride and by whole strides, and crop the scene."""
     places, crops = (3, 3) if bench.quick else (PLACES, CROPS)
     rng = np.random.default_rng(60_000)
     templates = figure_templates(bench)
@@ -47,7 +48,7 @@ def run(bench: Workbench) -> Result:
     maps = {}
     for model in MODELS:
         network = load_model(model).network
-        offsets = [peaks_by_offset(network, *_spot(templates, rng)) for _ in range(places)]
+        offsets = [peaks_by_offset(network, *_random_ground(templates, rng)) for _ in range(places)]
         maps[model] = np.mean(offsets, axis=0)
         rows.append({
             "model": model,
@@ -55,10 +56,10 @@ def run(bench: Workbench) -> Result:
             "peak_least": float(np.min(offsets)),
             "peak_deviation": float(np.mean([peaks.std() for peaks in offsets])),
             "found": float(np.mean(np.array(offsets) >= logit(load_model(model).card.threshold))),
-            "moved_by_strides": max(moved_by_strides(network, *_spot(templates, rng)) for _ in range(places)),
-            "cropped": max(cropped(network, _pair(*_spot(templates, rng)), rng) for _ in range(crops)),
+            "moved_by_strides": max(shift_error(network, *_random_ground(templates, rng)) for _ in range(places)),
+            "cropped": max(crop_error(network, _pair(*_random_ground(templates, rng)), rng) for _ in range(crops)),
         })  # fmt: skip
-        bench.tell(len(rows), len(MODELS), "position invariance")
+        bench.report_progress(len(rows), len(MODELS), "position invariance")
     path = bench.path("position.png")
     _draw(maps, path)
     return _result(rows, places, crops, path)
@@ -67,25 +68,25 @@ def run(bench: Workbench) -> Result:
 def _result(rows: list[dict[str, Any]], places: int, crops: int, path: Path) -> Result:
     exact = max(max(row["moved_by_strides"], row["cropped"]) for row in rows)
     varies = ", ".join(f"{row['peak_deviation']:.2f} of {row['peak_mean']:.1f} (`{row['model']}`)" for row in rows)
-    columns = ("weights", "found at the threshold", "peak log-odds", "least", "deviation over offsets",
+    columns = ("weights", "found at the threshold", "peak log-odds", "minimum", "deviation over offsets",
                "moved by whole strides", "cropped against whole")  # fmt: skip
     return Result(
         name=NAME,
         title="Position invariance",
         setup=f"A blue square of {OBJECT_PX} px at {places} places of the templates of figure 6, at every offset "
-        "within one stride: the highest log-odds of an anomaly of any cell that sees it. Then moved by whole strides "
-        f"over a periodic ground, where the map must move along; and {crops} crops on the stride's lattice against "
-        "the same part of the whole map.",
+        "within one stride: the highest log-odds of all cells whose window contains it. Then the square is moved by "
+        f"whole strides over periodic ground, which must move the map likewise; and {crops} crops at multiples of "
+        "the stride are compared with the same part of the whole map.",
         findings=(
             Finding(
-                "The same anomaly gives the same score wherever it lies",
-                "holds to the stride" if exact <= TOLERANCE else "does not hold",
-                f"By whole strides exactly (largest difference {exact:.1e}); within a stride the peak varies by "
+                "An anomaly has the same score at every position",
+                "holds for whole strides" if exact <= TOLERANCE else "does not hold",
+                f"Exactly for whole strides (largest difference {exact:.1e}); within a stride the peak varies by "
                 f"{varies} (standard deviation over offsets, log-odds), because a larger or smaller part of "
-                "the object falls into a cell's window.",
+                "the object is inside a cell's window.",
             ),
             Finding(
-                "A part of a scene is judged as in the whole",
+                "A part of a scene has the same scores as in the whole scene",
                 "holds" if max(row["cropped"] for row in rows) <= TOLERANCE else "does not hold",
                 f"Largest difference {max(row['cropped'] for row in rows):.1e} over {crops} crops.",
             ),
@@ -110,7 +111,7 @@ def _result(rows: list[dict[str, Any]], places: int, crops: int, path: Path) -> 
 
 
 def peaks_by_offset(network: SiameseNetwork, ground: NDArray[np.uint8], row: int, col: int) -> NDArray[np.float32]:
-    """Return the highest log-odds that a square gets at every offset within a stride: (stride, stride)."""
+    """Return the highest log-odds of a square at every offset within a stride: (stride, stride)."""
     stride = network.config.window.stride
     peaks = np.empty((stride, stride), np.float32)
     for down, right in np.ndindex(stride, stride):
@@ -118,10 +119,10 @@ def peaks_by_offset(network: SiameseNetwork, ground: NDArray[np.uint8], row: int
     return peaks
 
 
-def moved_by_strides(network: SiameseNetwork, ground: NDArray[np.uint8], _row: int, _col: int) -> float:
-    """Return by how much the map differs from its moved self when the square moves by whole strides.
+def shift_error(network: SiameseNetwork, ground: NDArray[np.uint8], _row: int, _col: int) -> float:
+    """Return the largest difference between the map, moved by whole strides, and the map of the moved square.
 
-    The ground is made periodic with the stride, so that it looks the same at both places.
+    The ground is periodic with the stride, so that it looks the same at both positions.
     """
     stride, parts = network.config.window.stride, network.config.subcells
     periodic = np.tile(ground[:, :stride, :stride], (1, SIDE // stride, SIDE // stride))
@@ -131,8 +132,8 @@ def moved_by_strides(network: SiameseNetwork, ground: NDArray[np.uint8], _row: i
     return float(np.abs(first[:-down, :-right] - second[down:, right:]).max())
 
 
-def cropped(network: SiameseNetwork, pair: tuple[torch.Tensor, torch.Tensor], rng: np.random.Generator) -> float:
-    """Return by how much the map of a random crop, by whole strides, differs from the same part of the whole map."""
+def crop_error(network: SiameseNetwork, pair: tuple[torch.Tensor, torch.Tensor], rng: np.random.Generator) -> float:
+    """Return the largest difference between the map of a random crop and the same part of the whole map."""
     field, parts = network.config.receptive_field, network.config.subcells
     whole = log_odds(network, *pair)
     top, left = rng.integers(0, (whole.shape[0] - 8) // parts, 2) * parts
@@ -146,8 +147,8 @@ def cropped(network: SiameseNetwork, pair: tuple[torch.Tensor, torch.Tensor], rn
     return float(np.abs(part - whole[top : top + rows, left : left + cols]).max())
 
 
-def _spot(templates: list[Template], rng: np.random.Generator) -> tuple[NDArray[np.uint8], int, int]:
-    """Return a random square piece of a random template, and where in it the object goes."""
+def _random_ground(templates: list[Template], rng: np.random.Generator) -> tuple[NDArray[np.uint8], int, int]:
+    """Return a random square part of a random template, and the position of the object in it."""
     image = templates[rng.integers(len(templates))].image
     row, col = (int(rng.integers(size - SIDE + 1)) for size in image.shape[1:])
     return image[:, row : row + SIDE, col : col + SIDE], SPOT, SPOT
@@ -166,4 +167,4 @@ def _draw(maps: dict[str, NDArray[np.float32]], path: Path) -> None:
         image = axis.imshow(peaks, cmap="inferno")
         figure.colorbar(image, ax=axis, shrink=0.8)
         axis.set(title=model, xlabel="offset right, px", ylabel="offset down, px")
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Real scenes as templates: pieces of them that no training has seen."""
+"""Templates: parts of real scenes that no training has used."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from geosiam.paper.workbench import Workbench
 
 HEIGHT, WIDTH = 720, 1260  # of the paper's templates
-_LEAST = 600  # a smaller scene has no room for 100 objects
+_MIN_SIDE = 600  # a smaller scene has no room for 100 objects
 _FIGURE_FOLDERS = ("aerial", "naip", "drone")
 
 
 @dataclass(frozen=True)
 class Template:
-    """One piece of a scene.
+    """A part of a scene.
 
     Parameters
     ----------
     name
-        Folder and file it comes from.
+        Folder and file name of the scene.
     image
         uint8 (3, rows, cols).
     crs, transform
-        Where it lies.
+        Georeference of the image.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Template:
     transform: Affine
 
     def write(self, path: Path, image: NDArray[np.uint8] | None = None) -> Path:
-        """Write it, or another image in its place, as a GeoTIFF."""
+        """Write the template, or another image with its georeference, as a GeoTIFF."""
         pixels = self.image if image is None else image
         profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "photometric": "rgb"}
         size = {"height": pixels.shape[1], "width": pixels.shape[2]}
@@ -62,27 +62,27 @@ class Template:
 
 
 def figure_files(bench: Workbench) -> list[Path]:
-    """Return the scenes that the user names, or those in the folders aerial, naip and drone."""
+    """Return the scenes given by the user, or else those in the folders aerial, naip and drone."""
     return [Path(scene) for scene in bench.options.scenes] or scene_files(bench, *_FIGURE_FOLDERS)
 
 
 def figure_templates(bench: Workbench) -> list[Template]:
-    """Return the middle 1260 x 720 px, or what a smaller scene has of it, of the scenes that figure 6 uses.
+    """Return the middle 1260 x 720 px, or less of a smaller scene, of the scenes of figure 6.
 
     Raises
     ------
     TrainingDataError
-        There are none.
+        There are no such scenes.
     """
-    templates = [made for file in figure_files(bench) if (made := middle(file)) is not None]
+    templates = [part for file in figure_files(bench) if (part := middle(file)) is not None]
     if not templates:
-        where = f"holds no scenes of {_LEAST} px or more in folders {', '.join(_FIGURE_FOLDERS)}"
-        raise TrainingDataError(bench.options.data, where, "name some with --scene")
+        fact = f"holds no scenes of {_MIN_SIDE} px or more in folders {', '.join(_FIGURE_FOLDERS)}"
+        raise TrainingDataError(bench.options.data, fact, "give some as `scenes`")
     return templates
 
 
 def scene_files(bench: Workbench, *folders: str) -> list[Path]:
-    """Return the GeoTIFFs in folders of these names anywhere under the data."""
+    """Return the GeoTIFFs in folders of these names at any depth of the data."""
     return [
         file
         for name in folders
@@ -93,21 +93,21 @@ def scene_files(bench: Workbench, *folders: str) -> list[Path]:
 
 
 def middle(path: Path) -> Template | None:
-    """Return the middle of a scene; None if it is too small for 100 objects."""
+    """Return the middle part of a scene; None if the scene is too small for 100 objects."""
     with rasterio.open(path) as scene:
         height, width = scene.shape
     rows, cols = min(HEIGHT, height), min(WIDTH, width)
-    if min(rows, cols) < _LEAST:
+    if min(rows, cols) < _MIN_SIDE:
         return None
     return cut(path, _window((height - rows) // 2, (width - cols) // 2, rows, cols))
 
 
-def squares(path: Path, side: int, most: int) -> list[Template]:
-    """Cut squares out of a scene, at most so many, spread over it; none if it is too small or refused."""
+def squares(path: Path, side: int, max_count: int) -> list[Template]:
+    """Cut squares out of a scene, spread over it; none if the scene is too small or is refused."""
     with rasterio.open(path) as scene:
         height, width = scene.shape
-    places = [(row, col) for row in range(0, height - side + 1, side) for col in range(0, width - side + 1, side)]
-    chosen = places[:: max(1, -(-len(places) // most))]
+    corners = [(row, col) for row in range(0, height - side + 1, side) for col in range(0, width - side + 1, side)]
+    chosen = corners[:: max(1, -(-len(corners) // max_count))]
     try:
         templates = [cut(path, _window(row, col, side, side)) for row, col in chosen]
     except InputError:
@@ -116,7 +116,7 @@ def squares(path: Path, side: int, most: int) -> list[Template]:
 
 
 def cut(path: Path, window: Window) -> Template:
-    """Return a window of a scene as the network sees it: bands chosen, range stretched."""
+    """Return a window of a scene as the network sees it, with its choice of bands and stretch."""
     with open_pair(path, path, PairOptions(radiometry="none")) as pair:
         image = (pair.read(window).before * 255).round().astype(np.uint8)
         transform = pair.grid.transform * Affine.translation(window.col_start, window.row_start)

@@ -1,4 +1,4 @@
-"""The claim that a new template needs no re-training, held against an autoencoder, which does."""
+"""The claim that a new template needs no retraining, compared with an autoencoder, which does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from scipy.ndimage import maximum_filter
 from geosiam.evaluation.autoencoder import Autoencoder, reconstruction_error, train_autoencoder
 from geosiam.evaluation.metrics import auroc, window_truth
 from geosiam.network.weights import load_model
+from geosiam.paper.drawing import save_figure
 from geosiam.paper.fig6 import CELL_SHARE, SIZE_PX, WINDOW_SHARE
-from geosiam.paper.result import Finding, Picture, Result, Table, interval, spread
+from geosiam.paper.results import Finding, Picture, Result, Table, interval, spread
 from geosiam.paper.templates import scene_files, squares
 from geosiam.paper.workbench import score
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
@@ -36,18 +37,18 @@ A_FOLDERS, B_FOLDERS = ("aerial", "landsat"), ("naip", "joplin", "drone", "plane
 A_EACH, B_EACH = 8, 4
 LEAST_TEMPLATES = 30
 _STEPS, _QUICK_STEPS = 300, 40
-METHODS = ("Siamese network, never seen any template", "autoencoder of A", "autoencoder re-trained on each template")
+METHODS = ("Siamese network, trained on no template", "autoencoder of A", "autoencoder retrained on each template")
 CASES = {"blue": "paper", "flat": "survey"}
-"""Fill of the objects and the weights that were trained to see it."""
+"""Weights that were trained to find each fill of the objects."""
 
 
 def inputs(bench: Workbench) -> list[Path]:
-    """Return the data that the result depends on."""
+    """Return the data files that the result depends on."""
     return scene_files(bench, *A_FOLDERS, *B_FOLDERS)
 
 
 def run(bench: Workbench) -> Result:
-    """Find blue rectangles in templates A and B with the network, with A's autoencoder and with one for each of B."""
+    """Find rectangles in templates A and B with the network, with A's autoencoder and with one for each of B."""
     a, b = templates(bench)
     networks = {fill: load_model(model).network for fill, model in CASES.items()}
     steps = _QUICK_STEPS if bench.quick else _STEPS
@@ -56,7 +57,7 @@ def run(bench: Workbench) -> Result:
     training_s = (time.perf_counter() - started) / len(common)
     rows: list[dict[str, Any]] = []
     for number, (group, template) in enumerate([*(("A", t) for t in a), *(("B", t) for t in b)]):
-        bench.tell(number, len(a) + len(b), "transfer to new templates")
+        bench.report_progress(number, len(a) + len(b), "transfer to new templates")
         own = train_autoencoder([template.image], steps=steps, seed=0) if group == "B" else None
         for fill, disturbed in itertools.product(CASES, (False, True)):
             figures = compare(template, networks[fill], common, own, fill=fill, seed=number, disturbed=disturbed)
@@ -65,28 +66,26 @@ def run(bench: Workbench) -> Result:
     _draw(rows, path)
     return Result(
         name=NAME,
-        title="No re-training for a new template",
+        title="No retraining for a new template",
         setup=f"{OBJECTS} rectangles of {SIZE_PX[0]}-{SIZE_PX[1]} px, blue or of random colors, in each of "
         f"{len(a)} templates A (folders {', '.join(A_FOLDERS)}) and {len(b)} templates B ({', '.join(B_FOLDERS)}), "
         f"{SIDE} px each, clean and with the nuisance of figure 6. AUROC, as in figure 6, of one set of weights that "
-        f"saw none of them (`paper` for blue, "
-        "`survey` for random colors), of a convolutional "
-        f"autoencoder trained on A ({steps} steps, {len(bench.seeds)} seeds), and of one trained anew on every "
-        "template of B. The autoencoder's score of a window, or cell, is its largest reconstruction error, averaged "
-        "over 5 px.",
+        "was trained on none of them (`paper` for blue, `survey` for random colors), of a convolutional autoencoder "
+        f"trained on A ({steps} steps, {len(bench.seeds)} seeds), and of one trained on each template of B. The "
+        "autoencoder's score of a window, or cell, is its largest reconstruction error, averaged over 5 px.",
         findings=_findings(rows, len(b), training_s),
         tables=tuple(_table(rows, fill, disturbed=d) for fill, d in itertools.product(CASES, (False, True))),
         pictures=(Picture(path.name, "AUROC on every template, clean: blue above, random colors below."),),
         notes=(
-            "The autoencoder sees the second scene only, the network sees both.",
-            "Pure blue is easy for either method where nothing else is as saturated.",
+            "The autoencoder uses the second scene only, the network uses both.",
+            "Pure blue is easy for both methods if nothing else is as saturated.",
         ),
         numbers={"runs": rows, "autoencoder_training_seconds": training_s},
     )
 
 
 def templates(bench: Workbench) -> tuple[list[Template], list[Template]]:
-    """Return the templates A, which the autoencoder may learn, and B, which are new to all."""
+    """Return the templates A, on which the autoencoder is trained, and B, which are new to all methods."""
     a = [t for file in scene_files(bench, *A_FOLDERS) for t in squares(file, SIDE, A_EACH)]
     b = [t for file in scene_files(bench, *B_FOLDERS) for t in squares(file, SIDE, B_EACH)]
     return (a[:4], b[:4]) if bench.quick else (a, b)
@@ -145,26 +144,26 @@ def _table(rows: list[dict[str, Any]], fill: str, *, disturbed: bool) -> Table:
 def _findings(rows: list[dict[str, Any]], count: int, training_s: float) -> tuple[Finding, ...]:
     siamese = {fill: _values(rows, METHODS[0], "B", fill, disturbed=False) for fill in CASES}
     worst = min(np.median(values) for values in siamese.values())
-    words, signs = [], []
+    words, gains = [], []
     for fill, disturbed in itertools.product(CASES, (False, True)):
-        home, moved = (_values(rows, METHODS[1], group, fill, disturbed=disturbed) for group in "AB")
+        on_a, on_b = (_values(rows, METHODS[1], group, fill, disturbed=disturbed) for group in "AB")
         own = _values(rows, METHODS[2], "B", fill, disturbed=disturbed)
-        gain = np.array(own) - np.array(moved)
-        signs.append(int(gain.mean() > interval(gain)))
+        gain = np.array(own) - np.array(on_b)
+        gains.append(int(gain.mean() > interval(gain)))
         words.append(
-            f"{fill}, {'with nuisance' if disturbed else 'clean'}: {np.mean(home):.3f} on A, {np.mean(moved):.3f} on "
-            f"B, re-trained {np.mean(own):.3f} (gain {gain.mean():+.3f} ± {interval(gain):.3f})"
+            f"{fill}, {'with nuisance' if disturbed else 'clean'}: {np.mean(on_a):.3f} on A, {np.mean(on_b):.3f} on "
+            f"B, retrained {np.mean(own):.3f} (gain {gain.mean():+.3f} ± {interval(gain):.3f})"
         )
     return (
         Finding(
-            "One set of weights serves templates never seen",
+            "One set of weights works on unseen templates",
             "holds" if worst > 0.99 else "does not hold",  # noqa: PLR2004 - almost perfect ranking
             f"AUROC over {count} templates B, clean: "
             + "; ".join(f"{fill} {spread(values)}, worst {min(values):.3f}" for fill, values in siamese.items()) + ".",
         ),
         Finding(
-            "An autoencoder must be trained again for every template",
-            "holds" if all(signs) else "holds in part" if any(signs) else "does not hold here",
+            "An autoencoder must be retrained for each template",
+            "holds" if all(gains) else "holds in part" if any(gains) else "does not hold here",
             "; ".join(words) + f" (± 95 % confidence over templates). One training takes {training_s:.0f} s.",
         ),
     )  # fmt: skip
@@ -183,4 +182,4 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
     panels[-1].set(xlabel="template (left of the line: set A)")
     panels[0].legend(fontsize=7)
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

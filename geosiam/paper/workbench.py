@@ -1,4 +1,4 @@
-"""What all experiments share: where data and results lie, and what is kept so that a second call need not repeat it."""
+"""Shared by all experiments: options, data, results, and trained networks, which are kept for the next call."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT_S = 30.0  # what an interrupted training may lose
+_CHECKPOINT_S = 30.0  # time between checkpoints, which an interrupted training may lose
 
 
 @dataclass(frozen=True)
 class PaperOptions:
-    """What `geosiam paper` can be told.
+    """Options of `geosiam paper`.
 
     Parameters
     ----------
     data
-        Folder with MNIST's idx files, CIFAR-10 and scenes, searched below it.
+        Folder with MNIST's idx files, CIFAR-10 and scenes, at any depth.
     out
-        Where pictures, numbers, the report and the trained networks go.
+        Folder for pictures, numbers, the report and trained networks.
     quick
-        A smoke run of minutes: few epochs, seeds and pairs. Its numbers prove nothing.
+        Whether to run a smoke test of a few minutes, with few epochs, seeds and pairs, whose numbers mean nothing.
     seeds
-        Repetitions of whatever is drawn at random.
+        Number of repetitions with different random seeds.
     precision
-        Arithmetic while training: ``"fp32"``, or ``"bf16"`` where the processor is fast at it.
+        Arithmetic of the training: ``"fp32"``, or ``"bf16"``, which is faster on processors with bf16 instructions.
     scenes
-        Templates for figure 6 beside those found under ``data``.
+        Templates for figure 6, instead of those in ``data``.
     """
 
     data: Path
@@ -63,77 +63,84 @@ class PaperOptions:
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise OptionError(f"seeds {self.seeds}", "is too few", "use 1 or more")
+            raise OptionError(f"`seeds={self.seeds}`", "is too few", "use 1 or more")
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """One reproduction at work.
+    """One run of `geosiam paper`.
 
     Parameters
     ----------
     options
-        What was asked for.
+        Options of the run.
     on_progress
-        Called with (done, of how many, what) while something takes long.
+        Called with (steps done, steps in total, name of the step).
+    used
+        Training time in seconds of each network that the current experiment uses, whenever it was trained.
+    spent
+        Seconds that the current experiment itself has spent on each training.
     """
 
     options: PaperOptions
     on_progress: Callable[[int, int, str], None] | None = None
     used: dict[str, float] = field(default_factory=dict)
-    """Seconds that each network took to train which the current experiment has asked for, whenever that was."""
     spent: list[float] = field(default_factory=list)
-    """Seconds that the current experiment itself spent on training."""
 
     @property
     def quick(self) -> bool:
-        """Return whether this is a smoke run."""
+        """Whether this is a smoke test."""
         return self.options.quick
 
     @property
     def seeds(self) -> range:
-        """Return the seeds to repeat with."""
+        """Random seeds of the repetitions."""
         return range(min(self.options.seeds, 2) if self.quick else self.options.seeds)
 
     def data(self, *names: str) -> Path:
-        """Return the first of these files or folders that is there, in the folder of data or anywhere below it.
+        """Return the first of these files or folders that exists in the folder of data, at any depth.
 
         Raises
         ------
         TrainingDataError
-            None is.
+            None of them exists.
         """
         for name in names:
-            found = sorted(self.options.data.rglob(name)) if self.options.data.is_dir() else []
-            if found:
-                return found[0]
-        raise TrainingDataError(self.options.data, f"holds no {' or '.join(names)}", "put it there, or choose --data")
+            paths = sorted(self.options.data.rglob(name)) if self.options.data.is_dir() else []
+            if paths:
+                return paths[0]
+        fact = f"holds no {' or '.join(names)}"
+        raise TrainingDataError(self.options.data, fact, "put it there, or choose another folder as `data`")
 
     def path(self, name: str) -> Path:
-        """Return a path in the folder of results, which is made if it is absent."""
+        """Return a path in the folder of results, which is created if necessary."""
         path = self.options.out / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(path.parent, f"cannot be made ({error.strerror})", "choose another --out") from error
+            raise OutputError(
+                path.parent, f"cannot be made ({error.strerror})", "choose another folder as `out`"
+            ) from error
         return path
 
-    def tell(self, done: int, total: int, what: str) -> None:
+    def report_progress(self, done: int, total: int, step: str) -> None:
         """Report progress."""
         if self.on_progress:
-            self.on_progress(done, total, what)
+            self.on_progress(done, total, step)
 
-    def trained(
+    def train(
         self, label: str, recipe: Recipe, source: ChipSource, held_out: ChipSource, *, seed: int, fingerprint: str
     ) -> TrainingRun:
-        """Train a recipe, or take up the same training where an earlier call left it.
+        """Train a recipe, or continue the same training of an earlier call.
 
         Parameters
         ----------
         label
-            First part of the names of its files.
+            First part of the file names.
+        recipe, source, held_out, seed
+            As in :class:`geosiam.training.loop.TrainingRun`.
         fingerprint
-            Of the data, see :func:`fingerprint`.
+            Checksum of the data, see :func:`fingerprint`.
         """
         key = _digest(json.dumps([repr(recipe), seed, self.options.precision, fingerprint]))
         stem = self.path(f"trained/{label}-seed{seed}-{key[:10]}")
@@ -143,7 +150,7 @@ class Workbench:
         if run.resume():
             log.info("%s: continuing after epoch %d", stem.name, len(run.history))
         started = time.perf_counter()
-        run.run(lambda done, total, _loss: self.tell(done, total, f"training {label}, seed {seed}"))
+        run.run(lambda done, total, _loss: self.report_progress(done, total, f"training {label}, seed {seed}"))
         self.spent.append(time.perf_counter() - started)
         run.network.eval()
         self.used[stem.name] = sum(epoch.seconds for epoch in run.history)
@@ -151,7 +158,7 @@ class Workbench:
 
 
 def score(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.float32]:
-    """Score a pair the way `geosiam detect` does: float32 (rows, cols), 1 - P(similar), of a valid convolution.
+    """Score a pair as `geosiam detect` does: float32 (rows, cols), 1 - P(similar), without padding.
 
     Parameters
     ----------
@@ -164,7 +171,7 @@ def score(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.
 
 @torch.inference_mode()
 def log_odds(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.float32]:
-    """Return the log-odds of an anomaly, float32 (rows, cols), which tell apart what a score of almost 1 does not.
+    """Return the log-odds of an anomaly, float32 (rows, cols), which do not saturate as scores do.
 
     Parameters
     ----------
@@ -176,7 +183,7 @@ def log_odds(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[
 
 
 def fingerprint(*arrays: Tensor) -> str:
-    """Return a checksum of the contents of arrays."""
+    """Return a checksum of the shapes, types and contents of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str((tuple(array.shape), array.dtype)).encode())
@@ -185,7 +192,7 @@ def fingerprint(*arrays: Tensor) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """Return a checksum of a file's contents, or of all files in a folder."""
+    """Return a checksum of the contents of a file, or of all files in a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
@@ -195,7 +202,7 @@ def file_checksum(path: Path) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader needs to know of the machine that made the numbers."""
+    """Return a description of this machine."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geosiam import __version__
-from geosiam.polygons.reviews import normalize_review
+from geosiam.polygons.results import normalize_review
 from geosiam.polygons.schema import REVIEWS
 from geosiam.qml import POLYGON_COLORS
 from geosiam.report.inputs import strongest_polygons

@@ -23,8 +23,7 @@ from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.polygons.results import read_run_record
-from geosiam.polygons.reviews import read_reviews
+from geosiam.polygons.results import read_reviews, read_run_record
 from geosiam.training.datasets import central_window, load_chips, split_scene
 from geosiam.training.loop import preserved_torch_state
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from geosiam.evaluation.autoencoder import reconstruction_error, train_autoencoder
 
@@ -31,3 +32,10 @@ def test_the_same_seed_gives_the_same_autoencoder() -> None:
     errors = [reconstruction_error(train_autoencoder([scene], steps=3, seed=seed), scene) for seed in (5, 5, 6)]
     assert errors[0] == pytest.approx(errors[1], abs=1e-6)
     assert np.abs(errors[0] - errors[2]).max() > 1e-4
+
+
+def test_training_leaves_the_global_generator_as_it_was() -> None:
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    train_autoencoder([smooth_scene(2)], steps=1, seed=7)
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -39,8 +39,8 @@ def test_every_method_sees_a_new_object_under_another_exposure(name, pair):
     assert known.min() >= 0
     assert known.max() <= 1
     assert ScoreCounts.of(scores, truth).auroc > 0.9
-    cut = baseline(name).cut(scores)
-    assert ScoreCounts.of(scores, truth).at(cut).recall > 0.6
+    threshold = baseline(name).choose_threshold(scores)
+    assert ScoreCounts.of(scores, truth).at(threshold).recall > 0.6
     np.testing.assert_array_equal(scores, baseline(name).scores(before, after, valid))
 
 
@@ -61,12 +61,12 @@ def test_scenes_without_any_difference_or_validity_are_no_error(name):
     before = ground(40)
     same = baseline(name).scores(before, before, np.ones((40, 40), bool))
     assert np.isfinite(same).all()
-    assert not (same > max(baseline(name).cut(same), 0.5)).any()
+    assert not (same > max(baseline(name).choose_threshold(same), 0.5)).any()
     nothing = baseline(name).scores(before, before, np.zeros((40, 40), bool)) if name != "pca-kmeans" else None
     assert nothing is None or np.isnan(nothing).all()
 
 
-def test_alteration_is_chi_square_where_nothing_changed():
+def test_the_irmad_statistic_is_chi_square_where_nothing_changed():
     signal = RNG.normal(size=(3, 20_000))
     stacked = np.concatenate(
         [signal + RNG.normal(0, 0.3, signal.shape), 2 * signal[::-1] + RNG.normal(7, 0.5, signal.shape)]
@@ -81,11 +81,11 @@ def test_irmad_does_not_mind_gain_and_offset():
     before = signal + RNG.normal(0, 0.3, signal.shape)
     mixing = np.array([[2, 0.1, 0], [0, 0.7, 0.2], [0.1, 0, 1.5]])
     after = mixing @ signal + RNG.normal(0, 0.3, signal.shape) + 7
-    found = irmad(before, after)
-    assert found.converged
-    assert found.iterations > 2
+    result = irmad(before, after)
+    assert result.converged
+    assert result.iterations > 2
     scaled = irmad(before * 3 - 1, after * np.array([[0.2], [1], [5]]))
-    np.testing.assert_allclose(scaled.statistic, found.statistic, rtol=0.01, atol=0.01)
+    np.testing.assert_allclose(scaled.statistic, result.statistic, rtol=0.01, atol=0.01)
 
 
 def test_canonical_correlations_are_those_of_scikit_learn():

@@ -102,3 +102,16 @@ def test_calibration_sees_what_equally_wide_bins_hide():
     score = np.concatenate([np.full(9900, 0.001), np.linspace(0.001, 0.1, 100)])
     truth = np.arange(10_000) >= 9950  # the top half of a percent, which all lies in the first of 10 wide bins
     assert ScoreCounts.of(score, truth).calibration_error(200) > 0.004
+
+
+def test_the_calibration_error_over_bins_of_equal_width():
+    rng = np.random.default_rng(0)
+    score = rng.random(200_000)
+
+    def error(score, truth):
+        return ScoreCounts.of(score, truth).calibration_error(of_equal="width")
+
+    assert error(score, rng.random(200_000) < score) < 0.01
+    assert error(np.full(1000, 0.9), np.arange(1000) < 400) == pytest.approx(0.5)
+    assert error(np.ones(4), np.ones(4, bool)) == 0
+    assert np.isnan(error(np.array([np.nan]), np.array([True])))

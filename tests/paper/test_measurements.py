@@ -8,13 +8,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Generator
 
 from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork
+from geosiam.paper.drawing import mosaic
 from geosiam.paper.fig2 import Clustering, _compare, cluster_sizes
 from geosiam.paper.fig3 import roc
-from geosiam.paper.fig4 import settled
+from geosiam.paper.fig4 import converged_at
 from geosiam.paper.fig5 import chip_scores, mosaic_pair
-from geosiam.paper.mosaics import mosaic
 from geosiam.paper.resolution import DenseRectangles, chip_network
-from geosiam.paper.result import interval, median_worst, spread
+from geosiam.paper.results import interval, median_worst, spread
 from geosiam.paper.workbench import log_odds, score
 from geosiam.training.recipes import Schedule
 from geosiam.training.sources import ChipStack
@@ -53,8 +53,8 @@ def test_the_roc_agrees_with_scikit_learn(rows: list[tuple[int, bool]]) -> None:
     ("accuracy", "epoch"),
     [([0.9, 0.996, 0.997], 2), ([0.996, 0.9, 0.999], 3), ([0.999, 0.9], None), ([0.996], 1), ([], None)],
 )
-def test_settled_is_the_epoch_after_the_last_that_was_below(accuracy: list[float], epoch: int | None) -> None:
-    assert settled(accuracy) == epoch
+def test_convergence_is_after_the_last_epoch_below_the_level(accuracy: list[float], epoch: int | None) -> None:
+    assert converged_at(accuracy) == epoch
 
 
 def test_a_mosaic_scored_in_one_pass_is_its_chips_scored_alone() -> None:
@@ -93,7 +93,7 @@ def test_resolution_networks_see_exactly_a_chip(chip: int) -> None:
     assert (field.size, field.stride) == (chip, 8)
 
 
-def test_dense_rectangles_are_labelled_cell_by_cell() -> None:
+def test_dense_rectangles_are_labeled_cell_by_cell() -> None:
     recipe = DenseRectangles(schedule=Schedule(epochs=1, steps=1, batch_size=32))
     batch = recipe.batch(CHIPS, Generator().manual_seed(0))
     assert batch.similar.shape == (32, 1, 5, 5)
@@ -107,7 +107,7 @@ def test_dense_rectangles_are_labelled_cell_by_cell() -> None:
     assert (batch.weight[clear] == 1).all()
 
 
-def test_a_claim_is_judged_by_confidence_not_by_the_mean() -> None:
+def test_a_claim_is_decided_by_confidence_not_by_the_mean() -> None:
     clear = {"b": [clustering(silhouette=0.8 + s / 100, davies_bouldin=0.3) for s in range(5)],
              "c": [clustering(silhouette=0.5, davies_bouldin=0.4 + s / 100) for s in range(5)]}  # fmt: skip
     assert _compare(clear, "b is better", "b", "c", ("silhouette", "davies_bouldin")).verdict == "holds"

@@ -15,8 +15,7 @@ from geosiam.network.siamese import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.paper import fig6
 from geosiam.paper.api import EXPERIMENTS, reproduce
-from geosiam.paper.report import write_report
-from geosiam.paper.result import Finding, Picture, Record, Result, Table
+from geosiam.paper.results import Finding, Picture, Record, Result, Table, write_report
 from geosiam.paper.templates import figure_templates, middle, squares
 from geosiam.paper.workbench import PaperOptions, Workbench, file_checksum, machine
 from geosiam.training.recipes import PaperRecipe, Schedule
@@ -57,19 +56,19 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_an_experiment_is_made_once_and_again_when_its_data_change(data: Path, tmp_path: Path) -> None:
+def test_an_experiment_runs_once_and_again_when_its_data_change(data: Path, tmp_path: Path) -> None:
     options = PaperOptions(data, tmp_path / "out", quick=True)
     report = reproduce(["position"], options)
     assert report == tmp_path / "out" / "REPRODUCTION.md"
     text = report.read_text("utf-8")
     assert "position" in text
     assert "holds" in text
-    assert "smoke run" in text
+    assert "smoke test" in text
     assert (tmp_path / "out" / "position.png").read_bytes().startswith(b"\x89PNG")
     numbers = tmp_path / "out" / "position.json"
     os.utime(numbers, (0, 0))
     reproduce(["position"], options)
-    assert numbers.stat().st_mtime == 0, "it was made again from the same data"
+    assert numbers.stat().st_mtime == 0, "it was run again on the same data"
     write_scene(data / "scenes" / "aerial" / "a.tif", seed=1)
     reproduce(["position"], options)
     assert numbers.stat().st_mtime > 0
@@ -102,7 +101,7 @@ def test_the_command_line_knows_every_experiment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fig2", "--data", "nowhere"], "nowhere"),
         (["fig2", "--data", "."], "train-images"),
@@ -111,17 +110,21 @@ def test_the_command_line_knows_every_experiment() -> None:
     ],
 )
 def test_missing_data_give_one_line(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["paper", *arguments, "--out", "out"]) == 3
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
 
 
 def test_bad_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="seeds 0"):
+    with pytest.raises(OptionError, match="seeds=0"):
         PaperOptions(tmp_path, tmp_path, seeds=0)
     with pytest.raises(OptionError, match="fig9"):
         reproduce(["fig9"], PaperOptions(tmp_path, tmp_path))
@@ -135,26 +138,26 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
 def test_a_network_is_trained_once(tmp_path: Path) -> None:
     chips = ChipStack(torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, generator=Generator().manual_seed(0)))
     recipe = PaperRecipe(NetworkConfig.of_stride(8, width=4, features=8, hidden=8), Schedule(2, 3, 16))
-    told = []
-    bench = Workbench(PaperOptions(tmp_path, tmp_path), lambda *event: told.append(event))
-    first = bench.trained("blue", recipe, chips, chips, seed=0, fingerprint="a")
-    assert told[-1] == (6, 6, "training blue, seed 0")
-    again = Workbench(PaperOptions(tmp_path, tmp_path), lambda *_: pytest.fail("it was trained again")).trained(
+    progress = []
+    bench = Workbench(PaperOptions(tmp_path, tmp_path), lambda *event: progress.append(event))
+    first = bench.train("blue", recipe, chips, chips, seed=0, fingerprint="a")
+    assert progress[-1] == (6, 6, "training blue, seed 0")
+    again = Workbench(PaperOptions(tmp_path, tmp_path), lambda *_: pytest.fail("it was trained again")).train(
         "blue", recipe, chips, chips, seed=0, fingerprint="a"
     )
     for key, value in first.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
     longer = replace(recipe, schedule=replace(recipe.schedule, epochs=3))
-    assert len(bench.trained("blue", longer, chips, chips, seed=0, fingerprint="a").history) == 3
+    assert len(bench.train("blue", longer, chips, chips, seed=0, fingerprint="a").history) == 3
     assert len(bench.used) == 2
 
 
-def test_a_record_is_read_back_and_rubbish_is_refused(tmp_path: Path) -> None:
+def test_a_record_is_read_back_and_invalid_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "fig2.json"
     RECORD.save(path)
     assert Record.load(path) == RECORD
-    for rubbish in ("", "{}", '{"result": {"findings": 3}}', "[]"):
-        path.write_text(rubbish)
+    for text in ("", "{}", '{"result": {"findings": 3}}', "[]"):
+        path.write_text(text)
         with pytest.raises(InputError, match="no result"):
             Record.load(path)
     with pytest.raises(ValueError, match="2 entries"):

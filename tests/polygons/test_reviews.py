@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.polygons.reviews import normalize_review, normalize_reviews, read_reviews
+from geosiam.polygons.results import normalize_review, normalize_reviews, read_reviews
 
 
 def write(path, reviews, **options):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Generator
 
-from geosiam.evaluation.metrics import expected_calibration_error
+from geosiam.evaluation.counts import ScoreCounts
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.training.calibration import HeldOut, apply_temperature, calibration_error, fit_temperature
 
@@ -49,7 +49,8 @@ def test_the_temperature_lowers_the_calibration_error_as_the_metrics_have_it() -
     fitted = raw.at(fit_temperature(raw))
     for held_out in (raw, fitted):
         ours = calibration_error(held_out)
-        theirs = expected_calibration_error(held_out.scores.numpy(), np.asarray(held_out.similar == 0))
+        counts = ScoreCounts.of(held_out.scores.numpy(), np.asarray(held_out.similar == 0))
+        theirs = counts.calibration_error(of_equal="width")
         assert ours == pytest.approx(theirs, abs=1e-6)
     assert calibration_error(fitted) < 0.3 * calibration_error(raw)
 

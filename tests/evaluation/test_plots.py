@@ -6,7 +6,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 
-from geosiam.evaluation.plots import _largest_of, _metres_per_pixel, save_panel
+from geosiam.evaluation.plots import _block_maxima, _meters_per_pixel, save_panel
 from geosiam.imagery.grid import Grid
 
 
@@ -41,16 +41,16 @@ def test_panel_without_any_polygon(tmp_path):
         assert picture.width == 800
 
 
-def test_small_objects_survive_thinning():
+def test_small_objects_survive_downsampling():
     scores = np.zeros((10, 10))
     scores[7, 2] = 0.9
     scores[:2, :2] = np.nan
-    thin = _largest_of(scores, 2)
-    assert thin.shape == (5, 5)
-    assert thin[3, 1] == 0.9
-    assert np.isnan(thin[0, 0])
+    small = _block_maxima(scores, 2)
+    assert small.shape == (5, 5)
+    assert small[3, 1] == 0.9
+    assert np.isnan(small[0, 0])
 
 
-def test_scale_in_metres_whatever_the_crs():
-    assert _metres_per_pixel(grid_of(10, 10)) == pytest.approx(0.1)
-    assert _metres_per_pixel(grid_of(10, 10, 4326, 1e-5)) == pytest.approx(0.5566, rel=0.01)
+def test_scale_in_meters_whatever_the_crs():
+    assert _meters_per_pixel(grid_of(10, 10)) == pytest.approx(0.1)
+    assert _meters_per_pixel(grid_of(10, 10, 4326, 1e-5)) == pytest.approx(0.5566, rel=0.01)

@@ -1,11 +1,18 @@
+"""Objects in label rasters and at every threshold, which `benchmarks/accuracy.py` compares by."""
+
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from geosiam.evaluation.metrics import object_scores_raster
-from geosiam.evaluation.sweep import recall_of_strongest, sweep_objects
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from sweep import match_labels, object_scores_raster, recall_of_strongest, sweep_objects
 
 EIGHT = np.ones((3, 3), int)
 
@@ -16,6 +23,31 @@ def scene(seed, stride=4):
     scores[rng.random(scores.shape) < 0.1] = np.nan
     truth, _ = ndimage.label(rng.random((15 * stride - 1, 18 * stride - 3)) < 0.05)
     return scores, truth.astype(np.int32)
+
+
+@given(
+    hnp.arrays(np.int32, (9, 11), elements=st.integers(-1, 4)),
+    hnp.arrays(np.int32, (9, 11), elements=st.sampled_from([0, 0, 3, 70_000])),
+    st.sampled_from([0.0, 0.2]),
+)
+def test_label_rasters_agree_with_brute_force(predicted, truth, min_iou):
+    labels_a, labels_b = (np.unique(x[x > 0]) for x in (predicted, truth))
+    meets = np.zeros((len(labels_a), len(labels_b)), bool)
+    for i, p in enumerate(labels_a):
+        for j, t in enumerate(labels_b):
+            common, union = ((predicted == p) & (truth == t)).sum(), ((predicted == p) | (truth == t)).sum()
+            meets[i, j] = common > min_iou * union
+    is_correct, is_found = match_labels(predicted, truth, min_iou)
+    np.testing.assert_array_equal(is_correct, meets.any(axis=1))
+    np.testing.assert_array_equal(is_found, meets.any(axis=0))
+    scores = object_scores_raster(predicted, truth, min_iou)
+    assert (scores.found, scores.correct) == (is_found.sum(), is_correct.sum())
+    assert (scores.truth, scores.predicted) == (len(labels_b), len(labels_a))
+
+
+def test_label_rasters_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        object_scores_raster(np.zeros((2, 2), int), np.zeros((2, 3), int))
 
 
 @given(st.integers(0, 10_000))

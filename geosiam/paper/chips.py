@@ -1,4 +1,4 @@
-"""CIFAR-10 with blue rectangles: the trainings of figures 4 and 5."""
+"""CIFAR-10 with blue rectangles: data and training of figures 4 and 5."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geosiam.paper.workbench import Workbench
     from geosiam.training.loop import TrainingRun
 
-CHIPS = 50_000
+MAX_CHIPS = 50_000
 _ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar10*.tar.*", "cifar-10-batches-*", "cifar10")
 _QUICK_EPOCHS, _QUICK_STEPS = 2, 40
 
@@ -30,20 +30,20 @@ def cifar_file(bench: Workbench) -> Path:
 
 
 def load_cifar(bench: Workbench) -> tuple[ChipStack, ChipStack]:
-    """Return CIFAR-10's training images, 50,000 at most, and its test images."""
-    return _loaded(cifar_file(bench))
+    """Return the training images of CIFAR-10, at most 50,000, and its test images."""
+    return _load_stacks(cifar_file(bench))
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path) -> tuple[ChipStack, ChipStack]:
+def _load_stacks(path: Path) -> tuple[ChipStack, ChipStack]:
     train, test = load_chips(path)
     assert isinstance(train, ChipStack)
     assert isinstance(test, ChipStack)
-    return ChipStack(train.chips[:CHIPS]), test
+    return ChipStack(train.chips[:MAX_CHIPS]), test
 
 
 def anomaly_recipe(bench: Workbench, epochs: int | None = None) -> PaperRecipe:
-    """Return the paper's recipe, shortened for a smoke run."""
+    """Return the paper's recipe, shortened for a smoke test."""
     recipe = make_recipe("paper")
     assert isinstance(recipe, PaperRecipe)
     if bench.quick:
@@ -55,7 +55,7 @@ def train_anomalies(bench: Workbench, recipe: PaperRecipe, seed: int) -> Trainin
     """Train the paper's recipe on CIFAR-10 with one seed."""
     train, test = load_cifar(bench)
     label = f"anomalies-{recipe.schedule.epochs}epochs"
-    return bench.trained(label, recipe, train, test, seed=seed, fingerprint=_fingerprint(train))
+    return bench.train(label, recipe, train, test, seed=seed, fingerprint=_fingerprint(train))
 
 
 @lru_cache(maxsize=2)
@@ -65,12 +65,12 @@ def _fingerprint(stack: ChipStack) -> str:
 
 @torch.inference_mode()
 def pair_accuracy(trained: TrainingRun, source: ChipStack, batches: int, seed: int) -> float:
-    """Return the share of random pairs judged rightly at probability 1/2."""
+    """Return the fraction of random pairs classified correctly at probability 1/2."""
     generator = torch.Generator().manual_seed(seed)
-    right = count = 0
+    correct = count = 0
     for _ in range(batches):
         batch = trained.recipe.batch(source, generator)
-        called = trained.network(batch.before, batch.after) > 0
-        right += int((called == (batch.similar > 0)).sum())
+        is_similar = trained.network(batch.before, batch.after) > 0
+        correct += int((is_similar == (batch.similar > 0)).sum())
         count += batch.similar.numel()
-    return right / count
+    return correct / count
