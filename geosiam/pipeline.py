@@ -23,7 +23,6 @@ from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.table import polygon_pieces, vectorize
 from geosiam.provenance import identity, origin, provenance, raster_tags
 from geosiam.qgis.project import check_project, write_project
-from geosiam.runtime import prefetch_imports
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import threshold_of_pair
 from geosiam.scores.writer import ScoreRasterWriter
@@ -274,7 +273,6 @@ def _scored(
             contextlib.closing(scorer),
             connected(options.scheduler) as client,
             raster,
-            prefetch_imports("geosiam.polygons.writer"),
         ):
             stream = stream_scores(
                 pair,
@@ -361,7 +359,7 @@ def _cut(
 
     `last` is called when all of them are made: if it raises, the file does not appear.
     """
-    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which has had the time of scoring
+    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which `score` does without
 
     record = json.loads(raster.tags.get("GEOSIAM_PROVENANCE", "{}"))
     made = polygon_pieces(raster, options, origin(record, raster.tags), reader)
