@@ -90,7 +90,7 @@ def cost_of_a_pair(plan: BatchPlan, options: DetectOptions, folder: Path) -> tup
                 fresh = pickle.loads(pickle.dumps(opened))  # noqa: S301 - our own; it has decoded nothing yet
                 start = time.process_time()
                 for block in scorer.lattice(fresh.grid):
-                    scorer.block(fresh, block)
+                    scorer.score_block(fresh, block)
                 blocks.append(time.process_time() - start)
             start = time.process_time()
             detect(pair.before, pair.after, folder / "one.gpkg", options=options)
