@@ -185,6 +185,8 @@ def _locked(root: Path) -> Iterator[None]:
         try:
             root.mkdir(parents=True, exist_ok=True)
             context.enter_context(locked(root / LOCK, root, writer="batch", remedy=remedy))
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(root, f"cannot be written ({error.strerror})", "choose another output folder") from error
         yield
