@@ -90,7 +90,7 @@ def cost_of_a_pair(plan: BatchPlan, options: DetectOptions, folder: Path) -> tup
                 unread = pickle.loads(pickle.dumps(scene_pair))  # noqa: S301 - our own; without any cached tiles
                 start = time.process_time()
                 for block in scorer.lattice(unread.grid):
-                    scorer.block(unread, block)
+                    scorer.score_block(unread, block)
                 blocks.append(time.process_time() - start)
             start = time.process_time()
             detect(pair.before, pair.after, folder / "one.gpkg", options=options)

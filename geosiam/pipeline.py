@@ -159,7 +159,7 @@ def _write_polygons(
     before_commit: Callable[[], None] | None = None,
 ) -> int:
     """Write the polygons of a score raster with the provenance it records; return their number."""
-    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which loads during scoring
+    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which `score` does without
 
     table = polygon_table(raster, options, origin(raster.tags), reader)
     record = {**recorded(raster.tags), **asdict(options)}

@@ -1,14 +1,12 @@
-"""Resources of the process: number of processors, memory of the C library, imports in the background."""
+"""Resources of the process: the number of processors and the memory of the C library."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import sys
 import threading
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,31 +84,8 @@ def ignored_warnings(category: type[Warning]) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def prefetch_imports(*modules: str) -> Iterator[None]:
-    """Import modules in a background thread; the context ends when they are imported.
-
-    An import of one of them in the meantime waits for that one only, and raises its errors.
-    """
-
-    def load() -> None:
-        with contextlib.suppress(Exception):
-            for module in modules:
-                import_module(module)
-
-    thread = threading.Thread(target=load, name="geosiam-imports")
-    missing = any(module not in sys.modules for module in modules)
-    if missing:
-        thread.start()
-    try:
-        yield
-    finally:
-        if missing:
-            thread.join()
-
-
 def default_workers() -> int:
     """Return the number of processors this process may use, by its affinity and its container's quota."""
-    from dask.system import CPU_COUNT  # noqa: PLC0415 - dask takes longer to import than a command's help may take
+    from dask.system import cpu_count  # noqa: PLC0415 - dask takes longer to import than a command's help may take
 
-    return CPU_COUNT
+    return cpu_count()

@@ -14,7 +14,6 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.options import ScoreOptions
 from geosiam.provenance import Provenance, UnreadableBlock, identity
 from geosiam.results import ScoreResult
-from geosiam.runtime import prefetch_imports
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
 from geosiam.targets import refuse_overwriting_inputs
@@ -235,7 +234,7 @@ def _write_scores(
         on_progress=on_progress,
         zonal_stats=store,
     )
-    with contextlib.closing(results), prefetch_imports("geosiam.polygons.writer"):
+    with contextlib.closing(results):
         for result in results:
             if result.error is not None and options.on_error == "skip":
                 unreadable.append(UnreadableBlock.of(result.block, scorer.stride, pair.grid, result.error))

@@ -231,7 +231,7 @@ def test_algorithms_through_processing(
 
     assert "go on where it stopped" in cancelled["results"]["error"]
     assert any("blocks are scored and kept" in text for _, text in cancelled["heard"])
-    assert any("going on where a run was interrupted" in text for kind, text in resumed["heard"] if kind == "warning")
+    assert any("resuming an interrupted run" in text for kind, text in resumed["heard"] if kind == "warning")
     assert resumed["steps"][0] > cancelled["steps"][0]
     assert resumed["steps"] == sorted(resumed["steps"])
     assert resumed["loaded"] == {"Anomalies": "graduatedSymbol", "Anomaly scores": "singlebandpseudocolor"}

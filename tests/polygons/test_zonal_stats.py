@@ -13,6 +13,7 @@ from geosiam.inference.zonal_stats import (
     BUFFER_CELLS,
     COLUMNS,
     UNIT,
+    CellStatistics,
     ZonalStatistics,
     ZonalStatsStore,
     cell_statistics,
@@ -143,3 +144,12 @@ def test_memory_is_bounded():
     scenes, everything = Scenes(4), np.full(CELLS, 0.9, np.float32)
     known, _ = stored_statistics(scenes, everything, max_bytes=30_000).lookup(*everywhere())
     assert 0 < known.sum() <= 30_000 / COLUMNS / 2
+
+
+def test_a_store_is_full_when_a_block_does_not_fit():
+    store = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), max_bytes=1000)
+    block = CellStatistics(np.arange(20), np.zeros((20, COLUMNS), np.uint16))
+    assert not store.full
+    store.add(block)
+    assert store.full
+    assert not store.lookup(*everywhere())[0].any()

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from rasterio.env import get_gdal_config
 
 from geosiam.errors import OutputError
 from geosiam.imagery.grid import Grid, Lattice
 from geosiam.scores import writer as raster_writer
+from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import SCORE_NODATA, Journal, WorkingRaster
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -135,3 +138,37 @@ def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [journal.name]
     write_some(tmp_path, set(range(20)), identity={"model": "b"}, restart=True, fail=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.qml", "s.tif"]
+
+
+def test_scores_can_be_read_while_the_raster_is_completed(tmp_path, monkeypatch):
+    """The thread waits until the scores have been read; gdal's settings are the caller's again in the end."""
+    was_read, to_cog = threading.Event(), ScoreRasterWriter._to_cog
+    monkeypatch.setattr(ScoreRasterWriter, "_to_cog", lambda *args: was_read.wait(20) and to_cog(*args))
+    cache = get_gdal_config("GDAL_CACHEMAX")
+    with ScoreRasterWriter(tmp_path / "s.tif", GRID, tags={}) as writer:
+        writer.write(Lattice(50, 70, 50, 70)[0], SCORES)
+        pending = writer.finish({"GEOSIAM_MODEL": "m"})
+        raster = ScoreRaster.open(pending.path)
+        (_, before), *_ = raster.strips()
+        assert raster.tags["GEOSIAM_MODEL"] == "m"
+        assert not (tmp_path / "s.tif").exists()
+        was_read.set()
+        pending.wait()
+        (_, after), *_ = ScoreRaster.open(tmp_path / "s.tif").strips()
+        np.testing.assert_array_equal(before, after)
+    assert get_gdal_config("GDAL_CACHEMAX") == cache
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.qml", "s.tif"]
+
+
+def test_what_gdal_cannot_copy_is_one_line_for_who_waits_and_for_who_leaves(tmp_path, monkeypatch):
+    def remove_first(writer, described, target, to_cog=ScoreRasterWriter._to_cog):
+        described.unlink()
+        to_cog(writer, described, target)
+
+    monkeypatch.setattr(ScoreRasterWriter, "_to_cog", remove_first)
+    with (
+        pytest.raises(OutputError, match=r"s\.tif: cannot be written \(.*No such file"),
+        ScoreRasterWriter(tmp_path / "s.tif", GRID, tags={}) as writer,
+    ):
+        assert isinstance(writer.finish().completed.exception(20), OutputError)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Blocks handed to devices: the CPU serves as one here, so that all but CUDA's own calls is run everywhere."""
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -103,9 +104,19 @@ def test_threads_end_with_the_accelerator():
     threads = [thread for thread in threading.enumerate() if thread.name == "geosiam-cpu" and thread not in before]
     assert len(threads) == 2
     behind.close()
-    for thread in threads:
-        thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
+    behind.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        behind.scores(block(1))
+
+
+def test_a_scorer_ends_its_threads():
+    behind = GpuBatcher(SCORER.network, torch.float32, [CPU], SIDE)
+    with contextlib.closing(replace(SCORER, batcher=behind)) as scorer:
+        assert scorer.blocks_waiting == 2 * BLOCKS_AT_ONCE
+        assert all(thread.is_alive() for thread in behind._threads)
+    assert not any(thread.is_alive() for thread in behind._threads)
+    SCORER.close()  # without devices nothing is to be done
 
 
 def test_one_device_by_number_and_all_by_name(monkeypatch):

@@ -29,6 +29,18 @@ def test_weights_are_made_ready_once_for_each_device_and_precision(tmp_path: Pat
     assert (scorer.dtype, other.dtype) == (torch.float32, torch.bfloat16)
 
 
+def test_changing_a_loaded_model_changes_no_later_one(tmp_path: Path) -> None:
+    path = str(weights(tmp_path / "a.safetensors", 0))
+    model, scorer = load_scorer(path, **HERE)
+    before = {name: tensor.clone() for name, tensor in scorer.network.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.zero_()
+    again, scorer = load_scorer(path, **HERE)
+    assert all(parameter.any() for parameter in again.network.parameters() if parameter.ndim > 1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in scorer.network.state_dict().items())
+
+
 def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     path = weights(tmp_path / "a.safetensors", 0)
     first, _ = load_scorer(str(path), **HERE)

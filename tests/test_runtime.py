@@ -1,12 +1,17 @@
-"""Memory that is kept: the settings arrive, and are left alone where the user has made them."""
+"""Processors are counted with the container's quota; memory settings take effect unless the user has made them."""
 
 from __future__ import annotations
 
+import io
+import os
 import platform
 import subprocess
 import sys
 
+import dask.system
 import pytest
+
+from geosiam.runtime import default_workers
 
 PREAMBLE = """
 import ctypes, resource, sys
@@ -82,3 +87,36 @@ def test_sparing_gives_back_what_was_freed_and_keeps_little_until_it_ends() -> N
     assert given_back > 100 << 20
     assert kept_inside < 40 << 20
     assert kept_again > 80 << 20
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+        ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "max 100000\n"}, 64),
+        (
+            {
+                "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "400000\n",
+                "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        ({}, 64),
+    ],
+    ids=["quota", "no quota", "quota of cgroup v1", "no cgroup"],
+)
+def test_a_container_has_as_many_workers_as_its_quota(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    """On a machine of 64 processors."""
+
+    def read(path: str) -> io.StringIO:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path])
+
+    monkeypatch.setattr(dask.system, "open", read, raising=False)
+    monkeypatch.setattr(dask.system, "psutil", None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 64, raising=False)
+    assert default_workers() == expected
