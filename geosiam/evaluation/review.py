@@ -7,25 +7,22 @@ since nobody reviews what was never reported.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.stats import beta
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.evaluation.counts import ratio
-from geosiam.evaluation.truth import read_polygons
+from geosiam.polygons.reviews import read_reviews
+from geosiam.polygons.schema import REVIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
-CONFIRMED = frozenset({"confirmed", "confirm", "yes", "y", "true", "right", "correct", "ok", "1"})
-REJECTED = frozenset({"rejected", "reject", "no", "n", "false", "wrong", "0"})
-UNSURE = frozenset({"unsure", "maybe", "?"})
-UNREVIEWED = frozenset({"", "unreviewed", "none", "nan", "null"})
 _SCORE = "score_max"
 _CONFIDENCE = 0.95
 _MIN_VERDICTS = 10  # fewer do not give a threshold
@@ -93,20 +90,20 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     """
     if not 0 < target <= 1:
         raise OptionError(f"`target={target:g}`", "is not a precision", "give a number above 0, up to 1")
-    tables = [_verdicts(path) for path in paths]
-    verdict = np.concatenate([table[0] for table in tables])
-    score = np.concatenate([table[1] for table in tables])
-    is_decided = verdict != 0
-    polygons, unsure = (sum(table[i] for table in tables) for i in (2, 3))
-    confirmed, rejected = int((verdict == 1).sum()), int((verdict == -1).sum())
+    tables = [_read_verdicts(path) for path in paths]
+    verdict = np.concatenate([table["review"].to_numpy(object) for table in tables])
+    score = np.concatenate([table[_SCORE].to_numpy(np.float64) for table in tables])
+    confirmed, rejected, unsure = (int((verdict == word).sum()) for word in REVIEWS)
+    is_confirmed = verdict == "confirmed"
+    is_decided = is_confirmed | (verdict == "rejected")
     low, high = _interval(confirmed, rejected)
-    threshold, precision_then, kept, note = _suggestion(score[is_decided], verdict[is_decided] == 1, target)
+    threshold, precision_then, kept, note = _suggestion(score[is_decided], is_confirmed[is_decided], target)
     return ReviewSummary(
-        polygons=polygons,
+        polygons=len(verdict),
         confirmed=confirmed,
         rejected=rejected,
         unsure=unsure,
-        unreviewed=polygons - unsure - confirmed - rejected,
+        unreviewed=len(verdict) - confirmed - rejected - unsure,
         precision=ratio(confirmed, confirmed + rejected),
         precision_low=low,
         precision_high=high,
@@ -118,29 +115,14 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     )
 
 
-def _verdicts(path: str) -> tuple[NDArray[np.int8], NDArray[np.float64], int, int]:
-    """Return 1 confirmed, -1 rejected, 0 neither; the scores; and the numbers of all polygons and of unsure ones."""
-    frame = read_polygons(path)
-    for column in ("review", _SCORE):
-        if column not in frame.columns:
-            remedy = "give polygons that geosiam detect wrote, with verdicts in the column review"
-            raise SceneRefusedError(path, f"has no column {column}", remedy)
-    words = [_word(value) for value in frame["review"]]
-    unknown = sorted(set(words) - CONFIRMED - REJECTED - UNSURE - UNREVIEWED)
+def _read_verdicts(path: str) -> pd.DataFrame:
+    """Return the columns ``score_max`` and ``review``, whose values are one of :data:`REVIEWS` or None."""
+    table = read_reviews(path, [_SCORE])
+    unknown = sorted(set(table["review"].dropna()) - set(REVIEWS))
     if unknown:
         fact = f"holds the verdict {unknown[0]!r}" + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
         raise SceneRefusedError(path, f"{fact} in the column review", "use confirmed, rejected or unsure")
-    verdict = np.array([(word in CONFIRMED) - (word in REJECTED) for word in words], np.int8)
-    unsure = sum(word in UNSURE for word in words)
-    return verdict, frame[_SCORE].to_numpy(np.float64), len(frame), unsure
-
-
-def _word(value: Any) -> str:  # noqa: ANN401 - whatever a vector file holds
-    if pd.isna(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip().lower()
+    return table
 
 
 def _interval(confirmed: int, rejected: int) -> tuple[float, float]:

@@ -1,0 +1,80 @@
+"""Read the rows of a manifest: a table with one row per pair, as CSV, TSV, JSON or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geosiam.errors import OptionError, SceneNotFoundError
+from geosiam.files import exists
+
+if TYPE_CHECKING:
+    import os
+
+SUFFIXES = (".csv", ".tsv", ".json", ".parquet")
+"""File name suffixes of manifests."""
+
+
+def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md for its form") -> list[dict[str, Any]]:
+    """Return the rows of a manifest by column; column names are stripped and in lower case.
+
+    Values of CSV files are text. Values of JSON and Parquet files keep their types; a missing value is None.
+
+    Parameters
+    ----------
+    path
+        A CSV file with commas, semicolons or tabs; a JSON list of objects, or an object with such a list in ``pairs``;
+        or a Parquet file.
+    remedy
+        What the user can do about a file that cannot be read, for the error message.
+
+    Raises
+    ------
+    SceneNotFoundError
+        The file does not exist.
+    OptionError
+        The file is not a manifest, cannot be read, or has no rows.
+    """
+    manifest = Path(path)
+    if not exists(manifest):
+        raise SceneNotFoundError(manifest, "does not exist", "check the path")
+    suffix = manifest.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OptionError(manifest, "is not a manifest", f"give a file that ends with {', '.join(SUFFIXES)}")
+    read = {".json": _json_rows, ".parquet": _parquet_rows}.get(suffix, _csv_rows)
+    try:
+        rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in read(manifest)]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
+        raise OptionError(manifest, f"cannot be read ({error})", remedy) from error
+    if not rows:
+        raise OptionError(manifest, "has no rows", "write one row per pair")
+    return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    header = text.partition("\n")[0]
+    delimiter = max("\t;,", key=header.count)  # spreadsheets write semicolons where the decimal sign is a comma
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    rows = []
+    for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num} has more values than columns")
+        rows.append(dict(row))
+    return rows
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = content["pairs"] if isinstance(content, dict) else content
+    if not all(isinstance(row, dict) for row in rows):
+        raise TypeError("not a list of objects")
+    return list(rows)
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    from pyarrow import parquet  # noqa: PLC0415 - slow to import, and other manifests do not need it
+
+    return list(parquet.read_table(path).to_pylist())
