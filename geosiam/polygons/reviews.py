@@ -88,13 +88,13 @@ def read_reviews(
     """
     if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
-    names = list(dict.fromkeys(("review", *columns)))
+    names = list(dict.fromkeys((*columns, "review")))
     try:
         table = _read_table(path, names, geometry=geometry)
     except (DataSourceError, DataLayerError, ValueError, OSError, ImportError) as error:
         fact = f"has no layer of polygons that can be read ({error})"
         raise SceneUnreadableError(path, fact, "give polygons that geosiam detect wrote") from error
-    for name in names:
+    for name in ("review", *names):
         if name not in table.columns:
             remedy = "give polygons that geosiam detect wrote, with verdicts in the column review"
             raise SceneRefusedError(path, f"has no column {name}", remedy)
