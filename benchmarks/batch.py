@@ -1,14 +1,13 @@
-"""What a survey of many small pairs costs beyond the pairs themselves, and whether its workers' memory grows.
+"""Measure the overhead of a batch of many small pairs, and whether the memory of its workers grows.
 
     python benchmarks/batch.py                      # this machine: throughput and memory
     python benchmarks/batch.py --side 2048 --pairs 40
     python benchmarks/batch.py --cluster --pairs 60 # a Dask cluster of one worker, and of two
 
-Generates a few survey pairs and lays copies of them side by side on the map. First one process measures what the blocks
-of a pair cost (reading and scoring), and what a whole `detect` costs that has nothing more to import; then `run_batch`
-runs all, once without its page, once more with nothing to do, and once to draw the page. Costs are processor time,
-which counts what is done and not what waits for others on the same machine; wall time is beside it. Prints Markdown
-tables.
+Generates a few synthetic pairs and places copies of them side by side on the map. First, one process measures the
+blocks of a pair (reading and scoring), and all of `detect` when everything is imported. Then `run_batch` runs all pairs
+without the page, runs again with nothing to do, and writes the page. Costs are processor time, which does not depend on
+other programs on the machine; wall time is shown as well. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import rasterio
 from affine import Affine
 
@@ -54,8 +54,8 @@ PLACES = 6
 ROUNDS = 3
 
 
-def made_plan(folder: Path, side: int, count: int) -> BatchPlan:
-    """Return a plan of that many pairs of different places, of which a few look different."""
+def make_plan(folder: Path, side: int, count: int) -> BatchPlan:
+    """Return a plan of pairs at different places, which are copies of a few pairs."""
     paths = []
     for seed in range(PLACES):
         config = SyntheticConfig(height=side, width=side, seed=seed, objects=max(1, side // 64))
@@ -63,15 +63,15 @@ def made_plan(folder: Path, side: int, count: int) -> BatchPlan:
     across = math.isqrt(count) + 1
     pairs = []
     for number in range(count):
-        where, name = paths[number % PLACES], f"pair-{number:04}"
+        original, name = paths[number % PLACES], f"pair-{number:04}"
         row, col = divmod(number, across)
-        before, after = (moved(scene, folder / name, row, col) for scene in (where.before, where.after))
+        before, after = (copy_scene(scene, folder / name, row, col) for scene in (original.before, original.after))
         pairs.append(BatchPair(name, str(before), str(after), shape=(side, side)))
     return BatchPlan(tuple(pairs))
 
 
-def moved(scene: Path, folder: Path, rows: int, cols: int) -> Path:
-    """Return a copy of a scene that lies so many of its own heights further south and of its widths further east."""
+def copy_scene(scene: Path, folder: Path, rows: int, cols: int) -> Path:
+    """Copy a scene to a place `rows` of its heights further south and `cols` of its widths further east."""
     folder.mkdir(exist_ok=True)
     copy = folder / scene.name
     shutil.copyfile(scene, copy)
@@ -81,71 +81,78 @@ def moved(scene: Path, folder: Path, rows: int, cols: int) -> Path:
 
 
 def cost_of_a_pair(plan: BatchPlan, options: DetectOptions, folder: Path) -> tuple[float, float]:
-    """Return the processor seconds of the blocks alone, and of all of `detect`, on one thread: medians of warm runs."""
+    """Return processor seconds of the blocks of a pair and of all of `detect`: medians of warm runs on one thread."""
     scorer = Scorer.of_model(load_model(options.model), device=options.device, precision=options.precision)
     blocks, whole = [], []
     for _ in range(ROUNDS + 1):
         for pair in plan.pairs[:PLACES]:
-            with open_pair(pair.before, pair.after) as opened:
-                fresh = pickle.loads(pickle.dumps(opened))  # noqa: S301 - our own; it has decoded nothing yet
+            with open_pair(pair.before, pair.after) as scene_pair:
+                unread = pickle.loads(pickle.dumps(scene_pair))  # noqa: S301 - our own; without any cached tiles
                 start = time.process_time()
-                for block in scorer.lattice(fresh.grid):
-                    scorer.block(fresh, block)
+                for block in scorer.lattice(unread.grid):
+                    scorer.block(unread, block)
                 blocks.append(time.process_time() - start)
             start = time.process_time()
             detect(pair.before, pair.after, folder / "one.gpkg", options=options)
             whole.append(time.process_time() - start)
-    return statistics.median(blocks[PLACES:]), statistics.median(whole[PLACES:])  # without those that warm up
+    return statistics.median(blocks[PLACES:]), statistics.median(whole[PLACES:])  # without the warm-up
 
 
 @dataclass(frozen=True)
-class Held:
-    """Memory after a pair, in MB: that of the process that ran it, and that of the one that leads the survey."""
+class MemorySample:
+    """Memory after a pair, in MB.
 
-    process: int
+    Parameters
+    ----------
+    pid
+        Id of the worker process that ran the pair.
+    worker, main
+        Resident memory of that process, and of the main process of the batch.
+    """
+
+    pid: int
     worker: float
-    leader: float
+    main: float
 
 
-def timed(plan: BatchPlan, folder: Path, options: BatchOptions) -> tuple[float, list[Held]]:
-    """Run the survey; return the seconds from the first pair to the last, and the memory after each pair."""
-    memory: list[Held] = []
+def run_timed(plan: BatchPlan, folder: Path, options: BatchOptions) -> tuple[float, list[MemorySample]]:
+    """Run the batch; return the seconds from the first pair to the last, and the memory after each pair."""
+    memory: list[MemorySample] = []
     times: list[float] = []
 
-    def note(event: BatchEvent) -> None:
+    def record(event: BatchEvent) -> None:
         if event.kind in ("begin", "collect"):
             times.append(time.perf_counter())
         if event.kind == "done":
-            memory.append(Held(event.data.get("pid", 0), event.data["held_mb"], resident_mb()))
+            memory.append(MemorySample(event.data.get("pid", 0), event.data["held_mb"], resident_mb()))
 
-    result = run_batch(plan, folder, options=options, on_event=note)
+    result = run_batch(plan, folder, options=options, on_event=record)
     if result.failed:
         raise SystemExit(f"{len(result.failed)} pairs failed, such as {result.failed[0].error}")
     return times[1] - times[0], memory
 
 
 def resident_mb() -> float:
-    """Return the resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
-    return pages * resource.getpagesize() / 1e6
+    """Return the resident memory of this process in MB."""
+    return psutil.Process().memory_info().rss / 1e6
 
 
-def costed(plan: BatchPlan, folder: Path, options: BatchOptions) -> float:
+def rerun_seconds(plan: BatchPlan, folder: Path, options: BatchOptions) -> float:
     """Return the processor seconds of a call that runs no pair."""
-    used = processor_seconds()
+    start = processor_seconds()
     run_batch(plan, folder, options=options)
-    return processor_seconds() - used
+    return processor_seconds() - start
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process, and of its children that have ended."""
+    """Return the processor time of this process and of its children that have ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
 
 
 @contextlib.contextmanager
 def cluster(workers: int, folder: Path) -> Iterator[str]:
-    """Start a scheduler and workers of one thread each; give its address."""
+    """Start a scheduler and workers with one thread each; give the address."""
     from distributed import Client
 
     with socket.socket() as free:
@@ -174,72 +181,71 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def on_clusters(plan: BatchPlan, folder: Path) -> None:
-    """Compare a cluster of one worker with one of two; starting their processes is included in both."""
+def compare_clusters(plan: BatchPlan, folder: Path) -> None:
+    """Compare clusters of one and of two workers; the start of their processes is included in both."""
     seconds = {}
     for workers in (1, 2):
         with cluster(workers, folder) as address:
             options = BatchOptions(scheduler=address, report=False)
-            seconds[workers], _ = timed(plan, folder / f"out{workers}", options)
+            seconds[workers], _ = run_timed(plan, folder / f"out{workers}", options)
     print("| workers | seconds | pairs/s | speed-up |\n|---|---|---|---|")
-    for workers, taken in seconds.items():
-        print(f"| {workers} | {taken:.1f} | {len(plan.pairs) / taken:.2f} | {seconds[1] / taken:.2f} |")
+    for workers, elapsed in seconds.items():
+        print(f"| {workers} | {elapsed:.1f} | {len(plan.pairs) / elapsed:.2f} | {seconds[1] / elapsed:.2f} |")
 
 
-def here(plan: BatchPlan, folder: Path, workers: int) -> None:
-    """Compare the survey with what its pairs cost, and the memory of its first pairs with that of its last."""
+def measure_here(plan: BatchPlan, folder: Path, workers: int) -> None:
+    """Compare a batch with the cost of its pairs, and the memory after its first pairs with that after its last."""
     blocks, whole = cost_of_a_pair(plan, DetectOptions(workers=1), folder)
-    used = processor_seconds()
-    taken, memory = timed(plan, folder / "out", BatchOptions(workers=workers, report=False))
-    share = (processor_seconds() - used) / len(plan.pairs)
-    nothing, page = (costed(plan, folder / "out", BatchOptions(report=report)) for report in (False, True))
-    print("| | processor seconds | share of the survey |\n|---|---|---|")
-    print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / share:.2f} |")
-    print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / share:.2f} |")
-    print(f"| a pair in the survey | {share:.3f} | 1 |\n")
-    print(
-        f"{taken:.0f} s for {len(plan.pairs)} pairs on {workers} cores, {taken * workers / len(plan.pairs):.3f} s of a"
-    )
-    print("core each; starting the workers is included in both.\n")
-    print(f"A second call, which has nothing to do, takes {nothing:.1f} s, and one that draws the page {page:.1f} s.\n")
+    start = processor_seconds()
+    elapsed, memory = run_timed(plan, folder / "out", BatchOptions(workers=workers, report=False))
+    per_pair = (processor_seconds() - start) / len(plan.pairs)
+    nothing, page = (rerun_seconds(plan, folder / "out", BatchOptions(report=report)) for report in (False, True))
+    print("| | processor seconds | share of the batch |\n|---|---|---|")
+    print(f"| the blocks of a pair alone | {blocks:.3f} | {blocks / per_pair:.2f} |")
+    print(f"| all of `detect`, imported and warm | {whole:.3f} | {whole / per_pair:.2f} |")
+    print(f"| a pair in the batch | {per_pair:.3f} | 1 |\n")
+    core_seconds = elapsed * workers / len(plan.pairs)
+    print(f"{elapsed:.0f} s for {len(plan.pairs)} pairs on {workers} cores, {core_seconds:.3f} core seconds per pair;")
+    print("the start of the workers is included in both.\n")
+    print(f"A second call, which has nothing to do, takes {nothing:.1f} s; one that writes the page, {page:.1f} s.\n")
     size = min(100, max(1, len(memory) // 3))
     print(f"| memory | pairs | MB after the first {size} | after the last {size} | ratio |\n|---|---|---|---|---|")
-    row("the leading process", [held.leader for held in memory], size)
-    row("the process that ran the pair", [held.worker for held in memory], size)
-    processes: dict[int, list[float]] = defaultdict(list)
-    for held in memory:
-        processes[held.process].append(held.worker)
+    print_row("the main process", [sample.main for sample in memory], size)
+    print_row("the process that ran the pair", [sample.worker for sample in memory], size)
+    by_process: dict[int, list[float]] = defaultdict(list)
+    for sample in memory:
+        by_process[sample.pid].append(sample.worker)
     size = max(1, size // 4)
     print(f"\n| worker | pairs | MB after its first {size} | after its last {size} | ratio |\n|---|---|---|---|---|")
-    for number, values in enumerate((values for values in processes.values() if len(values) >= 2 * size), 1):
-        row(str(number), values, size)
+    for number, values in enumerate((values for values in by_process.values() if len(values) >= 2 * size), 1):
+        print_row(str(number), values, size)
 
 
-def row(name: str, held: list[float], size: int) -> None:
+def print_row(name: str, values: list[float], size: int) -> None:
     """Print a row of a table: the mean of the first values, of the last, and their ratio."""
-    first, last = statistics.mean(held[:size]), statistics.mean(held[-size:])
-    print(f"| {name} | {len(held)} | {first:.0f} | {last:.0f} | {last / first:.3f} |")
+    first, last = statistics.mean(values[:size]), statistics.mean(values[-size:])
+    print(f"| {name} | {len(values)} | {first:.0f} | {last:.0f} | {last / first:.3f} |")
 
 
 def main() -> None:
-    """Make the pairs and measure."""
+    """Generate the pairs and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--side", type=int, default=512, help="side of the scenes in pixels")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--cluster", action="store_true", help="compare Dask clusters instead")
     options = parser.parse_args()
-    if "OMP_NUM_THREADS" not in os.environ:  # which counts only if it is there from the beginning
+    if "OMP_NUM_THREADS" not in os.environ:  # which must be set when the process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S606
-    tune_allocator()  # as the survey's own processes do
+    tune_allocator()  # as the worker processes do
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        plan = made_plan(folder / "scenes", options.side, options.pairs)
+        plan = make_plan(folder / "scenes", options.side, options.pairs)
         print(f"{platform.machine()}, {options.pairs} pairs of {options.side} x {options.side} px\n")
         if options.cluster:
-            on_clusters(plan, folder)
+            compare_clusters(plan, folder)
         else:
-            here(plan, folder, options.workers)
+            measure_here(plan, folder, options.workers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a person waits for ``geosiam --help``: the whole process, start to end.
+"""Measure how long a person waits for ``geosiam --help``: the whole process, start to end.
 
 Run with ``python benchmarks/help_latency.py``. The target is 0.4 s; what breaks it is a heavy import at the top of a
 module that the command line loads (see tests/test_imports.py).
@@ -17,7 +17,7 @@ REPEATS = 10
 
 
 def seconds(args: list[str]) -> list[float]:
-    """Return the wall time of each of some runs; the first, which warms the disk cache, is not counted."""
+    """Return the wall times of ``REPEATS`` runs, after one that warms the disk cache."""
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -27,7 +27,7 @@ def seconds(args: list[str]) -> list[float]:
 
 
 def main() -> None:
-    """Print one line a command."""
+    """Print one line per command."""
     print(f"Python {platform.python_version()}, {platform.machine()}; {REPEATS} runs each, target {TARGET_S} s")
     for args in (["--help"], ["detect", "--help"], ["models", "--help"]):
         times = seconds(args)

@@ -11,6 +11,7 @@ playwright and a Chromium, and says so where there is none.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import shutil
 import statistics
@@ -28,9 +29,9 @@ from affine import Affine
 
 from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.results import open_geopackage
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, find_pairs, write_report
-from geosiam.report.inputs import read_result
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def with_anomalies(pair: ReportPair, folder: Path, count: int) -> ReportPair:
     many["id"] = np.arange(1, count + 1)
     many["score_mean"] = rng.uniform(0.5, 1, count)
     target = folder / f"{count}.gpkg"
-    write_polygons(many, target, provenance=read_result(pair.anomalies).record)
+    with open_geopackage(pair.anomalies) as db:
+        ((provenance,),) = db.execute("SELECT provenance FROM runs")
+    write_polygons(many, target, provenance=json.loads(provenance))
     return replace(pair, name=f"{count} anomalies", anomalies=target)
 
 
@@ -108,7 +111,7 @@ def draw(browser: Browser, folder: Path, pictures: Path) -> None:
                         error="2026-06/north.tif: cannot be opened (truncated); copy or export it again")  # fmt: skip
     lonely = UnmatchedScene("2026-06/quarry.tif", "no before-scene has its name or lies where it lies")
     options = ReportOptions(title="Weekly survey")
-    made = write_report([*pairs, failed], folder / "page", options=options, unpaired=[lonely])
+    made = write_report([*pairs, failed], folder / "page", options=options, unmatched=[lonely])
     shots: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("report-review", {"viewport": {"width": 1440, "height": 940}}, ("c", "c", "r", "c", "u", "c")),
         ("report-swipe", {"viewport": {"width": 1440, "height": 940}, "color_scheme": "dark"}, ("c", "r", "c", "2")),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -78,6 +81,45 @@ def atomic_write(target: str | os.PathLike[str], *, durable: bool = False) -> It
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_write_files(target: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
+    """Yield the target's name in a hidden folder beside it, for a result that consists of several files.
+
+    When the context ends without an error, all files in the folder move beside the target, the target itself last: it
+    is the file that is opened, and by then the others are in place. In any case the folder is gone afterwards.
+
+    Parameters
+    ----------
+    target
+        The file that is opened; its folder exists.
+    durable
+        Sync each file to disk before it is moved.
+    """
+    path = Path(target)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield folder / path.name
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            if durable:
+                replace_durably(file, path.with_name(file.name))
+            else:
+                file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_partials(target: str | os.PathLike[str]) -> None:
+    """Remove the temporary files and folders of killed processes; the caller holds the lock on writing the target."""
+    path = Path(target)
+    stem, name, suffix = (glob.escape(part) for part in (path.stem, path.name, path.suffix))
+    for pattern in (f".{stem}.{'[0-9a-f]' * 8}.partial{suffix}", f".{name}.{'?' * 8}.partial"):
+        for partial in path.parent.glob(pattern):
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def replace_durably(partial: Path, target: Path) -> None:

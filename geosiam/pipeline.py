@@ -84,7 +84,7 @@ def detect(
         ) as reader:
             count = _write_polygons(scored.raster, targets.polygons, cut, reader, before_commit=scored.wait)
     if targets.project is not None:
-        report = scored.provenance.pair.to_dict()
+        report = scored.provenance.pair
         paths = {"scores": targets.scores, "polygons": targets.polygons}
         write_project(targets.project, before=before, after=after, **paths, threshold=threshold.value, report=report)
     return DetectResult(

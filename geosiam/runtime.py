@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 import threading
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,21 @@ def release_freed_memory() -> Iterator[None]:
         yield
     finally:
         mallopt(_TRIM_THRESHOLD, usual)
+
+
+_filters = threading.RLock()
+
+
+@contextlib.contextmanager
+def ignored_warnings(category: type[Warning]) -> Iterator[None]:
+    """Ignore a category of warnings in a short block of code, in one thread at a time.
+
+    Python has one list of warning filters for all threads: blocks that overlap would restore one another's filters in
+    the wrong order, and leave the wrong ones behind.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def test_the_slurm_job_hands_the_signal_on(flights: list[Path]) -> None:
         job.send_signal(signal.SIGTERM)
         out, _ = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert b"geosiam: interrupted; the next night goes on" in out
+    assert b"geosiam: interrupted; the next run resumes" in out
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")

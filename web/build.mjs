@@ -1,5 +1,5 @@
-// Builds the page's program and style sheet into the Python package, with the licences of what is inside, and a list of
-// checksums by which a test without node can tell that the bundle is made of these very sources.
+// Builds the page's program and style sheet into the Python package, with the licenses of its dependencies, and a list of
+// checksums by which a test without node can check that the bundle was built from these sources.
 
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -57,11 +57,11 @@ function notices(folders) {
   const parts = folders.map((folder) => {
     const about = JSON.parse(readFileSync(join(here, folder, "package.json"), "utf8"));
     const file = readdirSync(join(here, folder)).find((name) => /^licen[cs]e(\.|$)/i.test(name));
-    const text = file ? readFileSync(join(here, folder, file), "utf8").trim() : `Licence: ${about.license}`;
+    const text = file ? readFileSync(join(here, folder, file), "utf8").trim() : `License: ${about.license}`;
     return `${about.name} ${about.version} (${about.license})\n\n${text.replaceAll("\r\n", "\n")}\n`;
   });
   const rule = `\n${"-".repeat(80)}\n\n`;
-  return ["This page holds parts of these works, each under its own licence.\n", ...parts].join(rule);
+  return ["This page holds parts of these works, each under its own license.\n", ...parts].join(rule);
 }
 
 function checksums(folder, names) {

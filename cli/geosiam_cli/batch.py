@@ -20,43 +20,44 @@ if TYPE_CHECKING:
     from geosiam.batch.plan import BatchPlan
 
 BATCH_OPTIONS: dict[str, options.Decorator] = {
-    "workers": click.option(
+    "workers": options.option(
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        show_default="one a core",
-        help="Threads of all pairs together on this machine; no result depends on it.",
+        show_default="one thread per core",
+        help="Threads for all pairs together on this machine; no result depends on it.",
     ),
-    "memory": click.option(
+    "memory": options.option(
         "--memory",
         metavar="SIZE",
-        show_default="most of what is free",
-        help="Memory of all pairs together on this machine, such as 8GB.",
+        show_default="80 % of what is free",
+        help="Memory for all pairs together on this machine, such as 8GB, 8GiB or 500M.",
     ),
-    "scheduler": click.option(
+    "scheduler": options.option(
         "--scheduler",
         metavar="ADDRESS",
-        show_default="none, this machine does the work",
-        help="Dask scheduler whose workers run the pairs; they must find the scenes and DIR.",
+        show_default="this machine",
+        help="Dask scheduler whose workers run the pairs, such as tcp://host:8786; they must find the scenes and DIR "
+        "under the same paths.",
     ),
-    "time_limit": click.option(
+    "time_limit": options.option(
         "--time-limit",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
         show_default="none",
         help="Give up a pair that takes longer.",
     ),
-    "restart": click.option(
+    "restart": options.option(
         "--restart/--resume",
         default=None,
         show_default="resume",
         help="Run every pair again, or only those that are missing, failed or changed.",
     ),
-    "report": click.option(
+    "report": options.option(
         "--report/--no-report",
         default=None,
         show_default="report",
-        help="Make DIR/report/index.html, a page to look through all results and to judge them.",
+        help="Write DIR/report/index.html, a page to review all results, or not.",
     ),
 }
 COMPARISON = tuple(name for name in options.COMPARISON if name != "workers")
@@ -76,12 +77,18 @@ TABLE = {**options.LIBRARY_OPTIONS, **BATCH_OPTIONS}
 )
 @click.argument("source", metavar="MANIFEST|DIR|STAC")
 @click.argument("after", metavar="[AFTER_DIR]", required=False)
-@click.option("-o", "--output", "folder", type=options.PATH, required=True, metavar="DIR", help="Folder of results.")
-@click.option("--before", metavar="SCENE", help="One scene to compare with every scene of DIR or STAC.")
-@click.option("--pattern", metavar="REGEX", help="How file names say (?P<place>...), and maybe (?P<date>...).")
-@click.option("--asset", metavar="KEY", help="Asset of STAC items to take, where they have several rasters.")
-@click.option("--dry-run", is_flag=True, help="Say what would be run, what has no partner, and what it takes.")
-@click.option("--json-log", type=options.PATH, metavar="FILE", help="Append all that happens to FILE, as JSON lines.")
+@options.output("Folder for the results.", name="folder", metavar="DIR")
+@options.option("--before", metavar="SCENE", help="Compare this one scene with every scene of DIR or STAC.")
+@options.option(
+    "--pattern", metavar="REGEX", help="How file names encode (?P<place>...) and, optionally, (?P<date>...)."
+)
+@options.option("--asset", metavar="KEY", help="Asset of STAC items to use, if they have several rasters.")
+@options.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show which pairs would run, which scenes have no partner, and the time and memory needed.",
+)
+@options.option("--json-log", type=options.PATH, metavar="FILE", help="Append every event to FILE, as JSON lines.")
 @options.library_options(*PAIR_OPTIONS, *BATCH_OPTIONS, table=TABLE)
 @options.json_output
 def command(
@@ -96,88 +103,79 @@ def command(
     json_log: Path | None,
     chosen: dict[str, Any],
 ) -> None:
-    """Find what changed in many pairs, whatever happens to some.
+    """Find what changed in many pairs of scenes.
 
-    The pairs are the rows of a manifest (before,after[,name,aoi,...] as CSV, JSON or Parquet); or two folders whose
-    scenes belong together by name, place and date; or one folder, or a STAC document, of dates that follow each other.
-    Results go to DIR/NAME/anomalies.gpkg and scores.tif, and those of all pairs together to DIR/survey.gpkg;
-    DIR/report/index.html is a page to look through them. 'geosiam review' writes the verdicts given there back.
+    Pairs are the rows of a manifest (CSV, TSV, JSON or Parquet with the columns before, after and, optionally, name,
+    aoi and others); or two folders, whose scenes are paired by name, place and date; or one folder or STAC document,
+    whose scenes form series, each compared with the next. The results of a pair are DIR/NAME/anomalies.gpkg and
+    scores.tif, those of all pairs together are in DIR/survey.gpkg. DIR/report/index.html is a page to review them;
+    'geosiam review' writes the verdicts back.
 
-    A pair that fails, fails alone, is listed at the end, and the exit code is 4. The same command, given again, runs
-    only what is missing, failed or changed; so it also goes on where it was interrupted.
+    A failing pair never stops the batch. Failures are listed at the end, and the exit code is 4; the same command then
+    runs only the pairs that are missing, failed or changed.
     """
     from geosiam.batch.api import BatchOptions, estimate, plan_batch, run_batch
     from geosiam.options import DetectOptions
 
-    detect = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
-    survey = BatchOptions(**{name: chosen[name] for name in BATCH_OPTIONS if name in chosen})
+    pair_settings = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
+    batch_settings = BatchOptions(**{name: chosen[name] for name in BATCH_OPTIONS if name in chosen})
     with _terminable():
         plan = plan_batch(source, after, before=before, pattern=pattern, asset=asset)
         if dry_run:
-            _show(plan, estimate(plan, detect=detect, options=survey))
+            _print_plan(plan, estimate(plan, detect=pair_settings, options=batch_settings).to_dict())
             return
-        output.lines([*plan.notes, *(f"{lonely.scene}: {lonely.reason}" for lonely in plan.unpaired)])
+        output.warn([*plan.notes, *(f"{scene.scene}: {scene.reason}" for scene in plan.unmatched)])
         with batch_progress() as show, _logged(json_log, show) as on_event:
-            found = run_batch(plan, folder, detect=detect, options=survey, on_event=on_event)
-    _conclude(found)
+            result = run_batch(plan, folder, detect=pair_settings, options=batch_settings, on_event=on_event)
+    _print_result(result)
 
 
-def _conclude(found: BatchResult) -> None:
-    output.result(list(found.files.values()), as_json=_as_json(found))
-    output.lines(found.remarks)
-    done = [pair for pair in found.pairs if pair.done]
-    fresh = sum(pair.ran for pair in done)
-    anomalies = sum(pair.facts["count"] for pair in done)
-    output.remark(f"{len(done)} of {len(found.pairs)} pairs have results ({fresh} new), {anomalies} anomalies in all")
-    if found.failed:
-        output.lines([f"{pair.name}: {pair.error}" for pair in found.failed])
-        fact = f"has {len(found.failed)} of {len(found.pairs)} pairs without results"
-        remedy = "mend what is listed above and in summary.json; the same command tries only these"
-        raise IncompleteRunError(found.folder, fact, remedy)
+def _print_result(result: BatchResult) -> None:
+    """Print the files of a batch, then its failures.
+
+    Raises
+    ------
+    IncompleteRunError
+        Some pairs failed.
+    """
+    output.result(list(result.files.values()), as_json=result.to_dict())
+    output.warn(result.remarks)
+    done = [pair for pair in result.pairs if pair.done]
+    new = sum(pair.ran for pair in done)
+    anomalies = sum(pair.record.count for pair in done if pair.record)
+    output.note(f"{len(done)} of {len(result.pairs)} pairs have results ({new} new), {anomalies} anomalies in total")
+    if result.failed:
+        output.warn(f"{pair.name}: {pair.error}" for pair in result.failed)
+        fact = f"has {len(result.failed)} of {len(result.pairs)} pairs without results"
+        remedy = "fix what is listed above and in summary.json; the same command retries only these"
+        raise IncompleteRunError(result.folder, fact, remedy)
 
 
-def _as_json(found: BatchResult) -> dict[str, Any]:
-    pairs = [output.plain(pair) for pair in found.pairs]
-    lonely = [output.plain(scene) for scene in found.unpaired]
-    return {
-        "folder": found.folder,
-        "files": found.files,
-        "done": len(found.pairs) - len(found.failed),
-        "failed": [{"name": pair.name, "error": pair.error} for pair in found.failed],
-        "unpaired": lonely,
-        "notes": found.notes,
-        "seconds": found.seconds,
-        "pairs": pairs,
-    }
-
-
-def _show(plan: BatchPlan, cost: dict[str, Any]) -> None:
-    """Print what would be run: a paragraph a pair, then what would not, then the sum."""
-    rows: list[dict[str, Any]] = [
+def _print_plan(plan: BatchPlan, cost: dict[str, Any]) -> None:
+    """Print a paragraph for each pair that would run, then for what would not, then the total cost."""
+    paragraphs: list[dict[str, Any]] = [
         {
             "pair": pair.name,
             "before": f"{pair.before} {pair.before_date}".strip(),
             "after": f"{pair.after} {pair.date}".strip(),
             "size": "cannot be opened" if pair.shape is None else f"{pair.pixels / 1e6:.1f} Mpx",
-            "takes": f"about {cost['pair_seconds'][pair.name]:.3g} s on one thread",
+            "time": f"about {cost['pair_seconds'][pair.name]:.3g} s on one thread",
         }
         for pair in plan.pairs
     ]
-    rows += [
+    paragraphs += [
         {"refused": fault.name, "before": fault.before, "after": fault.after, "why": fault.error}
         for fault in plan.faults
     ]
-    rows += [{"unpaired": lonely.scene, "why": lonely.reason} for lonely in plan.unpaired]
-    rows += [{"note": note} for note in plan.notes]
-    rows.append({key: value for key, value in cost.items() if key != "pair_seconds"})
-    pairs = [output.plain(pair) for pair in plan.pairs]
-    told = {"pairs": pairs, "faults": plan.faults, "unpaired": plan.unpaired, "notes": plan.notes, "estimate": cost}
-    output.result(rows, as_json=told)
+    paragraphs += [{"unpaired": scene.scene, "why": scene.reason} for scene in plan.unmatched]
+    paragraphs += [{"note": note} for note in plan.notes]
+    paragraphs.append({key: value for key, value in cost.items() if key != "pair_seconds"})
+    output.result(paragraphs, as_json={**plan.to_dict(), "estimate": cost})
 
 
 @contextlib.contextmanager
 def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
-    """Send events to the log as well, if there is one."""
+    """Give a callback that shows each event and, if there is a path, appends it to that log."""
     if path is None:
         yield show
         return
@@ -185,25 +183,28 @@ def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
 
     with JsonLog(path) as log:
 
-        def both(event: BatchEvent) -> None:
+        def on_event(event: BatchEvent) -> None:
             log(event)
             show(event)
 
-        yield both
+        yield on_event
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM, which systemd and SLURM send, and SIGHUP end the survey as Ctrl-C does: in order."""
+    """Let SIGTERM, which systemd and SLURM send, and SIGHUP end the batch in order, as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    ours = [number for number in signals if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
-    earlier = {number: signal.signal(number, interrupt) for number in ours}
+    # A batch started with nohup ignores SIGHUP, and goes on doing so.
+    handled = [
+        number for number in signals if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
-        for number, handler in earlier.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""``geosiam demo``: a pair with known changes, and what the tool finds in it."""
+"""``geosiam demo``: a generated pair with known changes, and how well they are found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from geosiam_cli import options, output, progress
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 
 @options.command(
@@ -17,25 +18,27 @@ from geosiam_cli import options, output, progress
     ),
 )
 @click.argument("folder", metavar="[DIR]", type=options.PATH, default=Path("demo-output"))
-@click.option(
+@options.option(
     "--size",
     type=click.IntRange(min=256),
     metavar="PX",
-    show_default="what a small machine does in seconds",
-    help="Width and height of the scenes.",
+    show_default="what a small machine computes in seconds",
+    help="Width and height of the scenes, at least 256.",
 )
-@click.option("--seed", type=int, metavar="N", show_default="0", help="The same seed makes the same scenes.")
+@options.option(
+    "--seed", type=int, metavar="N", show_default="0", help="Random seed; the same seed makes the same scenes."
+)
 @options.json_output
 def command(*, folder: Path, size: int | None, seed: int | None) -> None:
     """Make two scenes with known changes and find them.
 
-    Writes into DIR (default: demo-output) a georeferenced survey at two dates, with other light and a slight shift on
-    the second one; the truth as polygons; the score raster and the polygons of 'geosiam detect'; and a picture of all
-    four. Prints the files, and recall and precision against the truth.
+    Writes to DIR (default: demo-output): georeferenced scenes of one place at two dates, the second in other light and
+    slightly shifted; the true changes as polygons; the score raster and the polygons of 'geosiam detect'; and a picture
+    of all four. Prints the paths, and the recall and precision.
     """
     from geosiam.demo import run_demo
 
     chosen = options.given(size=size, seed=seed)
-    with progress.progress_report("scoring") as on_progress:
-        done = run_demo(folder, **chosen, on_progress=on_progress)
-    output.result(done)
+    with progress_report("scoring") as on_progress:
+        result = run_demo(folder, **chosen, on_progress=on_progress)
+    output.result(result)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geosiam_cli import options, output, progress
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     ),
 )
 @options.scenes
-@options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
-@options.scores
+@options.output(options.POLYGON_FORMATS)
+@options.score_raster
 @options.project
 @options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
 @options.progress
@@ -34,29 +35,23 @@ def command(
 ) -> None:
     """Find what changed between two scenes and outline it.
 
-    BEFORE and AFTER are georeferenced rasters of the same place: files, folders or "patterns" of tiles, or URLs that
-    GDAL reads. AFTER is put on the grid of BEFORE, whatever its coordinate system; its pixels may be up to ten times
-    smaller or larger. Each cell gets the probability that the two scenes
-    differ there; cells from the threshold up become polygons. The paths of both results are printed.
+    BEFORE and AFTER are georeferenced rasters of the same place: files, folders or patterns of tiles ("pre/*.tif"), or
+    URLs that GDAL reads. AFTER is resampled to the grid of BEFORE if its coordinate system or pixel size differs; its
+    pixels may be up to ten times smaller or larger. Each cell gets the probability that the two scenes differ there.
+    Connected cells above the threshold become polygons. Prints the paths of the results.
 
-    A run that is interrupted, by Ctrl-C or a power cut, keeps what it has scored: the same command goes on from there.
+    A run that is interrupted, by Ctrl-C or a power cut, keeps the scores computed so far: the same command resumes.
     """
     from geosiam.options import DetectOptions
     from geosiam.pipeline import detect
 
-    with progress.progress_report("scoring") as on_progress:
-        found = detect(
-            before,
-            after,
-            output_path,
-            scores=scores,
-            project=project,
-            options=DetectOptions(**chosen),
-            on_progress=on_progress,
+    settings = DetectOptions(**chosen)
+    with progress_report("scoring") as on_progress:
+        result = detect(
+            before, after, output_path, options=settings, scores=scores, project=project, on_progress=on_progress
         )
-    output.lines(found.warnings)
-    paths = {"polygons": found.polygons_path, "scores": found.scores_path}
-    paths |= {} if found.project_path is None else {"project": found.project_path}
-    output.result(list(paths.values()), as_json=found.to_dict())
-    output.remark(f"{found.count} polygons with a score of at least {found.threshold:.3g}")
-    output.end_incomplete(found.scores_path, found.unreadable)
+    output.warn(result.warnings)
+    paths = [result.polygons_path, result.scores_path, *([result.project_path] if result.project_path else [])]
+    output.result(paths, as_json=result.to_dict())
+    output.note(f"{result.count} polygons with a score of at least {result.threshold:.3g}")
+    output.require_complete(result.scores_path, result.unreadable)

@@ -1,4 +1,4 @@
-"""``geosiam evaluate``: how good a result is, by the truth or by an analyst's verdicts."""
+"""``geosiam evaluate``: the accuracy of a result, against ground truth or from an analyst's verdicts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam_cli import options, output, progress
+from geosiam.network.default import DEFAULT_MODEL
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,46 +31,46 @@ _COMPARISON = tuple(name for name in options.COMPARISON if name != "model")
     ),
 )
 @click.argument("files", metavar="[PREDICTION TRUTH | BEFORE AFTER TRUTH]", nargs=-1)
-@click.option(
+@options.option(
     "--pairs",
     type=options.PATH,
     metavar="CSV",
-    help="Many pairs instead: a table with a column truth, and either prediction or before and after.",
+    help="Evaluate many pairs: a table with a column truth, and either prediction or before and after.",
 )
-@click.option(
+@options.option(
     "--review",
     multiple=True,
     metavar="FILE",
-    help="Polygons with verdicts (confirmed, rejected, unsure) in the column review; repeat for more.",
+    help="Polygons with verdicts in the column review: confirmed, rejected or unsure. Repeat for more.",
 )
-@click.option(
+@options.option(
     "--target-precision",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="P",
     show_default="0.9",
-    help="Precision that the threshold suggested by --review is to reach.",
+    help="Precision that the threshold suggested by --review must reach, above 0, up to 1.",
 )
-@click.option(
+@options.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME|FILE",
-    show_default="survey, unless there is a baseline",
-    help="Weights to run on the two scenes; repeat for more.",
+    show_default=f"{DEFAULT_MODEL}, or none if there is a --baseline",
+    help="Weights to run on the two scenes, a name that 'geosiam models' lists or a file; repeat for more.",
 )
-@click.option(
+@options.option(
     "--baseline",
     "baselines",
     multiple=True,
-    type=click.Choice(BASELINES),
+    **options.choice(*BASELINES),
     help="Classical method to run on the two scenes; repeat for more.",
 )
-@click.option(
+@options.option(
     "--out",
     type=options.PATH,
     metavar="DIR",
     show_default="none",
-    help="Folder for evaluation.md, evaluation.json, curves.png and what the models found.",
+    help="Folder for evaluation.md, evaluation.json, curves.png and the results of the models.",
 )
 @options.library_options("threshold", "min_area", *_COMPARISON, "score_type")
 @options.json_output
@@ -83,31 +85,32 @@ def command(
     out: Path | None,
     chosen: dict[str, Any],
 ) -> None:
-    """Say how good a result is, against the truth or by review.
+    """Measure accuracy, against ground truth or from a review.
 
-    PREDICTION is a score raster or polygons; TRUTH, which stands last, is polygons (any vector file) or a raster in
-    which changes are not 0. With three files, BEFORE and AFTER are compared by models and classical methods first.
-    Figures are for the change class alone: by pixel of the before-scene, and by object. With --review no truth is
-    needed: the analyst's verdicts give precision and a threshold.
+    PREDICTION is a score raster or polygons. TRUTH, always last, is polygons (any vector file) or a raster in which
+    changes are not 0. With three files, models and classical methods compare BEFORE and AFTER first. Figures are for
+    the change class, per pixel of the before scene and per object. --review needs no ground truth: precision and a
+    suggested threshold are computed from the analyst's verdicts.
     """
-    ways = [bool(files), pairs is not None, bool(review)]
-    if sum(ways) != 1:
+    if [bool(files), pairs is not None, bool(review)].count(True) != 1:
         raise click.UsageError("Give PREDICTION TRUTH, or BEFORE AFTER TRUTH, or --pairs CSV, or --review FILE.")
     if review:
-        return _review(review, target_precision)
+        return _print_review(review, target_precision)
     from geosiam.evaluation.api import evaluate, read_manifest, save_report, totals_first
     from geosiam.evaluation.report import text_table
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
-    run_options = DetectOptions(**chosen)
-    with progress.progress_report("evaluating", unit="runs") as report:
-        made = evaluate(tasks, models=models, baselines=baselines, options=run_options, out=out, on_progress=report)
-    written = save_report(out, made) if out is not None else []
-    shown = totals_first(made)
-    output.result(text_table(shown), as_json={"evaluations": [each.to_dict() for each in shown], "files": written})
+    settings = DetectOptions(**chosen)
+    with progress_report("evaluating", unit="runs") as on_progress:
+        evaluations = evaluate(
+            tasks, models=models, baselines=baselines, options=settings, out=out, on_progress=on_progress
+        )
+    written = save_report(out, evaluations) if out is not None else []
+    rows = totals_first(evaluations)
+    output.result(text_table(rows), as_json={"evaluations": [row.to_dict() for row in rows], "files": written})
     for path in written:
-        output.remark(str(path))
+        output.note(str(path))
     return None
 
 
@@ -119,10 +122,10 @@ def _task(files: tuple[str, ...]) -> Task:
             return Task(truth, prediction=prediction)
         case (before, after, truth):
             return Task(truth, before=before, after=after)
-    raise click.UsageError(f"PREDICTION TRUTH or BEFORE AFTER TRUTH are two or three files, not {len(files)}.")
+    raise click.UsageError(f"Give two or three files, PREDICTION TRUTH or BEFORE AFTER TRUTH, not {len(files)}.")
 
 
-def _review(paths: tuple[str, ...], target: float | None) -> None:
+def _print_review(paths: tuple[str, ...], target: float | None) -> None:
     from geosiam.evaluation.report import summary_lines
     from geosiam.evaluation.review import summarize_review
 

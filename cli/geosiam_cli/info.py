@@ -1,4 +1,4 @@
-"""``geosiam info``: the preflight."""
+"""``geosiam info``: check a pair without running it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from geosiam_cli import options, output
 @options.library_options(*options.COMPARISON)
 @options.json_output
 def command(*, before: str, after: str, chosen: dict[str, Any]) -> None:
-    """Say what detect would do with two scenes, without doing it.
+    """Show what detect would do with two scenes, without doing it.
 
-    Opens both scenes and reports their grids, the overlap, the bands, how AFTER would be warped and matched, what is
-    wrong with the pair, and how long and how much memory the run would take. Ends with exit code 3 if the pair would
-    be refused.
+    Opens both scenes and prints their grids, the overlap, the bands, how AFTER would be resampled and its colors
+    matched, warnings about the pair, and the estimated time and memory of a run. The exit code is 3 if detect would
+    refuse the pair.
     """
     from geosiam.inspection import inspect_pair
     from geosiam.options import ScoreOptions

@@ -1,6 +1,6 @@
 """Arguments and options that several commands share.
 
-An option of the library is handed on only if the user gave it, so each default has one home: the library. The help
+An option of the library is passed on only if the user gave it, so each default has one home: the library. The help
 states that default in words, and a test compares the two.
 """
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam_cli import state as logs
-from geosiam_cli.state import State
+from geosiam.imagery.options import RADIOMETRY_MODES
+from geosiam.network.default import DEFAULT_MODEL
+from geosiam_cli.state import State, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,41 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)  # never checked here: the library refuses with the remedy and exit code 3
 
 
+class Option(click.Option):
+    """An option whose help shows its default in words.
+
+    Where click prints ``[default: (one thread per core); x>=1]``, this prints ``[default: one thread per core]``; what
+    range of values there is, the help text says.
+
+    Parameters
+    ----------
+    also
+        Further spellings, which work but do not appear in the help.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, also: Sequence[str] = (), **settings: Any) -> None:  # noqa: ANN401 - click's settings
+        super().__init__([*declarations, *also], **settings)
+        self._also = tuple(also)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the two columns of the help."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        names = functools.reduce(lambda names, spelling: names.replace(f", {spelling}", ""), self._also, record[0])
+        notes = ["required"] if self.required else []
+        notes += [f"default: {self.show_default}"] if isinstance(self.show_default, str) else []
+        return names, "  ".join([self.help or "", *(f"[{note}]" for note in notes)])
+
+
+option = functools.partial(click.option, cls=Option)
+
+
+def choice(*values: str) -> dict[str, Any]:
+    """Return the settings of an option that takes one of these values."""
+    return {"type": click.Choice(values), "metavar": "|".join(values)}
+
+
 def bands(text: str) -> tuple[int, ...]:
     """Return ``1,2,3`` as (1, 2, 3): bands counted from 1, as GDAL does."""
     try:
@@ -31,25 +67,25 @@ def bands(text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
-        raise click.BadParameter(f"{text!r} is no list of band numbers from 1 up, such as 4,3,2")
+        raise click.BadParameter(f"{text!r} is not a list of band numbers from 1, such as 4,3,2")
     return numbers
 
 
 def threshold(text: str) -> str | float:
-    """Return ``auto``, or an anomaly score greater than 0 and not greater than 1."""
+    """Return ``auto``, or an anomaly probability above 0, up to 1."""
     if text == "auto":
         return text
     try:
-        score = float(text)
+        probability = float(text)
     except ValueError:
-        score = 0.0
-    if not 0 < score <= 1:
-        raise click.BadParameter(f"{text!r} is neither 'auto' nor a score in (0, 1], such as 0.7")
-    return score
+        probability = 0.0
+    if not 0 < probability <= 1:
+        raise click.BadParameter(f"{text!r} is neither 'auto' nor a probability above 0, up to 1, such as 0.7")
+    return probability
 
 
 def command(name: str, examples: Sequence[str]) -> Callable[[Function], click.Command]:
-    """Make a command of a function whose docstring is the help, and whose help ends with examples."""
+    """Make a command of a function: its docstring is the help, which ends with the examples."""
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
 
     def decorate(function: Function) -> click.Command:
@@ -59,23 +95,27 @@ def command(name: str, examples: Sequence[str]) -> Callable[[Function], click.Co
 
 
 def verbosity(function: Function) -> Function:
-    """Add ``-v`` and ``-q``, which may stand before the command and after it."""
+    """Add ``-v`` and ``-q``, which may stand before the command and after it.
+
+    As they are evaluated first, given or not, they also record which command is running.
+    """
 
     def change(context: click.Context, param: click.Parameter, value: int) -> None:
         state = context.ensure_object(State)
+        state.command = context.command
         state.verbosity += -value if param.name == "quiet" else value
-        logs.configure(state.verbosity)
+        configure_logging(state)
 
     shared: dict[str, Any] = {"count": True, "expose_value": False, "is_eager": True, "callback": change}
-    quiet = click.option("-q", "--quiet", help="Say nothing on stderr but errors.", **shared)
-    return click.option("-v", "--verbose", help="Say more on stderr; -vv says all.", **shared)(quiet(function))
+    quiet = option("-q", "--quiet", help="Print only errors on stderr.", **shared)
+    return option("-v", "--verbose", help="Print more on stderr; -vv prints everything.", **shared)(quiet(function))
 
 
 def _remember_json(context: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     context.ensure_object(State).json = value
 
 
-json_output = click.option(
+json_output = option(
     "--json",
     is_flag=True,
     is_eager=True,  # known before any other option is refused
@@ -85,183 +125,193 @@ json_output = click.option(
 )
 
 
-def _remember_progress(context: click.Context, _param: click.Parameter, value: str) -> None:
+def _remember_progress(context: click.Context, _param: click.Parameter, value: str | None) -> None:
     context.ensure_object(State).progress_json = value == "json"
 
 
-progress = click.option(
+progress = option(
     "--progress",
-    type=click.Choice(["auto", "json"]),
-    default="auto",
-    show_default="a bar where stderr is a terminal",
+    **choice("auto", "json"),
     expose_value=False,
     callback=_remember_progress,
-    help="How progress is shown on stderr; json gives another program an object a line.",
+    show_default="auto",
+    help="How progress appears on stderr. auto: a bar if stderr is a terminal; json: one object per line, for other "
+    "programs.",
 )
 
 
 def scenes(function: Function) -> Function:
-    """Add the two scenes. They are text, not paths: whatever GDAL reads is fine, URLs too."""
+    """Add the arguments BEFORE and AFTER."""
     after = click.argument("after", metavar="AFTER")
     return click.argument("before", metavar="BEFORE")(after(function))
 
 
-def output(help_text: str) -> Decorator:
-    """Add ``-o``, which no command guesses."""
-    return click.option("-o", "--output", "output_path", type=PATH, required=True, metavar="FILE", help=help_text)
+def output(help_text: str, *, name: str = "output_path", metavar: str = "FILE") -> Decorator:
+    """Return the required option ``-o``; the command gets its path under the name."""
+    return option("-o", "--output", name, type=PATH, required=True, metavar=metavar, help=help_text)
 
 
-scores = click.option(
+POLYGON_FORMATS = "Polygons to write; the suffix chooses the format: .gpkg, .geojson, .fgb, .parquet or .shp."
+
+score_raster = option(
     "--scores",
     type=PATH,
     metavar="FILE",
-    show_default="beside the output, as .tif",
-    help="Where the score raster goes.",
+    show_default="beside the output, with the suffix .tif",
+    help="Score raster to write (GeoTIFF).",
 )
 
-project = click.option(
+project = option(
     "--qgz",
     "project",
     type=PATH,
     metavar="FILE",
     show_default="none",
-    help="QGIS project to write (.qgz), which shows both scenes, the scores and the polygons.",
+    help="QGIS project to write (.qgz), with both scenes, the scores and the polygons.",
 )
 
 LIBRARY_OPTIONS: dict[str, Decorator] = {
-    "model": click.option(
-        "--model",
-        metavar="NAME|FILE",
-        show_default="survey",
-        help="Weights to score with: a name that 'geosiam models' lists, or a safetensors file.",
-    ),
-    "threshold": click.option(
+    "threshold": option(
         "--threshold",
         type=threshold,
         metavar="auto|P",
         show_default="auto",
-        help="Score from which a cell belongs to a polygon; auto: the model's own, or higher where all differs.",
+        help="Minimum anomaly probability for a cell to be part of a polygon, above 0, up to 1. auto: the model's own, "
+        "raised if the scenes differ almost everywhere.",
     ),
-    "min_area": click.option(
-        "--min-area",
-        metavar="AREA",
-        show_default="none",
-        help="Leave out polygons smaller than this, in square metres or pixels: 1.5m2, 20px.",
-    ),
-    "seed_threshold": click.option(
+    "seed_threshold": option(
         "--seed-threshold",
         type=float,
         metavar="P",
-        show_default="chosen with an automatic threshold",
-        help="Each polygon needs at least one cell of this score; --threshold then only says how far it reaches.",
+        show_default="twice the odds of an automatic threshold, none with a given one",
+        help="Each polygon needs at least one cell of this probability; --threshold then only sets how far the polygon "
+        "extends.",
     ),
-    "connectivity": click.option(
+    "min_area": option(
+        "--min-area",
+        metavar="AREA",
+        show_default="none",
+        help="Drop smaller polygons: 1.5m2 for square meters, 20px for pixels of the before scene.",
+    ),
+    "connectivity": option(
         "--connectivity",
         type=int,
         metavar="4|8",
         show_default="8",
-        help="Cells that share a corner belong to one polygon (8), or only those that share a side (4).",
+        help="8: cells that share a side or a corner belong to one polygon; 4: only cells that share a side.",
     ),
-    "smooth": click.option(
+    "smooth": option(
         "--smooth/--no-smooth",
         default=None,
         show_default="smooth",
-        help="Draw outlines between cells, where the score crosses the threshold, or along the sides of cells.",
+        help="Draw outlines where the score crosses the threshold between cell centers, or along cell edges.",
     ),
-    "simplify": click.option(
+    "simplify": option(
         "--simplify",
         metavar="DISTANCE",
         show_default="none",
-        help="Leave out points that change outlines by less than this, in metres or pixels: 0.5m, 4px.",
+        help="Drop points that change an outline by less: 0.5m for meters, 4px for pixels of the before scene.",
     ),
-    "bands": click.option(
+    "model": option(
+        "--model",
+        metavar="NAME|FILE",
+        show_default=DEFAULT_MODEL,
+        help="Weights: survey, survey-fast, tarp or paper ('geosiam models' describes them), or a .safetensors file.",
+    ),
+    "bands": option(
         "--bands",
         type=bands,
-        metavar="N,N,N",
+        metavar="N|N,N,N",
         show_default="by color interpretation",
-        help="Bands of both scenes that stand for red, green and blue, counted from 1.",
+        help="One band, or the red, green and blue bands of both scenes, counted from 1.",
     ),
-    "aoi": click.option(
+    "aoi": option(
         "--valid-area",
-        "--aoi",
         "aoi",
+        also=["--aoi"],
         metavar="FILE",
         show_default="the whole overlap",
-        help="Polygons (any vector file) to stay inside of.",
+        help="Score only inside these polygons (any vector file).",
     ),
-    "register": click.option(
+    "register": option(
         "--register/--no-register",
         default=None,
         show_default="by whole pixels",
-        help="Estimate the shift between the scenes and correct it, to a fraction of a pixel or not at all.",
+        help="Correct the shift between the scenes to a fraction of a pixel, or not at all.",
     ),
-    "radiometry": click.option(
+    "radiometry": option(
         "--radiometry",
-        metavar="auto|none|...",
+        metavar="|".join(RADIOMETRY_MODES),
         show_default="auto",
-        help="How the brightness and color of AFTER are matched to BEFORE, once for the whole pair.",
+        help="How brightness and color of the after scene are matched to the before scene, once for the whole pair. "
+        "none: not at all; linear: gain and offset per channel; histogram: quantile matching; auto: linear if the "
+        "scenes are correlated and gain or offset differ noticeably, else none.",
     ),
-    "device": click.option(
+    "device": option(
         "--device",
         metavar="auto|cpu|cuda|cuda:N",
         show_default="auto",
-        help="Where the network runs; auto takes a GPU where there is one.",
+        help="Where the network runs. auto: on a GPU if there is one; cuda: on all GPUs; cuda:N: on one.",
     ),
-    "precision": click.option(
+    "precision": option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+        **choice("auto", "fp32", "bf16", "fp16", "int8"),
         show_default="auto",
-        help="Arithmetic of the network; fp32 is the reference, the others are faster.",
+        help="Arithmetic of the network. fp32 is the reference; bf16, fp16 (GPU) and int8 (CPU) are faster where the "
+        "hardware supports them; auto: the fastest that it supports.",
     ),
-    "workers": click.option(
+    "workers": option(
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        show_default="one a core",
+        show_default="one thread per core",
         help="Threads that read and score; the result does not depend on it.",
     ),
-    "scheduler": click.option(
+    "scheduler": option(
         "--scheduler",
         metavar="ADDRESS",
-        show_default="none, this machine does the work",
-        help="Dask scheduler whose workers read and score, such as tcp://host:8786; they must find both scenes.",
+        show_default="this machine",
+        help="Dask scheduler whose workers read and score, such as tcp://host:8786; they must find both scenes under "
+        "the same paths.",
     ),
-    "restart": click.option(
+    "restart": option(
         "--restart/--resume",
         default=None,
         show_default="resume",
-        help="Begin again, or go on where an interrupted run of the same output stopped.",
+        help="Start from scratch, or continue an interrupted run of the same output.",
     ),
-    "on_error": click.option(
+    "on_error": option(
         "--on-error",
-        type=click.Choice(["stop", "skip"]),
+        **choice("stop", "skip"),
         show_default="stop",
-        help="What to do where a scene cannot be decoded; skip leaves nodata there, and the exit code is 4.",
+        help="If a scene cannot be decoded: stop ends the run; skip leaves the block without scores, and the exit code "
+        "is 4.",
     ),
-    "score_type": click.option(
+    "score_type": option(
         "--score-type",
-        type=click.Choice(["uint8", "float32"]),
+        **choice("uint8", "float32"),
         show_default="uint8",
-        help="How scores are stored; float32 tells the strongest apart where much has changed, and is far larger.",
+        help="How scores are stored: uint8 saturates above 0.998; float32 keeps full precision and is 3 to 30 times "
+        "as large.",
     ),
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
-EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 COMPARISON = ("model", "bands", "aoi", "register", "radiometry", "device", "precision", "workers")
+EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 
 
 def given(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - options are of any type
-    """Return the options the user gave; click has None for the others, and () where they may be repeated."""
+    """Return the options that the user gave; click has None for the others, and () for those that may be repeated."""
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def library_options(*names: str, table: Mapping[str, Decorator] = LIBRARY_OPTIONS) -> Decorator:
-    """Add options of the library and hand on those the user gave, as one dict ``chosen``.
+    """Add options of the library, and pass those that the user gave to the command as one dict ``chosen``.
 
     Parameters
     ----------
     names
-        Keys of the table, in the order in which the help shows them. They are the library's own names.
+        Keys of the table, in the order of the help. They are the names of the library's fields.
     table
         The options by name.
     """

@@ -1,4 +1,4 @@
-"""``geosiam paper``: the seed paper's experiments, made again."""
+"""``geosiam paper``: the seed paper's experiments, reproduced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geosiam_cli import options, output, progress
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,35 +24,43 @@ NAMES = ("all", "fig2", "fig3", "fig4", "fig5", "fig6", "position", "transfer", 
     ),
 )
 @click.argument("names", metavar="FIGURE...", nargs=-1, required=True, type=click.Choice(NAMES))
-@click.option(
+@options.option(
     "--data",
     type=options.PATH,
     required=True,
     metavar="DIR",
-    help="Folder that holds MNIST's idx files, CIFAR-10 (an archive) and scenes in folders such as aerial, naip and "
-    "drone; searched at any depth.",
+    help="Folder with MNIST's idx files, CIFAR-10 (an archive) and scenes in folders such as aerial, naip and drone; "
+    "searched at any depth.",
 )
-@click.option(
-    "--out", type=options.PATH, required=True, metavar="DIR", help="Where report, numbers, pictures and networks go."
+@options.option(
+    "--out",
+    type=options.PATH,
+    required=True,
+    metavar="DIR",
+    help="Folder for the report, numbers, pictures and trained networks.",
 )
-@click.option("--quick", is_flag=True, help="A smoke run of minutes, whose numbers prove nothing.")
-@click.option(
-    "--seeds", type=click.IntRange(min=1), metavar="N", show_default="5", help="Repetitions of whatever is random."
+@options.option("--quick", is_flag=True, help="A smoke test of a few minutes, whose numbers mean nothing.")
+@options.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="5",
+    help="Number of repetitions with different random seeds.",
 )
-@click.option(
+@options.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
+    **options.choice("fp32", "bf16"),
     show_default="fp32",
-    help="Arithmetic while training; bf16 where the processor is fast at it.",
+    help="Arithmetic of the training; bf16 is faster on processors with bf16 instructions.",
 )
-@click.option(
+@options.option(
     "--scene",
     "scenes",
     multiple=True,
     type=options.PATH,
     metavar="FILE",
     show_default="those under --data",
-    help="Scene to serve as a template in place of the data's own; repeat for more.",
+    help="Scene to use as a template instead of those in the data; repeat for more.",
 )
 @options.json_output
 def command(
@@ -67,14 +76,14 @@ def command(
     """Reproduce the seed paper's figures and claims, with numbers.
 
     FIGURE is one or more of fig2 to fig6, the claims 'position' (invariance), 'transfer' (to new templates) and
-    'resolution' (by training chip), or 'all'. Writes pictures (PNG), numbers (JSON) and REPRODUCTION.md, which shows
-    side by side what the paper claims and what was measured. What is there already is not made again, and an
-    interrupted training goes on where it stopped.
+    'resolution' (by training chip), or 'all'. Writes pictures (PNG), numbers (JSON) and REPRODUCTION.md, which puts the
+    paper's claims beside our measurements. Results that already exist are kept, and an interrupted training resumes.
     """
     from geosiam.paper.api import reproduce
     from geosiam.paper.workbench import PaperOptions
 
     chosen = options.given(seeds=seeds, precision=precision, scenes=tuple(str(scene) for scene in scenes) or None)
-    with progress.progress_report("paper", unit="steps") as report:
-        written = reproduce(names, PaperOptions(data=data, out=out, quick=quick, **chosen), on_progress=report)
-    output.result(written, as_json={"report": written})
+    settings = PaperOptions(data=data, out=out, quick=quick, **chosen)
+    with progress_report("paper", unit="steps") as on_progress:
+        report = reproduce(names, settings, on_progress=on_progress)
+    output.result(report, as_json={"report": report})

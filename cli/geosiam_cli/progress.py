@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where a person is watching; log lines where nobody is; JSON lines where a program is."""
+"""Progress on stderr: a bar on a terminal, log lines elsewhere, JSON lines for another program."""
 
 from __future__ import annotations
 
@@ -14,88 +14,67 @@ import click
 from geosiam_cli import state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.progress import Task
 
     from geosiam.batch.events import BatchEvent, OnEvent, Progress
 
+_log = logging.getLogger(__name__)
 
-class Report(Protocol):
-    """What a job calls as it goes on: the shape of the library's ``on_progress``."""
+_LINE_INTERVAL_S = 60.0
+"""A batch without a terminal prints a line at least this often."""
+
+_FINAL_STAGES = {"collect": "all pairs have been run; merging the results", "report": "writing the page"}
+
+
+class OnProgress(Protocol):
+    """The library's ``on_progress``: what a job calls while it runs."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Take how many units are done altogether, how many there are, and what else is worth showing."""
-
-
-_log = logging.getLogger(__name__)
+        """Take the number of units done so far, the total, and what else is worth showing."""
 
 
 @contextmanager
-def progress_callback(description: str, total: int, unit: str = "px") -> Iterator[Callable[[int], None]]:
-    """Show progress towards a known total.
+def progress_report(description: str, unit: str = "px") -> Iterator[OnProgress]:
+    """Show the progress of one job.
 
     Parameters
     ----------
     description
-        What is going on, such as "scoring".
-    total
-        How many units there are.
+        Name of the job, such as "scoring".
     unit
-        What is counted; "px" is shown as megapixels a second.
-
-    Yields
-    ------
-    a function that takes how many units were done *since it was called last*
+        What is counted; "px" is shown as megapixels per second.
     """
-    done = 0
-    with progress_report(description, unit) as report:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            report(done, total)
-
-        yield advance
-
-
-@contextmanager
-def progress_report(description: str, unit: str = "px") -> Iterator[Report]:
-    """Show progress of a job that knows its own total.
-
-    Parameters
-    ----------
-    description, unit
-        As in :func:`progress_callback`.
-    """
-    if state.current().progress_json:
-        shown = _json_lines(description, unit)
-    elif sys.stderr.isatty() and not state.current().quiet:
-        shown = _bar(description, unit)
+    current = state.current()
+    if current.progress_json:
+        display = _json_lines(description, unit)
+    elif sys.stderr.isatty() and not current.quiet:
+        display = _bar(description, unit)
     else:
-        shown = _log_lines(description, unit)
-    with shown as report:
-        yield report
+        display = _log_lines(description, unit)
+    with display as on_progress:
+        yield on_progress
 
 
 @contextmanager
-def _json_lines(description: str, unit: str) -> Iterator[Report]:
-    """Write ``{"progress": {"stage": ..., "done": ..., "total": ..., "unit": ...}}`` for every per mille at most."""
+def _json_lines(description: str, unit: str) -> Iterator[OnProgress]:
+    """Print ``{"progress": {"stage": ..., "done": ..., "total": ..., "unit": ...}}``, at most once per mille."""
     reported = -1
 
-    def report(done: int, total: int, note: str = "") -> None:
+    def on_progress(done: int, total: int, note: str = "") -> None:
         nonlocal reported
-        part = 1000 * done // total if total else 1000
-        if part > reported:
-            reported = part
-            said = {"stage": description, "done": done, "total": total, "unit": unit, "note": note}
-            click.echo(json.dumps({"progress": said}), err=True)
+        per_mille = 1000 * done // total if total else 1000
+        if per_mille > reported:
+            reported = per_mille
+            entry = {"stage": description, "done": done, "total": total, "unit": unit, "note": note}
+            click.echo(json.dumps({"progress": entry}), err=True)
 
-    yield report
+    yield on_progress
 
 
 @contextmanager
-def _bar(description: str, unit: str) -> Iterator[Report]:
+def _bar(description: str, unit: str) -> Iterator[OnProgress]:
     # rich takes a tenth of a second to import, which --help should not spend.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -103,7 +82,7 @@ def _bar(description: str, unit: str) -> Iterator[Report]:
 
     class SpeedColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
-            """Return how fast it went so far."""
+            """Return the mean speed so far."""
             return Text(_speed(task.completed, task.elapsed or 0.0, unit))
 
     columns = [
@@ -118,99 +97,65 @@ def _bar(description: str, unit: str) -> Iterator[Report]:
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
         task = bar.add_task(description, total=None)
 
-        def report(done: int, total: int, note: str = "") -> None:
+        def on_progress(done: int, total: int, note: str = "") -> None:
             bar.update(task, completed=done, total=total, description=f"{description} {note}".rstrip())
 
-        yield report
+        yield on_progress
 
 
 @contextmanager
-def _log_lines(description: str, unit: str) -> Iterator[Report]:
+def _log_lines(description: str, unit: str) -> Iterator[OnProgress]:
+    """Log a line at INFO for every tenth of the job."""
     start = time.monotonic()
     reported = 0
 
-    def report(done: int, total: int, note: str = "") -> None:
+    def on_progress(done: int, total: int, note: str = "") -> None:
         nonlocal reported
-        tenth = 10 * done // total if total else 10
-        if tenth > reported:
-            reported = tenth
-            remarks = ", ".join(filter(None, [_speed(done, time.monotonic() - start, unit), note]))
-            _log.info("%s: %d %% (%s)", description, 10 * tenth, remarks)
+        tenths = 10 * done // total if total else 10
+        if tenths > reported:
+            reported = tenths
+            details = ", ".join(filter(None, [_speed(done, time.monotonic() - start, unit), note]))
+            _log.info("%s: %d %% (%s)", description, 10 * tenths, details)
 
-    yield report
+    yield on_progress
 
 
 def _speed(done: float, seconds: float, unit: str) -> str:
-    rate = done / seconds if seconds > 0 else 0.0
-    return f"{rate / 1e6:.1f} Mpx/s" if unit == "px" else f"{rate:.1f} {unit}/s"
-
-
-_BETWEEN_LINES = 60.0
-_AT_THE_END = {"collect": "all pairs have been run; putting the results together", "report": "drawing the page"}
+    speed = done / seconds if seconds > 0 else 0.0
+    return f"{speed / 1e6:.1f} Mpx/s" if unit == "px" else f"{speed:.1f} {unit}/s"
 
 
 @contextmanager
 def batch_progress() -> Iterator[OnEvent]:
-    """Give what a survey calls with its events."""
+    """Show the events of a batch."""
     if state.current().quiet:
         yield lambda _event: None
     elif sys.stderr.isatty():
-        with _bars() as show:
-            yield show
+        with _batch_bars() as on_event:
+            yield on_event
     else:
-        yield Lines()
+        yield BatchLines()
 
 
-class Lines:
-    """A line for each pair that ends, and one a minute while none does."""
+class BatchLines:
+    """Print a line for each pair that ends, and one a minute while none does."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._last_line_s = time.monotonic()
 
     def __call__(self, event: BatchEvent) -> None:
-        """Say what an event means, if anything."""
-        text = told(event)
-        if text is None and event.kind == "progress" and time.monotonic() - self._last > _BETWEEN_LINES:
-            running = ", ".join(f"{name} {share:.0%}" for name, share in event.progress.running)
-            text = f"running {running}; {rate(event.progress)}"
+        """Print the line of an event, if it has one."""
+        text = event_line(event)
+        if text is None and event.kind == "progress" and time.monotonic() - self._last_line_s > _LINE_INTERVAL_S:
+            running = ", ".join(f"{name} {fraction:.0%}" for name, fraction in event.progress.running)
+            text = f"running {running}; {batch_rate(event.progress)}"
         if text is not None:
-            self._last = time.monotonic()
+            self._last_line_s = time.monotonic()
             click.echo(f"geosiam: {text}", err=True)
 
 
-def told(event: BatchEvent) -> str | None:
-    """Return an event as a line; None for those that only move a bar."""
-    so_far = event.progress
-    count = f"[{so_far.finished:>{len(str(so_far.pairs))}}/{so_far.pairs}]"
-    if event.kind == "begin":
-        done = f", {so_far.skipped} are done already" if so_far.skipped else ""
-        return f"{so_far.pairs} pairs to run{done}"
-    if event.kind == "done":
-        data = event.data
-        found = f"{data['count']} anomalies, {data['pixels'] / 1e6:.1f} Mpx in {data['seconds']:.1f} s"
-        return f"{count} {event.pair}: {found}; {rate(so_far)}"
-    if event.kind == "failed":
-        return f"{count} {event.pair}: failed: {event.data['error']}"
-    if event.kind == "retry":
-        return f"{count} {event.pair}: tried again later: {event.data['reason']}"
-    last = _AT_THE_END.get(event.kind)
-    return None if last is None else f"{count} {last}"
-
-
-def rate(so_far: Progress) -> str:
-    """Return speed, time left and anomalies so far."""
-    left = "unknown" if so_far.seconds_left is None else clock(so_far.seconds_left)
-    return f"{so_far.speed / 1e6:.1f} Mpx/s, {so_far.anomalies} anomalies so far, {left} left"
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
 @contextmanager
-def _bars() -> Iterator[OnEvent]:
+def _batch_bars() -> Iterator[OnEvent]:
     # rich takes a tenth of a second to import, which --help should not spend.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -218,21 +163,53 @@ def _bars() -> Iterator[OnEvent]:
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}")]
     # stdout is for results and stays as it is; lines about pairs appear above the bars.
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        whole = bars.add_task("survey", total=None, note="")
+        whole_batch = bars.add_task("batch", total=None, note="")
         tasks: dict[str, TaskID] = {}
 
-        def show(event: BatchEvent) -> None:
-            so_far = event.progress
-            counts = f"{so_far.finished}/{so_far.pairs} pairs, {so_far.failed} failed, {rate(so_far)}"
-            bars.update(whole, completed=so_far.pixels_done, total=so_far.pixels or None, note=counts)
-            running = dict(so_far.running)
+        def on_event(event: BatchEvent) -> None:
+            progress = event.progress
+            counts = f"{progress.finished}/{progress.pairs} pairs, {progress.failed} failed, {batch_rate(progress)}"
+            bars.update(whole_batch, completed=progress.pixels_done, total=progress.pixels or None, note=counts)
+            running = dict(progress.running)
             for name in tasks.keys() - running.keys():
                 bars.remove_task(tasks.pop(name))
-            for name, share in running.items():
+            for name, fraction in running.items():
                 if name not in tasks:
                     tasks[name] = bars.add_task(f"  {name}", total=1.0, note="")
-                bars.update(tasks[name], completed=share)
+                bars.update(tasks[name], completed=fraction)
             if event.kind in ("failed", "retry"):
-                bars.console.print(told(event), markup=False, highlight=False)
+                bars.console.print(event_line(event), markup=False, highlight=False)
 
-        yield show
+        yield on_event
+
+
+def event_line(event: BatchEvent) -> str | None:
+    """Return the line of an event; None for one that only moves a bar."""
+    progress, data = event.progress, event.data
+    count = f"[{progress.finished:>{len(str(progress.pairs))}}/{progress.pairs}]"
+    match event.kind:
+        case "begin":
+            skipped = f", {progress.skipped} already done" if progress.skipped else ""
+            return f"{progress.pairs} pairs to run{skipped}"
+        case "done":
+            counts = f"{data['count']} anomalies, {data['pixels'] / 1e6:.1f} Mpx in {data['seconds']:.1f} s"
+            return f"{count} {event.pair}: {counts}; {batch_rate(progress)}"
+        case "failed":
+            return f"{count} {event.pair}: failed: {state.current().with_flags(data['error'])}"
+        case "retry":
+            return f"{count} {event.pair}: will be retried: {state.current().with_flags(data['reason'])}"
+        case kind if kind in _FINAL_STAGES:
+            return f"{count} {_FINAL_STAGES[kind]}"
+    return None
+
+
+def batch_rate(progress: Progress) -> str:
+    """Return the speed, the anomalies so far and the time left."""
+    left = "unknown" if progress.seconds_left is None else format_duration(progress.seconds_left)
+    return f"{progress.speed / 1e6:.1f} Mpx/s, {progress.anomalies} anomalies so far, {left} left"
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""``geosiam report``: one page to look through the results."""
+"""``geosiam report``: one page to review the results."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam_cli import options, output, progress
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-REPORT_OPTIONS = {
-    "title": click.option(
+REPORT_OPTIONS: dict[str, options.Decorator] = {
+    "title": options.option(
         "--title", metavar="TEXT", show_default="the folder's name", help="Heading of the page."
     ),
-    "cards": click.option(
+    "cards": options.option(
         "--cards",
         type=click.IntRange(min=0),
         metavar="N",
         show_default="200",
-        help="Anomalies to show in pictures and to judge: the strongest of each pair, then of all.",
+        help="Number of anomalies with pictures, for review: the strongest of each pair, then of all pairs.",
     ),
-    "mapped": click.option(
+    "mapped": options.option(
         "--mapped",
         type=click.IntRange(min=0),
         metavar="N",
         show_default="10000",
-        help="Anomalies to draw on the map, chosen likewise.",
+        help="Number of anomalies drawn on the map, chosen in the same way.",
     ),
-    "chip_px": click.option(
+    "chip_px": options.option(
         "--chip-px",
         type=click.IntRange(min=1),
         metavar="PX",
         show_default="384",
-        help="Largest side of a picture.",
+        help="Longest side of a picture, at least 64.",
     ),
-    "max_mb": click.option(
+    "max_mb": options.option(
         "--max-mb",
         type=float,
         metavar="MB",
         show_default="20",
-        help="How large the page may get; pictures give way.",
+        help="Maximum size of the page, at least 4; pictures are compressed more or made smaller to fit.",
     ),
 }  # fmt: skip
 
@@ -55,33 +56,25 @@ REPORT_OPTIONS = {
     ),
 )
 @click.argument("results", metavar="RESULT...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    type=options.PATH,
-    required=True,
-    metavar="DIR",
-    help="Folder for the page, index.html; made if it is absent.",
-)
+@options.output("Folder for the page, index.html; created if needed.", name="folder", metavar="DIR")
 @options.library_options(*REPORT_OPTIONS, table=REPORT_OPTIONS)
 @options.json_output
 def command(*, results: tuple[str, ...], folder: Path, chosen: dict[str, Any]) -> None:
-    """Make a page to look through the anomalies and judge them.
+    """Make a page to review the anomalies.
 
     RESULT is a GeoPackage that 'geosiam detect' wrote, or a folder of them. The page is one file for any browser and
-    needs no network: a map, a table of pairs, and a card with before, after and scores for each of the strongest
-    anomalies, to be confirmed or rejected with a key. 'geosiam review' writes the verdicts back.
+    needs no network. It has a map, a table of the pairs, and a card for each of the strongest anomalies, with pictures
+    before and after and the scores, to confirm or reject it with a key. 'geosiam review' writes the verdicts back.
     """
     from geosiam.report import ReportOptions, find_pairs, write_report
 
     settings = ReportOptions(**chosen)
     pairs = find_pairs(results)
-    with progress.progress_report("pictures", unit="cards") as on_progress:
-        made = write_report(pairs, folder, options=settings, on_progress=on_progress)
-    output.result(made.path, as_json=made)
-    without = made.cards - made.pictures
-    output.remark(
-        f"{made.cards} of {made.anomalies} anomalies in {made.pairs} pair(s) have a card, {made.size / 1e6:.1f} MB"
-        + (f"; {without} without a picture, as the card says why" if without else "")
+    with progress_report("pictures", unit="cards") as on_progress:
+        page = write_report(pairs, folder, options=settings, on_progress=on_progress)
+    output.result(page.path, as_json=page)
+    text = f"{page.cards} of {page.anomalies} anomalies in {page.pairs} pair(s) have a card, {page.size / 1e6:.1f} MB"
+    without_picture = page.cards - page.pictures
+    output.note(
+        text + (f"; {without_picture} without a picture, for the reason on the card" if without_picture else "")
     )

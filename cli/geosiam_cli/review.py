@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from geosiam_cli import options, output
-
-_log = logging.getLogger(__name__)
 
 
 @options.command(
@@ -24,17 +20,17 @@ _log = logging.getLogger(__name__)
 def command(*, verdicts: str, results: tuple[str, ...]) -> None:
     """Write verdicts from the page into the GeoPackages.
 
-    VERDICTS is the file that the page's 'Export verdicts' saved, RESULT a GeoPackage that the page was made of, or a
-    folder of them, such as that of a survey, whose survey.gpkg then has them too. The column 'review' becomes
-    confirmed, rejected or unsure where the page says so. GeoPackages of another run than the page's are refused, before
-    any is changed.
+    VERDICTS is the file that 'Export verdicts' on the page saved. RESULT is a GeoPackage that is on the page, or a
+    folder of them, such as the results of a batch, whose survey.gpkg is updated too. The column 'review' is set to
+    confirmed, rejected or unsure. If a GeoPackage is of another run than the one on the page, it is refused before any
+    file is changed.
     """
     from geosiam.report import write_verdicts
 
-    done = write_verdicts(verdicts, results)
-    for each in done:
-        if each.missing:
-            _log.warning("%s has no polygon %s any more", each.path, ", ".join(map(str, each.missing)))
-    output.result([each.path for each in done], as_json=done)
-    own = [each for each in done if not each.merged] or done  # a survey's file has the same verdicts once more
-    output.remark(f"{sum(each.written for each in own)} verdicts in {len(done)} file(s)")
+    files = write_verdicts(verdicts, results)
+    output.warn(
+        f"{file.path} has no polygon {', '.join(map(str, file.missing))} any more" for file in files if file.missing
+    )
+    output.result([file.path for file in files], as_json=files)
+    own = [file for file in files if not file.merged] or files  # the file of a whole batch repeats the same verdicts
+    output.note(f"{sum(file.written for file in own)} verdicts in {len(files)} file(s)")

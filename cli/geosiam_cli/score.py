@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geosiam_cli import options, output, progress
+from geosiam_cli import options, output
+from geosiam_cli.progress import progress_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 @options.progress
 @options.json_output
 def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any]) -> None:
-    """Score how much two scenes differ, without making polygons.
+    """Compute the score raster alone.
 
-    Writes a one-band GeoTIFF of anomaly probabilities on the grid of BEFORE, one cell for every block of pixels that
-    the network sees at a time. 'geosiam vectorize' makes polygons of it, as often as wanted and without the network.
+    Writes a GeoTIFF with one band of anomaly probabilities, aligned to the grid of BEFORE. A cell covers 2 x 2 or more
+    pixels, depending on the weights ('geosiam models'). 'geosiam vectorize' makes polygons from it, at any threshold
+    and without the network.
     """
     from geosiam.options import ScoreOptions
     from geosiam.scoring import score_to_file
 
-    with progress.progress_report("scoring") as on_progress:
-        scored = score_to_file(before, after, output_path, options=ScoreOptions(**chosen), on_progress=on_progress)
-    output.lines(scored.warnings)
-    output.result(scored.scores_path, as_json=scored.to_dict())
-    output.end_incomplete(scored.scores_path, scored.unreadable)
+    settings = ScoreOptions(**chosen)
+    with progress_report("scoring") as on_progress:
+        result = score_to_file(before, after, output_path, options=settings, on_progress=on_progress)
+    output.warn(result.warnings)
+    output.result(result.scores_path, as_json=result.to_dict())
+    output.require_complete(result.scores_path, result.unreadable)

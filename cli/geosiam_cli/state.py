@@ -1,4 +1,4 @@
-"""What holds for one call of the command line, whichever command it runs."""
+"""What one call of the command line has been asked for, and where its log lines go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import click
 
+from geosiam_cli.messages import with_flags
+
 
 @dataclass
 class State:
@@ -16,24 +18,31 @@ class State:
     Parameters
     ----------
     json
-        Results, and errors too, are printed as one JSON object on stdout.
+        Print results, and errors too, as one JSON object on stdout.
     verbosity
-        How often ``-v`` was given, minus how often ``-q`` was.
-    answered
-        The one JSON object is on stdout: what comes after goes to stderr only.
+        Number of ``-v`` minus number of ``-q``.
     progress_json
-        Progress is a JSON object a line on stderr, for another program to read.
+        Print progress as one JSON object per line on stderr, for another program to read.
+    command
+        The running command.
+    result_printed
+        The one JSON object is on stdout already: whatever follows goes to stderr only.
     """
 
     json: bool = False
     verbosity: int = 0
-    answered: bool = False
     progress_json: bool = False
+    command: click.Command | None = None
+    result_printed: bool = False
 
     @property
     def quiet(self) -> bool:
-        """Nothing but errors on stderr."""
+        """Whether stderr is for errors only."""
         return self.verbosity < 0
+
+    def with_flags(self, text: str) -> str:
+        """Return a message of the library with the flags of the running command."""
+        return with_flags(text, self.command)
 
 
 def current() -> State:
@@ -45,8 +54,28 @@ def current() -> State:
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
+def configure_logging(state: State) -> None:
+    """Send log lines to stderr: warnings by default, more with each ``-v``, only errors with ``-q``.
+
+    Other packages are limited to warnings: at INFO, GDAL and dask report much that does not concern the job. May be
+    called repeatedly, for ``-v`` may stand before and after the command.
+    """
+    level = _LEVELS[max(-1, min(state.verbosity, 2))]
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _StderrHandler)]:
+        root.removeHandler(handler)
+    handler = _StderrHandler()
+    handler.setFormatter(_LineFormatter(state))
+    root.addHandler(handler)
+    root.setLevel(max(level, logging.WARNING))
+    for name in ("geosiam", "geosiam_cli"):
+        logging.getLogger(name).setLevel(level)
+    # GDAL repeats its warnings about a file's tags for every thread; what it cannot read raises an error anyway.
+    logging.getLogger("rasterio").setLevel(logging.WARNING if state.verbosity > 0 else logging.ERROR)
+
+
 class _StderrHandler(logging.Handler):
-    """Write to what ``sys.stderr`` is at that moment: a progress bar replaces it to keep lines above the bar."""
+    """Write to whatever ``sys.stderr`` is at that moment: a progress bar replaces it to keep lines above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as one line."""
@@ -58,29 +87,18 @@ class _StderrHandler(logging.Handler):
 
 
 class _LineFormatter(logging.Formatter):
+    """Format records as ``geosiam: warning: message``, with the level from warnings up.
+
+    The state is kept rather than looked up: click's context exists in the main thread only, and workers log too.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+
     def format(self, record: logging.LogRecord) -> str:
-        """Return ``geosiam: warning: message``, without the level where it says nothing."""
-        text = super().format(record)
+        """Return the line of one record."""
+        text = self._state.with_flags(super().format(record))
         if record.levelno <= logging.INFO:
             return f"geosiam: {text}"
         return f"geosiam: {record.levelname.lower()}: {text}"
-
-
-def configure(verbosity: int) -> None:
-    """Send log lines to stderr: warnings by default, more with each ``-v``, errors only with ``-q``.
-
-    Other packages keep to warnings: at INFO GDAL and dask say much that is no news of the job. May be called again,
-    as ``-v`` may stand before and after the command.
-    """
-    level = _LEVELS[max(-1, min(verbosity, 2))]
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, _StderrHandler)]:
-        root.removeHandler(handler)
-    handler = _StderrHandler()
-    handler.setFormatter(_LineFormatter())
-    root.addHandler(handler)
-    root.setLevel(max(level, logging.WARNING))
-    for name in ("geosiam", "geosiam_cli"):
-        logging.getLogger(name).setLevel(level)
-    # GDAL repeats its remarks on a file's tags for every thread; what it cannot read comes as an error anyway.
-    logging.getLogger("rasterio").setLevel(logging.WARNING if verbosity > 0 else logging.ERROR)

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("scores", metavar="SCORES")
-@options.output("Polygons to write; the suffix says the format (.gpkg, .geojson, .fgb, .parquet, .shp).")
+@options.output(options.POLYGON_FORMATS)
 @options.library_options(*options.POLYGONS)
 @options.json_output
 def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
-    """Make polygons of a score raster, at any threshold.
+    """Make polygons from a score raster, at any threshold.
 
-    SCORES is a raster that 'geosiam detect' or 'geosiam score' wrote. Nothing is scored again, so trying thresholds
-    takes seconds.
+    SCORES is a raster that 'geosiam detect' or 'geosiam score' wrote. Nothing is scored again, so trying another
+    threshold takes seconds.
     """
     from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    made = vectorize_to_file(scores, output_path, options=PolygonOptions(**chosen))
-    numbers = {"count": made.count, "threshold": made.threshold}
-    output.result(made.polygons_path, as_json={"polygons": made.polygons_path, **numbers})
-    output.remark(f"{made.count} polygons with a score of at least {made.threshold:.3g}")
+    result = vectorize_to_file(scores, output_path, options=PolygonOptions(**chosen))
+    output.warn(result.warnings)
+    output.result(result.polygons_path, as_json=result.to_dict())
+    output.note(f"{result.count} polygons with a score of at least {result.threshold:.3g}")

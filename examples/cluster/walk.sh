@@ -1,5 +1,5 @@
 #!/bin/sh
-# A survey on a Dask cluster of two workers on this machine, one of which is killed midway.
+# A batch on a Dask cluster of two workers on this machine, one of which is killed midway.
 #
 #   walk.sh DIR
 #
@@ -12,10 +12,10 @@ mkdir -p "$1" && cd "$1"
 echo "Making four pairs of scenes"
 "$python" - <<'PY'
 from pathlib import Path
-from geosiam.synthesis.survey import SurveyConfig, write_survey_tiles
+from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 rows = ["name,before,after"]
 for seed in range(4):
-    write_survey_tiles(SurveyConfig(height=512, width=512, seed=seed, objects=8), Path(f"site-{seed}"))
+    write_pair_tiles(SyntheticConfig(height=512, width=512, seed=seed, objects=8), Path(f"site-{seed}"))
     rows.append(f"site-{seed},site-{seed}/before.tif,site-{seed}/after.tif")
 Path("pairs.csv").write_text("\n".join(rows) + "\n")
 PY
@@ -34,12 +34,12 @@ from distributed import Client
 with Client('tcp://127.0.0.1:$port', timeout=60) as client:
     client.wait_for_workers(2, timeout=120)"
 
-echo "Running the survey; the second worker is killed when the first pair is done"
+echo "Running the batch; the second worker is killed when the first pair is done"
 "$python" -m geosiam_cli batch pairs.csv -o survey --scheduler "tcp://127.0.0.1:$port" --json-log log.jsonl &
-survey=$!
-until grep -q '"event": "done"' log.jsonl 2>/dev/null || ! kill -0 $survey 2>/dev/null; do sleep 0.2; done
+batch=$!
+until grep -q '"event": "done"' log.jsonl 2>/dev/null || ! kill -0 $batch 2>/dev/null; do sleep 0.2; done
 kill -9 $second
-wait $survey
+wait $batch
 
-echo "Again, without the cluster: there is nothing left to do"
+echo "Again, without the cluster: all pairs are up to date"
 "$python" -m geosiam_cli batch pairs.csv -o survey

@@ -1,6 +1,6 @@
 """Build the plugin's zip, which QGIS installs with Plugins > Manage and Install Plugins > Install from ZIP.
 
-Usage: python examples/qgis_plugin/build.py [FOLDER]. The same sources make the same file, to the byte.
+Usage: python examples/qgis_plugin/build.py [FOLDER]. The same sources always give the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KINDS = {".py", ".txt", ".svg"}
 
 
 def build(folder: Path) -> Path:
-    """Write ``geosiam_processing.zip`` into a folder, which is made if it is absent; return its path."""
+    """Write ``geosiam_processing.zip`` into a folder, which is created if necessary; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{PACKAGE}.zip"
     sources = sorted(path for path in (HERE / PACKAGE).rglob("*") if path.suffix in KINDS)

@@ -1,1 +1,1 @@
-"""Surveys of many pairs: which scenes belong together, the pairs run to the end, and what came of all of them."""
+"""Batches of many pairs: pair the scenes, run all pairs even if some fail, and collect the results."""

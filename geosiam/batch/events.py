@@ -1,4 +1,4 @@
-"""What a survey has come to, and what is said while it runs."""
+"""The result of a batch, and the events that tell how far it is."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import contextlib
 import datetime as dt
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from geosiam.batch.plan import UnmatchedScene
-
-    OnEvent = Callable[["BatchEvent"], None]
     import os
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+    from geosiam.batch.state import PairRecord
+    from geosiam.report.inputs import UnmatchedScene
+
+    OnEvent = Callable[["BatchEvent"], None]
+
+_PROGRESS_ENTRY_SECONDS = 10.0  # between two progress entries in the log of a batch
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What became of a pair.
+    """The result of a pair, or the error that it failed with.
 
     Parameters
     ----------
@@ -34,17 +37,17 @@ class PairResult:
     status
         ``done`` or ``failed``.
     ran
-        Whether it was run by this call; one that needed nothing was not.
+        Whether this call ran it; a pair that was up to date did not run.
     attempts
-        How often it was begun in the call that ran it.
+        Number of attempts in the call that ran it.
     scores, anomalies
-        Its results; None unless it is done.
-    facts
-        See :func:`geosiam.batch.state.facts_of`; empty unless it is done.
+        Paths of the score raster and the polygons; None unless it is done.
+    record
+        Metadata of the results; None unless it is done.
     error
         Why it failed, in one line; empty otherwise.
     identity
-        Digest of what the results depend on.
+        Digest of everything the results depend on; empty if that is unknown.
     """
 
     name: str
@@ -58,40 +61,47 @@ class PairResult:
     attempts: int = 0
     scores: Path | None = None
     anomalies: Path | None = None
-    facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    record: PairRecord | None = field(default=None, repr=False)
     error: str = ""
     identity: str = ""
 
     @property
     def done(self) -> bool:
-        """Whether there are results."""
+        """Whether the pair has results."""
         return self.status == "done"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        values = dict(vars(self))
+        values["facts"] = {} if self.record is None else self.record.to_dict()
+        del values["record"]
+        return values | {key: None if values[key] is None else str(values[key]) for key in ("scores", "anomalies")}
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a survey has come to.
+    """The results of a batch.
 
     Parameters
     ----------
     folder
-        Of all results.
+        Folder of all results.
     pairs
-        In the order of the plan, those that could not be run last.
-    unpaired, notes
+        Results of the pairs in the order of the plan, then those that could not run.
+    unmatched, notes
         As in the plan.
     files
-        The results of the survey as a whole, by name: ``geopackage``, ``csv``, ``parquet``, ``stac``, ``summary``,
-        ``page``.
+        Paths of the results of the batch as a whole, by name: ``geopackage``, ``csv``, ``parquet``, ``stac``,
+        ``summary``, ``page``.
     remarks
-        What is missing among these, and why.
+        What is missing in these files, and why.
     seconds
-        What this call took.
+        Run time of this call in seconds.
     """
 
     folder: Path
     pairs: tuple[PairResult, ...]
-    unpaired: tuple[UnmatchedScene, ...]
+    unmatched: tuple[UnmatchedScene, ...]
     notes: tuple[str, ...]
     files: dict[str, Path]
     remarks: tuple[str, ...]
@@ -102,23 +112,37 @@ class BatchResult:
         """The pairs without results."""
         return tuple(pair for pair in self.pairs if not pair.done)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {
+            "folder": str(self.folder),
+            "files": {name: str(path) for name, path in self.files.items()},
+            "done": len(self.pairs) - len(self.failed),
+            "failed": [{"name": pair.name, "error": pair.error} for pair in self.failed],
+            "unpaired": [asdict(scene) for scene in self.unmatched],
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "pairs": [pair.to_dict() for pair in self.pairs],
+        }
+
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a survey is.
+    """The progress of a batch.
 
     Parameters
     ----------
     pairs, finished, failed, skipped
-        Pairs to run, those that came to an end, those of them without results, and those that needed nothing.
+        Number of pairs to run, of those that have ended, of those that ended without results, and of pairs that were
+        up to date.
     pixels, pixels_done
-        Of the before-scenes that are to be run.
+        Pixels of the before scenes of all pairs to run, and of the finished part of them.
     anomalies
-        Polygons found so far by this call.
+        Number of polygons that this call has found so far.
     seconds
-        Since the first pair was begun.
+        Seconds since the first pair started.
     running
-        Name and share done, 0 to 1, of the pairs that run.
+        Name and finished fraction, 0 to 1, of the pairs that run.
     """
 
     pairs: int
@@ -133,30 +157,30 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Pixels a second."""
+        """Pixels per second."""
         return self.pixels_done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated time to the end; None where nothing tells."""
+        """Estimated seconds to the end; None if unknown."""
         return (self.pixels - self.pixels_done) / self.speed if self.speed > 0 else None
 
 
 @dataclass(frozen=True)
 class BatchEvent:
-    """Something that happened.
+    """An event of a batch.
 
     Parameters
     ----------
     kind
-        ``begin``, ``start``, ``progress``, ``log``, ``retry``, ``done``, ``failed``, ``collect``, ``report``,
-        ``end``.
+        ``begin``, ``start``, ``ready``, ``progress``, ``log``, ``retry``, ``done``, ``failed``, ``collect``,
+        ``report``, ``end``.
     pair
-        Which pair it is about; empty: the survey.
+        Name of the pair; empty if the event is about the batch.
     data
-        Its details, as JSON can hold them.
+        Details, as JSON can hold them.
     progress
-        How far the survey is.
+        Progress of the batch.
     """
 
     kind: str
@@ -165,57 +189,49 @@ class BatchEvent:
     progress: Progress
 
 
-_BETWEEN_REPORTS = 10.0
-
-
-def append_line(path: Path, **entry: object) -> None:
-    """Append an entry to a log, with its time; a log that cannot be written must not end what it is about."""
-    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
-        file.write(_line(entry))
-
-
 class JsonLog:
-    """The log of a whole survey: call it with each event.
+    """The log of a batch as JSON lines; call it with each event.
 
     Parameters
     ----------
     path
-        The file; lines are appended.
+        Path of the file, to which lines are appended.
 
     Raises
     ------
     OutputError
-        It cannot be written.
+        The file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by the context
         except OSError as error:
-            raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
-        self._reported = 0.0
+            raise OutputError(path, f"cannot be written ({error.strerror})", "choose another path") from error
+        self._last_progress = 0.0
 
     def __call__(self, event: BatchEvent) -> None:
-        """Write an event; of progress, one in ten seconds."""
+        """Append an event; of progress events, one in ten seconds."""
         now = time.monotonic()
-        if event.kind == "progress" and now - self._reported < _BETWEEN_REPORTS:
-            return
-        self._reported = now if event.kind == "progress" else self._reported
-        so_far = event.progress
+        if event.kind == "progress":
+            if now - self._last_progress < _PROGRESS_ENTRY_SECONDS:
+                return
+            self._last_progress = now
+        progress = event.progress
         entry: dict[str, Any] = {
             "event": event.kind,
             "pair": event.pair or None,
             **event.data,
-            "pairs": so_far.pairs,
-            "finished": so_far.finished,
-            "failed": so_far.failed,
-            "anomalies": so_far.anomalies,
-            "mpx_done": round(so_far.pixels_done / 1e6, 3),
-            "mpx_per_s": round(so_far.speed / 1e6, 3),
-            "seconds_left": so_far.seconds_left,
+            "pairs": progress.pairs,
+            "finished": progress.finished,
+            "failed": progress.failed,
+            "anomalies": progress.anomalies,
+            "mpx_done": round(progress.pixels_done / 1e6, 3),
+            "mpx_per_s": round(progress.speed / 1e6, 3),
+            "seconds_left": progress.seconds_left,
         }
         with contextlib.suppress(OSError):
-            self._file.write(_line(entry))
+            self._file.write(_json_line(entry))
             self._file.flush()
 
     def __enter__(self) -> Self:
@@ -228,6 +244,12 @@ class JsonLog:
             self._file.close()
 
 
-def _line(entry: dict[str, Any]) -> str:
+def append_line(path: Path, **entry: object) -> None:
+    """Append an entry with its time to a log; errors are ignored, because a full disk must not end the batch."""
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+        file.write(_json_line(entry))
+
+
+def _json_line(entry: dict[str, Any]) -> str:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"time": now, **entry}, default=str) + "\n"

@@ -1,10 +1,8 @@
-"""A survey as a table: one row a pair, as CSV, JSON or Parquet."""
+"""Plan a batch from a manifest: one row per pair, as CSV, TSV, JSON or Parquet."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import math
 import os
 from dataclasses import replace
@@ -12,40 +10,43 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyarrow import parquet
-
 from geosiam.batch.dates import date_in, iso_date
 from geosiam.batch.inventory import SceneEntry, place_and_date
-from geosiam.batch.pairing import named
-from geosiam.batch.plan import PER_PAIR, BatchPair, BatchPlan, Fault, checked_plan
-from geosiam.errors import InputError, OptionError, SceneNotFoundError
+from geosiam.batch.pairing import name_pairs
+from geosiam.batch.plan import PAIR_OPTIONS, BatchPair, BatchPlan, Fault, checked_plan
+from geosiam.errors import InputError, OptionError
 from geosiam.files import exists
+from geosiam.manifest import read_rows
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-COLUMNS = ("before", "after", "name", "site", "before_date", "date", "aoi")
-"""Columns of a manifest besides the options in :data:`~geosiam.batch.plan.PER_PAIR`; the first two are needed."""
+COLUMNS = ("before", "after", "name", "site", "before_date", "date")
+"""Columns of a manifest besides :data:`~geosiam.batch.plan.PAIR_OPTIONS`; the first two are required."""
 
-SUFFIXES = (".csv", ".tsv", ".json", ".parquet")
-_SAID_YES, _SAID_NO = ("true", "yes", "1"), ("false", "no", "0")
+OLD_COLUMNS = {"valid_area": "aoi"}
+"""Earlier names of columns, which are still accepted."""
+
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
+_MIN_SIMILARITY = 0.8  # from which an unknown column is taken for a misspelled one
 
 
 def read_manifest(path: str | os.PathLike[str]) -> BatchPlan:
-    """Return the pairs of a manifest; paths in it are relative to its folder.
+    """Return the pairs of a manifest; relative paths in it start at its folder.
 
-    A row that makes no sense becomes a fault of the plan, and the others are run.
+    Invalid rows become faults of the plan; the other rows still run.
 
     Raises
     ------
     SceneNotFoundError
-        There is no such file.
+        The file does not exist.
     OptionError
-        It cannot be read, has no columns ``before`` and ``after``, or has one whose name is nearly that of an option.
+        The file cannot be read, lacks the column ``before`` or ``after``, or has one whose name is almost that of an
+        option.
     """
     manifest = Path(path)
-    rows = _rows(manifest)
+    rows = [_with_present_names(row) for row in read_rows(manifest)]
     notes = _check_columns(manifest, rows)
     pairs: list[BatchPair] = []
     faults: list[Fault] = []
@@ -53,119 +54,71 @@ def read_manifest(path: str | os.PathLike[str]) -> BatchPlan:
         try:
             pairs.append(_pair(row, manifest.absolute().parent))
         except InputError as error:
-            name = str(row.get("name") or f"row {number}")
-            faults.append(
-                Fault(name, str(row.get("before") or ""), str(row.get("after") or ""), f"row {number}: {error}")
-            )
-    return checked_plan(_all_named(pairs), faults=faults, notes=notes)
+            name, before, after = (str(row.get(column) or "") for column in ("name", "before", "after"))
+            faults.append(Fault(name or f"row {number}", before, after, f"row {number}: {error}"))
+    return checked_plan(_with_default_names(pairs), faults=faults, notes=notes)
 
 
-def _rows(manifest: Path) -> list[dict[str, Any]]:
-    if not exists(manifest):
-        raise SceneNotFoundError(manifest, "does not exist", "name a manifest, a STAC document or a folder of scenes")
-    suffix = manifest.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OptionError(manifest, "is no manifest", f"name a folder, or a file that ends with {', '.join(SUFFIXES)}")
-    try:
-        rows = {".json": _of_json, ".parquet": _of_parquet}.get(suffix, _of_csv)(manifest)
-    except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise OptionError(manifest, f"cannot be read ({error})", "see docs/batch.md for its form") from error
-    if not rows:
-        raise OptionError(manifest, "has no rows", "write a pair in each: before,after")
-    return rows
+def _with_present_names(row: dict[str, Any]) -> dict[str, Any]:
+    """Rename old columns; if a row has both spellings, a value under the present one counts."""
+    renamed = {column: value for column, value in row.items() if column not in OLD_COLUMNS}
+    for old, present in OLD_COLUMNS.items():
+        if old in row and _is_empty(renamed.get(present)):
+            renamed[present] = row[old]
+    return renamed
 
 
-def _of_csv(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
-    first = text.partition("\n")[0]
-    delimiter = max("\t;,", key=first.count)  # spreadsheets of some countries write semicolons
-    lines = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
-    rows = []
-    for line in lines:
-        if None in line:
-            raise ValueError(f"line {lines.line_num} has more values than columns")
-        rows.append({str(key).strip().lower(): value for key, value in line.items()})
-    return rows
-
-
-def _of_json(path: Path) -> list[dict[str, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    listed = content["pairs"] if isinstance(content, dict) else content
-    if not all(isinstance(row, dict) for row in listed):
-        raise TypeError("not a list of objects")
-    return [{str(key).strip().lower(): value for key, value in row.items()} for row in listed]
-
-
-def _of_parquet(path: Path) -> list[dict[str, Any]]:
-    return [{key.strip().lower(): value for key, value in row.items()} for row in parquet.read_table(path).to_pylist()]
-
-
-def _check_columns(manifest: Path, rows: list[dict[str, Any]]) -> list[str]:
-    """Refuse columns that miss or may be misspelt; return remarks on those that mean nothing here."""
+def _check_columns(manifest: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Refuse missing and apparently misspelled columns; return notes on unknown ones."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    known = [*COLUMNS, *PER_PAIR]
-    for needed in ("before", "after"):
-        if needed not in columns:
-            raise OptionError(manifest, f"has no column {needed!r}", "name its columns in the first row: before,after")
-    strangers = [column for column in columns if column not in known]
-    for stranger in strangers:
-        if close := difflib.get_close_matches(stranger, known, n=1, cutoff=0.8):
-            raise OptionError(manifest, f"has a column {stranger!r}", f"did you mean {close[0]!r}?")
-    return [f"{manifest}: the column {stranger!r} means nothing here and is ignored" for stranger in strangers]
+    for required in ("before", "after"):
+        if required not in columns:
+            raise OptionError(
+                manifest, f"has no column {required!r}", "name its columns in the first row: before,after"
+            )
+    expected = [*COLUMNS, *PAIR_OPTIONS]
+    unknown = [column for column in columns if column not in expected]
+    for column in unknown:
+        if similar := difflib.get_close_matches(column, expected, n=1, cutoff=_MIN_SIMILARITY):
+            raise OptionError(manifest, f"has a column {column!r}", f"did you mean {similar[0]!r}?")
+    return [f"{manifest}: the column {column!r} is unknown and is ignored" for column in unknown]
 
 
 def _pair(row: dict[str, Any], folder: Path) -> BatchPair:
-    values = {key: value for key, value in row.items() if not _empty(value)}
-    for needed in ("before", "after"):
-        if needed not in values:
-            raise OptionError("the pair", f"has no {needed}-scene", f"name one in the column {needed!r}")
-    overrides = {name: _CONVERTERS[name](values[name]) for name in PER_PAIR if name in values}
-    if "aoi" in values:
-        overrides["aoi"] = str(values["aoi"])
+    values = {column: value for column, value in row.items() if not _is_empty(value)}
+    for required in ("before", "after"):
+        if required not in values:
+            raise OptionError("the pair", f"has no {required} scene", f"name one in the column {required!r}")
+    overrides = {name: _PARSERS[name](values[name]) for name in PAIR_OPTIONS if name in values}
     if "aoi" in overrides:
-        overrides["aoi"] = _placed(overrides["aoi"], folder)
+        overrides["aoi"] = _absolute(overrides["aoi"], folder)
     if "model" in overrides and exists(folder / overrides["model"]):
-        overrides["model"] = _placed(overrides["model"], folder)
+        overrides["model"] = _absolute(overrides["model"], folder)
     pair = BatchPair(
         str(values.get("name", "")),
-        _placed(str(values["before"]), folder),
-        _placed(str(values["after"]), folder),
+        _absolute(str(values["before"]), folder),
+        _absolute(str(values["after"]), folder),
         site=str(values.get("site", "")),
-        before_date=_date(values.get("before_date")),
-        date=_date(values.get("date")),
+        before_date=_parse_date(values.get("before_date")),
+        date=_parse_date(values.get("date")),
         overrides=overrides,
     )
-    pair.options(DetectOptions())  # refuses now what makes no sense
+    pair.options(DetectOptions())  # refuses invalid options now, not when the pair runs
     return pair
 
 
-def _placed(scene: str, folder: Path) -> str:
-    remote = "://" in scene or scene.startswith(("/vsi", "<"))
-    return scene if remote else os.path.abspath(folder / scene)  # noqa: PTH100 - resolves .. and follows no links
+def _absolute(path: str, folder: Path) -> str:
+    is_remote = "://" in path or path.startswith(("/vsi", "<"))
+    return path if is_remote else os.path.abspath(folder / path)  # noqa: PTH100 - resolves .. but follows no links
 
 
-def _date(value: object) -> str:
-    if value is None:
-        return ""
-    text = str(value)
-    try:
-        return iso_date(text, "manifest").text
-    except ValueError:
-        found = date_in(text)
-    if found is None:
-        raise OptionError(f"date {text!r}", "is none", "write 2017-08-27")
-    return found.text
-
-
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _all_named(pairs: list[BatchPair]) -> list[BatchPair]:
-    """Give names and dates to the rows that have none: those of their files, as for scenes found in folders."""
-    couples = [(_scene(p.before, p.site, p.before_date), _scene(p.after, p.site, p.date)) for p in pairs]
+def _with_default_names(pairs: Sequence[BatchPair]) -> list[BatchPair]:
+    """Fill in missing names, sites and dates from the file names, as for scenes that were found in folders."""
+    scenes = [(_entry(p.before, p.site, p.before_date), _entry(p.after, p.site, p.date)) for p in pairs]
     return [
         replace(
             pair,
@@ -174,58 +127,71 @@ def _all_named(pairs: list[BatchPair]) -> list[BatchPair]:
             before_date=pair.before_date or default.before_date,
             date=pair.date or default.date,
         )
-        for pair, default in zip(pairs, named(couples), strict=True)
+        for pair, default in zip(pairs, name_pairs(scenes), strict=True)
     ]
 
 
-def _scene(scene: str, site: str, date: str) -> SceneEntry:
-    place, told = place_and_date(scene)
-    return SceneEntry(scene, site or place, iso_date(date, "manifest") if date else told)
+def _entry(scene: str, site: str, date: str) -> SceneEntry:
+    place, date_in_name = place_and_date(scene)
+    return SceneEntry(scene, site or place, iso_date(date, "manifest") if date else date_in_name)
 
 
-def _as_number(name: str, value: object) -> float:
+def _parse_date(value: object) -> str:
+    if value is None:
+        return ""
+    text = str(value)
+    try:
+        return iso_date(text, "manifest").text
+    except ValueError:
+        date = date_in(text)
+    if date is None:
+        raise OptionError(f"date {text!r}", "is not a date", "write it like 2017-08-27")
+    return date.text
+
+
+def _parse_number(column: str, value: object) -> float:
     try:
         return float(str(value))
     except ValueError as error:
-        raise OptionError(f"{name} {value!r}", "is no number", "write 0.9") from error
+        raise OptionError(f"{column} {value!r}", "is not a number", "write it like 0.9") from error
 
 
-def _as_whole(name: str, value: object) -> int:
-    number = _as_number(name, value)  # a column with gaps has 8.0 for 8
+def _parse_integer(column: str, value: object) -> int:
+    number = _parse_number(column, value)  # a Parquet column with missing values has 8.0 for 8
     if not number.is_integer():
-        raise OptionError(f"{name} {value!r}", "is no whole number", "write 8")
+        raise OptionError(f"{column} {value!r}", "is not a whole number", "write it like 8")
     return int(number)
 
 
-def _as_threshold(value: object) -> float | str:
+def _parse_threshold(value: object) -> float | str:
     if value == "auto":
         return "auto"
     try:
         return float(str(value))
     except ValueError as error:
-        raise OptionError(f"threshold {value!r}", "is no probability", "use auto or a number in (0, 1]") from error
+        raise OptionError(f"threshold {value!r}", "is not a probability", "use auto or a number in (0, 1]") from error
 
 
-def _as_bands(value: object) -> tuple[int, ...]:
+def _parse_bands(value: object) -> tuple[int, ...]:
     parts = value if isinstance(value, list | tuple) else str(value).replace(",", " ").split()
     try:
         return tuple(int(part) for part in parts)
     except ValueError as error:
-        raise OptionError(f"bands {value!r}", "are no numbers", "write 4 1 2, counted from 1") from error
+        raise OptionError(f"bands {value!r}", "are not numbers", "write them like 4 1 2, counted from 1") from error
 
 
-def _as_switch(name: str, value: object) -> bool:
-    said = str(value).strip().lower()
-    if said not in (*_SAID_YES, *_SAID_NO):
-        raise OptionError(f"{name} {value!r}", "is neither yes nor no", "write true or false")
-    return said in _SAID_YES
+def _parse_switch(column: str, value: object) -> bool:
+    text = str(value).strip().lower()
+    if text not in (*_YES, *_NO):
+        raise OptionError(f"{column} {value!r}", "is neither yes nor no", "write true or false")
+    return text in _YES
 
 
-_CONVERTERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PER_PAIR, str) | {
-    "threshold": _as_threshold,
-    "bands": _as_bands,
-    "register": partial(_as_switch, "register"),
-    "seed_threshold": partial(_as_number, "seed_threshold"),
-    "connectivity": partial(_as_whole, "connectivity"),
-    "smooth": partial(_as_switch, "smooth"),
+_PARSERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PAIR_OPTIONS, str) | {
+    "threshold": _parse_threshold,
+    "bands": _parse_bands,
+    "register": partial(_parse_switch, "register"),
+    "seed_threshold": partial(_parse_number, "seed_threshold"),
+    "connectivity": partial(_parse_integer, "connectivity"),
+    "smooth": partial(_parse_switch, "smooth"),
 }

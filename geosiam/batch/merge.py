@@ -1,4 +1,4 @@
-"""The polygons of all pairs as one GeoPackage."""
+"""Merge the polygons of all pairs into one GeoPackage: one CRS, object ids, and verdicts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pyproj.exceptions import ProjError
 
 from geosiam.errors import GeosiamError
 from geosiam.polygons.geopackage import FOOTPRINT_LAYER, LAYER
+from geosiam.polygons.results import last_change, normalize_reviews, read_result, read_reviews
 from geosiam.polygons.writer import write_polygons
-from geosiam.report.inputs import opened, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,27 +27,32 @@ if TYPE_CHECKING:
 
     from geosiam.batch.events import PairResult
 
+MIN_OBJECT_IOU = 0.25
+"""Minimum intersection over union of two polygons of one object; it is low because outlines follow coarse cells."""
+
 _COMMON_CRS = "EPSG:4326"
-_FIRST = {
+_PAIR_COLUMNS = {
     "pair": "Name of the pair",
     "site": "Name of the place",
-    "before_date": "Date of the before-scene, ISO 8601; empty if not known",
-    "date": "Date of the after-scene, ISO 8601; empty if not known",
+    "before_date": "Date of the before scene, ISO 8601; empty if unknown",
+    "date": "Date of the after scene, ISO 8601; empty if unknown",
     "object_id": "The same number for the same object at several dates",
 }
+_POLYGON_KEY = ["pair", "id", "cells", "score_mean"]
+"""Columns that identify a polygon as long as it is the same; coordinates may change with the CRS of the file."""
 
 
 def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]:
-    """Write the polygons of all pairs that are done into one GeoPackage, if there are any such pairs.
+    """Write the polygons of all pairs with results into one GeoPackage, if there are any such pairs.
 
-    ``pair``, ``site``, ``before_date`` and ``date`` say where a polygon is from, ``id`` is that of its pair, and
-    ``object_id`` is the same for the same object at several dates. The layer ``footprint`` has a row a pair. The
-    coordinate system is that of the pairs where they have one, else WGS 84. Verdicts are those of the pairs and of the
-    file that is replaced: see :class:`~geosiam.batch.merge.Reviews`.
+    Columns ``pair``, ``site``, ``before_date`` and ``date`` say where a polygon comes from, ``id`` is its number in its
+    pair, and ``object_id`` is the same for the same object at several dates. The layer ``footprint`` has one row per
+    pair. The CRS is that of the pairs if they share one, else WGS 84. Verdicts are taken from the pairs and from the
+    file that is replaced; see :class:`Reviews`.
 
     Returns
     -------
-    The names of pairs that are left out, since nothing leads from their coordinate system to WGS 84
+    Names of the pairs that are left out because their CRS cannot be transformed to WGS 84
 
     Raises
     ------
@@ -55,52 +60,39 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]
         The file cannot be written.
     """
     reviews = Reviews.of(target)
-    there = [pair for pair in pairs if pair.anomalies is not None]
-    groups = _in_one_system(_by_system(there))
-    placed = frozenset[str]().union(*(group.names for group in groups))
-    left_out = tuple(pair.name for pair in there if pair.name not in placed)
-    if not placed:
+    done = [pair for pair in pairs if pair.anomalies is not None]
+    groups = _in_common_crs(_group_by_crs(done))
+    names = frozenset[str]().union(*(group.names for group in groups))
+    left_out = tuple(pair.name for pair in done if pair.name not in names)
+    if not names:
         return left_out
-    merged = [pair for pair in there if pair.name in placed]
+    merged = [pair for pair in done if pair.name in names]
     files = {pair.name: pair.anomalies for pair in merged if pair.anomalies is not None}
-    polygons = _joined([group.polygons for group in groups], list(files))
+    polygons = _concatenated([group.polygons for group in groups], list(files))
     polygons["review"] = reviews.merged(files, polygons)
     polygons["object_id"] = object_ids(polygons.geometry.array, pd.factorize(polygons["pair"])[0].tolist())
-    footprint = _joined([group.footprint for group in groups], list(files))
+    footprint = _concatenated([group.footprint for group in groups], list(files))
     provenance = {
         "inputs": list(files),
-        "threshold": min(pair.facts["threshold"] for pair in merged),
+        "threshold": min(pair.record.threshold for pair in merged if pair.record is not None),
         "merged": {name: read_result(path).run for name, path in files.items()},
     }
-    write_polygons(polygons, target, provenance=provenance, more_columns=_FIRST, footprint=footprint)
+    write_polygons(polygons, target, provenance=provenance, more_columns=_PAIR_COLUMNS, footprint=footprint)
     return left_out
 
 
 @dataclass(frozen=True)
 class _Group:
-    """What pairs of one coordinate system have found, and what they looked at: rows in the order of the pairs."""
+    """The layers of all pairs with one CRS, with rows in the order of the pairs."""
 
     names: frozenset[str]
     polygons: geopandas.GeoDataFrame
     footprint: geopandas.GeoDataFrame
 
 
-def _by_system(pairs: Sequence[PairResult]) -> list[_Group]:
-    """Read the layers of all pairs into few tables; one of pandas for each layer would take three times as long."""
-    systems: dict[str, list[tuple[str, _Rows, _Rows]]] = defaultdict(list)
-    for pair in pairs:
-        polygons, footprint = (_Rows.of(pair, layer) for layer in (LAYER, FOOTPRINT_LAYER))
-        systems[polygons.crs].append((pair.name, polygons, footprint))
-    groups = []
-    for rows in systems.values():
-        names, layers, footprints = zip(*rows, strict=True)
-        groups.append(_Group(frozenset(names), _frame(layers), _frame(footprints)))
-    return groups
-
-
 @dataclass(frozen=True)
-class _Rows:
-    """A layer as it comes out of its file: its columns, and what the survey knows of the pair that it is of."""
+class _Layer:
+    """A layer of a pair's file as arrays, one per column, with the columns of its pair."""
 
     crs: str
     columns: dict[str, NDArray[Any]]
@@ -108,72 +100,82 @@ class _Rows:
 
     @classmethod
     def of(cls, pair: PairResult, layer: str) -> Self:
-        about, _, wkb, values = read(pair.anomalies, layer=layer)
-        told = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
-        columns = dict(zip(about["fields"], values, strict=True))
-        columns |= {column: np.full(len(wkb), value, object) for column, value in told.items()}
-        return cls(about["crs"], columns, wkb)
+        meta, _, wkb, values = read(pair.anomalies, layer=layer)
+        about_pair = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
+        columns = dict(zip(meta["fields"], values, strict=True))
+        columns |= {column: np.full(len(wkb), value, object) for column, value in about_pair.items()}
+        return cls(meta["crs"], columns, wkb)
 
 
-def _frame(layers: Sequence[_Rows]) -> geopandas.GeoDataFrame:
-    """Join layers of one system; a column that one of them lacks is empty there."""
-    filled = [layer for layer in layers if len(layer.wkb)] or layers  # an empty column has a type of its own
+def _group_by_crs(pairs: Sequence[PairResult]) -> list[_Group]:
+    """Read the layers of all pairs into one table per CRS, as a table per layer would take three times as long."""
+    by_crs: dict[str, list[tuple[str, _Layer, _Layer]]] = defaultdict(list)
+    for pair in pairs:
+        polygons, footprint = (_Layer.of(pair, layer) for layer in (LAYER, FOOTPRINT_LAYER))
+        by_crs[polygons.crs].append((pair.name, polygons, footprint))
+    groups = []
+    for members in by_crs.values():
+        names, polygons_of_pairs, footprints = zip(*members, strict=True)
+        groups.append(_Group(frozenset(names), _frame(polygons_of_pairs), _frame(footprints)))
+    return groups
+
+
+def _frame(layers: Sequence[_Layer]) -> geopandas.GeoDataFrame:
+    """Concatenate layers with one CRS; a column that a layer lacks is empty in its rows."""
+    non_empty = [layer for layer in layers if len(layer.wkb)] or layers  # empty columns may have another dtype
     columns = {
-        name: np.concatenate([layer.columns.get(name, np.full(len(layer.wkb), None, object)) for layer in filled])
+        name: np.concatenate([layer.columns.get(name, np.full(len(layer.wkb), None, object)) for layer in non_empty])
         for name in dict.fromkeys(name for layer in layers for name in layer.columns)
     }
     geometry = shapely.from_wkb(np.concatenate([layer.wkb for layer in layers]))
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=layers[0].crs)
 
 
-def _in_one_system(groups: list[_Group]) -> list[_Group]:
-    """Return the groups in the system that all share, or in WGS 84; without those that nothing leads there."""
+def _in_common_crs(groups: list[_Group]) -> list[_Group]:
+    """Return a single group as it is, several in WGS 84, without those that cannot be transformed."""
     if len(groups) <= 1:
         return groups
-    placed = []
+    transformed = []
     for group in groups:
         try:
-            there = (frame.to_crs(_COMMON_CRS) for frame in (group.polygons, group.footprint))
-            placed.append(_Group(group.names, *there))
-        except ProjError:  # on another planet, or in a system of its own
+            frames = [frame.to_crs(_COMMON_CRS) for frame in (group.polygons, group.footprint)]
+        except ProjError:  # on another planet, or in a local system
             continue
-    return placed
+        transformed.append(_Group(group.names, *frames))
+    return transformed
 
 
-def _joined(frames: Sequence[geopandas.GeoDataFrame], names: Sequence[str]) -> geopandas.GeoDataFrame:
-    """Return all rows in the order of these names of pairs."""
-    filled = [frame for frame in frames if len(frame)] or list(frames[:1])  # pandas warns of columns of empty ones
-    joined: Any = pd.concat(filled, ignore_index=True)
-    places = joined["pair"].map({name: place for place, name in enumerate(names)})
-    ordered = joined.iloc[places.argsort(kind="stable")].reset_index(drop=True)
-    return geopandas.GeoDataFrame(ordered, crs=filled[0].crs)
+def _concatenated(frames: Sequence[geopandas.GeoDataFrame], names: Sequence[str]) -> geopandas.GeoDataFrame:
+    """Concatenate tables, with rows in the order of these names of pairs."""
+    non_empty = [frame for frame in frames if len(frame)] or list(frames[:1])  # pandas warns about empty columns
+    rows: Any = pd.concat(non_empty, ignore_index=True)
+    positions = rows["pair"].map({name: position for position, name in enumerate(names)})
+    ordered = rows.iloc[positions.argsort(kind="stable")].reset_index(drop=True)
+    return geopandas.GeoDataFrame(ordered, crs=non_empty[0].crs)
 
 
-LEAST_OVERLAP = 0.25
-"""Intersection over union from which on polygons of two dates are one object; outlines follow coarse cells."""
+def object_ids(
+    outlines: Sequence[shapely.Geometry], pairs: Sequence[int], min_iou: float = MIN_OBJECT_IOU
+) -> list[int]:
+    """Give each object, which may be seen in several pairs, a number: from 1, in the order of their first polygons.
 
-
-def object_ids(outlines: Sequence[shapely.Geometry], pairs: Sequence[int], least: float = LEAST_OVERLAP) -> list[int]:
-    """Return which object each polygon is a sighting of: numbers from 1, in the order of their first polygons.
-
-    Polygons of two pairs are linked from the largest overlap down, such that an object never has two polygons of one
-    pair. So a large polygon of one date does not tie together the small ones of another.
+    Polygons of two pairs are linked from the largest overlap down, and an object never has two polygons of one pair. So
+    a large polygon of one date does not merge the small ones of another.
 
     Parameters
     ----------
     outlines
-        The polygons, in one coordinate system.
+        The polygons, in one CRS.
     pairs
-        Which pair each is of.
-    least
-        Least intersection over union of two sightings.
+        Number of the pair of each polygon.
+    min_iou
+        Minimum intersection over union of two polygons of one object.
 
     Returns
     -------
-    The number of its object for each polygon
+    The object number of each polygon
     """
-    shapes = np.asarray(outlines, dtype=object)
-    members = {index: {pair} for index, pair in enumerate(pairs)}  # the pairs that see an object, by its first polygon
+    pairs_of_object = {index: {pair} for index, pair in enumerate(pairs)}  # by the object's first polygon
     parents = list(range(len(pairs)))
 
     def root(index: int) -> int:
@@ -182,90 +184,77 @@ def object_ids(outlines: Sequence[shapely.Geometry], pairs: Sequence[int], least
             index = parents[index]
         return index
 
-    for one, other in _overlapping(shapes, np.asarray(pairs, np.int64), least):
+    for one, other in _overlapping(np.asarray(outlines, dtype=object), np.asarray(pairs, np.int64), min_iou):
         first, second = sorted((root(int(one)), root(int(other))))
-        if first != second and not members[first] & members[second]:
+        if first != second and not pairs_of_object[first] & pairs_of_object[second]:
             parents[second] = first
-            members[first] |= members.pop(second)
+            pairs_of_object[first] |= pairs_of_object.pop(second)
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(index), len(numbers) + 1) for index in range(len(pairs))]
 
 
-def _overlapping(shapes: NDArray[np.object_], pairs: NDArray[np.int64], least: float) -> NDArray[np.intp]:
+def _overlapping(shapes: NDArray[np.object_], pairs: NDArray[np.int64], min_iou: float) -> NDArray[np.intp]:
     """Return indices (n, 2) of polygons of different pairs that overlap enough, the largest overlap first."""
-    if len(shapes) < 2 or len(np.unique(pairs)) < 2:  # noqa: PLR2004 - it takes two
+    if len(np.unique(pairs)) < 2:  # noqa: PLR2004 - an object needs two pairs to be seen in
         return np.empty((0, 2), np.intp)
     one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    apart = (one < other) & (pairs[one] != pairs[other])
-    one, other = one[apart], other[apart]
+    distinct = (one < other) & (pairs[one] != pairs[other])
+    one, other = one[distinct], other[distinct]
     common = shapely.area(shapely.intersection(shapes[one], shapes[other]))
-    share = common / (shapely.area(shapes[one]) + shapely.area(shapes[other]) - common)
-    enough = share >= least
-    order = np.lexsort((other[enough], one[enough], -share[enough]))
+    iou = common / (shapely.area(shapes[one]) + shapely.area(shapes[other]) - common)
+    enough = iou >= min_iou
+    order = np.lexsort((other[enough], one[enough], -iou[enough]))
     return np.column_stack([one[enough][order], other[enough][order]])
-
-
-_KEY = ["pair", "id", "cells", "score_mean"]
-"""What is the same as long as a polygon is the same; coordinates may come in another system."""
 
 
 @dataclass(frozen=True)
 class Reviews:
-    """The verdicts in the GeoPackage of a survey, which is about to be replaced.
+    """The verdicts in the merged GeoPackage of a batch that is about to be replaced.
 
     Parameters
     ----------
-    given
-        A verdict by pair, and what the polygon is known by.
+    verdicts
+        Verdict of each reviewed polygon, by its values of :data:`_POLYGON_KEY`.
     changed
-        When its polygons were last changed, ISO 8601; empty where it is not there.
+        When the polygons of the file were last changed, ISO 8601; empty if there is no such file.
     """
 
-    given: Mapping[tuple[object, ...], str]
+    verdicts: Mapping[tuple[object, ...], str]
     changed: str = ""
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Read the verdicts in a GeoPackage; there are none where it is not there, or something else is."""
+        """Read the verdicts in a merged GeoPackage; none if it does not exist or is something else."""
         if not path.is_file():
             return cls({})
         try:
-            changed = _changed(path)
-            frame = geopandas.read_file(path, layer=LAYER, columns=[*_KEY, "review"], ignore_geometry=True)
-            frame = frame[_said(frame["review"])]
-            return cls(dict(zip(_keys(frame), frame["review"], strict=True)), changed)
+            return cls(_read_verdicts(path), last_change(path))
         except (GeosiamError, OSError, KeyError, ValueError, RuntimeError):  # pyogrio's errors are RuntimeErrors
             return cls({})
 
     def merged(self, files: Mapping[str, Path], polygons: geopandas.GeoDataFrame) -> pd.Series[str]:
-        """Return the verdicts on the polygons of pairs: where both files have one, that of the file changed last.
+        """Return the verdicts on the polygons of pairs; if both files have one, the file that was changed last wins.
 
         Parameters
         ----------
         files
             GeoPackage of each pair, by its name.
         polygons
-            What these hold, with the name of the pair in the column ``pair``.
+            Polygons of these files, with the name of the pair in the column ``pair``.
         """
-        later = {name for name, path in files.items() if self.given and _changed(path) > self.changed}
-        said = _said(polygons["review"])
-        found = []
-        for key, own, is_said in zip(_keys(polygons), polygons["review"], said, strict=True):
-            kept = self.given.get(key)
-            found.append(own if is_said and (key[0] in later or kept is None) else kept)
-        return pd.Series(found, index=polygons.index, dtype="object")
+        changed_later = {name for name, path in files.items() if self.verdicts and last_change(path) > self.changed}
+        verdicts = []
+        for key, own in zip(_keys(polygons), normalize_reviews(polygons["review"]), strict=True):
+            earlier = self.verdicts.get(key)
+            verdicts.append(own if own is not None and (key[0] in changed_later or earlier is None) else earlier)
+        return pd.Series(verdicts, index=polygons.index, dtype="object")
 
 
-def _said(reviews: pd.Series[str]) -> pd.Series[bool]:
-    return reviews.notna() & (reviews != "")
+def _read_verdicts(path: Path) -> dict[tuple[object, ...], str]:
+    table = read_reviews(path, _POLYGON_KEY)
+    table = table[table["review"].notna()]
+    return dict(zip(_keys(table), table["review"], strict=True))
 
 
 def _keys(polygons: pd.DataFrame) -> list[tuple[object, ...]]:
-    return list(polygons[_KEY].itertuples(index=False, name=None))
-
-
-def _changed(path: Path) -> str:
-    """Return when the polygons of a GeoPackage were last changed: GDAL and QGIS keep account of it."""
-    with opened(path) as db:
-        found = db.execute("SELECT last_change FROM gpkg_contents WHERE table_name = ?", (LAYER,)).fetchone()
-    return str(found[0]) if found else ""
+    return list(polygons[_POLYGON_KEY].itertuples(index=False, name=None))

@@ -1,4 +1,4 @@
-"""Which scenes belong together: by name, by where they lie, and by when they were taken; never by a silent guess."""
+"""Pair scenes by name, footprint and date; ambiguous scenes are reported, not guessed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geosiam.batch.inventory import overlap
-from geosiam.batch.plan import BatchPair, BatchPlan, UnmatchedScene, checked_plan
+from geosiam.batch.inventory import overlap_fraction
+from geosiam.batch.plan import BatchPair, BatchPlan, checked_plan
+from geosiam.report.inputs import UnmatchedScene
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -16,86 +17,84 @@ if TYPE_CHECKING:
 
     from geosiam.batch.inventory import SceneEntry
 
-SAME_PLACE = 0.5
-"""Share of the smaller of two footprints from which on scenes with different names show the same place."""
+SAME_PLACE_OVERLAP = 0.5
+"""Minimum overlap, as a fraction of the smaller footprint, of scenes with different names that show the same place."""
 
 
 def pair_folders(befores: Sequence[SceneEntry], afters: Sequence[SceneEntry]) -> BatchPlan:
-    """Pair each after-scene with the before-scene of its place.
+    """Pair each after scene with the before scene of its place.
 
-    A scene's place is what its name says; where no before-scene says the same, it is where the footprints overlap by
-    at least :data:`SAME_PLACE`. Of several before-scenes the latest that is older than the after-scene counts, if all
-    are dated, and the plan notes it; otherwise the scene stays unpaired.
+    The place of a scene is the one in its name. If no before scene has the same, the place is that of the footprints
+    that overlap by at least :data:`SAME_PLACE_OVERLAP`. Of several before scenes, the latest that is older than the
+    after scene is used, and the plan notes it; if a date is missing, the after scene stays unmatched.
     """
-    taken: set[str] = set()
-    found: list[tuple[SceneEntry, SceneEntry]] = []
-    unpaired: list[UnmatchedScene] = []
+    scene_pairs: list[tuple[SceneEntry, SceneEntry]] = []
+    unmatched: list[UnmatchedScene] = []
     notes: list[str] = []
+    used_befores: set[str] = set()  # or named in a reason
     for after in afters:
-        candidates = _of_same_place(after, befores)
-        chosen, remark = _latest_before(after, candidates)
-        if chosen is None:
-            unpaired.append(UnmatchedScene(after.scene, remark))
-            taken |= {scene.scene for scene in candidates}  # these are spoken of already
+        candidates = _same_place(after, befores)
+        before, remark = _choose_before(after, candidates)
+        if before is None:
+            unmatched.append(UnmatchedScene(after.scene, remark))
+            used_befores |= {scene.scene for scene in candidates}
             continue
-        notes += [remark] if remark else []
-        taken.add(chosen.scene)
-        found.append((chosen, after))
-    unpaired += [_without_after(scene, afters) for scene in befores if scene.scene not in taken]
-    return checked_plan(named(found), unpaired=unpaired, notes=notes)
+        if remark:
+            notes.append(remark)
+        used_befores.add(before.scene)
+        scene_pairs.append((before, after))
+    unmatched += [_without_after(scene, afters) for scene in befores if scene.scene not in used_befores]
+    return checked_plan(name_pairs(scene_pairs), unmatched=unmatched, notes=notes)
 
 
 def pair_with_template(template: SceneEntry, afters: Sequence[SceneEntry]) -> BatchPlan:
-    """Pair one before-scene with every other scene, whatever their names; scenes that surely lie elsewhere are left."""
-    found, unpaired = [], []
+    """Pair one before scene with every other scene, whatever its name, unless their footprints do not overlap."""
+    scene_pairs, unmatched = [], []
     for after in afters:
         if after.scene == template.scene:
             continue
-        if after.footprint is not None and template.footprint is not None and overlap(template, after) == 0:
-            unpaired.append(UnmatchedScene(after.scene, f"does not overlap {template.scene}"))
+        is_known = after.footprint is not None and template.footprint is not None
+        if is_known and overlap_fraction(template, after) == 0:
+            unmatched.append(UnmatchedScene(after.scene, f"does not overlap {template.scene}"))
         else:
-            found.append((template, after))
-    return checked_plan(named(found), unpaired=unpaired)
+            scene_pairs.append((template, after))
+    return checked_plan(name_pairs(scene_pairs), unmatched=unmatched)
 
 
 def pair_series(scenes: Sequence[SceneEntry]) -> BatchPlan:
     """Pair each scene with the next one in time of the same place."""
-    found: list[tuple[SceneEntry, SceneEntry]] = []
-    unpaired: list[UnmatchedScene] = []
-    for group in _places(scenes):
+    scene_pairs: list[tuple[SceneEntry, SceneEntry]] = []
+    unmatched: list[UnmatchedScene] = []
+    for group in _group_by_place(scenes):
         undated = [scene for scene in group if scene.date is None]
-        unpaired += [
-            UnmatchedScene(scene.scene, scene.problem or "nothing says when it was taken") for scene in undated
-        ]
-        times = Counter(scene.date for scene in group)
-        series = sorted((scene for scene in group if scene.date is not None), key=_start)
-        doubled = [scene for scene in series if times[scene.date] > 1]
-        unpaired += [UnmatchedScene(scene.scene, _same_date(scene, doubled)) for scene in doubled]
-        series = [scene for scene in series if times[scene.date] == 1]
-        found += pairwise(series)
-        if len(series) == 1 and not doubled:
-            unpaired.append(UnmatchedScene(series[0].scene, "is the only dated scene of its place"))
-    return checked_plan(named(found), unpaired=unpaired)
+        unmatched += [UnmatchedScene(scene.scene, scene.problem or "its date is unknown") for scene in undated]
+        dates = Counter(scene.date for scene in group)
+        dated = sorted((scene for scene in group if scene.date is not None), key=_start)
+        duplicates = [scene for scene in dated if dates[scene.date] > 1]
+        unmatched += [UnmatchedScene(scene.scene, _same_date_reason(scene, duplicates)) for scene in duplicates]
+        series = [scene for scene in dated if dates[scene.date] == 1]
+        scene_pairs += pairwise(series)
+        if len(series) == 1 and not duplicates:
+            unmatched.append(UnmatchedScene(series[0].scene, "is the only dated scene of its place"))
+    return checked_plan(name_pairs(scene_pairs), unmatched=unmatched)
 
 
-def named(found: Iterable[tuple[SceneEntry, SceneEntry]]) -> list[BatchPair]:
-    """Name pairs by their place and later date, or by both dates, or else by both files.
+def name_pairs(scene_pairs: Iterable[tuple[SceneEntry, SceneEntry]]) -> list[BatchPair]:
+    """Name pairs by place and later date, if that is ambiguous by both dates, and else by both files.
 
-    What is told apart by less has no shorter name: so a pair keeps its name, and its results, when more scenes arrive.
+    A name is never shortened because it is unique at the moment, so a pair keeps its name, and its results, when more
+    scenes arrive. Pairs that even their files do not tell apart share a name, and are refused later.
     """
-    couples = list(found)
-    sites = [_site(before, after) for before, after in couples]
-    names = ["" for _ in couples]
-    for form in (_by_date, _by_dates, _by_files):
-        ways = [name or form(site, *couple) for name, site, couple in zip(names, sites, couples, strict=True)]
-        count = Counter(way.casefold() for way in ways)
-        names = [way if way and count[way.casefold()] == 1 else "" for way in ways]
-    last = [
-        name or _by_files(site, *couple) for name, site, couple in zip(names, sites, couples, strict=True)
-    ]  # what cannot be told apart is refused later, by that name
+    listed = list(scene_pairs)
+    sites = [after.place or before.place for before, after in listed]
+    names = [""] * len(listed)
+    for form in (_name_by_date, _name_by_dates, _name_by_files):
+        candidates = [name or form(site, *scenes) for name, site, scenes in zip(names, sites, listed, strict=True)]
+        count = Counter(candidate.casefold() for candidate in candidates)
+        names = [name if name and count[name.casefold()] == 1 else "" for name in candidates]
     return [
         BatchPair(
-            name,
+            name or _name_by_files(site, before, after),
             before.scene,
             after.scene,
             site=site,
@@ -103,88 +102,90 @@ def named(found: Iterable[tuple[SceneEntry, SceneEntry]]) -> list[BatchPair]:
             date=after.date.text if after.date else "",
             shape=before.shape,
         )
-        for name, site, (before, after) in zip(last, sites, couples, strict=True)
+        for name, site, (before, after) in zip(names, sites, listed, strict=True)
     ]
 
 
-def _of_same_place(after: SceneEntry, befores: Sequence[SceneEntry]) -> list[SceneEntry]:
+def _same_place(after: SceneEntry, befores: Sequence[SceneEntry]) -> list[SceneEntry]:
     if after.problem and not after.place:
         return []
     same_name = [scene for scene in befores if scene.place.casefold() == after.place.casefold()]
-    if same_name and (after.place or all(overlap(scene, after) > 0 for scene in same_name)):
+    if same_name and (after.place or all(overlap_fraction(scene, after) > 0 for scene in same_name)):
         return same_name
-    return [scene for scene in befores if overlap(scene, after) >= SAME_PLACE]
+    return [scene for scene in befores if overlap_fraction(scene, after) >= SAME_PLACE_OVERLAP]
 
 
-def _latest_before(after: SceneEntry, candidates: list[SceneEntry]) -> tuple[SceneEntry | None, str]:
-    """Return the before-scene to take, and a remark; without a scene, the remark says why."""
+def _choose_before(after: SceneEntry, candidates: list[SceneEntry]) -> tuple[SceneEntry | None, str]:
+    """Return the before scene and a remark; if there is no before scene, the remark is the reason."""
     if not candidates:
-        return None, after.problem or "no before-scene has its name or lies where it lies"
+        return None, after.problem or "no before scene has its name or covers the same ground"
     if len(candidates) == 1:
-        return _unless_later(after, candidates[0])
-    listed = ", ".join(Path(scene.scene).name for scene in candidates)
+        return candidates[0], _date_remark(candidates[0], after)
+    names = ", ".join(Path(scene.scene).name for scene in candidates)
     if after.date is None or any(scene.date is None for scene in candidates):
-        return None, f"is ambiguous: {listed} show its place, and dates that could decide are missing"
+        return None, f"is ambiguous: {names} show the same place, and a date that could decide is missing"
     earlier = sorted((scene for scene in candidates if scene.date < after.date), key=_start)  # type: ignore[operator]
     if not earlier:
-        return None, f"is not later than any before-scene of its place: {listed}"
+        return None, f"is not later than any before scene of its place: {names}"
     if len(earlier) > 1 and earlier[-1].date == earlier[-2].date:
         return None, f"is ambiguous: {Path(earlier[-1].scene).name} and {Path(earlier[-2].scene).name} have one date"
-    return earlier[-1], f"{after.scene}: of {listed} the latest one before it counts, {Path(earlier[-1].scene).name}"
+    latest = earlier[-1]
+    return latest, f"{after.scene}: of {names}, the latest earlier one is used: {Path(latest.scene).name}"
 
 
-def _unless_later(after: SceneEntry, before: SceneEntry) -> tuple[SceneEntry | None, str]:
+def _date_remark(before: SceneEntry, after: SceneEntry) -> str:
+    """Return a remark if the dates contradict the order of the scenes."""
     if before.date is None or after.date is None or before.date < after.date:
-        return before, ""
+        return ""
     if before.date == after.date:
-        return before, f"{after.scene}: both scenes are dated {after.date.text} ({after.date.source})"
+        return f"{after.scene}: both scenes are dated {after.date.text} ({after.date.source})"
     dates = f"{before.date.text} ({before.date.source}) and {after.date.text} ({after.date.source})"
-    return before, f"{after.scene}: by their dates, {dates}, the before-scene is the later one"
+    return f"{after.scene}: by their dates, {dates}, the before scene is the later one"
 
 
 def _without_after(scene: SceneEntry, afters: Sequence[SceneEntry]) -> UnmatchedScene:
-    same = [after for after in afters if overlap(scene, after) >= SAME_PLACE]
-    if same:
-        return UnmatchedScene(scene.scene, f"another before-scene serves {', '.join(Path(a.scene).name for a in same)}")
-    return UnmatchedScene(scene.scene, scene.problem or "no after-scene has its name or lies where it lies")
+    same_place = [after for after in afters if overlap_fraction(scene, after) >= SAME_PLACE_OVERLAP]
+    if same_place:
+        names = ", ".join(Path(after.scene).name for after in same_place)
+        return UnmatchedScene(scene.scene, f"another before scene is compared with {names}")
+    return UnmatchedScene(scene.scene, scene.problem or "no after scene has its name or covers the same ground")
 
 
-def _places(scenes: Sequence[SceneEntry]) -> list[list[SceneEntry]]:
-    """Group scenes by the place that their names say, and those whose names say nothing by where they lie."""
-    groups: dict[str, list[SceneEntry]] = defaultdict(list)
+def _group_by_place(scenes: Sequence[SceneEntry]) -> list[list[SceneEntry]]:
+    """Group scenes by the place in their names; scenes without one join the group whose footprints they overlap."""
+    by_name: dict[str, list[SceneEntry]] = defaultdict(list)
     for scene in scenes:
-        groups[scene.place.casefold()].append(scene)
-    nameless = groups.pop("", [])
-    made = list(groups.values())
+        by_name[scene.place.casefold()].append(scene)
+    nameless = by_name.pop("", [])
+    groups = list(by_name.values())
     for scene in nameless:
-        near = [group for group in made if any(overlap(scene, other) >= SAME_PLACE for other in group)]
+        near = [
+            group for group in groups if any(overlap_fraction(scene, other) >= SAME_PLACE_OVERLAP for other in group)
+        ]
         if len(near) == 1:
             near[0].append(scene)
         else:
-            made.append([scene])
-    return made
+            groups.append([scene])
+    return groups
 
 
-def _same_date(scene: SceneEntry, doubled: list[SceneEntry]) -> str:
-    others = [Path(o.scene).name for o in doubled if o.date == scene.date and o.scene != scene.scene]
-    return f"is ambiguous: {', '.join(others)} shows the same place at the same date, {scene.date.text}"  # type: ignore[union-attr]
+def _same_date_reason(scene: SceneEntry, duplicates: list[SceneEntry]) -> str:
+    assert scene.date is not None
+    names = [Path(o.scene).name for o in duplicates if o.date == scene.date and o.scene != scene.scene]
+    return f"is ambiguous: {', '.join(names)} shows the same place at the same date, {scene.date.text}"
 
 
-def _site(before: SceneEntry, after: SceneEntry) -> str:
-    return after.place or before.place
+def _name_by_date(site: str, _before: SceneEntry, after: SceneEntry) -> str:
+    return _safe_name("_".join(filter(None, [site, _compact_date(after)]))) if site else ""
 
 
-def _by_date(site: str, _before: SceneEntry, after: SceneEntry) -> str:
-    return _safe("_".join(filter(None, [site, _compact(after)]))) if site else ""
+def _name_by_dates(site: str, before: SceneEntry, after: SceneEntry) -> str:
+    dates = [_compact_date(before), _compact_date(after)]
+    return _safe_name("_".join([site, *dates])) if site and all(dates) else ""
 
 
-def _by_dates(site: str, before: SceneEntry, after: SceneEntry) -> str:
-    dates = [_compact(before), _compact(after)]
-    return _safe("_".join(filter(None, [site, *dates]))) if site and all(dates) else ""
-
-
-def _by_files(_site: str, before: SceneEntry, after: SceneEntry) -> str:
-    return _safe(before.stem if before.stem == after.stem else f"{before.stem}_{after.stem}")
+def _name_by_files(_site: str, before: SceneEntry, after: SceneEntry) -> str:
+    return _safe_name(before.stem if before.stem == after.stem else f"{before.stem}_{after.stem}")
 
 
 def _start(scene: SceneEntry) -> dt.datetime:
@@ -192,9 +193,10 @@ def _start(scene: SceneEntry) -> dt.datetime:
     return scene.date.start
 
 
-def _compact(scene: SceneEntry) -> str:
+def _compact_date(scene: SceneEntry) -> str:
     return "" if scene.date is None else scene.date.text.replace("-", "").replace(":", "")
 
 
-def _safe(text: str) -> str:
+def _safe_name(text: str) -> str:
+    """Return a text as a file name: other characters than letters, digits and a few signs become underscores."""
     return "".join(sign if sign.isalnum() or sign in "._-+" else "_" for sign in text).lstrip(".")

@@ -1,10 +1,10 @@
-"""What a survey consists of: its pairs, and what is no pair and why."""
+"""The plan of a batch: pairs to run, pairs that cannot run, and scenes without a partner."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import OptionError
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from geosiam.options import DetectOptions
+    from geosiam.report.inputs import UnmatchedScene
 
-RESERVED = frozenset({"report"})
-"""Names in the output folder that are not for a pair."""
+RESERVED_NAMES = frozenset({"report"})
+"""Names in the output folder that no pair may have."""
 
-PER_PAIR = (
+PAIR_OPTIONS = (
     "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "aoi",
     "register", "radiometry", "device", "precision", "on_error", "score_type",
 )  # fmt: skip
-"""The options of :class:`~geosiam.options.DetectOptions` that a pair may have of its own."""
+"""The options of :class:`~geosiam.options.DetectOptions` that may differ between the pairs of a batch."""
 
-_LONGEST_NAME = 120
-_REMEDY_NAME = "give it a name of its own in a manifest, in the column 'name'"
+_MAX_NAME_BYTES = 120
+_NAME_REMEDY = "give the pair another name in the column 'name' of a manifest"
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,18 @@ class BatchPair:
     Parameters
     ----------
     name
-        Unique in its survey; names the folder of its results.
+        Name of the pair and of the folder of its results, unique in its batch.
     before, after
         Absolute paths, also of folders or patterns of tiles, or URLs.
     site
-        The place, where it has a name: the same for all dates of it.
+        Name of the place, the same for all dates; empty if it has none.
     before_date, date
-        When the two scenes were taken, in ISO 8601 as precisely as it is known, such as ``2017-08-27`` or ``1985``;
-        empty where nothing says so.
+        Dates of the two scenes in ISO 8601, as precise as they are known, such as ``2017-08-27`` or ``1985``; empty if
+        unknown.
     overrides
-        Options of this pair alone, by their names in :data:`PER_PAIR`.
+        Options of this pair alone, by their names in :data:`PAIR_OPTIONS`.
     shape
-        (height, width) of the before-scene in pixels; None where it could not be opened.
+        (height, width) of the before scene in pixels; None if it could not be opened.
     """
 
     name: str
@@ -58,24 +59,24 @@ class BatchPair:
     shape: tuple[int, int] | None = None
 
     def options(self, shared: DetectOptions) -> DetectOptions:
-        """Return the survey's options with those of this pair.
+        """Return the options of the batch, with those of this pair in their place.
 
         Raises
         ------
         OptionError
-            One of them makes no sense.
+            An option of this pair is invalid.
         """
         return replace(shared, **self.overrides)
 
     @property
     def pixels(self) -> int:
-        """Pixels of the before-scene; 0 where it could not be opened."""
+        """Pixels of the before scene; 0 if it could not be opened."""
         return self.shape[0] * self.shape[1] if self.shape else 0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A pair that was asked for and cannot be run: its name, its scenes and why, in one line."""
+    """A pair that was asked for but cannot run: its name, its scenes, and the reason in one line."""
 
     name: str
     before: str
@@ -84,63 +85,64 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class UnmatchedScene:
-    """A scene without a partner, and why."""
-
-    scene: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class BatchPlan:
-    """What will be run, and what will not.
+    """The pairs of a batch.
 
     Parameters
     ----------
     pairs
-        In the order in which they were named or found.
+        The pairs to run, in the order in which they were listed or found.
     faults
-        Pairs that cannot be run.
-    unpaired
+        Pairs that cannot run.
+    unmatched
         Scenes without a partner.
     notes
-        What was decided where there was something to decide.
+        Decisions that the user should know about.
     """
 
     pairs: tuple[BatchPair, ...]
     faults: tuple[Fault, ...] = ()
-    unpaired: tuple[UnmatchedScene, ...] = ()
+    unmatched: tuple[UnmatchedScene, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "faults": [asdict(fault) for fault in self.faults],
+            "unpaired": [asdict(scene) for scene in self.unmatched],
+            "notes": list(self.notes),
+        }
 
 
 def checked_plan(
     pairs: Iterable[BatchPair],
     *,
     faults: Iterable[Fault] = (),
-    unpaired: Iterable[UnmatchedScene] = (),
+    unmatched: Iterable[UnmatchedScene] = (),
     notes: Iterable[str] = (),
 ) -> BatchPlan:
-    """Return the plan, with pairs whose names cannot name their folders, or name the same one, among the faults."""
-    named = defaultdict(list)
-    listed = list(pairs)
-    for pair in listed:
-        named[pair.name.casefold()].append(pair)  # some file systems do not tell A from a
-    found = list(faults)
-    good = []
-    for pair in listed:
-        problem = _problem(pair, len(named[pair.name.casefold()]))
+    """Return a plan in which pairs whose names are duplicate, or cannot name a folder, are faults."""
+    candidates = list(pairs)
+    groups = defaultdict(list)
+    for pair in candidates:
+        groups[pair.name.casefold()].append(pair)  # some file systems do not distinguish A from a
+    valid: list[BatchPair] = []
+    invalid = list(faults)
+    for pair in candidates:
+        problem = _name_problem(pair, len(groups[pair.name.casefold()]))
         if problem is None:
-            good.append(pair)
+            valid.append(pair)
         else:
-            found.append(Fault(pair.name, pair.before, pair.after, problem))
-    return BatchPlan(tuple(good), tuple(found), tuple(unpaired), tuple(notes))
+            invalid.append(Fault(pair.name, pair.before, pair.after, problem))
+    return BatchPlan(tuple(valid), tuple(invalid), tuple(unmatched), tuple(notes))
 
 
-def _problem(pair: BatchPair, same: int) -> str | None:
-    if same > 1:
-        return str(OptionError(pair.name, f"is the name of {same} pairs", _REMEDY_NAME))
-    if not re.fullmatch(r"[^./\\\x00-\x1f:][^/\\\x00-\x1f:]*", pair.name) or len(pair.name.encode()) > _LONGEST_NAME:
-        return str(OptionError(repr(pair.name), "cannot be the name of a folder of results", _REMEDY_NAME))
-    if pair.name.casefold() in RESERVED:
-        return str(OptionError(pair.name, "is a name that the survey itself uses", _REMEDY_NAME))
+def _name_problem(pair: BatchPair, count: int) -> str | None:
+    if count > 1:
+        return str(OptionError(pair.name, f"is the name of {count} pairs", _NAME_REMEDY))
+    if not re.fullmatch(r"[^./\\\x00-\x1f:][^/\\\x00-\x1f:]*", pair.name) or len(pair.name.encode()) > _MAX_NAME_BYTES:
+        return str(OptionError(repr(pair.name), "cannot be the name of a folder of results", _NAME_REMEDY))
+    if pair.name.casefold() in RESERVED_NAMES:
+        return str(OptionError(pair.name, "is a name that the batch itself uses", _NAME_REMEDY))
     return None

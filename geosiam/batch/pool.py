@@ -1,4 +1,12 @@
-"""Who runs the pairs: worker processes of this machine, within its budget."""
+"""Worker processes of this machine that run pairs, and the messages that are exchanged with them.
+
+Each message is one line of JSON: a :class:`PairRequest` goes to the worker's stdin, and :class:`WorkerEvent` objects
+come back on what was its stdout. :mod:`geosiam.batch.worker` is the other side.
+
+A ``dask.distributed.LocalCluster`` or pebble's ``ProcessPool`` would not do: a crash must fail no other pair and be
+reported with signal and stderr, a running pair must be stoppable, workers must not outlive a killed parent, and a
+script that starts a batch must not need ``if __name__ == "__main__"``. Each of the two lacks several of these.
+"""
 
 from __future__ import annotations
 
@@ -22,260 +30,40 @@ from geosiam.options import DetectOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from geosiam.batch.resources import Budget, Cost, Need
-
-STOP_SECONDS = 8.0
-"""How long workers may take to end in order; those that take longer are killed."""
-
-RECYCLE_PAIRS = 500
-"""Pairs after which a worker is replaced: whatever a library leaks is given back."""
-
-
-class Crew(Protocol):
-    """Runs jobs somewhere and tells what becomes of them."""
-
-    def need(self, shape: tuple[int, int] | None, *, waiting: int, times: float) -> Need:
-        """Return what a pair of this shape is given; see :meth:`geosiam.batch.resources.Cost.need`."""
-        ...
-
-    def has_room(self, need: Need) -> bool:
-        """Return whether a pair may start now."""
-        ...
-
-    def start(self, job: Job, need: Need) -> int | None:
-        """Begin a pair; return the id of its process on this machine, if it has one."""
-        ...
-
-    def next(self, seconds: float) -> Event | None:
-        """Return what happened next, or None if nothing does for so long; every pair ends with one last event."""
-        ...
-
-    def end(self, pair: str) -> None:
-        """End a pair by force: its last event will be ``died``."""
-        ...
-
-    def stop(self) -> None:
-        """End everything in order, within seconds."""
-        ...
-
-
-@dataclass
-class _Post:
-    """A worker process of the crew, and what the pair it runs takes."""
-
-    child: Child
-    environment: Mapping[str, str]
-    need: Need | None = None
-
-
-class LocalCrew:
-    """Worker processes of this machine.
-
-    Parameters
-    ----------
-    cost
-        What pairs take.
-    budget
-        What they may take together.
-    devices
-        The GPUs that processes are spread over, by their numbers; none: all see what this process sees.
-    """
-
-    def __init__(self, cost: Cost, budget: Budget, devices: Sequence[str] = ()) -> None:
-        self._cost = cost
-        self._budget = budget
-        self._devices = devices
-        self._posts: dict[Child, _Post] = {}
-        self._events: SimpleQueue[tuple[Child, Event]] = SimpleQueue()
-
-    def need(self, shape: tuple[int, int] | None, *, waiting: int, times: float) -> Need:
-        """Return what a pair is given of the budget."""
-        return self._cost.need(shape, self._budget.threads, waiting=waiting, times=times)
-
-    def has_room(self, need: Need) -> bool:
-        """Return whether the budget has room for a pair."""
-        return self._budget.has_room([post.need for post in self._posts.values() if post.need], need)
-
-    def start(self, job: Job, need: Need) -> int:
-        """Give a pair to a process that waits, or to a new one."""
-        idle = [post for post in self._posts.values() if post.need is None]
-        post = idle[0] if idle else self._engage()
-        post.need = need
-        post.child.run(job)
-        return post.child.pid
-
-    def next(self, seconds: float) -> Event | None:
-        """Return what happened next."""
-        try:
-            child, event = self._events.get(timeout=seconds)
-        except Empty:
-            return None
-        post = self._posts.get(child)
-        if post is None:  # one that was replaced
-            return None
-        if event.kind == "died":
-            del self._posts[child]
-            return Event("died", child.job.name if child.job else "", event.data)
-        if event.kind in ("done", "failed"):
-            self._release(post)
-        pid = {"pid": child.pid}
-        return Event(event.kind, event.pair or (child.job.name if child.job else ""), {**event.data, **pid})
-
-    def end(self, pair: str) -> None:
-        """Kill the process that runs a pair."""
-        for child in self._posts:
-            if child.job is not None and child.job.name == pair:
-                child.kill()
-
-    def stop(self) -> None:
-        """End all processes: in order if they manage within seconds, by force if not."""
-        children = list(self._posts)
-        self._posts.clear()
-        for child in children:
-            child.stop()
-        deadline = time.monotonic() + STOP_SECONDS
-        for child in children:
-            if not child.wait(max(0.0, deadline - time.monotonic())):
-                child.kill()
-                child.wait(STOP_SECONDS)
-
-    def _engage(self) -> _Post:
-        environment = {}
-        if self._devices:
-            busy = [post.environment.get("CUDA_VISIBLE_DEVICES") for post in self._posts.values()]
-            environment["CUDA_VISIBLE_DEVICES"] = min(self._devices, key=busy.count)
-        child = Child(lambda child, event: self._events.put((child, event)), environment)
-        self._posts[child] = _Post(child, environment)
-        return self._posts[child]
-
-    def _release(self, post: _Post) -> None:
-        post.need = None
-        post.child.job = None
-        post.child.finished += 1
-        if post.child.finished >= RECYCLE_PAIRS:
-            del self._posts[post.child]
-            with contextlib.suppress(OSError):
-                post.child.stop()
-
-
-_TAIL_BYTES = 16_000
-_MODULE = "geosiam.batch.worker"
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Libraries that start a thread for each processor, in each of several processes, keep these from work by waiting."""
-
-
-class Child:
-    """A process that runs one pair at a time, and may die of it without harm to anything else.
-
-    Parameters
-    ----------
-    tell
-        Called with this child and each of its events, in a thread of its own; the last one is ``died``.
-    environment
-        Variables to set, besides those of this process.
-    """
-
-    def __init__(self, tell: Callable[[Child, Event], None], environment: Mapping[str, str] | None = None) -> None:
-        self._tell = tell
-        self.job: Job | None = None
-        self.finished = 0
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", _MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            env=_environment(environment or {}),
-            start_new_session=True,  # Ctrl-C in a terminal is for who started it, who then ends it in order
-        )
-        threading.Thread(target=self._listen, name=f"geosiam-child-{self.pid}", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def run(self, job: Job) -> None:
-        """Give it a pair to run; a process that died in the meantime says so by its event."""
-        self.job = job
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(job.to_line() + "\n")
-            self._process.stdin.flush()
-
-    def stop(self) -> None:
-        """Ask it to end: what it has done of a pair is kept for the next time."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.close()
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for its end; return whether it came."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                with contextlib.suppress(ValueError):  # a line that was cut when the process died
-                    self._tell(self, Event.of_line(line))
-        code = self._process.wait()
-        self.stop()
-        self._tell(self, Event("died", "", {"code": code, "reason": _reason(code), "stderr": self._last_words()}))
-
-    def _last_words(self) -> str:
-        with self._errors as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        return "\n".join(line for line in lines if line and not line.startswith("Extension modules:"))
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the process: it must find this very geosiam, and compute in the threads it is given."""
-    home = str(Path(geosiam.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-    return {**_ONE_THREAD, **os.environ, "PYTHONPATH": search, **more}
-
-
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{hint}"
-
+    from geosiam.batch.resources import CostModel, Resources
 
 SCORES, POLYGONS = "scores.tif", "anomalies.gpkg"
-"""Names of the results in a pair's folder."""
+"""File names of the results in a pair's folder."""
+
+STOP_SECONDS = 8.0
+"""Time that workers get to stop in order; after that they are killed."""
+
+RECYCLE_PAIRS = 500
+"""Pairs after which a worker is replaced, which frees whatever a library leaks."""
+
+LAST_EVENTS = ("done", "failed", "died")
+"""Kinds of events that end a pair."""
+
+_MODULE = "geosiam.batch.worker"
+_STDERR_TAIL_BYTES = 16_000
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Math libraries start a thread per processor; in several processes at once, these would only wait for each other."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A pair as a worker runs it.
+class PairRequest:
+    """A request to a worker to run a pair.
 
     Parameters
     ----------
     name
-        Of the pair.
+        Name of the pair.
     before, after
-        Its scenes.
+        Paths or URLs of its scenes.
     folder
-        Where its results go; it exists.
+        Existing folder for its results.
     options
-        How it is compared, with the threads and the scheduler that it is given.
+        How it is compared, with its threads and its scheduler.
     """
 
     name: str
@@ -285,12 +73,12 @@ class Job:
     options: DetectOptions
 
     def to_line(self) -> str:
-        """Return the job as a line of JSON."""
+        """Return the request as a line of JSON."""
         return json.dumps({**asdict(self), "options": self.options.to_dict()})
 
     @classmethod
-    def of_line(cls, line: str) -> Job:
-        """Return the job in a line."""
+    def from_line(cls, line: str) -> PairRequest:
+        """Parse a line that :meth:`to_line` returned."""
         values: dict[str, Any] = json.loads(line)
         options = values.pop("options")
         options["bands"] = None if options["bands"] is None else tuple(options["bands"])
@@ -298,17 +86,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Event:
-    """What a worker says of the pair that it runs.
+class WorkerEvent:
+    """A message from a worker about the pair that it runs.
 
     Parameters
     ----------
     kind
-        ``ready`` (for the first pair), ``progress``, ``log``, ``done``, ``failed``, or ``died``: the process ended.
+        ``ready`` (the process has started), ``progress``, ``log``, ``done``, ``failed``, or ``died`` (the process has
+        ended).
     pair
-        Its name; empty where none is run.
+        Name of the pair; empty if none is running.
     data
-        The details.
+        Details, as JSON can hold them.
     """
 
     kind: str
@@ -320,15 +109,248 @@ class Event:
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def of_line(cls, line: str) -> Event:
-        """Return the event in a line.
+    def from_line(cls, line: str) -> WorkerEvent:
+        """Parse a line that :meth:`to_line` returned.
 
         Raises
         ------
         ValueError
-            There is none.
+            The line is something else.
         """
         values = json.loads(line)
         if not isinstance(values, dict) or values.keys() != {"kind", "pair", "data"}:
             raise ValueError("not an event")
         return cls(**values)
+
+
+class WorkerPool(Protocol):
+    """Workers that run pairs: those of this machine, or those of a Dask cluster."""
+
+    def demand(self, shape: tuple[int, int] | None, *, waiting: int, memory_factor: float) -> Resources:
+        """Return the resources of a pair; see :meth:`geosiam.batch.resources.CostModel.demand`."""
+        ...
+
+    def has_room(self, demand: Resources) -> bool:
+        """Return whether a pair with these resources can start now."""
+        ...
+
+    def start(self, request: PairRequest, demand: Resources) -> int | None:
+        """Start a pair; return the id of its process if that runs on this machine."""
+        ...
+
+    def next_event(self, seconds: float) -> WorkerEvent | None:
+        """Wait for the next event, for a limited time; None if there is none. The last one of a pair ends it."""
+        ...
+
+    def kill(self, pair: str) -> None:
+        """Kill the process of a pair, whose last event will be ``died``."""
+        ...
+
+    def close(self) -> None:
+        """Stop all workers: in order if they manage in :data:`STOP_SECONDS`, else by force."""
+        ...
+
+
+class LocalPool:
+    """Worker processes of this machine.
+
+    Parameters
+    ----------
+    cost
+        Time and memory that pairs cost.
+    budget
+        Resources of all pairs together.
+    devices
+        CUDA device numbers over which the processes are spread; if empty, all see the devices that this process sees.
+    """
+
+    def __init__(self, cost: CostModel, budget: Resources, devices: Sequence[str] = ()) -> None:
+        self._cost = cost
+        self._budget = budget
+        self._devices = devices
+        self._workers: dict[WorkerProcess, Resources | None] = {}  # None: idle
+        self._events: SimpleQueue[tuple[WorkerProcess, WorkerEvent]] = SimpleQueue()
+
+    def demand(self, shape: tuple[int, int] | None, *, waiting: int, memory_factor: float) -> Resources:
+        """Return the resources of a pair out of the budget."""
+        return self._cost.demand(shape, self._budget.threads, waiting=waiting, memory_factor=memory_factor)
+
+    def has_room(self, demand: Resources) -> bool:
+        """Return whether the budget has room for a pair."""
+        return self._budget.has_room([running for running in self._workers.values() if running], demand)
+
+    def start(self, request: PairRequest, demand: Resources) -> int:
+        """Send a pair to an idle process or to a new one."""
+        idle = [worker for worker, running in self._workers.items() if running is None]
+        worker = idle[0] if idle else self._new_worker()
+        self._workers[worker] = demand
+        worker.send(request)
+        return worker.pid
+
+    def next_event(self, seconds: float) -> WorkerEvent | None:
+        """Wait for the next event of any process."""
+        try:
+            worker, event = self._events.get(timeout=seconds)
+        except Empty:
+            return None
+        if worker not in self._workers:  # it was replaced
+            return None
+        pair = event.pair or (worker.request.name if worker.request else "")
+        if event.kind == "died":
+            del self._workers[worker]
+            return WorkerEvent("died", pair, event.data)
+        if event.kind in LAST_EVENTS:
+            self._release(worker)
+        return WorkerEvent(event.kind, pair, {**event.data, "pid": worker.pid})
+
+    def kill(self, pair: str) -> None:
+        """Kill the process that runs a pair."""
+        for worker in self._workers:
+            if worker.request is not None and worker.request.name == pair:
+                worker.kill()
+
+    def close(self) -> None:
+        """Stop all processes."""
+        workers = list(self._workers)
+        self._workers.clear()
+        stop_workers(workers)
+
+    def _new_worker(self) -> WorkerProcess:
+        environment = {}
+        if self._devices:
+            taken = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in self._workers]
+            environment["CUDA_VISIBLE_DEVICES"] = min(self._devices, key=taken.count)
+        worker = WorkerProcess(lambda worker, event: self._events.put((worker, event)), environment)
+        self._workers[worker] = None
+        return worker
+
+    def _release(self, worker: WorkerProcess) -> None:
+        """Keep a process for the next pair, or retire it."""
+        self._workers[worker] = None
+        if not worker.finish_pair():
+            del self._workers[worker]
+
+
+class WorkerProcess:
+    """A process that runs one pair at a time; if it crashes, nothing else is affected.
+
+    Parameters
+    ----------
+    on_event
+        Called with this object and each of its events, in a separate thread; the last event is ``died``.
+    environment
+        Environment variables to set, in addition to those of this process.
+    """
+
+    def __init__(
+        self, on_event: Callable[[WorkerProcess, WorkerEvent], None], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._on_event = on_event
+        self.environment = environment or {}
+        self.request: PairRequest | None = None
+        self._pairs_run = 0
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-P", "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            encoding="utf-8",
+            env=_process_environment(self.environment),
+            # Ctrl-C in a terminal must reach only the main process, which then stops the workers in order.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+        )
+        threading.Thread(target=self._listen, name=f"geosiam-worker-{self.pid}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def send(self, request: PairRequest) -> None:
+        """Send a pair to run; if the process has died in the meantime, its event tells."""
+        self.request = request
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(request.to_line() + "\n")
+            self._process.stdin.flush()
+
+    def finish_pair(self) -> bool:
+        """Note that a pair has ended; return whether the process takes more, or was told to stop since it ran many."""
+        self.request = None
+        self._pairs_run += 1
+        if self._pairs_run < RECYCLE_PAIRS:
+            return True
+        self.stop()
+        return False
+
+    def stop(self) -> None:
+        """Ask the process to stop; the finished part of its pair is kept for the next run."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of the process; return whether it has ended."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # a line that was cut off when the process died
+                    self._on_event(self, WorkerEvent.from_line(line))
+        code = self._process.wait()
+        self.stop()
+        data = {"code": code, "reason": _exit_reason(code), "stderr": self._stderr_tail()}
+        self._on_event(self, WorkerEvent("died", "", data))
+
+    def _stderr_tail(self) -> str:
+        with self._stderr as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if line and not line.startswith("Extension modules:"))
+
+
+def stop_workers(workers: Sequence[WorkerProcess]) -> None:
+    """Stop processes together, and kill those that still run after :data:`STOP_SECONDS`."""
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + STOP_SECONDS
+    for worker in workers:
+        if not worker.wait(max(0.0, deadline - time.monotonic())):
+            worker.kill()
+            worker.wait(STOP_SECONDS)
+
+
+def _process_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker, which must import this very geosiam and use only the threads it is given."""
+    home = str(Path(geosiam.__file__).parents[1])
+    search_path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    return {**_ONE_THREAD, **os.environ, "PYTHONPATH": search_path, **extra}
+
+
+def _exit_reason(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"

@@ -1,4 +1,4 @@
-"""All pairs of a survey, run to the end whatever happens to any of them."""
+"""Run all pairs of a batch to the end, even if some of them fail or crash."""
 
 from __future__ import annotations
 
@@ -9,38 +9,49 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from geosiam.batch.events import BatchEvent, Progress, append_line
-from geosiam.batch.pool import Job
-from geosiam.batch.state import LOG, Record, save_record
+from geosiam.batch.pool import PairRequest
+from geosiam.batch.state import LOG, PairRecord, PairState, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from geosiam.batch.events import OnEvent
     from geosiam.batch.plan import BatchPair
-    from geosiam.batch.pool import Crew, Event
-    from geosiam.batch.resources import Need
+    from geosiam.batch.pool import WorkerEvent, WorkerPool
+    from geosiam.batch.resources import Resources
     from geosiam.options import DetectOptions
 
-MOST_ATTEMPTS = 2
-_TICK = 0.25
+MAX_ATTEMPTS = 2
+_TICK_SECONDS = 0.25  # between two progress events, and between two checks of the time limit
+_DETAILS_OF_DONE = ("count", "area_m2", "seconds", "pixels", "shift_px", "warnings")
 
 
 @dataclass
-class Ticket:
-    """A pair on its way through the survey.
+class PairTask:
+    """A pair to run, and how far it is.
 
     Parameters
     ----------
     pair
-        What to run.
+        The pair.
     folder
-        Where its results go.
+        Folder of its results.
     identity
-        Digest of what the results depend on.
+        Digest of everything the results depend on; empty if that is unknown.
     options
         How it is compared.
     restart
-        What an interrupted run left in the folder is of no use: it had another identity.
+        Whether to discard what an interrupted run left in the folder, because it had another identity.
+    attempts
+        Number of attempts so far.
+    start
+        When the present attempt started, on the monotonic clock.
+    fraction
+        Finished fraction of the present attempt, 0 to 1.
+    timed_out
+        Whether it was killed because of the time limit.
+    memory_factor
+        Factor on the memory that is reserved for it.
     """
 
     pair: BatchPair
@@ -49,202 +60,204 @@ class Ticket:
     options: DetectOptions
     restart: bool = False
     attempts: int = 0
-    begun: float = 0.0
-    share: float = 0.0
-    late: bool = False
-    memory_times: float = 1.0
+    start: float = 0.0
+    fraction: float = 0.0
+    timed_out: bool = False
+    memory_factor: float = 1.0
 
 
 class Runner:
-    """Runs tickets with a crew; the record of each says what became of it.
+    """Runs tasks in a pool of workers, and saves the state of each pair.
 
     Parameters
     ----------
-    crew
-        Who runs them.
-    tickets
-        What to run.
+    pool
+        The workers.
+    tasks
+        The pairs to run.
     skipped
-        Number of pairs that needed nothing.
+        Number of pairs that are up to date.
     time_limit
-        Seconds that a pair may take; None: as long as it likes.
+        Seconds that a pair may take; None: no limit.
     on_event
-        Called with everything that happens.
+        Called with every event.
     """
 
     def __init__(
-        self, crew: Crew, tickets: list[Ticket], *, skipped: int, time_limit: float | None, on_event: OnEvent | None
+        self,
+        pool: WorkerPool,
+        tasks: list[PairTask],
+        *,
+        skipped: int,
+        time_limit: float | None,
+        on_event: OnEvent | None,
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._skipped = skipped
         self._time_limit = time_limit
         self._on_event = on_event
-        self._all = tickets
-        self._pixels = sum(ticket.pair.pixels for ticket in tickets)
-        # The largest first: at the end, nothing waits for the one that was begun last.
-        self._waiting = deque(sorted(tickets, key=lambda ticket: -ticket.pair.pixels))
-        self._running: dict[str, Ticket] = {}
+        self._tasks = tasks
+        self._pixels = sum(task.pair.pixels for task in tasks)
+        # The largest pairs first, so that no large one runs alone at the end.
+        self._waiting = deque(sorted(tasks, key=lambda task: -task.pair.pixels))
+        self._running: dict[str, PairTask] = {}
         self._start = time.monotonic()
-        self._end_of_run: float | None = None  # what comes after the pairs is not part of their speed
-        self._told = 0.0
+        self._end: float | None = None  # merging the results is not part of the pairs' speed
+        self._last_progress = 0.0
         self._pixels_done = 0
         self._anomalies = 0
         self._finished = 0
         self._failed = 0
-        self.records: dict[str, Record] = {}
+        self.states: dict[str, PairState] = {}
 
-    def run(self) -> dict[str, Record]:
-        """Run all; return the record of each pair by its name."""
-        self._tell("begin", "", {"to_run": len(self._all), "skipped": self._skipped})
+    def run(self) -> dict[str, PairState]:
+        """Run all tasks; return the final state of each pair by its name."""
+        self._emit("begin", "", {"to_run": len(self._tasks), "skipped": self._skipped})
         while self._waiting or self._running:
-            self._dispatch()
-            event = self._crew.next(_TICK if self._running else 0.0)
-            if event is not None and (ticket := self._running.get(event.pair)) is not None:
-                self._handle(ticket, event)
-            self._end_late_ones()
-            self._tell_progress()
-        self._end_of_run = time.monotonic()
-        return self.records
-
-    def _dispatch(self) -> None:
-        while self._waiting:
-            ticket = self._waiting[0]
-            need = self._crew.need(ticket.pair.shape, waiting=len(self._waiting), times=ticket.memory_times)
-            if not self._crew.has_room(need):
-                return
-            self._waiting.popleft()
-            self._begin(ticket, need)
-
-    def _begin(self, ticket: Ticket, need: Need) -> None:
-        ticket.attempts += 1
-        ticket.begun = time.monotonic()
-        log = ticket.folder / LOG
-        try:
-            ticket.folder.mkdir(exist_ok=True)
-            if ticket.attempts == 1:
-                log.unlink(missing_ok=True)
-            save_record(ticket.folder, Record("started", ticket.identity, ticket.attempts))
-        except OSError as error:
-            self._fail(
-                ticket, f"{ticket.folder}: cannot be written ({error.strerror}); check permissions and free space"
-            )
-            return
-        pair = ticket.pair
-        options = replace(ticket.options, workers=need.threads, scheduler=None, restart=ticket.restart)
-        self._running[pair.name] = ticket
-        process = self._crew.start(Job(pair.name, pair.before, pair.after, str(ticket.folder), options), need)
-        details = {
-            "before": pair.before,
-            "after": pair.after,
-            "attempt": ticket.attempts,
-            "threads": need.threads,
-            "pid": process,
-        }
-        self._note(ticket, "start", {**details, "options": options.to_dict()})
-        self._tell("start", pair.name, details)
-
-    def _handle(self, ticket: Ticket, event: Event) -> None:
-        data = event.data
-        if event.kind == "progress":
-            ticket.share = data["done"] / data["total"] if data["total"] else 1.0
-            ticket.restart = False  # what a second attempt finds is of this one
-        elif event.kind == "log":
-            self._note(ticket, "log", data)
-            self._tell("log", ticket.pair.name, data)
-        elif event.kind == "ready":
-            self._tell("ready", ticket.pair.name, data)
-        elif event.kind == "done":
-            self._complete(ticket, data)
-        elif event.kind == "failed":
-            self._note(ticket, "failed", data)
-            self._retry_or_fail(ticket, data["message"], transient=data["transient"])
-        elif event.kind == "died":
-            self._note(ticket, "died", data)
-            ticket.memory_times *= 2  # it may have been memory: then fewer others run beside it
-            self._retry_or_fail(ticket, self._cause(ticket, data), transient=not ticket.late)
-
-    def _complete(self, ticket: Ticket, data: dict[str, Any]) -> None:
-        facts = {**data["facts"], "memory_mb": data["peak_mb"]}
-        record = Record("done", ticket.identity, ticket.attempts, facts)
-        try:
-            save_record(ticket.folder, record)
-        except OSError as error:
-            self._retry_or_fail(ticket, f"{ticket.folder}: cannot be written ({error.strerror})", transient=False)
-            return
-        self._note(ticket, "done", facts)
-        self._anomalies += facts["count"]
-        self._end(ticket, record)
-        shown = {key: facts[key] for key in ("count", "area_m2", "seconds", "pixels", "shift_px", "warnings")}
-        self._tell(
-            "done", ticket.pair.name, {**shown, **{k: data[k] for k in ("held_mb", "peak_mb", "pid") if k in data}}
-        )
-
-    def _cause(self, ticket: Ticket, data: dict[str, Any]) -> str:
-        if ticket.late:
-            return f"{ticket.pair.name}: took longer than {self._time_limit:.0f} s; raise the limit, or look at its log"
-        words = (data.get("stderr") or "").splitlines()
-        fatal = [word for word in words if word.startswith("Fatal")] or words[-1:]
-        last = f" ({fatal[0]})" if fatal else ""
-        return f"{ticket.pair.name}: {data['reason']}{last}; see its log, or run it alone with geosiam detect"
-
-    def _retry_or_fail(self, ticket: Ticket, message: str, *, transient: bool) -> None:
-        if not transient or ticket.attempts >= MOST_ATTEMPTS:
-            again = f" (tried {ticket.attempts} times)" if ticket.attempts > 1 else ""
-            self._fail(ticket, message + again)
-            return
-        del self._running[ticket.pair.name]
-        ticket.share = 0.0
-        self._waiting.append(ticket)
-        self._tell("retry", ticket.pair.name, {"reason": message})
-
-    def _fail(self, ticket: Ticket, message: str) -> None:
-        record = Record("failed", ticket.identity, ticket.attempts, error=message)
-        with contextlib.suppress(OSError):
-            save_record(ticket.folder, record)
-        self._failed += 1
-        self._end(ticket, record)
-        self._tell("failed", ticket.pair.name, {"error": message, "attempts": ticket.attempts})
-
-    def _end(self, ticket: Ticket, record: Record) -> None:
-        self._running.pop(ticket.pair.name, None)
-        self._pixels_done += ticket.pair.pixels
-        self._finished += 1
-        self.records[ticket.pair.name] = record
-
-    def _end_late_ones(self) -> None:
-        if self._time_limit is None:
-            return
-        now = time.monotonic()
-        for ticket in self._running.values():
-            if not ticket.late and now - ticket.begun > self._time_limit:
-                ticket.late = True
-                self._crew.end(ticket.pair.name)
-
-    def _note(self, ticket: Ticket, event: str, data: dict[str, Any]) -> None:
-        append_line(ticket.folder / LOG, event=event, pair=ticket.pair.name, **data)
-
-    def _tell_progress(self) -> None:
-        now = time.monotonic()
-        if now - self._told >= _TICK:
-            self._told = now
-            self._tell("progress", "", {})
-
-    def _tell(self, kind: str, pair: str, data: dict[str, Any]) -> None:
-        if self._on_event is not None:
-            self._on_event(BatchEvent(kind, pair, data, self.progress()))
+            self._start_waiting()
+            event = self._pool.next_event(_TICK_SECONDS if self._running else 0.0)
+            if event is not None and (task := self._running.get(event.pair)) is not None:
+                self._handle(task, event)
+            self._kill_timed_out()
+            self._emit_progress()
+        self._end = time.monotonic()
+        return self.states
 
     def progress(self) -> Progress:
-        """Return how far the survey is."""
-        running = tuple((name, ticket.share) for name, ticket in self._running.items())
-        partly = sum(ticket.share * ticket.pair.pixels for ticket in self._running.values())
+        """Return the progress of the batch."""
+        running = tuple((name, task.fraction) for name, task in self._running.items())
+        partly = sum(task.fraction * task.pair.pixels for task in self._running.values())
         return Progress(
-            pairs=len(self._all),
+            pairs=len(self._tasks),
             finished=self._finished,
             failed=self._failed,
             skipped=self._skipped,
             pixels=self._pixels,
             pixels_done=self._pixels_done + partly,
             anomalies=self._anomalies,
-            seconds=(self._end_of_run or time.monotonic()) - self._start,
+            seconds=(self._end or time.monotonic()) - self._start,
             running=running,
         )
+
+    def _start_waiting(self) -> None:
+        while self._waiting:
+            task = self._waiting[0]
+            demand = self._pool.demand(task.pair.shape, waiting=len(self._waiting), memory_factor=task.memory_factor)
+            if not self._pool.has_room(demand):
+                return
+            self._waiting.popleft()
+            self._start_task(task, demand)
+
+    def _start_task(self, task: PairTask, demand: Resources) -> None:
+        task.attempts += 1
+        task.start = time.monotonic()
+        log = task.folder / LOG
+        try:
+            task.folder.mkdir(exist_ok=True)
+            if task.attempts == 1:
+                log.unlink(missing_ok=True)
+            save_state(task.folder, PairState("started", task.identity, task.attempts))
+        except OSError as error:
+            self._fail(task, f"{task.folder}: cannot be written ({error.strerror}); check permissions and free space")
+            return
+        pair = task.pair
+        options = replace(task.options, workers=demand.threads, scheduler=None, restart=task.restart)
+        self._running[pair.name] = task
+        pid = self._pool.start(PairRequest(pair.name, pair.before, pair.after, str(task.folder), options), demand)
+        details = {
+            "before": pair.before,
+            "after": pair.after,
+            "attempt": task.attempts,
+            "threads": demand.threads,
+            "pid": pid,
+        }
+        self._log(task, "start", {**details, "options": options.to_dict()})
+        self._emit("start", pair.name, details)
+
+    def _handle(self, task: PairTask, event: WorkerEvent) -> None:
+        data = event.data
+        if event.kind == "progress":
+            task.fraction = data["done"] / data["total"] if data["total"] else 1.0
+            task.restart = False  # a second attempt resumes this one
+        elif event.kind == "log":
+            self._log(task, "log", data)
+            self._emit("log", task.pair.name, data)
+        elif event.kind == "ready":
+            self._emit("ready", task.pair.name, data)
+        elif event.kind == "done":
+            self._complete(task, data)
+        elif event.kind == "failed":
+            self._log(task, "failed", data)
+            self._retry_or_fail(task, data["message"], transient=data["transient"])
+        elif event.kind == "died":
+            self._log(task, "died", data)
+            task.memory_factor *= 2  # memory may have run out, so fewer pairs should run beside the second attempt
+            self._retry_or_fail(task, self._death_message(task, data), transient=not task.timed_out)
+
+    def _complete(self, task: PairTask, data: dict[str, Any]) -> None:
+        record = replace(PairRecord.from_dict(data["record"]), memory_mb=data["peak_mb"])
+        state = PairState("done", task.identity, task.attempts, record)
+        try:
+            save_state(task.folder, state)
+        except OSError as error:
+            self._retry_or_fail(task, f"{task.folder}: cannot be written ({error.strerror})", transient=False)
+            return
+        details = record.to_dict()
+        self._log(task, "done", details)
+        self._anomalies += record.count
+        self._finish(task, state)
+        process = {key: data[key] for key in ("held_mb", "peak_mb", "pid") if key in data}
+        self._emit("done", task.pair.name, {key: details[key] for key in _DETAILS_OF_DONE} | process)
+
+    def _death_message(self, task: PairTask, data: dict[str, Any]) -> str:
+        if task.timed_out:
+            return f"{task.pair.name}: took longer than {self._time_limit:.0f} s; raise `time_limit`, or check its log"
+        lines = (data.get("stderr") or "").splitlines()
+        fatal = [line for line in lines if line.startswith("Fatal")] or lines[-1:]
+        quoted = f" ({fatal[0]})" if fatal else ""
+        return f"{task.pair.name}: {data['reason']}{quoted}; check its log, or run it alone with geosiam detect"
+
+    def _retry_or_fail(self, task: PairTask, message: str, *, transient: bool) -> None:
+        if not transient or task.attempts >= MAX_ATTEMPTS:
+            self._fail(task, message + (f" (tried {task.attempts} times)" if task.attempts > 1 else ""))
+            return
+        del self._running[task.pair.name]
+        task.fraction = 0.0
+        self._waiting.append(task)
+        self._emit("retry", task.pair.name, {"reason": message})
+
+    def _fail(self, task: PairTask, message: str) -> None:
+        state = PairState("failed", task.identity, task.attempts, error=message)
+        with contextlib.suppress(OSError):
+            save_state(task.folder, state)
+        self._failed += 1
+        self._finish(task, state)
+        self._emit("failed", task.pair.name, {"error": message, "attempts": task.attempts})
+
+    def _finish(self, task: PairTask, state: PairState) -> None:
+        self._running.pop(task.pair.name, None)
+        self._pixels_done += task.pair.pixels
+        self._finished += 1
+        self.states[task.pair.name] = state
+
+    def _kill_timed_out(self) -> None:
+        if self._time_limit is None:
+            return
+        now = time.monotonic()
+        for task in self._running.values():
+            if not task.timed_out and now - task.start > self._time_limit:
+                task.timed_out = True
+                self._pool.kill(task.pair.name)
+
+    def _log(self, task: PairTask, event: str, data: dict[str, Any]) -> None:
+        append_line(task.folder / LOG, event=event, pair=task.pair.name, **data)
+
+    def _emit_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._last_progress >= _TICK_SECONDS:
+            self._last_progress = now
+            self._emit("progress", "", {})
+
+    def _emit(self, kind: str, pair: str, data: dict[str, Any]) -> None:
+        if self._on_event is not None:
+            self._on_event(BatchEvent(kind, pair, data, self.progress()))

@@ -1,28 +1,27 @@
-"""The results of a survey as a STAC item collection, with the model that made them.
+"""The results of a batch as a STAC 1.1 item collection, together with the model.
 
-STAC 1.1. Each pair is an item; each model is one too, with the fields of the Machine Learning Model extension, and
-pairs link to it as what they are derived from. That extension's list of tasks has no change detection; the nearest of
-its words is semantic segmentation: a class probability for each cell.
+Each pair is an item. Each model is one too, with the fields of the Machine Learning Model extension, and pairs link to
+it by ``derived_from``. The extension's list of tasks has no change detection; semantic segmentation is the nearest.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from geosiam.batch.dates import iso_date
-from geosiam.errors import InputError, OutputError
+from geosiam.errors import InputError
 from geosiam.network.weights import load_model
 from geosiam.scores.working_file import SCORE_NODATA, SCORE_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from geosiam.batch.events import PairResult
+    from geosiam.batch.state import PairRecord
     from geosiam.network.weights import Model, ModelCard
 
 STAC_VERSION = "1.1.0"
@@ -37,98 +36,90 @@ _BANDS = ("red", "green", "blue")
 
 
 def item_collection(pairs: Sequence[PairResult], folder: Path) -> dict[str, Any]:
-    """Return the item collection of all pairs that are done; hrefs are relative to the folder."""
-    done = [pair for pair in pairs if pair.done]
+    """Return an item collection of all pairs with results and of their models, with hrefs relative to a folder."""
+    done = [(pair, pair.record) for pair in pairs if pair.record is not None]
+    models = [_model_item(model) for model in _models(record for _, record in done)]
     return {
         "type": "FeatureCollection",
-        "features": [*(_model_item(model) for model in _models(done)), *(_pair_item(pair, folder) for pair in done)],
+        "features": [*models, *(_pair_item(pair, record, folder) for pair, record in done)],
     }
 
 
-def write_items(pairs: Sequence[PairResult], folder: Path, target: Path) -> None:
-    """Write :func:`item_collection` to a file that appears complete, or not at all.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(json.dumps(item_collection(pairs, folder), indent=1) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(target, f"cannot be written ({error})", "check permissions and free disk space") from error
-
-
-def _pair_item(pair: PairResult, folder: Path) -> dict[str, Any]:
-    facts = pair.facts
-    assert pair.scores is not None
-    assert pair.anomalies is not None
+def _pair_item(pair: PairResult, record: PairRecord, folder: Path) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "title": pair.name,
-        "created": facts["created"].replace("+00:00", "Z"),
-        "processing:software": {"geosiam": facts["geosiam_version"]},
-        "geosiam:count": facts["count"],
-        "geosiam:area_m2": facts["area_m2"],
-        "geosiam:threshold": facts["threshold"],
-        "geosiam:shift_px": facts["shift_px"],
-        "geosiam:warnings": facts["warnings"],
-        **_times(pair),
+        "created": _utc(record.created),
+        "processing:software": {"geosiam": record.geosiam_version},
+        "geosiam:count": record.count,
+        "geosiam:area_m2": record.area_m2,
+        "geosiam:threshold": record.threshold,
+        "geosiam:shift_px": record.shift_px,
+        "geosiam:warnings": list(record.warnings),
+        **_times(pair, record),
     }
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": [PROCESSING],
         "id": pair.name,
-        "geometry": facts["footprint"],
-        **({} if facts["footprint"] is None else {"bbox": _bbox(facts["footprint"])}),
+        "geometry": record.footprint,
+        **({} if record.footprint is None else {"bbox": _bbox(record.footprint)}),
         "properties": properties,
         "links": [
             {"rel": "derived_from", "href": _href(pair.before), "title": "before"},
             {"rel": "derived_from", "href": _href(pair.after), "title": "after"},
-            {"rel": "derived_from", "href": f"#{_model_id(facts['model'])}", "title": "model"},
+            {
+                "rel": "derived_from",
+                "href": f"#{_model_id(record.model.name, record.model.checksum)}",
+                "title": "model",
+            },
         ],
-        "assets": {
-            "scores": {
-                "href": _relative(pair.scores, folder),
-                "type": _GEOTIFF,
-                "roles": ["data"],
-                "title": "Anomaly probability",
-                "bands": [{"name": "score", **_STORED[facts["score_type"]]}],
-            },
-            "anomalies": {
-                "href": _relative(pair.anomalies, folder),
-                "type": "application/geopackage+sqlite3",
-                "roles": ["data"],
-                "title": "Polygons of anomalies",
-            },
+        "assets": _pair_assets(pair, record, folder),
+    }
+
+
+def _pair_assets(pair: PairResult, record: PairRecord, folder: Path) -> dict[str, Any]:
+    assert pair.scores is not None
+    assert pair.anomalies is not None
+    return {
+        "scores": {
+            "href": _relative(pair.scores, folder),
+            "type": _GEOTIFF,
+            "roles": ["data"],
+            "title": "Anomaly probability",
+            "bands": [{"name": "score", **_STORED[record.score_type]}],
+        },
+        "anomalies": {
+            "href": _relative(pair.anomalies, folder),
+            "type": "application/geopackage+sqlite3",
+            "roles": ["data"],
+            "title": "Polygons of anomalies",
         },
     }
 
 
-def _times(pair: PairResult) -> dict[str, str | None]:
-    """Return the time that an item covers: between the two scenes, or when it was made, where nothing tells."""
+def _times(pair: PairResult, record: PairRecord) -> dict[str, str | None]:
+    """Return the time span of an item: that between the two scenes or, if their dates are unknown, that of the run."""
     dates = [iso_date(text, "") for text in (pair.before_date, pair.date) if text]
     if not dates:
-        return {"datetime": pair.facts["created"].replace("+00:00", "Z")}
+        return {"datetime": _utc(record.created)}
     first, last = (date.start.strftime("%Y-%m-%dT%H:%M:%SZ") for date in (min(dates), max(dates)))
     return {"datetime": last} if first == last else {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 
-def _models(pairs: Iterable[PairResult]) -> list[Model]:
-    """Load each model that was used; one that is gone in the meantime is left out."""
-    used = {_model_id(pair.facts["model"]): pair.facts["model"] for pair in pairs}
-    found = []
-    for model in used.values():
+def _models(records: Iterable[PairRecord]) -> list[Model]:
+    """Load each model that was used, except those that do not exist any more or have changed."""
+    references = dict.fromkeys(record.model for record in records)
+    by_id = {_model_id(reference.name, reference.checksum): reference for reference in references}
+    models = []
+    for reference in by_id.values():
         try:
-            loaded = load_model(model["source"])
+            model = load_model(reference.source)
         except InputError:
             continue
-        if loaded.card.checksum == model["checksum"]:
-            found.append(loaded)
-    return found
+        if model.card.checksum == reference.checksum:
+            models.append(model)
+    return models
 
 
 def _model_item(model: Model) -> dict[str, Any]:
@@ -137,12 +128,12 @@ def _model_item(model: Model) -> dict[str, Any]:
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": [MLM],
-        "id": _model_id({"name": card.name, "checksum": card.checksum}),
+        "id": _model_id(card.name, card.checksum),
         "geometry": None,
         "properties": {
             "title": f"{card.name}: {card.summary}",
             "datetime": None,
-            "start_datetime": "1900-01-01T00:00:00Z",  # a model has no date in its card, and is for scenes of any
+            "start_datetime": "1900-01-01T00:00:00Z",  # model cards have no date, and models suit scenes of any
             "end_datetime": "2100-01-01T00:00:00Z",
             "license": card.license,
             "bands": [{"name": name} for name in _BANDS],
@@ -173,7 +164,7 @@ def _model_item(model: Model) -> dict[str, Any]:
 
 
 def _inputs(model: Model) -> list[dict[str, Any]]:
-    """Describe both scenes as the machine learning model extension wants it."""
+    """Return the description of both scenes for the Machine Learning Model extension."""
     side = model.network.config.receptive_field.size
     structure = {"shape": [-1, len(_BANDS), -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
     return [
@@ -189,7 +180,7 @@ def _inputs(model: Model) -> list[dict[str, Any]]:
 
 
 def _output(card: ModelCard) -> dict[str, Any]:
-    """Describe the scores likewise."""
+    """Return the description of the scores for the same extension."""
     return {
         "name": "score",
         "description": f"probability that the scenes differ, one cell for {card.stride} x {card.stride} px",
@@ -202,12 +193,17 @@ def _output(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _model_id(model: dict[str, Any]) -> str:
-    return f"model-{model['name']}-{model['checksum'][:8]}"
+def _model_id(name: str, checksum: str) -> str:
+    return f"model-{name}-{checksum[:8]}"
+
+
+def _utc(time: str) -> str:
+    """Return a time in ISO 8601 with Z for UTC, as STAC wants it."""
+    return time.replace("+00:00", "Z")
 
 
 def _href(scene: str) -> str:
-    """Return a scene as a link: a URL as it is, a path with forward slashes."""
+    """Return a link to a scene: a URL unchanged, or a path with forward slashes."""
     return scene if "://" in scene else scene.replace(os.sep, "/")
 
 
@@ -215,6 +211,6 @@ def _relative(path: Path, folder: Path) -> str:
     return f"./{path.relative_to(folder).as_posix()}"
 
 
-def _bbox(geometry: dict[str, Any]) -> list[float]:
+def _bbox(geometry: Mapping[str, Any]) -> list[float]:
     lon, lat = zip(*geometry["coordinates"][0], strict=True)
     return [min(lon), min(lat), max(lon), max(lat)]

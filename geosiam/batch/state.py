@@ -1,19 +1,16 @@
-"""What is known of each pair from one call to the next: one small file in its folder."""
+"""The state of each pair between calls, in a small file in its folder, and whether the pair is up to date."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-import re
-import resource
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.request import Request, urlopen
 
 import shapely
 import torch
@@ -22,40 +19,180 @@ from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.errors import InputError
+from geosiam.files import atomic_write
 from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
+from geosiam.provenance import ModelReference
 from geosiam.scores.raster import ScoreRaster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Self
 
     from geosiam.batch.plan import BatchPair
     from geosiam.options import DetectOptions
     from geosiam.results import DetectResult
 
-RECORD, LOG = "result.json", "log.jsonl"
-"""Names of the record and the log in a pair's folder."""
+STATE, LOG = "result.json", "log.jsonl"
+"""File names of the state and the log in a pair's folder."""
 
-_FORMAT = 1
-_NOT_RESULTS = ("workers", "scheduler", "restart")
-_AT_ONCE = 8
-_SECONDS = 10.0
+_FORMAT_KEY, _FORMAT = "geosiam_survey", 1
+_OPTIONS_WITHOUT_EFFECT = ("workers", "scheduler", "restart")  # on the results
+_FINGERPRINT_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Record:
-    """What became of a pair.
+class PairRecord:
+    """Metadata of a pair's results, for the tables, items and pages of its batch.
+
+    Parameters
+    ----------
+    count
+        Number of polygons.
+    area_m2
+        Total area of the polygons in square meters.
+    score_max
+        Highest score of any polygon; None without polygons.
+    threshold
+        Anomaly probability at which the polygons were cut.
+    seconds
+        Run time in seconds.
+    pixels
+        Pixels of the before scene.
+    overlap_fraction, valid_fraction
+        Fraction of the before scene that both scenes cover, and estimated fraction of valid pixels of that.
+    shift_px
+        Misregistration that remains, in pixels; None if unknown.
+    corrected
+        Whether a shift between the scenes was corrected.
+    pixel_size, crs
+        Pixel size and coordinate reference system of the before scene.
+    footprint
+        Outline of the scores in WGS 84, as a GeoJSON geometry; None where that is undefined.
+    model
+        The model that was used.
+    score_type
+        How scores are stored: ``uint8`` or ``float32``.
+    device, precision
+        Where and with which arithmetic the network ran.
+    geosiam_version, created
+        Version of geosiam, and time of the run in ISO 8601.
+    unreadable
+        Number of blocks without scores because a scene cannot be decoded there.
+    warnings
+        Remarkable facts about the pair, unreadable blocks included.
+    memory_mb
+        Peak memory of the worker process in MB; None if not measured.
+    """
+
+    count: int
+    area_m2: float
+    score_max: float | None
+    threshold: float
+    seconds: float
+    pixels: int
+    overlap_fraction: float | None
+    valid_fraction: float | None
+    shift_px: float | None
+    corrected: bool
+    pixel_size: tuple[float, float]
+    crs: str
+    footprint: Mapping[str, Any] | None
+    model: ModelReference
+    score_type: str
+    device: str
+    precision: str
+    geosiam_version: str
+    created: str
+    unreadable: int
+    warnings: tuple[str, ...]
+    memory_mb: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as it stands in files: plain values that JSON can hold."""
+        values = asdict(self)
+        values["computed"] = {key: values.pop(key) for key in ("device", "precision")}
+        values["holes"] = values.pop("unreadable")
+        return values | {"pixel_size": list(self.pixel_size), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the record that :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError
+            The values are something else.
+        """
+        fields = dict(values)
+        fields |= fields.pop("computed")
+        fields["unreadable"] = fields.pop("holes")
+        fields["model"] = ModelReference(**fields["model"])
+        fields["pixel_size"] = tuple(fields["pixel_size"])
+        fields["warnings"] = tuple(fields["warnings"])
+        return cls(**fields)
+
+
+def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
+    """Collect the metadata of a pair's results.
+
+    Parameters
+    ----------
+    result
+        Result of `detect`.
+    seconds
+        Its run time in seconds.
+    """
+    provenance, report = result.provenance, result.report
+    area, score_max = _polygon_statistics(result.polygons_path)
+    footprint = footprint_of(ScoreRaster.open(result.scores_path).grid)
+    return PairRecord(
+        count=result.count,
+        area_m2=area,
+        score_max=score_max,
+        threshold=result.threshold,
+        seconds=round(seconds, 3),
+        pixels=report.before.height * report.before.width,
+        overlap_fraction=report.overlap_fraction,
+        valid_fraction=report.valid_fraction,
+        shift_px=report.shift_px,
+        corrected=any(report.moved_px),
+        pixel_size=report.before.pixel_size,
+        crs=report.before.crs,
+        footprint=None if footprint is None else shapely.geometry.mapping(footprint),
+        model=provenance.model,
+        score_type=provenance.options.score_type,
+        device=provenance.computed.device,
+        precision=provenance.computed.precision,
+        geosiam_version=provenance.geosiam_version,
+        created=provenance.created,
+        unreadable=len(result.unreadable),
+        warnings=(*result.warnings, *(f"no scores: {block.reason}" for block in result.unreadable)),
+    )
+
+
+def _polygon_statistics(path: Path) -> tuple[float, float | None]:
+    """Return the total area of the polygons in square meters, and the highest score of any."""
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        area, score_max = db.execute("SELECT total(area_m2), max(score_max) FROM anomalies").fetchone()
+    return float(area), score_max
+
+
+@dataclass(frozen=True)
+class PairState:
+    """The state of a pair.
 
     Parameters
     ----------
     status
         ``started``, ``done`` or ``failed``.
     identity
-        Digest of what the results depend on.
+        Digest of everything the results depend on; see :func:`identities`.
     attempts
-        How often it was begun in the last call that ran it.
-    facts
-        See :func:`geosiam.batch.state.facts_of`; empty unless it is done.
+        Number of attempts in the last call that ran it.
+    record
+        Metadata of its results; None unless it is done.
     error
         Why it failed; empty otherwise.
     """
@@ -63,154 +200,94 @@ class Record:
     status: str
     identity: str
     attempts: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+    record: PairRecord | None = None
     error: str = ""
 
 
-def load_record(folder: Path) -> Record | None:
-    """Return the record in a pair's folder; None if there is none, or none that can be read."""
+def load_state(folder: Path) -> PairState | None:
+    """Return the state in a pair's folder; None if there is none, or none that this version can read."""
     try:
-        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if values.pop("geosiam_survey") != _FORMAT:
+        values = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if values.pop(_FORMAT_KEY) != _FORMAT:
             return None
-        return Record(**values)
+        facts = values.pop("facts")
+        return PairState(**values, record=PairRecord.from_dict(facts) if facts else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def save_record(folder: Path, record: Record) -> None:
-    """Replace the record in a pair's folder."""
-    partial = folder / f".{RECORD}.new"
-    text = json.dumps({"geosiam_survey": _FORMAT, **vars(record)}, indent=1, default=str)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+def save_state(folder: Path, state: PairState) -> None:
+    """Replace the state in a pair's folder."""
+    content = {
+        _FORMAT_KEY: _FORMAT,
+        "status": state.status,
+        "identity": state.identity,
+        "attempts": state.attempts,
+        "facts": {} if state.record is None else state.record.to_dict(),
+        "error": state.error,
+    }
+    with atomic_write(folder / STATE) as partial:
+        partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def is_finished(folder: Path, record: Record, identity: str) -> bool:
-    """Return whether a pair needs no work: its record says so, of the same identity, and its results are there."""
+def is_up_to_date(folder: Path, state: PairState, identity: str) -> bool:
+    """Return whether a pair need not run: it is done, nothing it depends on has changed, and its results exist."""
     return (
-        record.status == "done"
-        and record.identity == identity
+        state.status == "done"
+        and state.record is not None
+        and identity != ""
+        and state.identity == identity
         and (folder / SCORES).is_file()
         and (folder / POLYGONS).is_file()
     )
 
 
 def identities(pairs: Sequence[BatchPair], shared: DetectOptions) -> list[str]:
-    """Return the digest of each pair's scenes, model and options, and of the versions that compute.
+    """Return a digest of each pair's scenes, model and options, and of the versions of geosiam and PyTorch.
 
-    Files count by :func:`geosiam.imagery.scene_info.fingerprint`, URLs by what their server says of them.
+    Scenes are compared by :func:`geosiam.imagery.scene_info.fingerprint`. An empty digest means that nothing tells
+    whether a scene has changed, for example because a server names neither a date nor an ETag; such a pair must run
+    again.
+
+    Parameters
+    ----------
+    pairs
+        Pairs of a plan.
+    shared
+        Options of the batch.
     """
-    marks: Callable[[str], str] = _Remembered(_mark)
-    checksums: Callable[[str], str] = _Remembered(_checksum)
-    with ThreadPoolExecutor(_AT_ONCE, "geosiam-marks") as pool:
-        return list(pool.map(lambda pair: _identity(pair, shared, marks, checksums), pairs))
+    fingerprints = functools.cache(_fingerprint)  # one template may be in every pair
+    checksums = functools.cache(_checksum)
+    with ThreadPoolExecutor(_FINGERPRINT_THREADS, "geosiam-fingerprints") as pool:
+        return list(pool.map(lambda pair: _identity(pair, shared, fingerprints, checksums), pairs))
 
 
 def _identity(
-    pair: BatchPair, shared: DetectOptions, marks: Callable[[str], str], checksums: Callable[[str], str]
+    pair: BatchPair, shared: DetectOptions, fingerprints: Callable[[str], str], checksums: Callable[[str], str]
 ) -> str:
     options = pair.options(shared)
-    named = {key: value for key, value in options.to_dict().items() if key not in _NOT_RESULTS}
+    inputs = [pair.before, pair.after, *([] if options.aoi is None else [os.fspath(options.aoi)])]
+    versions = [fingerprints(path) for path in inputs]
+    if not all(versions):
+        return ""
+    values = {key: value for key, value in options.to_dict().items() if key not in _OPTIONS_WITHOUT_EFFECT}
     content = {
-        "scenes": [marks(scene) or scene for scene in (pair.before, pair.after)],
-        "options": named | {"model": checksums(options.model)},
-        "valid area": marks(os.fspath(options.aoi)) if options.aoi else "",
+        "inputs": versions,
+        "options": values | {"model": checksums(options.model)},
         "versions": [__version__, torch.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-class _Remembered:
-    """A function of one text that is computed once for each; one template may be in every pair."""
-
-    def __init__(self, function: Callable[[str], str]) -> None:
-        self._function = function
-        self._known: dict[str, str] = {}
-
-    def __call__(self, text: str) -> str:
-        if text not in self._known:
-            self._known[text] = self._function(text)
-        return self._known[text]
-
-
-def _mark(scene: str) -> str:
-    if scene.startswith(("http://", "https://")):
-        return _mark_of_url(scene)
+def _fingerprint(path: str) -> str:
     try:
-        return fingerprint(scene)
+        return fingerprint(path)
     except InputError as error:
-        return str(error)
-
-
-def _mark_of_url(url: str) -> str:
-    """Return what tells a changed file on a server; empty where the server does not say."""
-    try:
-        with urlopen(Request(url, method="HEAD"), timeout=_SECONDS) as answer:  # noqa: S310 - http and https only
-            return " ".join(str(answer.headers.get(name)) for name in ("ETag", "Last-Modified", "Content-Length"))
-    except (OSError, ValueError):
-        return ""
+        return str(error)  # the run reports it
 
 
 def _checksum(model: str) -> str:
     try:
         return load_model(model).card.checksum
     except InputError as error:
-        return str(error)
-
-
-def facts_of(found: DetectResult, seconds: float) -> dict[str, Any]:
-    """Return the numbers of a pair that its survey lists.
-
-    Parameters
-    ----------
-    found
-        What `detect` left.
-    seconds
-        How long it took.
-    """
-    record = found.provenance.to_dict()
-    pair = record["pair"]
-    height, width = pair["before"]["height"], pair["before"]["width"]
-    area, highest = _of_polygons(found.polygons_path)
-    footprint = footprint_of(ScoreRaster.open(found.scores_path).grid)
-    return {
-        "count": found.count,
-        "area_m2": area,
-        "score_max": highest,
-        "threshold": found.threshold,
-        "seconds": round(seconds, 3),
-        "pixels": height * width,
-        "overlap_fraction": pair["overlap_fraction"],
-        "valid_fraction": pair["valid_fraction"],
-        "shift_px": pair["shift_px"],
-        "corrected": any(pair["moved_px"]),
-        "pixel_size": list(pair["before"]["pixel_size"]),
-        "crs": pair["before"]["crs"],
-        "footprint": None if footprint is None else shapely.geometry.mapping(footprint),
-        "model": record["model"],
-        "score_type": record["options"]["score_type"],
-        "computed": record["computed"],
-        "geosiam_version": record["geosiam_version"],
-        "created": record["created"],
-        "holes": len(found.unreadable),
-        "warnings": [*found.warnings, *(f"no scores: {hole.reason}" for hole in found.unreadable)],
-    }
-
-
-def memory_now() -> dict[str, float]:
-    """Return the memory of this process in MB: what it holds, and the most it ever held."""
-    peak = held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with contextlib.suppress(OSError):
-        # On Linux that counts what the process which started this one held, too.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        told = dict(re.findall(r"^(VmRSS|VmHWM):\s*(\d+) kB", status, re.MULTILINE))
-        held, peak = (float(told.get(name, peak * 1024)) / 1024 for name in ("VmRSS", "VmHWM"))
-    return {"held_mb": round(held, 1), "peak_mb": round(peak, 1)}
-
-
-def _of_polygons(path: Path) -> tuple[float, float | None]:
-    """Return the area of all polygons in square metres, and the highest score of any."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        area, highest = db.execute("SELECT total(area_m2), max(score_max) FROM anomalies").fetchone()
-    return float(area), highest
+        return str(error)  # likewise

@@ -1,4 +1,4 @@
-"""What is made of all pairs of a survey together: layer, tables, items and the summary."""
+"""Write the results of all pairs together: merged polygons, tables, STAC items, the summary, and the page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geosiam.batch.merge import merge_polygons
-from geosiam.batch.stac_output import write_items
+from geosiam.batch.stac_output import item_collection
 from geosiam.errors import OutputError
-from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, mark_of, write_report
+from geosiam.files import atomic_write
+from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from geosiam.batch.events import PairResult
@@ -33,16 +34,33 @@ FILES = {
     "stac": "survey-items.json",
     "summary": "summary.json",
 }
-"""Names of these files in the survey's folder."""
+"""File names of these results in the folder of the batch."""
+
+REPORT_FOLDER = "report"
+"""Name of the folder of the page in the folder of the batch."""
+
+_TYPES = {
+    "pair": "str", "site": "str", "before": "str", "after": "str", "before_date": "str", "date": "str", "status": "str",
+    "count": "Int64", "area_m2": "Float64", "score_max": "Float64", "threshold": "Float64", "seconds": "Float64",
+    "mpx": "Float64", "shift_px": "Float64", "overlap_fraction": "Float64", "valid_fraction": "Float64",
+    "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64", "holes": "Int64", "attempts": "Int64",
+    "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
+}  # fmt: skip
+COLUMNS = tuple(_TYPES)
+"""Columns of the table of pairs."""
+
+_log = logging.getLogger(__name__)
 
 
-def collect(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Write what is made of all pairs together, unless it is there already for just these.
+def write_summaries(
+    plan: BatchPlan, pairs: Sequence[PairResult], root: Path
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Write the files of a batch as a whole, unless they exist for exactly these results.
 
     Returns
     -------
     files
-        What is there, by the names of :data:`FILES`.
+        Paths of the files that exist, by the names in :data:`FILES`.
     remarks
         What is missing, and why.
 
@@ -53,110 +71,148 @@ def collect(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[d
     """
     paths = {kind: root / name for kind, name in FILES.items()}
     if not any(pair.done for pair in pairs):
-        del paths["geopackage"]  # one that is there has the polygons of an earlier call, and maybe verdicts
-    state = state_of(plan, pairs)
-    said = _summary(paths["summary"])
-    if said.get("state") != state or not all(path.is_file() for path in paths.values()):
-        paths["summary"].unlink(missing_ok=True)  # what it says of the others is about to become untrue
+        del paths["geopackage"]  # an existing one has the polygons of an earlier call, and perhaps verdicts
+    digest = results_digest(plan, pairs)
+    summary = _read_summary(paths["summary"])
+    if summary.get("state") != digest or not all(path.is_file() for path in paths.values()):
+        paths["summary"].unlink(missing_ok=True)  # it describes files that are about to change
         left_out = merge_polygons(pairs, paths["geopackage"]) if "geopackage" in paths else ()
-        write_items(pairs, root, paths["stac"])
+        _write_json(paths["stac"], item_collection(pairs, root))
         write_tables(table_of(pairs, root), paths["csv"], paths["parquet"])
-        said = {**_content(plan, pairs), "not_merged": list(left_out), "state": state}
-        _write_summary(paths["summary"], said)
-    return {kind: path for kind, path in paths.items() if path.is_file()}, _remarks(paths, said)
+        summary = {**_summary(plan, pairs), "not_merged": list(left_out), "state": digest}
+        _write_json(paths["summary"], summary)
+    return {kind: path for kind, path in paths.items() if path.is_file()}, _remarks(paths, summary)
 
 
-def _remarks(paths: dict[str, Path], said: dict[str, Any]) -> tuple[str, ...]:
-    found = [
-        f"{name}: is not in survey.gpkg, since nothing leads from its coordinate system to the others'"
-        for name in said.get("not_merged", ())
-    ]
-    if "geopackage" not in paths:
-        found.append("no pair is done, so there is no new survey.gpkg")
-    return tuple(found)
-
-
-def state_of(plan: BatchPlan, pairs: Sequence[PairResult]) -> str:
-    """Return a digest of what is made of all pairs: it changes when any of it would, verdicts included."""
+def results_digest(plan: BatchPlan, pairs: Sequence[PairResult]) -> str:
+    """Return a digest of everything in the files of a batch as a whole, verdicts included."""
     content = [
-        [pair.name, pair.identity, pair.status, pair.error, pair.facts.get("created"), _changed(pair.anomalies)]
+        [
+            pair.name,
+            pair.identity,
+            pair.status,
+            pair.error,
+            None if pair.record is None else pair.record.created,
+            _modification_time(pair.anomalies),
+        ]
         for pair in pairs
     ]
-    lonely = [asdict(scene) for scene in plan.unpaired]
-    return hashlib.sha256(json.dumps([content, lonely, plan.notes], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _changed(path: Path | None) -> int:
-    with contextlib.suppress(OSError):
-        return 0 if path is None else path.stat().st_mtime_ns
-    return 0
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """Return what the summary says; nothing where it is not there or something else is."""
-    with contextlib.suppress(OSError, ValueError):
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return said if isinstance(said, dict) else {}
-    return {}
-
-
-def _content(plan: BatchPlan, pairs: Sequence[PairResult]) -> dict[str, Any]:
-    failed = [pair for pair in pairs if not pair.done]
-    return {
-        "pairs": len(pairs),
-        "done": len(pairs) - len(failed),
-        "failed": [
-            {"name": pair.name, "before": pair.before, "after": pair.after, "error": pair.error} for pair in failed
-        ],
-        "unpaired": [asdict(scene) for scene in plan.unpaired],
-        "notes": list(plan.notes),
-        "anomalies": sum(pair.facts["count"] for pair in pairs if pair.done),
-        "area_m2": sum(pair.facts["area_m2"] for pair in pairs if pair.done),
-        "warnings": {pair.name: pair.facts["warnings"] for pair in pairs if pair.done and pair.facts["warnings"]},
-    }
-
-
-def _write_summary(target: Path, content: dict[str, Any]) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(target, f"cannot be written ({error})", "check permissions and free disk space") from error
-
-
-_TYPES = {
-    "pair": "str", "site": "str", "before": "str", "after": "str", "before_date": "str", "date": "str", "status": "str",
-    "count": "Int64", "area_m2": "Float64", "score_max": "Float64", "threshold": "Float64", "seconds": "Float64",
-    "mpx": "Float64", "shift_px": "Float64", "overlap_fraction": "Float64", "valid_fraction": "Float64",
-    "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64", "holes": "Int64", "attempts": "Int64",
-    "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
-}  # fmt: skip
-COLUMNS = tuple(_TYPES)
+    unmatched = [asdict(scene) for scene in plan.unmatched]
+    text = json.dumps([content, unmatched, plan.notes], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def table_of(pairs: Sequence[PairResult], folder: Path) -> pd.DataFrame:
-    """Return one row a pair with the columns :data:`COLUMNS`; results by their paths relative to the folder."""
+    """Return a table with one row per pair and :data:`COLUMNS`; paths of results are relative to the folder."""
     rows = [_row(pair, folder) for pair in pairs]
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in _TYPES.items()})
 
 
-def write_tables(frame: pd.DataFrame, csv: Path, parquet: Path) -> None:
-    """Write the table as CSV and as Parquet.
+def write_tables(table: pd.DataFrame, csv: Path, parquet: Path) -> None:
+    """Write the table of pairs as CSV and as Parquet.
 
     Raises
     ------
     OutputError
         A file cannot be written.
     """
-    _replacing(csv, lambda partial: frame.to_csv(partial, index=False))
-    _replacing(parquet, lambda partial: frame.to_parquet(partial, index=False))
+    with _replacing(csv) as partial:
+        table.to_csv(partial, index=False)
+    with _replacing(parquet) as partial:
+        table.to_parquet(partial, index=False)
+
+
+def write_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[Path | None, str | None]:
+    """Write the page of a batch, unless it exists for exactly these results; errors do not fail the batch.
+
+    Returns
+    -------
+    page
+        Path of the page; None if it could not be written.
+    remark
+        Why it could not be written; None otherwise.
+    """
+    page = root / REPORT_FOLDER / PAGE
+    digest = results_digest(plan, pairs)
+    if page_digest(page) == digest:
+        return page, None
+    options = ReportOptions(title=root.name)
+    try:
+        report = write_report(
+            report_pairs(pairs), page.parent, options=options, unmatched=plan.unmatched, digest=digest
+        )
+    except Exception as error:  # noqa: BLE001 - hours of work must not end in an error because of the page
+        _log.debug("the page could not be written", exc_info=True)
+        return None, f"the page of the batch could not be written: {error}"
+    return report.path, None
+
+
+def report_pairs(pairs: Sequence[PairResult]) -> list[ReportPair]:
+    """Return the pairs for the page, under unique names; failed pairs may have failed because they share one."""
+    names = {pair.name for pair in pairs if pair.done}
+    listed = []
+    for pair in pairs:
+        name = pair.name if pair.done else _unique_name(pair.name, names)
+        names.add(name)
+        listed.append(
+            ReportPair(
+                name,
+                pair.before,
+                pair.after,
+                pair.scores,
+                pair.anomalies,
+                pair.status,
+                _page_facts(pair),
+                None if pair.done else pair.error,
+            )
+        )
+    return listed
+
+
+def _remarks(paths: dict[str, Path], summary: dict[str, Any]) -> tuple[str, ...]:
+    remarks = [
+        f"{name}: is not in survey.gpkg, because its coordinate system cannot be transformed to WGS 84"
+        for name in summary.get("not_merged", ())
+    ]
+    if "geopackage" not in paths:
+        remarks.append("no pair has results, so there is no new survey.gpkg")
+    return tuple(remarks)
+
+
+def _modification_time(path: Path | None) -> int:
+    """Return the time of the last change in nanoseconds; 0 without a file."""
+    with contextlib.suppress(OSError):
+        return 0 if path is None else path.stat().st_mtime_ns
+    return 0
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Return the content of a summary; empty if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _summary(plan: BatchPlan, pairs: Sequence[PairResult]) -> dict[str, Any]:
+    failed = [pair for pair in pairs if not pair.done]
+    records = {pair.name: pair.record for pair in pairs if pair.record is not None}
+    return {
+        "pairs": len(pairs),
+        "done": len(pairs) - len(failed),
+        "failed": [
+            {"name": pair.name, "before": pair.before, "after": pair.after, "error": pair.error} for pair in failed
+        ],
+        "unpaired": [asdict(scene) for scene in plan.unmatched],
+        "notes": list(plan.notes),
+        "anomalies": sum(record.count for record in records.values()),
+        "area_m2": sum(record.area_m2 for record in records.values()),
+        "warnings": {name: list(record.warnings) for name, record in records.items() if record.warnings},
+    }
 
 
 def _row(pair: PairResult, folder: Path) -> dict[str, Any]:
-    facts = pair.facts
-    told = {name: facts.get(name) for name in _TYPES if name in facts}
-    return dict.fromkeys(_TYPES) | told | {
+    row = dict.fromkeys(_TYPES) | {
         "pair": pair.name,
         "site": pair.site,
         "before": pair.before,
@@ -164,95 +220,78 @@ def _row(pair: PairResult, folder: Path) -> dict[str, Any]:
         "before_date": pair.before_date,
         "date": pair.date,
         "status": pair.status,
-        "mpx": facts["pixels"] / 1e6 if facts else None,
-        "model": facts["model"]["name"] if facts else "",
-        "precision": facts["computed"]["precision"] if facts else "",
-        "crs": facts.get("crs", ""),
+        "model": "",
+        "precision": "",
+        "crs": "",
         "attempts": pair.attempts,
-        "warnings": " | ".join(facts.get("warnings", ())),
+        "warnings": "",
         "error": pair.error,
         "anomalies": _relative(pair.anomalies, folder),
         "scores": _relative(pair.scores, folder),
-    }  # fmt: skip
+    }
+    record = pair.record
+    if record is None:
+        return row
+    return row | {
+        "count": record.count,
+        "area_m2": record.area_m2,
+        "score_max": record.score_max,
+        "threshold": record.threshold,
+        "seconds": record.seconds,
+        "mpx": record.pixels / 1e6,
+        "shift_px": record.shift_px,
+        "overlap_fraction": record.overlap_fraction,
+        "valid_fraction": record.valid_fraction,
+        "crs": record.crs,
+        "model": record.model.name,
+        "precision": record.precision,
+        "memory_mb": record.memory_mb,
+        "holes": record.unreadable,
+        "warnings": " | ".join(record.warnings),
+    }
 
 
 def _relative(path: Path | None, folder: Path) -> str:
     return "" if path is None else path.relative_to(folder).as_posix()
 
 
-def _replacing(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that appears under its name complete, or not at all."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        write(partial)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(target, f"cannot be written ({error})", "check permissions and free disk space") from error
-
-
-FOLDER = "report"
-"""Name of the page's folder in that of the survey."""
-
-_log = logging.getLogger(__name__)
-
-
-def renewed_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tuple[Path | None, str | None]:
-    """Write the page of a survey, unless it is there already for just these results.
-
-    Whatever goes wrong, the results of the survey stand.
-
-    Returns
-    -------
-    page
-        Where it is; None if it could not be made.
-    remark
-        Why it could not; None otherwise.
-    """
-    page = root / FOLDER / PAGE
-    mark = state_of(plan, pairs)
-    if mark_of(page) == mark:
-        return page, None
-    unpaired = [UnmatchedScene(lonely.scene, lonely.reason) for lonely in plan.unpaired]
-    options = ReportOptions(title=root.name)
-    try:
-        made = write_report(report_pairs(pairs), page.parent, options=options, unpaired=unpaired, mark=mark)
-    except Exception as error:  # noqa: BLE001 - the night's work must not end with a page that cannot be drawn
-        _log.debug("the page could not be made", exc_info=True)
-        return None, f"there is no new page of the survey: {error}"
-    return made.path, None
-
-
-def report_pairs(pairs: Sequence[PairResult]) -> list[ReportPair]:
-    """Return the pairs as the page takes them, under names of which no two are the same."""
-    taken = {pair.name for pair in pairs if pair.done}
-    shown = []
-    for pair in pairs:
-        name = pair.name if pair.done else _free_name(pair.name, taken)
-        taken.add(name)
-        error = None if pair.done else pair.error
-        shown.append(
-            ReportPair(name, pair.before, pair.after, pair.scores, pair.anomalies, pair.status, _facts(pair), error)
-        )
-    return shown
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """Return the name, numbered if it is taken: pairs may have failed because they share one."""
-    free, number = name, 1
-    while free in taken:
+def _unique_name(name: str, taken: set[str]) -> str:
+    """Return the name, with a number if it is taken."""
+    unique, number = name, 1
+    while unique in taken:
         number += 1
-        free = f"{name} ({number})"
-    return free
+        unique = f"{name} ({number})"
+    return unique
 
 
-def _facts(pair: PairResult) -> dict[str, Fact]:
-    told: dict[str, Fact] = {"Site": pair.site, "Date before": pair.before_date, "Date after": pair.date}
-    if pair.done:
-        overlap = pair.facts["overlap_fraction"]
-        told |= {
-            "Size": f"{pair.facts['pixels'] / 1e6:.3g} Mpx",
+def _page_facts(pair: PairResult) -> dict[str, Fact]:
+    facts: dict[str, Fact] = {"Site": pair.site, "Date before": pair.before_date, "Date after": pair.date}
+    if pair.record is not None:
+        overlap = pair.record.overlap_fraction
+        facts |= {
+            "Size": f"{pair.record.pixels / 1e6:.3g} Mpx",
             "Overlap": None if overlap is None else f"{overlap:.0%}",
-            "Took": f"{pair.facts['seconds']:.3g} s",
+            "Took": f"{pair.record.seconds:.3g} s",
         }
-    return {label: value for label, value in told.items() if value not in ("", None)}
+    return {label: value for label, value in facts.items() if value not in ("", None)}
+
+
+def _write_json(target: Path, content: dict[str, Any]) -> None:
+    with _replacing(target) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a path to write to, which then replaces the target.
+
+    Raises
+    ------
+    OutputError
+        The target cannot be written.
+    """
+    try:
+        with atomic_write(target) as partial:
+            yield partial
+    except OSError as error:
+        raise OutputError(target, f"cannot be written ({error})", "check permissions and free disk space") from error

@@ -1,10 +1,12 @@
-"""A process of its own that runs pairs, one after the other: jobs come by stdin, events go to what was stdout.
+"""A worker process: runs the pairs that are sent to its stdin, and writes events to what was its stdout.
 
-The imports are paid for once. The process ends when its stdin does: so it never outlives the survey, however that ends.
+Imports are paid for once per process, not once per pair. The process exits when its stdin closes, so it never outlives
+the process that started it.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import gc
@@ -19,130 +21,135 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from geosiam.batch.pool import POLYGONS, SCORES, Event, Job
-from geosiam.batch.state import facts_of, memory_now
+from geosiam.batch.pool import POLYGONS, SCORES, PairRequest, WorkerEvent
+from geosiam.batch.resources import process_memory
+from geosiam.batch.state import PairRecord, pair_metadata
 from geosiam.errors import ClusterError, GeosiamError, SceneNotFoundError, SceneUnreadableError
 from geosiam.pipeline import detect
 from geosiam.runtime import tune_allocator
 
-_BETWEEN_REPORTS = 0.2
-_GRACE_SECONDS = 6.0  # for the block that is being scored
+_PROGRESS_SECONDS = 0.2  # between two progress events
+_INTERRUPT_SECONDS = 6.0  # for the block that is being scored when the process is interrupted
 
 
-class _Channel:
-    """The way back; several threads may say something."""
+class _EventWriter:
+    """Writes events about the current pair as lines; several threads may use it."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._lock = threading.Lock()
         self.pair = ""
 
-    def say(self, kind: str, /, **data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    def write(self, kind: str, /, **data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
         with self._lock, contextlib.suppress(BrokenPipeError):
-            self._file.write(Event(kind, self.pair, data).to_line() + "\n")
+            self._file.write(WorkerEvent(kind, self.pair, data).to_line() + "\n")
             self._file.flush()
 
 
-class _Handler(logging.Handler):
-    """Log lines of the library become events."""
+class _LogHandler(logging.Handler):
+    """Turns log records of the library into events."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, events: _EventWriter) -> None:
         super().__init__(logging.INFO)
-        self._channel = channel
+        self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
-        self._channel.say("log", level=record.levelname.lower(), message=record.getMessage())
+        """Write one record."""
+        self._events.write("log", level=record.levelname.lower(), message=record.getMessage())
 
 
 def main() -> None:
-    """Run jobs until stdin ends."""
-    # The way back is for events only: what a library prints must not get among them.
-    back = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Run pairs until stdin closes."""
+    # The original stdout is for events only, so anything a library prints goes to stderr.
+    events = _EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     faulthandler.enable()
     tune_allocator()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the shell's background has it ignored
-    channel = _Channel(back)
-    logging.getLogger("geosiam").addHandler(_Handler(channel))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    logging.getLogger("geosiam").addHandler(_LogHandler(events))
     logging.getLogger("geosiam").setLevel(logging.INFO)
-    jobs: SimpleQueue[str | None] = SimpleQueue()
-    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    channel.say("ready", pid=os.getpid())
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    threading.Thread(target=_read_requests, args=(lines,), daemon=True).start()
+    events.write("ready", pid=os.getpid())
     try:
-        while (line := jobs.get()) is not None:
-            _tidy_up(warm=_run(Job.of_line(line), channel))
+        while (line := lines.get()) is not None:
+            completed = _run(PairRequest.from_line(line), events)
+            _collect_garbage(completed=completed)
     except KeyboardInterrupt:
         pass
-    os._exit(0)  # everything is closed; taking the interpreter down in order would take a second more
+    os._exit(0)  # all files are closed; an orderly shutdown of the interpreter would take another second
 
 
-def _listen(jobs: SimpleQueue[str | None]) -> None:
-    """Hand on jobs; when stdin ends interrupt what is running, and end the process if that does not help."""
+def _read_requests(lines: SimpleQueue[str | None]) -> None:
+    """Queue requests; when stdin closes, interrupt the pair that runs, and exit if that does not help."""
     for line in sys.stdin:
-        jobs.put(line)
-    jobs.put(None)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it up from any wait
-    time.sleep(_GRACE_SECONDS)
+        lines.put(line)
+    lines.put(None)
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes the main thread from any wait
+    else:  # Windows
+        _thread.interrupt_main()
+    time.sleep(_INTERRUPT_SECONDS)
     os._exit(1)
 
 
-def _run(job: Job, channel: _Channel) -> bool:
-    """Run a pair; return whether it was run to its end."""
-    channel.pair = job.name
+def _run(request: PairRequest, events: _EventWriter) -> bool:
+    """Run a pair and write its last event; return whether it has results."""
+    events.pair = request.name
     try:
-        facts = _compared(job, channel)
+        record = _detect(request, events)
     except GeosiamError as error:
-        channel.say("failed", **_refusal(job, error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is this pair's, and the next one is run
-        channel.say("failed", **_surprise(error))
+        events.write("failed", **_refusal(request, error))
+    except Exception as error:  # noqa: BLE001 - any error fails this pair only
+        events.write("failed", **_unexpected(error))
     else:
-        channel.say("done", facts=facts, **memory_now())
+        events.write("done", record=record.to_dict(), **process_memory())
         return True
     finally:
-        channel.pair = ""
+        events.pair = ""
     return False
 
 
-def _tidy_up(*, warm: bool) -> None:
-    """Free what a pair leaves in cycles, so that memory stays where it is.
+def _collect_garbage(*, completed: bool) -> None:
+    """Free the reference cycles that a pair leaves, so that memory does not grow.
 
-    What is there after the first pair that was run to its end, mostly what was imported, is there for good: to look
-    through it after every pair would take a third of the time of a small one.
+    What exists after the first complete pair is mostly imported modules, which stay: checking them again after every
+    pair would take a third of the time of a small one, so they are frozen. A refused pair leaves little, and does not
+    justify a check of everything before that.
     """
-    gc.collect()
-    if warm and not gc.get_freeze_count():
+    is_frozen = gc.get_freeze_count() > 0
+    if completed or is_frozen:
+        gc.collect()
+    if completed and not is_frozen:
         gc.freeze()
 
 
-def _compared(job: Job, channel: _Channel) -> dict[str, Any]:
-    start = time.perf_counter()
-    said = start
+def _detect(request: PairRequest, events: _EventWriter) -> PairRecord:
+    start = last_report = time.perf_counter()
 
     def report(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal last_report
         now = time.perf_counter()
-        if done == total or now - said >= _BETWEEN_REPORTS:
-            said = now
-            channel.say("progress", done=done, total=total)
+        if done == total or now - last_report >= _PROGRESS_SECONDS:
+            last_report = now
+            events.write("progress", done=done, total=total)
 
-    polygons, scores = Path(job.folder, POLYGONS), Path(job.folder, SCORES)
-    found = detect(job.before, job.after, polygons, scores=scores, options=job.options, on_progress=report)
-    return facts_of(found, time.perf_counter() - start)
+    polygons, scores = Path(request.folder, POLYGONS), Path(request.folder, SCORES)
+    result = detect(request.before, request.after, polygons, scores=scores, options=request.options, on_progress=report)
+    return pair_metadata(result, time.perf_counter() - start)
 
 
-def _refusal(job: Job, error: GeosiamError) -> dict[str, Any]:
-    remote = isinstance(error, (SceneUnreadableError, SceneNotFoundError)) and (
-        "://" in job.before or "://" in job.after
-    )
+def _refusal(request: PairRequest, error: GeosiamError) -> dict[str, Any]:
+    is_remote = "://" in request.before or "://" in request.after
+    is_unreachable = isinstance(error, (SceneUnreadableError, SceneNotFoundError)) and is_remote
     return {
         "kind": type(error).__name__,
         "message": str(error),
-        "transient": remote or isinstance(error, ClusterError),
+        "transient": is_unreachable or isinstance(error, ClusterError),
     }
 
 
-def _surprise(error: Exception) -> dict[str, Any]:
+def _unexpected(error: Exception) -> dict[str, Any]:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return {
         "kind": type(error).__name__,

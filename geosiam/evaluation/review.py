@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.evaluation.counts import ratio
-from geosiam.polygons.reviews import read_reviews
+from geosiam.polygons.results import read_reviews
 from geosiam.polygons.schema import REVIEWS
 
 if TYPE_CHECKING:

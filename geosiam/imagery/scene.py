@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadabl
 from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
+from geosiam.runtime import ignored_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +87,6 @@ def environment() -> Iterator[None]:
         yield
 
 
-_FILTERS = threading.Lock()
-
-
 @contextlib.contextmanager
 def ignore_missing_georeference() -> Iterator[None]:
     """Silence rasterio's warning of a missing geotransform; :func:`checked_grid` refuses such a scene in plain words.
@@ -97,8 +94,7 @@ def ignore_missing_georeference() -> Iterator[None]:
     Warning filters belong to the process, so this is used only while a scene is checked, by one thread at a time,
     and never by threads that read.
     """
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with ignored_warnings(NotGeoreferencedWarning):
         yield
 
 

@@ -247,6 +247,20 @@ class SiameseNetwork(nn.Module):
         self.encoder: nn.Sequential = Encoder(config)
         self.discriminator = Discriminator(config)
 
+    @classmethod
+    def of_weights(cls, config: NetworkConfig, weights: Mapping[str, Tensor]) -> Self:
+        """Return a network with given weights; unlike the constructor, it draws no random numbers.
+
+        Raises
+        ------
+        RuntimeError
+            The weights do not fit the configuration.
+        """
+        with torch.device("meta"):  # where layers have shapes only
+            network = cls(config)
+        network.to_empty(device="cpu").load_state_dict(weights)
+        return network
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
         features: Tensor = self.encoder(normalized(images))
@@ -286,8 +300,7 @@ class SiameseNetwork(nn.Module):
 
     def for_inference(self) -> SiameseNetwork:
         """Return an equivalent copy with batch norm folded in, in eval mode and without gradients."""
-        copy = SiameseNetwork(replace(self.config))
-        copy.load_state_dict(self.state_dict())
+        copy = SiameseNetwork.of_weights(replace(self.config), self.state_dict())
         assert isinstance(copy.encoder, Encoder)
         copy.encoder = _with_sign_bit_relu(copy.encoder.folded())
         copy.discriminator.layers = _with_sign_bit_relu(copy.discriminator.layers)

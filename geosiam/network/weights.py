@@ -183,9 +183,8 @@ def _load(path: Path, source: str) -> Model:
     except (SafetensorError, OSError) as error:
         raise WeightsError(source, f"is no safetensors file ({error})", _REMEDY) from error
     card = _card(metadata, source)
-    network = SiameseNetwork(card.network)
     try:
-        network.load_state_dict(tensors)
+        network = SiameseNetwork.of_weights(card.network, tensors)
     except RuntimeError as error:
         raise WeightsError(source, "its tensors do not fit the architecture in its card", _REMEDY) from error
     if card.checksum != _checksum(tensors):

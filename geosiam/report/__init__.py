@@ -1,26 +1,21 @@
-"""Results in, one page to look through out; the verdicts given there back into the results.
+"""Write results as one page for review, and write the verdicts given there back into the results.
 
 ==================  ==================================================================================
-``pairs``           what the page is about: pairs, found in folders of results
-``results``         what a GeoPackage says of its run and of its polygons
-``ranking``         the strongest anomalies of all pairs
-``places``          where things lie on the page's map
-``scenes``          a part of a scene on any grid, at the cost of the part
-``pictures``        before, after and scores of one place, stretched alike; overviews
-``encoding``        pictures as few bytes
+``inputs``          the pairs of a report, also those found in folders of results
+``content``         the strongest anomalies of all pairs, and the content of the page as JSON
+``map``             pairs and outlines on the page's map
+``images``          before, after and scores around a polygon; an overview of each pair
+``encoding``        pictures in few bytes, within the budget of the page
+``page``            the page as a stream of HTML, with the pictures of one pair after the other
 ``bundle/``         the page's program and style sheet, built from ``web/``
-``content``         all that the page says, as JSON
-``budget``          how the bytes of a page are shared out
-``author``          the pictures of one pair after the other
-``page``            the page as a stream of HTML
-``api``             ``write_report()``: all of the above in their order
-``verdicts``        what was decided on the page, written into the GeoPackages
+``api``             ``write_report()``
+``verdicts``        ``write_verdicts()``: exported verdicts into the GeoPackages
 ==================  ==================================================================================
 """
 
 from geosiam.report.api import ReportOptions, ReportResult, write_report
 from geosiam.report.inputs import ReportPair, UnmatchedScene, find_pairs
-from geosiam.report.page import mark_of
+from geosiam.report.page import page_digest
 from geosiam.report.verdicts import WrittenVerdicts, write_verdicts
 
 __all__ = [
@@ -30,7 +25,7 @@ __all__ = [
     "UnmatchedScene",
     "WrittenVerdicts",
     "find_pairs",
-    "mark_of",
+    "page_digest",
     "write_report",
     "write_verdicts",
 ]

@@ -1,26 +1,30 @@
-"""From pairs to the page, in one go and in bounded memory."""
+"""Write the page of a report: rank the anomalies, draw their pictures, and write one file, in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import check_writable, locked
+from geosiam.files import atomic_write, check_writable, locked, remove_partials
+from geosiam.polygons.results import read_result
 from geosiam.report.content import Card, Content, rank
 from geosiam.report.encoding import Budget
-from geosiam.report.inputs import check_names, read_result
-from geosiam.report.page import Author, Page
+from geosiam.report.inputs import check_unique_names
+from geosiam.report.page import Page, PageWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from geosiam.report.inputs import ReportPair, Result, UnmatchedScene
+    from geosiam.polygons.results import ResultSummary
+    from geosiam.report.inputs import ReportPair, UnmatchedScene
 
 PAGE = "index.html"
-_LEAST_MB, _LEAST_PX = 4.0, 64
+"""File name of the page."""
+
+_MINIMUM = {"cards": 0, "mapped": 0, "chip_px": 64, "max_mb": 4.0}
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,20 @@ class ReportOptions:
     Parameters
     ----------
     title
-        Heading of the page; None: the folder's name.
+        Heading of the page; None: the name of its folder.
     cards
-        How many anomalies are shown in pictures and can be judged: the strongest of each pair, and then of all.
+        Number of anomalies that are shown in pictures and can be judged: the strongest of each pair, then of all.
     mapped
-        How many anomalies are drawn on the map, chosen likewise; those with cards always are.
+        Number of anomalies that are drawn on the map, chosen in the same way; those with cards always are.
     chip_px
-        Largest side of a picture in pixels.
+        Largest side of a card's pictures in pixels.
     max_mb
-        How large the page may get, in megabytes: pictures give way.
+        Maximum size of the page in megabytes; pictures are compressed to stay below it.
+
+    Raises
+    ------
+    OptionError
+        A number is too small.
     """
 
     title: str | None = None
@@ -48,30 +57,30 @@ class ReportOptions:
     max_mb: float = 20.0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("cards", self.cards, 0),
-            ("mapped", self.mapped, 0),
-            ("chip_px", self.chip_px, _LEAST_PX),
-            ("max_mb", self.max_mb, _LEAST_MB),
-        ):
-            if not value >= least:
-                raise OptionError(f"{name} {value:g}", "is too small", f"give {least:g} or more")
+        for name, minimum in _MINIMUM.items():
+            value = getattr(self, name)
+            if not value >= minimum:  # NaN is not either
+                raise OptionError(f"`{name}={value:g}`", "is too small", f"give {minimum:g} or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What `write_report` left behind.
+    """The page that `write_report` wrote.
 
     Parameters
     ----------
     path
         The page.
     pairs, failed
-        Number of pairs, and of these without a result.
+        Number of pairs, and of those without a result.
     anomalies, mapped, cards, pictures
-        Number of anomalies in all, on the map, with a card, and with pictures on it.
+        Number of anomalies in all, on the map, with a card, and with pictures on the card.
     size
-        Of the page in bytes.
+        Size of the page in bytes.
     """
 
     path: Path
@@ -83,14 +92,18 @@ class ReportResult:
     pictures: int
     size: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return asdict(self) | {"path": str(self.path)}
+
 
 def write_report(
     pairs: Sequence[ReportPair],
     folder: str | Path,
     *,
     options: ReportOptions = ReportOptions(),
-    unpaired: Sequence[UnmatchedScene] = (),
-    mark: str = "",
+    unmatched: Sequence[UnmatchedScene] = (),
+    digest: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReportResult:
     """Write ``index.html`` into a folder: one file that needs no other, and no network.
@@ -98,16 +111,16 @@ def write_report(
     Parameters
     ----------
     pairs
-        What was compared. A pair whose GeoPackage cannot be read is listed as failed; one whose scenes cannot, keeps
-        its cards, which say why they have no picture.
+        The pairs to show. A pair whose GeoPackage cannot be read is listed as failed; a pair whose scenes cannot be
+        read keeps its cards, with a note instead of pictures.
     folder
-        Where the page goes; made if it is absent. An existing page is replaced when the new one is complete.
+        Folder of the page; created if it does not exist. An existing page is replaced when the new one is complete.
     options
-        See :class:`ReportOptions`.
-    unpaired
-        Scenes that are listed as compared with nothing.
-    mark
-        What the caller wants to know the page by; :func:`~geosiam.report.page.mark_of` finds it in the file.
+        What the page shows, and how large it may get.
+    unmatched
+        Scenes to list as compared with nothing.
+    digest
+        Text that identifies the content of the page; :func:`~geosiam.report.page.page_digest` reads it again.
     on_progress
         Called with (cards written, cards in all).
 
@@ -118,26 +131,25 @@ def write_report(
     OutputError
         The folder cannot be written to.
     """
-    check_names(pairs)
+    check_unique_names(pairs)
     target = Path(folder) / PAGE
-    results = _results(pairs)
-    known = [result for _, result in results if result is not None]
+    results = _read_results(pairs)
     files = [(i, pair.anomalies) for i, (pair, _) in enumerate(results) if pair.anomalies is not None]
     ranking = rank(files, max(options.mapped, options.cards), options.cards)
     title = options.title or Path(folder).absolute().name
     budget = Budget.of(options.max_mb * 1e6, len(pairs), ranking.cards)
-    content = Content(title, ranking, [Card()] * ranking.cards, corners=budget.corners, unpaired=unpaired)
-    with _replacing(target) as file:
+    content = Content(title, ranking, [Card()] * ranking.cards, corners=budget.corners, unmatched=unmatched)
+    with _new_page(target) as file:
         page = Page(file)
-        page.begin(title, mark)
-        author = Author(page, content, budget, chip_px=options.chip_px, on_progress=on_progress)
-        author.add(results)
+        page.begin(title, digest)
+        PageWriter(page, content, budget, chip_px=options.chip_px, on_progress=on_progress).write(results)
         page.end(content.to_dict())
+    successes = [result for _, result in results if result is not None]
     return ReportResult(
         path=target,
         pairs=len(results),
-        failed=len(results) - len(known),
-        anomalies=sum(result.count for result in known),
+        failed=len(results) - len(successes),
+        anomalies=sum(result.count for result in successes),
         mapped=len(ranking),
         cards=ranking.cards,
         pictures=sum(card.before is not None for card in content.cards),
@@ -145,28 +157,27 @@ def write_report(
     )
 
 
-def _results(pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, Result | None]]:
-    """Read what the GeoPackages say; a pair whose GeoPackage cannot be read has failed."""
-    read: list[tuple[ReportPair, Result | None]] = []
+def _read_results(pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, ResultSummary | None]]:
+    """Return each pair with the summary of its GeoPackage; a pair whose GeoPackage cannot be read has failed."""
+    results: list[tuple[ReportPair, ResultSummary | None]] = []
     for pair in pairs:
         if pair.anomalies is None:
-            read.append((pair, None))
+            results.append((pair, None))
             continue
         try:
-            read.append((pair, read_result(pair.anomalies)))
+            results.append((pair, read_result(pair.anomalies)))
         except GeosiamError as error:
-            read.append((replace(pair, anomalies=None, status="unreadable", error=str(error)), None))
-    return read
+            results.append((replace(pair, anomalies=None, status="unreadable", error=str(error)), None))
+    return results
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the target's place when it is complete, and leaves nothing otherwise."""
+def _new_page(target: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces the page when it is complete; nobody else writes the page meanwhile."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(target)
-        lock, remedy = target.with_name(f".{target.name}.lock"), "wait for it or choose another folder"
-        with locked(lock, target, remedy=remedy), _partial(target) as file:
+        with _locked(target), atomic_write(target) as partial, partial.open("wb") as file:
             yield file
     except GeosiamError:
         raise
@@ -175,12 +186,9 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _partial(target: Path) -> Iterator[BinaryIO]:
-    partial = target.with_name(f".{target.name}.partial")  # one name: what a killed process left is overwritten
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+def _locked(target: Path) -> Iterator[None]:
+    """Lock a target against other runs, and remove what killed ones left of it."""
+    remedy = "wait for it or choose another folder"
+    with locked(target.with_name(f".{target.name}.lock"), target, remedy=remedy):
+        remove_partials(target)
+        yield

@@ -1,7 +1,7 @@
-"""Where things lie on the page's map: on the earth, all pairs together, or each in a plane of its own.
+"""Place pairs and outlines on the page's map: all pairs together on the earth, or each in a plane of its own.
 
-The map is drawn in Web Mercator, in which every web map library measures and zooms. A pair that has no place on the
-earth, or none that this projection shows (around the poles, across the dateline), gets a map of its own, in its own
+The map is drawn in Web Mercator, in which every web map library measures and zooms. A pair that is not on the earth, or
+where this projection cannot show it (around the poles, across the date line), gets a map of its own, in its own
 coordinates.
 """
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 Extent = tuple[float, float, float, float]
 """Left, bottom, right and top."""
 
-EARTH = "EPSG:3857"
-_DEGREES = "EPSG:4326"
-_HALF = 20_037_508.34  # metres from the middle of the map to its edge
-_FEWEST = 8  # corners that any outline may keep
-_STEPS = 100_000  # an extent is measured in so many steps
+WEB_MERCATOR = "EPSG:3857"
+_WGS84 = "EPSG:4326"
+_HALF_WORLD_M = 20_037_508.34  # from the center of Web Mercator to its edge
+_MIN_CORNERS = 8  # of any simplified outline
+_RING_STEPS = 100_000  # resolution of rings: steps along the longer side of the pair's extent
+_EDGE_POINTS = 9  # along each side of an extent that is transformed
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Plane:
     crs
         Coordinate system of the pair, as WKT.
     on_earth
-        Whether it shares the earth's map with others; otherwise it is drawn in its own coordinates.
+        Whether it is drawn on the common map of the earth; otherwise it is drawn in its own coordinates.
     """
 
     crs: str
@@ -51,51 +52,51 @@ class Plane:
 
     @classmethod
     def of(cls, crs: str, bounds: Extent) -> Plane:
-        """Return the plane for a part of the world: left, bottom, right and top in the coordinate system."""
-        return cls(crs, _shown(crs, bounds))
+        """Return the plane for an extent in a coordinate system."""
+        return cls(crs, _fits_web_mercator(crs, bounds))
 
     @property
     def target(self) -> CRS:
         """Coordinate system of the plane."""
-        return CRS.from_string(EARTH) if self.on_earth else CRS.from_wkt(self.crs)
+        return CRS.from_string(WEB_MERCATOR) if self.on_earth else CRS.from_wkt(self.crs)
 
     def points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where points (n, 2) of the pair lie in the plane."""
+        """Return points (n, 2) of the pair in the coordinates of the plane."""
         if not self.on_earth:
             return points
-        x, y = _between(self.crs, EARTH).transform(points[:, 0], points[:, 1])
+        x, y = _transformer(self.crs, WEB_MERCATOR).transform(points[:, 0], points[:, 1])
         return np.column_stack([x, y])
 
     def position(self, x: float, y: float) -> tuple[float, float] | None:
         """Return longitude and latitude of a point of the pair; None off the earth."""
         if not self.on_earth:
             return None
-        longitude, latitude = _between(self.crs, _DEGREES).transform(x, y)
+        longitude, latitude = _transformer(self.crs, _WGS84).transform(x, y)
         return float(longitude), float(latitude)
 
     def extent(self, bounds: Extent) -> Extent:
-        """Return what a part of the pair's world covers in the plane."""
-        return bounds_of(self.points(_rim(bounds)))
+        """Return the extent in the plane of an extent in the pair's coordinates."""
+        return bounds_of(self.points(_edge_points(bounds)))
 
-    def picture(self, grid: Grid, most: int) -> Grid:
-        """Return the upright grid of at most ``most`` pixels a side around a grid, in the plane."""
+    def picture_grid(self, grid: Grid, max_px: int) -> Grid:
+        """Return a north-up grid in the plane around a grid of the pair, at most ``max_px`` pixels a side."""
         left, bottom, right, top = self.extent(grid.bounds)
-        size = max(right - left, top - bottom) / most
+        size = max(right - left, top - bottom) / max_px
         width, height = max(1, math.ceil((right - left) / size)), max(1, math.ceil((top - bottom) / size))
         transform = type(grid.transform)(size, 0, left, 0, -size, top)
         return Grid(self.target, transform, width, height)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a pair lies on the map: in which plane, and what it covers there."""
+class MapFrame:
+    """The place of a pair on the map: its plane, and its extent there."""
 
     plane: Plane
     extent: Extent
 
     @classmethod
-    def of(cls, crs: str, bounds: Extent) -> Place:
-        """Return the place of a part of the world, in the coordinate system ``crs``."""
+    def of(cls, crs: str, bounds: Extent) -> MapFrame:
+        """Return the frame of an extent in a coordinate system."""
         plane = Plane.of(crs, bounds)
         return cls(plane, plane.extent(bounds))
 
@@ -106,75 +107,82 @@ def bounds_of(points: NDArray[np.float64]) -> Extent:
     return float(left), float(bottom), float(right), float(top)
 
 
-@lru_cache(maxsize=64)
-def _between(crs: str, other: str) -> pyproj.Transformer:
-    """Return what brings points from one system to another; it takes milliseconds to make, and is asked for often."""
-    return pyproj.Transformer.from_crs(crs, other, always_xy=True)
-
-
-def distance(crs: str, first: tuple[float, float], second: tuple[float, float]) -> float | None:
-    """Return the metres on the ground between two points of a coordinate system; None off the earth."""
+def ground_distance(crs: str, start: tuple[float, float], end: tuple[float, float]) -> float | None:
+    """Return the meters on the ground between two points of a coordinate system; None off the earth."""
     try:
-        there = _between(crs, _DEGREES)
-        ends = [there.transform(*point) for point in (first, second)]
+        to_degrees = _transformer(crs, _WGS84)
+        points = [to_degrees.transform(*point) for point in (start, end)]
     except ProjError:
         return None
-    metres = pyproj.Geod(ellps="WGS84").inv(*ends[0], *ends[1])[2] if np.isfinite(ends).all() else math.nan
-    return float(metres) if math.isfinite(metres) else None
+    meters = pyproj.Geod(ellps="WGS84").inv(*points[0], *points[1])[2] if np.isfinite(points).all() else math.nan
+    return float(meters) if math.isfinite(meters) else None
 
 
-def _shown(crs: str, bounds: Extent) -> bool:
-    """Return whether Web Mercator shows all of a part of the world, in one piece."""
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    """Return a transformer between coordinate systems; cached, for creating one takes milliseconds."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def _fits_web_mercator(crs: str, bounds: Extent) -> bool:
+    """Return whether Web Mercator shows all of an extent, in one piece."""
+    edge = _edge_points(bounds)
     try:
-        there = _between(crs, EARTH)
-        rim = _rim(bounds)
-        x, y = there.transform(rim[:, 0], rim[:, 1])
+        x, y = _transformer(crs, WEB_MERCATOR).transform(edge[:, 0], edge[:, 1])
     except ProjError:
-        return False  # on another planet, or nowhere
+        return False  # on another planet, or in a local system
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return False
-    inside = max(np.abs(x).max(), np.abs(y).max()) <= _HALF
-    return bool(inside and np.ptp(x) < _HALF)
+    inside = max(np.abs(x).max(), np.abs(y).max()) <= _HALF_WORLD_M
+    return bool(inside and np.ptp(x) < _HALF_WORLD_M)
 
 
-def _rim(bounds: Extent) -> NDArray[np.float64]:
+def _edge_points(bounds: Extent) -> NDArray[np.float64]:
     left, bottom, right, top = bounds
-    ring = np.array([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)], np.float64)
-    return np.concatenate([np.linspace(a, b, 9) for a, b in pairwise(ring)])
+    corners = np.array([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)], np.float64)
+    return np.concatenate([np.linspace(start, end, _EDGE_POINTS) for start, end in pairwise(corners)])
 
 
-def rings(outline: shapely.MultiPolygon, place: Place, most: int) -> list[list[list[int]]]:
-    """Return an outline for the map: polygons of rings of whole numbers.
+def encode_rings(outline: shapely.MultiPolygon, frame: MapFrame, max_corners: int) -> list[list[list[int]]]:
+    """Return an outline as small whole numbers, which the page adds up again: polygons of rings of coordinates.
 
     Parameters
     ----------
     outline
-        In the coordinates of the pair.
-    place
-        Of the pair: numbers count :func:`step_of` from its lower left corner, each as the difference to the one before.
-    most
-        About how many corners it may have.
+        Polygons in the coordinates of the pair.
+    frame
+        Frame of the pair. Coordinates count steps of :func:`ring_step` from its lower left corner; each is stored as
+        the difference from the one before.
+    max_corners
+        About how many corners the outline may have.
     """
-    plane, extent, step = place.plane, place.extent, step_of(place.extent)
+    plane, extent, step = frame.plane, frame.extent, ring_step(frame.extent)
     return [
-        [_differences(plane.points(np.asarray(ring.coords)[:, :2]), extent, step) for ring in polygon_rings]
-        for polygon_rings in ([part.exterior, *part.interiors] for part in simplified(outline, most).geoms)
+        [_differences(plane.points(np.asarray(ring.coords)[:, :2]), extent, step) for ring in rings]
+        for rings in ([part.exterior, *part.interiors] for part in simplify_outline(outline, max_corners).geoms)
     ]
 
 
-def step_of(extent: Extent) -> float:
-    """Return the length in the plane that one stands for."""
-    return max(extent[2] - extent[0], extent[3] - extent[1], 1e-12) / _STEPS
+def ring_step(extent: Extent) -> float:
+    """Return the length of a step of ring coordinates, in units of the plane."""
+    return max(extent[2] - extent[0], extent[3] - extent[1], 1e-12) / _RING_STEPS
 
 
-def simplified(outline: shapely.MultiPolygon, most: int) -> shapely.MultiPolygon:
-    """Return an outline with about as many corners as allowed; it stays where it is.
+def _differences(points: NDArray[np.float64], extent: Extent, step: float) -> list[int]:
+    steps = np.rint((points - extent[:2]) / step).astype(np.int64)
+    differences = np.diff(steps, axis=0, prepend=np.zeros((1, 2), np.int64))
+    return [int(number) for number in differences.ravel()]
 
-    Small holes and parts go first: kept, they would use up the corners, and leave the rest a few triangles.
+
+def simplify_outline(outline: shapely.MultiPolygon, max_corners: int) -> shapely.MultiPolygon:
+    """Return an outline with about as many corners as allowed.
+
+    Small holes and parts are dropped first: otherwise they would use up the corners and reduce the rest to triangles.
     """
-    tolerance = outline.length / (8 * max(most, _FEWEST))
+    limit = max(max_corners, _MIN_CORNERS)
+    tolerance = outline.length / (8 * limit)
     simple = outline
-    while shapely.get_num_coordinates(simple) > max(most, _FEWEST) and tolerance < math.sqrt(outline.area):
+    while shapely.get_num_coordinates(simple) > limit and tolerance < math.sqrt(outline.area):
         simple = _without_specks(outline, tolerance**2).simplify(tolerance)
         tolerance *= 2
     if simple.geom_type == "Polygon":
@@ -182,30 +190,23 @@ def simplified(outline: shapely.MultiPolygon, most: int) -> shapely.MultiPolygon
     return simple if simple.geom_type == "MultiPolygon" and not simple.is_empty else outline
 
 
-def _without_specks(outline: shapely.MultiPolygon, least: float) -> shapely.MultiPolygon:
-    """Return an outline without holes, and without parts but the largest, that are smaller than an area."""
-    parts = sorted(outline.geoms, key=lambda part: -part.area)
-    kept = [part for part in parts[1:] if part.area >= least]
+def _without_specks(outline: shapely.MultiPolygon, min_area: float) -> shapely.MultiPolygon:
+    """Return an outline without holes below an area, and without parts below it except the largest."""
+    largest, *others = sorted(outline.geoms, key=lambda part: -part.area)
     return shapely.MultiPolygon(
         [
-            shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area >= least])
-            for part in (parts[0], *kept)
+            shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area >= min_area])
+            for part in (largest, *(part for part in others if part.area >= min_area))
         ]
     )
 
 
-def shared_out(wanted: NDArray[np.int64], all_together: int) -> int:
-    """Return the most that each may have, so that all together have no more than that, if some want less."""
-    left = all_together
-    for done, want in enumerate(np.sort(wanted)):
-        share = left // (len(wanted) - done)
-        if want > share:
+def common_limit(demands: NDArray[np.int64], total: int) -> int:
+    """Return the largest limit on each demand at which all together stay within a total."""
+    remaining = total
+    for served, demand in enumerate(np.sort(demands)):
+        share = remaining // (len(demands) - served)
+        if demand > share:
             return int(share)
-        left -= int(want)
-    return int(max(wanted, default=0))
-
-
-def _differences(points: NDArray[np.float64], extent: Extent, step: float) -> list[int]:
-    counted = np.rint((points - extent[:2]) / step).astype(np.int64)
-    changed = np.diff(counted, axis=0, prepend=np.zeros((1, 2), np.int64))
-    return [int(number) for number in changed.ravel()]
+        remaining -= int(demand)
+    return int(max(demands, default=0))

@@ -1,18 +1,19 @@
-"""What was decided on the page, written into the ``review`` column of the GeoPackages it was made of."""
+"""Write verdicts that the page exported into the column ``review`` of the GeoPackages that it was made of."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import InputError, SceneNotFoundError
 from geosiam.files import exists
 from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.results import open_geopackage, read_result
 from geosiam.polygons.schema import REVIEWS
 from geosiam.report.content import FORMAT
-from geosiam.report.inputs import MERGED, names_of, opened, read_result, results_at
+from geosiam.report.inputs import MERGED, find_results, pair_names
 
 if TYPE_CHECKING:
     import os
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 KIND = "geosiam verdicts"
-_EXPORT = "export the verdicts from the page again"
+_EXPORT_AGAIN = "export the verdicts from the page again"
+_GIVE_EXPORT = "give the file that the page's Export verdicts saved"
 
 
 @dataclass(frozen=True)
 class PairVerdicts:
-    """What was decided about a pair.
+    """The verdicts on the polygons of a pair.
 
     Parameters
     ----------
     name, run
-        The pair as the page calls it, and the run it shows.
+        Name of the pair on the page, and the digest of the run that the page shows.
     verdicts
         A word of :data:`geosiam.polygons.schema.REVIEWS` by the polygon's ``id``; None: not reviewed after all.
     """
@@ -42,7 +44,7 @@ class PairVerdicts:
 
 @dataclass(frozen=True)
 class WrittenVerdicts:
-    """What became of the verdicts on one GeoPackage.
+    """What was written into one GeoPackage.
 
     Parameters
     ----------
@@ -51,9 +53,9 @@ class WrittenVerdicts:
     written
         Number of polygons whose review was set.
     missing
-        Polygons, by ``id``, that are not there any more.
+        Polygons, by ``id``, that are not in the file any more.
     merged
-        It is that of a whole survey, and has verdicts which its pairs' own GeoPackages have too.
+        Whether it is the merged file of a batch, whose verdicts are in the pairs' own GeoPackages as well.
     """
 
     path: Path
@@ -61,22 +63,26 @@ class WrittenVerdicts:
     missing: tuple[int, ...]
     merged: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return asdict(self) | {"path": str(self.path), "missing": list(self.missing)}
+
 
 def write_verdicts(
     verdicts: str | os.PathLike[str], results: Iterable[str | os.PathLike[str]]
 ) -> list[WrittenVerdicts]:
     """Write the verdicts that a page exported into GeoPackages.
 
-    All GeoPackages are checked before the first is touched, and each is changed in one transaction: all of its
-    verdicts are in it or none. Polygons the page says nothing of keep their review. The merged GeoPackage of a survey
-    gets those of all its pairs.
+    All GeoPackages are checked before the first is changed, and each is changed in one transaction: it gets all of its
+    verdicts or none. Polygons without an entry keep their review. The merged GeoPackage of a batch gets the verdicts of
+    all its pairs.
 
     Parameters
     ----------
     verdicts
         The file that the page exported.
     results
-        GeoPackages, or folders of them; what lies in a folder and is not on the page is left as it is.
+        GeoPackages, or folders of them. GeoPackages in a folder that are not on the page are left alone.
 
     Raises
     ------
@@ -84,14 +90,14 @@ def write_verdicts(
         The file holds no verdicts, or a GeoPackage is of another run than the page, or not on the page at all.
     """
     pairs = read_verdicts(verdicts)
-    places = [(place, _files_at(place)) for place in map(Path, results)]
-    names = names_of(dict.fromkeys(file for _, files in places for file in files))
-    plan = [change for place, files in places for change in _changes(place, files, names, pairs)]
-    return [_write(change) for change in dict.fromkeys(plan)]
+    files = {path: _files_at(path) for path in map(Path, results)}
+    names = pair_names(dict.fromkeys(file for found in files.values() for file in found))
+    changes = [change for path, found in files.items() for change in _plan_changes(path, found, names, pairs)]
+    return [_write(change) for change in dict.fromkeys(changes)]
 
 
 def read_verdicts(path: str | os.PathLike[str]) -> tuple[PairVerdicts, ...]:
-    """Return what a page exported.
+    """Return the verdicts that a page exported.
 
     Raises
     ------
@@ -99,67 +105,76 @@ def read_verdicts(path: str | os.PathLike[str]) -> tuple[PairVerdicts, ...]:
         There is no such file, or it holds something else.
     """
     if not exists(path):
-        raise SceneNotFoundError(path, "does not exist", "give the file that the page's Export verdicts saved")
+        raise SceneNotFoundError(path, "does not exist", _GIVE_EXPORT)
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be read ({error})", _EXPORT) from error
-    if not isinstance(told, dict) or told.get("format") != KIND:
-        raise InputError(path, "holds no verdicts", "give the file that the page's Export verdicts saved")
-    if told.get("version") != FORMAT:
-        raise InputError(path, f"is of version {told.get('version')!r}, not {FORMAT}", "use geosiam of the same age")
+        raise InputError(path, f"cannot be read ({error})", _EXPORT_AGAIN) from error
+    if not isinstance(content, dict) or content.get("format") != KIND:
+        raise InputError(path, "holds no verdicts", _GIVE_EXPORT)
+    if content.get("version") != FORMAT:
+        fact = f"is of version {content.get('version')!r}, not {FORMAT}"
+        raise InputError(path, fact, "use the version of geosiam that made the page")
     try:
-        return tuple(_pair(entry) for entry in told["pairs"])
+        return tuple(_pair_verdicts(entry) for entry in content["pairs"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(path, f"is damaged ({error})", _EXPORT) from error
+        raise InputError(path, f"is damaged ({error})", _EXPORT_AGAIN) from error
 
 
-def _pair(entry: Mapping[str, Any]) -> PairVerdicts:
+def _pair_verdicts(entry: Mapping[str, Any]) -> PairVerdicts:
     verdicts = {int(polygon): verdict for polygon, verdict in entry["verdicts"].items()}
-    strange = [verdict for verdict in verdicts.values() if verdict is not None and verdict not in REVIEWS]
-    if strange:
-        raise ValueError(f"{strange[0]!r} is none of {', '.join(REVIEWS)}")
+    unknown = [verdict for verdict in verdicts.values() if verdict is not None and verdict not in REVIEWS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(REVIEWS)}")
     return PairVerdicts(str(entry["name"]), str(entry["run"]), verdicts)
 
 
 @dataclass(frozen=True)
 class _Change:
-    """Verdicts to write into a GeoPackage: (pair, polygon's id, verdict), and whether pairs are told apart there."""
+    """Verdicts to write into a GeoPackage.
+
+    Parameters
+    ----------
+    file
+        The GeoPackage.
+    reviews
+        Name of the pair, ``id`` of the polygon, and verdict.
+    merged
+        Whether the file holds the polygons of several pairs, which it names.
+    """
 
     file: Path
     reviews: tuple[tuple[str, int, str | None], ...]
     merged: bool
 
 
-def _files_at(place: Path) -> list[Path]:
-    """Return a GeoPackage, or those of pairs and of surveys in a folder."""
-    return [*results_at(place), *(sorted(place.rglob(MERGED)) if place.is_dir() else [])]
+def _files_at(path: Path) -> list[Path]:
+    """Return the GeoPackage at a path, or those of pairs and of batches in a folder."""
+    return [*find_results(path), *(sorted(path.rglob(MERGED)) if path.is_dir() else [])]
 
 
-def _changes(
-    place: Path, files: Sequence[Path], names: Mapping[Path, str], pairs: tuple[PairVerdicts, ...]
+def _plan_changes(
+    path: Path, files: Sequence[Path], names: Mapping[Path, str], pairs: Sequence[PairVerdicts]
 ) -> list[_Change]:
-    """Return the changes to GeoPackages; those in a folder that are not on the page are left alone."""
-    changes = [change for file in files if (change := _change(file, names[file], pairs)) is not None]
+    """Return the changes to the GeoPackages at a path; at least one of them must be on the page."""
+    changes = [change for file in files if (change := _plan_change(file, names[file], pairs)) is not None]
     if not changes:
-        fact = (
-            "holds nothing that is on the page" if place.is_dir() else "is not on the page that the verdicts come from"
-        )
-        raise InputError(place, fact, "name the GeoPackages that are, or their folder")
+        fact = "holds nothing that is on the page" if path.is_dir() else "is not on the page that the verdicts are from"
+        raise InputError(path, fact, "name the GeoPackages that are, or their folder")
     return changes
 
 
-def _change(file: Path, name: str, pairs: tuple[PairVerdicts, ...]) -> _Change | None:
-    """Return the change to a GeoPackage; None if the page says nothing of it."""
+def _plan_change(file: Path, name: str, pairs: Sequence[PairVerdicts]) -> _Change | None:
+    """Return the change to a GeoPackage; None if it is not on the page."""
     result = read_result(file)
-    if result.merged:
-        known = [pair for pair in pairs if result.merged.get(pair.name) == pair.run]
-        reviews = tuple(review for pair in known for review in _reviews(pair))
-        return _Change(file, reviews, merged=True) if known else None
-    same = [pair for pair in pairs if pair.run == result.run]  # whatever it is called now
-    if same:
-        own = next((pair for pair in same if pair.name == name), same[0])
-        return _Change(file, tuple(_reviews(own)), merged=False)
+    if merged := result.record.merged:
+        included = [pair for pair in pairs if merged.get(pair.name) == pair.run]
+        reviews = tuple(review for pair in included for review in _reviews(pair))
+        return _Change(file, reviews, merged=True) if included else None
+    same_run = [pair for pair in pairs if pair.run == result.run]  # whatever the pair is called now
+    if same_run:
+        pair = next((pair for pair in same_run if pair.name == name), same_run[0])
+        return _Change(file, tuple(_reviews(pair)), merged=False)
     if any(pair.name == name for pair in pairs):
         fact = f"is another run of {name!r} than the one on the page"
         raise InputError(file, fact, "make the page again with geosiam report, and decide there")
@@ -174,8 +189,8 @@ def _write(change: _Change) -> WrittenVerdicts:
     missing = []
     where = "id = :id AND pair = :pair" if change.merged else "id = :id"
     statement = f"UPDATE {LAYER} SET review = :review WHERE {where}"  # noqa: S608 - constants
-    with opened(change.file, "rw") as db, db:  # the second one commits, or rolls back
-        _allow_changes(db)
+    with open_geopackage(change.file, "rw") as db, db:  # the second one commits, or rolls back
+        _define_geometry_functions(db)
         for pair, polygon, verdict in change.reviews:
             if not db.execute(statement, {"review": verdict, "id": polygon, "pair": pair}).rowcount:
                 missing.append(polygon)
@@ -185,14 +200,14 @@ def _write(change: _Change) -> WrittenVerdicts:
     return WrittenVerdicts(change.file, len(change.reviews) - len(missing), tuple(missing), change.merged)
 
 
-def _allow_changes(db: sqlite3.Connection) -> None:
-    """Give SQLite the functions that a GeoPackage's triggers name.
+def _define_geometry_functions(db: sqlite3.Connection) -> None:
+    """Define the SQL functions that a GeoPackage's triggers name, without which SQLite refuses any update.
 
-    They keep the spatial index up to date where a polygon moves. None does here, so none of them is ever called.
+    The triggers keep the spatial index up to date when a geometry changes. None changes here, so none is called.
     """
     for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):
-        db.create_function(name, 1, _never)
+        db.create_function(name, 1, _refuse_geometry_change)
 
 
-def _never(geometry: bytes) -> None:
-    raise AssertionError(f"a polygon of {len(geometry)} bytes was about to move")
+def _refuse_geometry_change(geometry: bytes) -> None:
+    raise AssertionError(f"a geometry of {len(geometry)} bytes was about to change")

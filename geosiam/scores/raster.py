@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import exists
 from geosiam.imagery.grid import Grid
+from geosiam.runtime import ignored_warnings
 from geosiam.scores.working_file import SCORE_NODATA, SCORE_STEPS, TILE, cache_bytes, decode
 
 if TYPE_CHECKING:
@@ -272,8 +272,7 @@ def _read(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> N
 def _open(path: str) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading; errors of GDAL become one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the caller refuses it in its own words
+        with ignored_warnings(NotGeoreferencedWarning):  # the caller refuses it in its own words
             dataset = rasterio.open(path)
     except RasterioError as error:
         if "://" not in path and not path.startswith("/vsi") and not exists(path):

@@ -10,16 +10,11 @@ Reviewed polygons become pairs in which only the polygons with a verdict are lab
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
-import pyogrio
 import torch
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation
@@ -28,7 +23,7 @@ from geosiam.errors import InputError, TrainingDataError
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.results import read_reviews, read_run_record
 from geosiam.training.datasets import central_window, load_chips, split_scene
 from geosiam.training.loop import preserved_torch_state
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
@@ -36,6 +31,7 @@ from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import geopandas
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -171,26 +167,26 @@ def read_verdicts(path: str | Path) -> geopandas.GeoDataFrame:
     TrainingDataError
         The file does not exist, has no layer of polygons, or no such verdicts.
     """
-    if not Path(path).exists():
-        raise TrainingDataError(path, "does not exist", _DETECT_REMEDY)
     try:
-        polygons = geopandas.read_file(path, layer=LAYER, columns=["review"])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise TrainingDataError(path, f"has no layer {LAYER!r} ({error})", _DETECT_REMEDY) from error
-    if "review" not in polygons or not polygons["review"].isin(_LABELS).any():
+        polygons = read_reviews(path, geometry=True)
+    except InputError as error:
+        raise TrainingDataError(path, error.fact, _DETECT_REMEDY) from error
+    judged = polygons["review"].isin(_LABELS)
+    if not judged.any():
         raise TrainingDataError(path, "holds no verdicts", _REVIEW_REMEDY)
-    return polygons[polygons["review"].isin(_LABELS)]
+    return polygons[judged]
 
 
 def _scenes_of(path: str | Path) -> tuple[str, str]:
     """Return the names of both scenes from the provenance in a GeoPackage."""
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-            row = file.execute("SELECT provenance FROM runs ORDER BY id DESC").fetchone()
-        pair = json.loads(row[0])["pair"]
-        return str(pair["before"]["name"]), str(pair["after"]["name"])
-    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
-        raise TrainingDataError(path, f"does not name the scenes it was made from ({error})", _SCENES_REMEDY) from error
+        record = read_run_record(path)
+    except InputError as error:
+        fact = f"does not name the scenes it was made from ({error.fact})"
+        raise TrainingDataError(path, fact, _SCENES_REMEDY) from error
+    if record.before.name is None or record.after.name is None:
+        raise TrainingDataError(path, "does not name the scenes it was made from", _SCENES_REMEDY)
+    return record.before.name, record.after.name
 
 
 def _surroundings(pair: ScenePair, bounds: Bounds, verdicts: Verdicts) -> Tensor:

@@ -1,4 +1,4 @@
-"""What tests of surveys share with those of the pipeline."""
+"""Helpers that tests of batches share with those of the pipeline."""
 
 import sys
 from pathlib import Path

@@ -10,6 +10,9 @@ import rasterio
 from affine import Affine
 from scipy.ndimage import gaussian_filter
 
+from geosiam.batch.state import PairRecord
+from geosiam.provenance import ModelReference
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -41,10 +44,18 @@ def write(
     origin: tuple[float, float] = ORIGIN,
     crs: str | None = CRS,
     tags: dict[str, str] | None = None,
+    compress: str = "lzw",
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     transform = Affine(0.2, 0, origin[0], 0, -0.2, origin[1])
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": crs, "transform": transform, "compress": "lzw"}
+    profile = {
+        "driver": "GTiff",
+        "count": 3,
+        "dtype": "uint8",
+        "crs": crs,
+        "transform": transform,
+        "compress": compress,
+    }
     with rasterio.open(path, "w", height=image.shape[1], width=image.shape[2], photometric="RGB", **profile) as file:
         file.write(image)
         file.update_tags(**(tags or {}))
@@ -66,3 +77,31 @@ def make_pair(before: Path, after: Path, seed: int, side: int = 160, origin: tup
     place = (ORIGIN[0] + 1000.0 * seed, ORIGIN[1]) if origin is None else origin
     image = ground(seed, side, side)
     return Made(write(before, image, origin=place), write(after, changed(image, seed), origin=place))
+
+
+def record(**values: object) -> PairRecord:
+    """Return the metadata of a pair that never ran, with these values in their places."""
+    metadata: dict[str, object] = {
+        "count": 3,
+        "area_m2": 12.5,
+        "score_max": 0.9,
+        "threshold": 0.5,
+        "seconds": 1.0,
+        "pixels": 25_600,
+        "overlap_fraction": 1.0,
+        "valid_fraction": 1.0,
+        "shift_px": None,
+        "corrected": False,
+        "pixel_size": (0.2, 0.2),
+        "crs": CRS,
+        "footprint": None,
+        "model": ModelReference("survey", "survey", "0" * 64),
+        "score_type": "uint8",
+        "device": "cpu",
+        "precision": "fp32",
+        "geosiam_version": "0.1.0",
+        "created": "2026-01-01T00:00:00+00:00",
+        "unreadable": 0,
+        "warnings": (),
+    }
+    return PairRecord(**{**metadata, **values})

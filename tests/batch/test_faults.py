@@ -1,4 +1,4 @@
-"""Surveys in which much goes wrong: every healthy pair has the result of a single `detect`, every fault is named."""
+"""Batches with many faults: every healthy pair has the result of a single `detect`, and every fault is reported."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot be read"):
         read_manifest(tmp_path / "pairs.json")
     (tmp_path / "pairs.txt").write_text("")
-    with pytest.raises(OptionError, match="is no manifest"):
+    with pytest.raises(OptionError, match="is not a manifest"):
         read_manifest(tmp_path / "pairs.txt")
 
 
@@ -106,12 +106,12 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
     assert [fault.name for fault in plan.faults] == [f"row {number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
     said = " ".join(fault.error for fault in plan.faults)
     for words in (
-        "threshold 7.0: is no probability",
-        "has no after-scene",
+        "row 1: `threshold`: is 7",
+        "has no after scene",
         "'perhaps'",
         "date 'soon'",
         "'much'",
-        "'inf': is no whole",
+        "'inf': is not a whole",
         "is 5",
         "'x'",
     ):
@@ -121,7 +121,7 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
 def test_columns_of_ones_own_are_noted(tmp_path: Path) -> None:
     plan = read_manifest(manifest(tmp_path, "before,after,pilot\na,b,Amelia\n"))
     assert len(plan.pairs) == 1
-    assert "the column 'pilot' means nothing here" in plan.notes[0]
+    assert "the column 'pilot' is unknown" in plan.notes[0]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "report", "a" * 200, "a:b"])
@@ -141,3 +141,14 @@ def test_a_model_beside_the_manifest_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").touch()
     plan = read_manifest(manifest(tmp_path, "before,after,model\na,b,mine.safetensors\nc,d,paper\n"))
     assert [pair.overrides["model"] for pair in plan.pairs] == [str(tmp_path / "mine.safetensors"), "paper"]
+
+
+def test_the_old_name_of_the_area_column_is_still_accepted(tmp_path: Path) -> None:
+    text = "before,after,valid_area,aoi\na,b,old.gpkg,\nc,d,old.gpkg,new.gpkg\ne,f,,\n"
+    plan = read_manifest(manifest(tmp_path, text))
+    assert [pair.overrides.get("aoi") for pair in plan.pairs] == [
+        str(tmp_path / "old.gpkg"),
+        str(tmp_path / "new.gpkg"),
+        None,
+    ]
+    assert (plan.faults, plan.notes) == ((), ())

@@ -10,6 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from made import record
 
 from geosiam.batch.events import PairResult
 from geosiam.batch.merge import merge_polygons
@@ -31,7 +32,7 @@ def pair(folder: Path, name: str, crs: str, count: int = 2) -> PairResult:
     looked_at = [shapely.MultiPolygon([shapely.box(499_000, 4_999_000, 501_000, 5_001_000)])]
     footprint = geopandas.GeoDataFrame({"before": ["a"], "after": ["b"]}, geometry=looked_at, crs=crs)
     write_polygons(frame, path, provenance={"name": name}, footprint=footprint)
-    return PairResult(name, "a", "b", "done", anomalies=path, facts={"threshold": 0.5})
+    return PairResult(name, "a", "b", "done", anomalies=path, record=record())
 
 
 def merged(target: Path, layer: str = "anomalies") -> geopandas.GeoDataFrame:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely import box
 
-from geosiam.batch.merge import LEAST_OVERLAP, object_ids
+from geosiam.batch.merge import MIN_OBJECT_IOU, object_ids
 
 
 def test_an_object_keeps_its_number_over_dates() -> None:
@@ -50,4 +50,4 @@ def test_what_is_linked_overlaps_and_no_object_is_twice_in_a_pair(made: list[tup
 
 def share(outlines: list[shapely.Polygon], one: int, other: int) -> bool:
     common = outlines[one].intersection(outlines[other]).area
-    return common / outlines[one].union(outlines[other]).area >= LEAST_OVERLAP - 1e-9
+    return common / outlines[one].union(outlines[other]).area >= MIN_OBJECT_IOU - 1e-9

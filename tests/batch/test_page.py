@@ -1,4 +1,4 @@
-"""The page at the end of a survey, and the way of the verdicts that are given there."""
+"""The page at the end of a batch, and the verdicts that are given on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import geopandas
 import pytest
 from made import make_pair
 
-from geosiam.batch import summary as page
+from geosiam.batch import summary
 from geosiam.batch.api import BatchOptions, plan_batch, run_batch
 from geosiam.batch.plan import Fault
 from geosiam.errors import SceneUnreadableError
 from geosiam.options import DetectOptions
+from geosiam.polygons.results import read_result
 from geosiam.report import find_pairs, write_verdicts
-from geosiam.report.inputs import read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
     folder = tmp_path_factory.mktemp("flights")
     for seed, name in enumerate(("north", "south")):
         make_pair(folder / "before" / f"{name}.tif", folder / "after" / f"{name}.tif", seed)
-    make_pair(folder / "before" / "lonely.tif", folder / "nowhere" / "lonely.tif", 7)
+    make_pair(folder / "before" / "alone.tif", folder / "nowhere" / "alone.tif", 7)
     plan = plan_batch(folder / "before", folder / "after")
     return replace(plan, faults=(Fault("twice", "a.tif", "b.tif", "is there <twice>"),) * 2)
 
@@ -77,9 +77,9 @@ def test_the_page_has_what_is_done_what_failed_and_what_has_no_partner(ran: Batc
         ("twice (2)", "failed"),
     ]
     assert [pair["error"] for pair in content["pairs"]] == [None, None, "is there <twice>", "is there <twice>"]
-    assert [lonely["scene"] for lonely in content["unpaired"]] == ["lonely.tif"]
-    assert "no after-scene has its name" in content["unpaired"][0]["reason"]
-    assert content["total"] == sum(pair.facts["count"] for pair in ran.pairs if pair.done)
+    assert [scene["scene"] for scene in content["unmatched"]] == ["alone.tif"]
+    assert "no after scene has its name" in content["unmatched"][0]["reason"]
+    assert content["total"] == sum(pair.record.count for pair in ran.pairs if pair.done)
     assert len(content["cards"]) == content["total"] > 0
     assert all("before" in card for card in content["cards"])
     assert ["Site", "north"] in content["pairs"][0]["facts"]
@@ -138,7 +138,7 @@ def test_a_merged_file_is_no_pair(ran: BatchResult) -> None:
     assert [pair.name for pair in find_pairs([ran.folder])] == ["north", "south"]
     with pytest.raises(SceneUnreadableError, match="holds the polygons of many pairs; give the folder"):
         find_pairs([ran.folder / "survey.gpkg"])
-    assert set(read_result(ran.folder / "survey.gpkg").merged) == {"north", "south"}
+    assert set(read_result(ran.folder / "survey.gpkg").record.merged) == {"north", "south"}
 
 
 def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
@@ -149,14 +149,16 @@ def test_a_page_that_fails_or_is_not_wanted_fails_nothing_else(
     without = run_batch(plan, ran.folder, detect=FP32, options=BatchOptions(report=False))
     assert "page" not in without.files
     assert not ran.files["page"].exists()
-    ran.files["page"].write_bytes(written.replace(b'name="geosiam-mark" content="', b'name="geosiam-mark" content="x'))
+    ran.files["page"].write_bytes(
+        written.replace(b'name="geosiam-digest" content="', b'name="geosiam-digest" content="x')
+    )
 
     def broken(*_: object, **__: object) -> None:
         raise MemoryError("no room for the page")
 
-    monkeypatch.setattr(page, "write_report", broken)
+    monkeypatch.setattr(summary, "write_report", broken)
     failed = run_batch(plan, ran.folder, detect=FP32)
-    assert failed.remarks == ("there is no new page of the survey: no room for the page",)
+    assert failed.remarks == ("the page of the batch could not be written: no room for the page",)
     assert "page" not in failed.files
     assert len(failed.failed) == 2  # those that had failed before
     assert ran.files["page"].exists()

@@ -13,8 +13,8 @@ from rasterio.warp import transform_bounds
 
 from geosiam.batch.api import plan_batch
 from geosiam.batch.dates import date_in, place_in
-from geosiam.batch.inventory import SceneEntry, overlap, scenes_in, stem_of
-from geosiam.batch.pairing import named, pair_folders, pair_series, pair_with_template
+from geosiam.batch.inventory import SceneEntry, overlap_fraction, scenes_in, stem_of
+from geosiam.batch.pairing import name_pairs, pair_folders, pair_series, pair_with_template
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError
 
 SQUARE = shapely.box(10, 50, 11, 51)
@@ -34,7 +34,7 @@ def test_scenes_of_the_same_name_belong_together() -> None:
     plan = pair_folders([scene("a/x_2019.tif"), scene("a/y_2019.tif")], [scene("b/y_2020.tif"), scene("b/x_2020.tif")])
     assert couples(plan) == [("a/y_2019.tif", "b/y_2020.tif"), ("a/x_2019.tif", "b/x_2020.tif")]
     assert [pair.name for pair in plan.pairs] == ["y_2020", "x_2020"]
-    assert (plan.unpaired, plan.faults, plan.notes) == ((), (), ())
+    assert (plan.unmatched, plan.faults, plan.notes) == ((), (), ())
 
 
 def test_other_names_are_paired_by_where_they_lie() -> None:
@@ -43,7 +43,7 @@ def test_other_names_are_paired_by_where_they_lie() -> None:
     )
     assert couples(plan) == [("a/DJI_2.tif", "b/P4_7.tif")]
     assert plan.pairs[0].name == "P4_7"
-    assert [lonely.scene for lonely in plan.unpaired] == ["a/DJI_1.tif"]
+    assert [scene.scene for scene in plan.unmatched] == ["a/DJI_1.tif"]
 
 
 def test_of_several_dates_the_latest_before_counts_and_is_noted() -> None:
@@ -51,28 +51,28 @@ def test_of_several_dates_the_latest_before_counts_and_is_noted() -> None:
     plan = pair_folders(befores, [scene("b/x_2020.tif")])
     assert couples(plan) == [("a/x_2019.tif", "b/x_2020.tif")]
     assert "x_2019.tif" in plan.notes[0]
-    assert {Path(lonely.scene).name for lonely in plan.unpaired} == {"x_2015.tif", "x_2018.tif", "x_2021.tif"}
+    assert {Path(scene.scene).name for scene in plan.unmatched} == {"x_2015.tif", "x_2018.tif", "x_2021.tif"}
 
 
 def test_what_is_ambiguous_is_left_and_said() -> None:
     plan = pair_folders([scene("a/one.tif"), scene("a/two.tif")], [scene("b/three.tif")])
     assert plan.pairs == ()
-    assert plan.unpaired[0].scene == "b/three.tif"
-    assert "is ambiguous: one.tif, two.tif" in plan.unpaired[0].reason
+    assert plan.unmatched[0].scene == "b/three.tif"
+    assert "is ambiguous: one.tif, two.tif" in plan.unmatched[0].reason
     plan = pair_folders([scene("a/x_2019.tif"), scene("a/old_x_2019.tif")], [scene("b/x_2020.tif")])
-    assert "have one date" in plan.unpaired[0].reason
+    assert "have one date" in plan.unmatched[0].reason
 
 
 def test_a_scene_that_cannot_be_opened_is_still_paired_by_name() -> None:
     plan = pair_folders([scene("a/x.tif")], [scene("b/x.tif", None, "cannot be opened"), scene("b/z.tif", None, "no")])
     assert couples(plan) == [("a/x.tif", "b/x.tif")]
-    assert [(lonely.scene, lonely.reason) for lonely in plan.unpaired] == [("b/z.tif", "no")]
+    assert [(scene.scene, scene.reason) for scene in plan.unmatched] == [("b/z.tif", "no")]
 
 
 def test_dates_in_the_wrong_order_are_noted() -> None:
     plan = pair_folders([scene("a/x_2021.tif")], [scene("b/x_2020.tif")])
     assert couples(plan) == [("a/x_2021.tif", "b/x_2020.tif")]
-    assert "the before-scene is the later one" in plan.notes[0]
+    assert "the before scene is the later one" in plan.notes[0]
 
 
 def test_a_series_goes_from_date_to_date() -> None:
@@ -81,7 +81,7 @@ def test_a_series_goes_from_date_to_date() -> None:
     )
     assert [pair.name for pair in plan.pairs] == ["x_2019", "x_2020", "y_2021"]
     assert [pair.before_date for pair in plan.pairs] == ["2018", "2019", "2018"]
-    assert [(lonely.scene, lonely.reason) for lonely in plan.unpaired] == [
+    assert [(scene.scene, scene.reason) for scene in plan.unmatched] == [
         ("s/z_2020.tif", "is the only dated scene of its place")
     ]
 
@@ -89,8 +89,8 @@ def test_a_series_goes_from_date_to_date() -> None:
 def test_a_series_without_dates_or_with_one_date_twice_is_not_guessed() -> None:
     plan = pair_series([scene("s/x_2018.tif"), scene("s/old_x_2018.tif"), scene("s/x_2019.tif"), scene("s/x.tif")])
     assert plan.pairs == ()
-    reasons = {Path(lonely.scene).name: lonely.reason for lonely in plan.unpaired}
-    assert reasons["x.tif"] == "nothing says when it was taken"
+    reasons = {Path(scene.scene).name: scene.reason for scene in plan.unmatched}
+    assert reasons["x.tif"] == "its date is unknown"
     assert reasons["x_2018.tif"] == "is ambiguous: old_x_2018.tif shows the same place at the same date, 2018"
     assert set(reasons) == {"x.tif", "x_2018.tif", "old_x_2018.tif"}
 
@@ -100,21 +100,21 @@ def test_one_template_for_many_dates() -> None:
     plan = pair_with_template(template, [template, scene("s/2018.tif"), scene("s/2019.tif"), scene("s/x.tif", BESIDE)])
     assert couples(plan) == [("t/ground.tif", "s/2018.tif"), ("t/ground.tif", "s/2019.tif")]
     assert [pair.name for pair in plan.pairs] == ["ground_2018", "ground_2019"]
-    assert plan.unpaired[0].reason == "does not overlap t/ground.tif"
+    assert plan.unmatched[0].reason == "does not overlap t/ground.tif"
 
 
 def test_a_pair_keeps_its_name_when_others_arrive() -> None:
-    early = named([(scene("a/x_2018.tif"), scene("a/x_2019.tif"))])
-    later = named([(scene("a/x_2018.tif"), scene("a/x_2019.tif")), (scene("a/x_2019.tif"), scene("a/x_2020.tif"))])
+    early = name_pairs([(scene("a/x_2018.tif"), scene("a/x_2019.tif"))])
+    later = name_pairs([(scene("a/x_2018.tif"), scene("a/x_2019.tif")), (scene("a/x_2019.tif"), scene("a/x_2020.tif"))])
     assert early[0].name == later[0].name == "x_2019"
 
 
 def test_overlap_is_that_of_the_smaller_and_crosses_the_dateline() -> None:
     wide, narrow = scene("a.tif", shapely.box(0, 0, 4, 4)), scene("b.tif", shapely.box(3, 0, 5, 4))
-    assert overlap(wide, narrow) == pytest.approx(0.5)
+    assert overlap_fraction(wide, narrow) == pytest.approx(0.5)
     east, west = scene("a.tif", shapely.box(179, 0, 181, 1)), scene("b.tif", shapely.box(-181, 0, -179, 1))
-    assert overlap(east, west) == pytest.approx(1)
-    assert overlap(east, scene("c.tif", None)) == 0
+    assert overlap_fraction(east, west) == pytest.approx(1)
+    assert overlap_fraction(east, scene("c.tif", None)) == 0
 
 
 # --- with files -----------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_folders_of_files_and_of_tiles(tmp_path: Path) -> None:
     (tmp_path / "a" / "empty").mkdir()
     plan = plan_batch(tmp_path / "a", tmp_path / "b")
     assert [(pair.name, pair.shape) for pair in plan.pairs] == [("x", (96, 96)), ("y", (64, 128))]
-    assert plan.unpaired == ()
+    assert plan.unmatched == ()
 
 
 def test_dates_come_from_tags_too(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_a_pattern_says_place_and_date(tmp_path: Path) -> None:
         write(tmp_path / "s" / f"{name}.tif", image)
     plan = plan_batch(tmp_path / "s", pattern=r"flight-\d+\.(?P<place>\w+)\.(?P<date>\d+)")
     assert [(pair.name, pair.before_date) for pair in plan.pairs] == [("north_20200501", "2019-05-01")]
-    assert [lonely.reason for lonely in plan.unpaired] == ["its name does not match the pattern"]
-    with pytest.raises(OptionError, match="is no regular expression"):
+    assert [scene.reason for scene in plan.unmatched] == ["its name does not match the pattern"]
+    with pytest.raises(OptionError, match="is not a regular expression"):
         plan_batch(tmp_path / "s", pattern="(")
     with pytest.raises(OptionError, match="has no group"):
         plan_batch(tmp_path / "s", pattern="(.*)")
@@ -180,11 +180,11 @@ def test_nothing_to_pair_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SceneNotFoundError, match="holds no rasters"):
         plan_batch(tmp_path / "empty")
     write(tmp_path / "one" / "x.tif", ground(0, 32, 32))
-    with pytest.raises(SceneRefusedError, match="has no two scenes that belong together"):
+    with pytest.raises(SceneRefusedError, match="has no two scenes that can be paired"):
         plan_batch(tmp_path / "one")
     with pytest.raises(OptionError, match="leave out"):
         plan_batch(tmp_path / "one", tmp_path / "one", before=tmp_path / "one" / "x.tif")
-    with pytest.raises(SceneNotFoundError, match="is no folder"):
+    with pytest.raises(SceneNotFoundError, match="is not a folder"):
         plan_batch(tmp_path / "one", tmp_path / "none")
 
 
@@ -200,4 +200,4 @@ def test_real_series(data_dir: Path) -> None:
     ]
     plan = plan_batch(data_dir / "scenes" / "planet_float32" / "A", data_dir / "scenes" / "planet_float32" / "B")
     assert len(plan.pairs) == 5
-    assert plan.unpaired == ()
+    assert plan.unmatched == ()

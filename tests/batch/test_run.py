@@ -1,4 +1,4 @@
-"""Running surveys on this machine: what is run again, what is collected, who may write."""
+"""Batches on this machine: which pairs run again, the files of all pairs together, and the lock."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_events_tell_how_far_it_is(ran: tuple[BatchResult, list[BatchEvent]]) ->
     last = events[-1].progress
     assert (last.finished, last.failed, last.pairs) == (3, 0, 3)
     assert last.pixels_done == last.pixels == 3 * 160 * 160
-    assert last.anomalies == sum(pair.facts["count"] for pair in result.pairs) > 0
+    assert last.anomalies == sum(pair.record.count for pair in result.pairs) > 0
     assert result.failed == ()
 
 
@@ -115,7 +115,7 @@ def test_a_second_call_does_nothing_and_a_change_does_only_that(
     again = run_batch(plan, out, detect=FP32, on_event=events.append)
     assert events == []
     assert [pair.ran for pair in again.pairs] == [False] * 3
-    assert [pair.facts for pair in again.pairs] == [pair.facts for pair in ran[0].pairs]
+    assert [pair.record for pair in again.pairs] == [pair.record for pair in ran[0].pairs]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
     with contextlib.closing(sqlite3.connect(out / "survey.gpkg")) as db, db:
@@ -130,7 +130,7 @@ def test_a_second_call_does_nothing_and_a_change_does_only_that(
 
     fourth = run_batch(plan, out, detect=replace(FP32, min_area="100000m2"))
     assert [pair.ran for pair in fourth.pairs] == [True] * 3
-    assert sum(pair.facts["count"] for pair in fourth.pairs) == 0
+    assert sum(pair.record.count for pair in fourth.pairs) == 0
     assert len(geopandas.read_file(out / "survey.gpkg", layer="anomalies")) == 0
 
 
@@ -157,21 +157,21 @@ def test_pairs_have_options_of_their_own_and_a_time_limit(scenes: Path, tmp_path
     (tmp_path / "pairs.csv").write_text(f"name,before,after,threshold\nloose,{row},0.3\nlarge,{large},\n")
     options = BatchOptions(workers=1, time_limit=0.5, memory="1GB")
     result = run_batch(plan_batch(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32, options=options)
-    told = {pair.name: pair for pair in result.pairs}
-    assert "took longer than 0 s" in told["large"].error or "took longer than 1 s" in told["large"].error
-    assert told["large"].attempts == 1
+    results = {pair.name: pair for pair in result.pairs}
+    assert "took longer than 0 s" in results["large"].error or "took longer than 1 s" in results["large"].error
+    assert results["large"].attempts == 1
     longer = run_batch(plan_batch(tmp_path / "pairs.csv"), tmp_path / "out", detect=FP32)
     assert longer.failed == ()
-    assert next(pair for pair in longer.pairs if pair.name == "loose").facts["threshold"] == 0.3
+    assert next(pair for pair in longer.pairs if pair.name == "loose").record.threshold == 0.3
 
 
 def test_estimates_are_of_all_pairs(scenes: Path) -> None:
-    told = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="64GB"))
-    assert (told["pairs"], told["side_by_side"], told["threads"]) == (3, 2, 2)
-    assert told["seconds"] == pytest.approx(sum(told["pair_seconds"].values()) / 2, abs=0.2)
-    assert 500 < told["memory_mb"] < 3000
-    told = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="700MB"))
-    assert told["side_by_side"] == 1
+    cost = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="64GB"))
+    assert (cost.pairs, cost.side_by_side, cost.threads) == (3, 2, 2)
+    assert cost.seconds == pytest.approx(sum(cost.pair_seconds.values()) / 2, abs=0.2)
+    assert 500 < cost.memory_mb < 3000
+    cost = estimate(plan_batch(scenes / "pairs.csv"), detect=FP32, options=BatchOptions(workers=2, memory="700MB"))
+    assert cost.side_by_side == 1
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"memory": "much"}, {"time_limit": 0.0}])

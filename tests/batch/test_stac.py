@@ -1,4 +1,4 @@
-"""STAC documents, in files and from a real HTTP server; and the items that a survey writes."""
+"""STAC documents, in files and from a real HTTP server; and the items that a batch writes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import shapely
-from made import ORIGIN, changed, ground, write
+from made import ORIGIN, changed, ground, record, write
 
 from geosiam.batch.api import plan_batch
 from geosiam.batch.events import PairResult
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import SceneUnreadableError
 from geosiam.network.weights import load_model
+from geosiam.provenance import ModelReference
 
 pystac = pytest.importorskip("pystac")
 
@@ -81,7 +82,7 @@ def check(plan, home: str) -> None:
     ]
     assert [pair.name for pair in plan.pairs] == ["north-2018_north-2019", "north-2019_north-2020"]
     assert plan.pairs[0].before == f"{home}/catalog/north-2018/north-2018.tif"
-    assert [lonely.reason for lonely in plan.unpaired] == ["is the only dated scene of its place"]
+    assert [scene.reason for scene in plan.unmatched] == ["is the only dated scene of its place"]
 
 
 def test_item_collections_and_static_catalogs_in_files(catalog: Path) -> None:
@@ -101,7 +102,7 @@ def test_one_template_for_a_catalog(catalog: Path) -> None:
     before = catalog / "catalog" / "north-2018" / "north-2018.tif"
     plan = plan_batch(catalog / "items.json", before=before)
     assert [Path(pair.after).stem for pair in plan.pairs] == ["north-2019", "north-2020"]
-    assert [Path(lonely.scene).stem for lonely in plan.unpaired] == ["south-2018"]
+    assert [Path(scene.scene).stem for scene in plan.unmatched] == ["south-2018"]
 
 
 def test_what_is_no_stac_is_refused(tmp_path: Path, server: str) -> None:
@@ -125,7 +126,7 @@ def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     plan = plan_batch(tmp_path / "items.json", asset="photo")
     assert len(plan.pairs) == 2
-    with pytest.raises(Exception, match=r"has no single raster to take \(assets: dem, photo\); name one with --asset"):
+    with pytest.raises(Exception, match=r"has several rasters or none \(assets: dem, photo\); name one with `asset`"):
         plan_batch(tmp_path / "items.json")
 
 
@@ -134,20 +135,12 @@ def test_items_with_several_rasters_want_a_choice(tmp_path: Path) -> None:
 
 def done(folder: Path, name: str, *, on_earth: bool = True, **more: str) -> PairResult:
     model = load_model()
-    facts = {
-        "created": "2026-01-01T00:00:00+00:00",
-        "geosiam_version": "0.1.0",
-        "count": 3,
-        "area_m2": 12.5,
-        "threshold": 0.5,
-        "shift_px": None,
-        "score_type": "uint8",
-        "warnings": [],
-        "footprint": shapely.geometry.mapping(shapely.box(15, 52, 15.1, 52.1)) if on_earth else None,
-        "model": {"name": model.card.name, "source": model.source, "checksum": model.card.checksum},
-    }
+    metadata = record(
+        footprint=shapely.geometry.mapping(shapely.box(15, 52, 15.1, 52.1)) if on_earth else None,
+        model=ModelReference(model.source, model.card.name, model.card.checksum),
+    )
     results = {"scores": folder / name / "scores.tif", "anomalies": folder / name / "anomalies.gpkg"}
-    return PairResult(name, "/a/x.tif", "https://host/y.tif", "done", facts=facts, **results, **more)
+    return PairResult(name, "/a/x.tif", "https://host/y.tif", "done", record=metadata, **results, **more)
 
 
 def test_items_are_valid_and_say_which_model(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ import pytest
 
 from geosiam.batch import api
 from geosiam.batch.events import BatchEvent, BatchResult, JsonLog, PairResult, Progress, append_line
-from geosiam.batch.plan import UnmatchedScene
-from geosiam_cli import main
-from geosiam_cli import progress as batch_progress
-from geosiam_cli.progress import Lines, clock, told
+from geosiam.report.inputs import UnmatchedScene
+from geosiam_cli import main, progress
+from geosiam_cli.progress import BatchLines, event_line, format_duration
 
 sys.path.append(str(Path(__file__).parent.parent / "batch"))
-from made import make_pair
+from made import make_pair, record
 
 
 def so_far(**values: object) -> Progress:
@@ -30,34 +29,34 @@ DONE = BatchEvent("done", "x", {"count": 5, "pixels": 2_500_000, "seconds": 1.25
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (BatchEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 are done already"),
+        (BatchEvent("begin", "", {}, so_far(finished=0)), "12 pairs to run, 2 already done"),
         (
             DONE,
             "[ 3/12] x: 5 anomalies, 2.5 Mpx in 1.2 s; 0.5 Mpx/s, 7 anomalies so far, 0:00:06 left",
         ),
         (BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far()), "[ 3/12] x: failed: x.tif: is broken"),
-        (BatchEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: tried again later: it died"),
+        (BatchEvent("retry", "x", {"reason": "it died"}, so_far()), "[ 3/12] x: will be retried: it died"),
         (BatchEvent("progress", "", {}, so_far()), None),
         (BatchEvent("log", "x", {}, so_far()), None),
     ],
 )
 def test_each_event_is_a_line_or_none(event: BatchEvent, line: str | None) -> None:
-    assert told(event) == line
+    assert event_line(event) == line
 
 
 def test_time_left_is_unknown_before_anything_is_done() -> None:
     nothing = so_far(pixels_done=0.0)
     assert nothing.seconds_left is None
-    assert "unknown left" in batch_progress.rate(nothing)
-    assert [clock(seconds) for seconds in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
+    assert "unknown left" in progress.batch_rate(nothing)
+    assert [format_duration(seconds) for seconds in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
 
 
-def test_long_pairs_are_told_of_every_minute(
+def test_long_pairs_are_reported_every_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
-    lines = Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = BatchLines()
     for now[0] in (1.0, 30.0, 61.0, 62.0, 125.0):
         lines(BatchEvent("progress", "", {}, so_far()))
     assert capsys.readouterr().err.count("geosiam: running x 25%; 0.5 Mpx/s") == 2
@@ -65,7 +64,7 @@ def test_long_pairs_are_told_of_every_minute(
 
 def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with batch_progress.batch_progress() as show:
+    with progress.batch_progress() as show:
         for event in (BatchEvent("progress", "", {}, so_far()), DONE):
             show(event)
         show(BatchEvent("failed", "x", {"error": "x.tif: is broken"}, so_far(running=())))
@@ -110,18 +109,18 @@ def test_a_dry_run_does_nothing(folders: list[str], tmp_path: Path, capsys: pyte
     _, out, _ = run(capsys, *folders, "-o", str(tmp_path / "out"), "--dry-run", "--json")
     told = json.loads(out)
     assert [pair["name"] for pair in told["pairs"]] == ["x_2020"]
-    assert told["unpaired"][0]["reason"] == "no after-scene has its name or lies where it lies"
+    assert told["unpaired"][0]["reason"] == "no after scene has its name or covers the same ground"
     assert told["estimate"]["pairs"] == 1
     assert not (tmp_path / "out").exists()
 
 
 def result(folder: Path, *statuses: str) -> BatchResult:
     pairs = [
-        PairResult(f"p{number}", "a", "b", status, ran=True, facts={"count": 2}, error="it is broken")
+        PairResult(f"p{number}", "a", "b", status, ran=True, record=record(count=2), error="it is broken")
         for number, status in enumerate(statuses)
     ]
-    lonely = (UnmatchedScene("c.tif", "has no partner"),)
-    return BatchResult(folder, tuple(pairs), lonely, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
+    unmatched = (UnmatchedScene("c.tif", "has no partner"),)
+    return BatchResult(folder, tuple(pairs), unmatched, (), {"csv": folder / "survey.csv"}, ("no parquet",), 1.0)
 
 
 @pytest.mark.parametrize(("statuses", "code"), [(("done", "done"), 0), (("done", "failed"), 4)])
@@ -136,7 +135,7 @@ def test_what_failed_is_listed_and_the_code_says_so(
 def check_what_is_said(code: int, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got, out, err = run(capsys, *folders, "-o", str(tmp_path / "out"), "--json-log", str(tmp_path / "log"))
     assert (got, out) == (code, f"{tmp_path / 'survey.csv'}\n")
-    assert "y.tif: no after-scene has its name" in err
+    assert "y.tif: no after scene has its name" in err
     assert "geosiam: warning: no parquet" in err
     assert ("geosiam: warning: p1: it is broken" in err) == (code == 4)
     assert ("has 1 of 2 pairs without results" in err) == (code == 4)
@@ -148,4 +147,4 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     code, _, err = run(capsys, str(tmp_path / "none.csv"), "-o", str(tmp_path / "out"))
     assert (code, err.count("\n")) == (3, 1)
     code, _, err = run(capsys, str(tmp_path), "-o", str(tmp_path / "out"), "--memory", "much")
-    assert (code, "is no amount of memory" in err) == (3, True)
+    assert (code, "is not an amount of memory" in err) == (3, True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from geosiam.provenance import UnreadableBlock
+from geosiam.results import VectorizeResult
 from geosiam_cli.main import main
 
 
@@ -49,8 +51,11 @@ SUMMARY = {"warnings": ["after.tif was warped"], "seconds": 1.5}
 
 def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     paths = {"polygons_path": Path("x.gpkg"), "scores_path": Path("x.tif")}
-    detect = Library(SimpleNamespace(**paths, count=3, threshold=0.5, summary=SUMMARY, holes=(), project_path=None))
-    stand_in("geosiam.pipeline", DetectOptions=dict, detect=detect)
+    content = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "summary": SUMMARY}
+    figures = {"count": 3, "threshold": 0.5, "warnings": SUMMARY["warnings"], "unreadable": (), "project_path": None}
+    detect = Library(SimpleNamespace(**paths, **figures, to_dict=lambda: content))
+    stand_in("geosiam.options", DetectOptions=dict)
+    stand_in("geosiam.pipeline", detect=detect)
 
     args = ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "0.5", "--bands", "3,2,1", "--register"]
     assert main(args) == 0
@@ -62,13 +67,14 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"
 
     assert main([*args, "--json"]) == 0
-    expected = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "threshold": 0.5, "summary": SUMMARY, "holes": []}
-    assert json.loads(capsys.readouterr().out) == expected
+    assert json.loads(capsys.readouterr().out) == content
 
 
 def test_score(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    score = Library(SimpleNamespace(scores_path=Path("s.tif"), summary=SUMMARY, holes=()))
-    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_file=score)
+    result = SimpleNamespace(scores_path=Path("s.tif"), warnings=(), unreadable=(), to_dict=dict)
+    score = Library(result)
+    stand_in("geosiam.options", ScoreOptions=dict)
+    stand_in("geosiam.scoring", score_to_file=score)
 
     assert main(["score", "a.tif", "b.tif", "-o", "s.tif", "--precision", "bf16", "--workers", "2"]) == 0
     assert score.args == ("a.tif", "b.tif", Path("s.tif"))
@@ -76,18 +82,19 @@ def test_score(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "s.tif\n"
 
 
-def test_holes_of_a_result_are_part_of_the_one_json_object(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    hole = {"rows": [0, 8], "cols": [8, 16], "reason": "b.tif: cannot be read"}
-    holes = (SimpleNamespace(**hole),)
-    result = SimpleNamespace(scores_path=Path("s.tif"), summary={}, holes=holes)
+def test_unreadable_blocks_are_listed_and_end_the_command_with_4(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
+    block = UnreadableBlock((0, 8), (8, 16), "b.tif: cannot be read")
+    content = {"scores": "s.tif", "unreadable": [asdict(block)]}
+    result = SimpleNamespace(scores_path=Path("s.tif"), warnings=(), unreadable=(block,), to_dict=lambda: content)
     score = Library(result)
-    stand_in("geosiam.pipeline", DetectOptions=dict, score_to_file=score)
+    stand_in("geosiam.options", ScoreOptions=dict)
+    stand_in("geosiam.scoring", score_to_file=score)
 
     args = ["score", "a.tif", "b.tif", "-o", "s.tif", "--on-error", "skip", "--restart", "--scheduler", "tcp://h:1"]
     assert main([*args, "--json"]) == 4
     assert score.keywords == {"options": {"on_error": "skip", "restart": True, "scheduler": "tcp://h:1"}}
     out, err = capsys.readouterr()
-    assert json.loads(out)["scores"] == "s.tif"
+    assert json.loads(out) == {"scores": "s.tif", "unreadable": [json.loads(json.dumps(asdict(block)))]}
     assert err.splitlines() == [
         "geosiam: warning: no scores for rows 0-8, columns 8-16: b.tif: cannot be read",
         "geosiam: error: s.tif: has 1 block(s) of nodata where a scene cannot be read; repair the scene and run again",
@@ -97,11 +104,13 @@ def test_holes_of_a_result_are_part_of_the_one_json_object(stand_in, capsys: pyt
 
 
 def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    vectorize = Library(SimpleNamespace(polygons_path=Path("x.gpkg"), count=3, threshold=0.7))
+    vectorize = Library(VectorizeResult(Path("x.gpkg"), 3, 0.7))
+    stand_in("geosiam.options", PolygonOptions=dict)
     stand_in("geosiam.pipeline", vectorize_to_file=vectorize)
 
     assert main(["vectorize", "s.tif", "-o", "x.gpkg", "--threshold", "0.7", "--min-area", "20px"]) == 0
-    assert (vectorize.args, vectorize.keywords) == (("s.tif", Path("x.gpkg")), {"threshold": 0.7, "min_area": "20px"})
+    assert vectorize.args == ("s.tif", Path("x.gpkg"))
+    assert vectorize.keywords == {"options": {"threshold": 0.7, "min_area": "20px"}}
     assert capsys.readouterr() == ("x.gpkg\n", "3 polygons with a score of at least 0.7\n")
 
     assert main(["vectorize", "s.tif", "-o", "x.gpkg", "--json"]) == 0
@@ -109,12 +118,12 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    preflight = Library({"blocks": 4, "warnings": []})
-    stand_in("geosiam.options", DetectOptions=dict)
-    stand_in("geosiam.inspection", preflight=preflight)
+    inspect_pair = Library(SimpleNamespace(to_dict=lambda: {"blocks": 4, "warnings": []}))
+    stand_in("geosiam.options", ScoreOptions=dict)
+    stand_in("geosiam.inspection", inspect_pair=inspect_pair)
 
     assert main(["info", "a.tif", "b.tif", "--model", "paper", "--json"]) == 0
-    assert (preflight.args, preflight.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
+    assert (inspect_pair.args, inspect_pair.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
     assert json.loads(capsys.readouterr().out) == {"blocks": 4, "warnings": []}
 
 

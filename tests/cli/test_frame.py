@@ -18,6 +18,7 @@ from geosiam.errors import IncompleteRunError, OutputError, SceneNotFoundError
 from geosiam_cli import main, options, output
 from geosiam_cli.batch import BATCH_OPTIONS
 from geosiam_cli.main import COMMANDS, cli
+from geosiam_cli.messages import long_name
 from geosiam_cli.train import TRAINING_OPTIONS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -121,7 +122,7 @@ def test_every_command_stands_in_the_reference_with_all_its_options(name: str) -
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     section = text.split(f"## `geosiam {name}")[1].split("\n## ")[0]
     common = {"--verbose", "--quiet", "--json"}
-    names = {o.opts[-1] for o in load(name).params if isinstance(o, click.Option)} - common
+    names = {long_name(o) for o in load(name).params if isinstance(o, click.Option)} - common
     assert [option for option in sorted(names) if option not in section] == []
     assert f"geosiam {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -300,8 +301,8 @@ def test_results_with_names_are_paragraphs(fake, capsys: pytest.CaptureFixture[s
     assert run(capsys, "fake") == (0, "name  survey\n\nname  paper\n", "")
 
 
-def test_warnings_of_the_library_are_said(fake, capsys: pytest.CaptureFixture[str]) -> None:
-    fake(lambda: output.warnings({"warnings": ["after.tif was warped"]}))
+def test_warnings_of_the_library_are_logged(fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda: output.warn(["after.tif was warped"]))
     assert run(capsys, "fake") == (0, "", "geosiam: warning: after.tif was warped\n")
 
 
@@ -312,9 +313,9 @@ def test_results_of_numpy_are_plain(fake, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(run(capsys, "fake", "--json")[1]) == {"mean": 0.5, "shift": [0, 1]}
 
 
-@pytest.mark.parametrize(("args", "said"), [(["fake"], "3 polygons\n"), (["fake", "-q"], ""), (["-q", "fake"], "")])
-def test_remarks_go_to_stderr_unless_quiet(
-    args: list[str], said: str, fake, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("args", "expected"), [(["fake"], "3 polygons\n"), (["fake", "-q"], ""), (["-q", "fake"], "")])
+def test_notes_go_to_stderr_unless_quiet(
+    args: list[str], expected: str, fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake(lambda: output.remark("3 polygons"))
-    assert run(capsys, *args) == (0, "", said)
+    fake(lambda: output.note("3 polygons"))
+    assert run(capsys, *args) == (0, "", expected)

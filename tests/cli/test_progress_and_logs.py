@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from geosiam_cli import progress
-from geosiam_cli import state as logs
+from geosiam_cli import options, progress
 from geosiam_cli.main import main
+from geosiam_cli.state import State, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,8 @@ def _logging_as_before():
 def test_verbosity_decides_what_is_logged(
     verbosity: int, expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(0)
-    logs.configure(verbosity)  # a second call replaces the first one: no line appears twice
+    configure_logging(State())
+    configure_logging(State(verbosity=verbosity))  # a second call replaces the first one: no line appears twice
     log = logging.getLogger("geosiam.somewhere")
     log.debug("d")
     log.info("i")
@@ -51,32 +51,32 @@ def test_verbosity_decides_what_is_logged(
 
 def test_verbose_may_stand_before_and_after_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(logs, "configure", seen.append)
+    monkeypatch.setattr(options, "configure_logging", seen.append)
     main(["-v", "models", "-v", "--help"])
-    assert seen[-1] == 2
+    assert seen[-1].verbosity == 2
 
 
 def test_a_broken_message_does_not_stop_the_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)  # as in production: no report of the broken message
-    logs.configure(0)
+    configure_logging(State())
     logging.getLogger("geosiam").warning("%d", "no number")
     assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_shown_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(0)
+    configure_logging(State())
     with progress.progress_report("scoring") as report:
         report(1, 2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_log_lines_replace_the_bar_at_info(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(1)
-    with progress.progress_callback("scoring", total=100) as advance:
-        for _ in range(50):
-            advance(2)
+    configure_logging(State(verbosity=1))
+    with progress.progress_report("scoring") as report:
+        for done in range(2, 101, 2):
+            report(done, 100)
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""

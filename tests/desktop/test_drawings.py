@@ -11,7 +11,7 @@ from PIL import Image
 
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
-from geosiam.qml import COLORS
+from geosiam.qml import POLYGON_COLORS
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_the_examples_draw_the_map_the_panels_and_the_form(qgis: Desktop, tmp_pa
     for script, target in (("draw_qgis_project.py", overview), ("draw_qgis_steps.py", steps)):
         done = qgis.run("/usr/bin/python3", EXAMPLES / script, project, target)
         assert done.returncode == 0, done.stderr
-    assert near(overview, COLORS[-1]) > 50  # outlines of sure polygons, on the map and in the legend
-    assert near(steps / "qgis-project.png", COLORS[-1]) > 50
+    assert near(overview, POLYGON_COLORS[-1]) > 50  # outlines of sure polygons, on the map and in the legend
+    assert near(steps / "qgis-project.png", POLYGON_COLORS[-1]) > 50
     for name in STEPS:
         assert len(np.unique(pixels(steps / name), axis=0)) > 20, f"{name} is empty"

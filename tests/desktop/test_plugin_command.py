@@ -118,7 +118,7 @@ def test_what_a_command_says_is_told_apart() -> None:
         ("", "geosiam: error: a.tif: fact; remedy", "a.tif: fact; remedy"),
         ("", "Usage: geosiam\nError: No such option: --x", "Error: No such option: --x"),
         ("", "Traceback\nMemoryError", "MemoryError"),
-        ("", "", "it said nothing"),
+        ("", "", "it printed nothing"),
     ],
 )
 def test_an_error_is_one_line(printed: str, said: str, expected: str) -> None:

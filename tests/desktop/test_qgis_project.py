@@ -26,7 +26,7 @@ from geosiam.options import PolygonOptions
 from geosiam.pipeline import detect, vectorize
 from geosiam.polygons.writer import write_polygons
 from geosiam.qgis.project import check_project, write_project
-from geosiam.qml import COLORS, STEPS
+from geosiam.qml import POLYGON_COLORS, SCORE_COLORS
 from geosiam.scores.raster import STRIDE_TAG
 from geosiam.scores.writer import ScoreRasterWriter
 
@@ -54,7 +54,7 @@ class Run:
     def project(self, name: str = "review.qgz", **other: object) -> Path:
         scenes = {"before": self.before, "after": self.after} | other
         with open_pair(scenes["before"], scenes["after"]) as pair:
-            report = pair.report.to_dict()
+            report = pair.report
         target = self.folder / name
         found = {"scores": self.scores, "polygons": self.polygons}
         write_project(target, **scenes, **found, threshold=0.5, report=report)
@@ -163,7 +163,7 @@ def test_layers_have_their_styles_and_forms(seen: dict) -> None:
     assert polygons["called"].startswith("'#' || lpad(id, 4, '0')")
     assert scores["renderer"] == "singlebandpseudocolor"
     assert scores["ramp"]  # what the legend draws
-    assert scores["items"] == [[score, color, alpha] for score, color, alpha in STEPS]
+    assert scores["items"] == [[score, color, alpha] for score, color, alpha in SCORE_COLORS]
     for name in ORDER[2:]:
         scene = seen["layers"][name]
         assert (scene["renderer"], scene["bands"], scene["stretch"]) == ("multibandcolor", [1, 2, 3], [0, 255])
@@ -173,11 +173,12 @@ def test_layers_have_their_styles_and_forms(seen: dict) -> None:
 def test_colors_stand_where_they_should(seen: dict, run: Run) -> None:
     polygons, scores, before = seen["colors"]
     nothing = [0, 0, 0, 0]
-    assert polygons[0] == pytest.approx(rgba(COLORS[-1], FILL_OPACITY), abs=3)  # colors are stored premultiplied
-    assert polygons[1] == pytest.approx(rgba(COLORS[1], FILL_OPACITY), abs=3)
+    strong = rgba(POLYGON_COLORS[-1], FILL_OPACITY)
+    assert polygons[0] == pytest.approx(strong, abs=3)  # colors are stored premultiplied
+    assert polygons[1] == pytest.approx(rgba(POLYGON_COLORS[1], FILL_OPACITY), abs=3)
     assert polygons[2:] == [nothing, nothing]
-    assert scores[0] == pytest.approx(rgba(*STEPS[-1][1:]), abs=2)
-    (_, low, low_alpha), (_, high, high_alpha) = STEPS[3:5]  # 0.65 lies between 0.5 and 0.7
+    assert scores[0] == pytest.approx(rgba(*SCORE_COLORS[-1][1:]), abs=2)
+    (_, low, low_alpha), (_, high, high_alpha) = SCORE_COLORS[3:5]  # 0.65 lies between 0.5 and 0.7
     between = 0.25 * np.array(rgba(low, low_alpha)) + 0.75 * np.array(rgba(high, high_alpha))
     assert scores[1] == pytest.approx(between, abs=3)
     assert scores[2:] == [nothing, nothing]
@@ -306,7 +307,7 @@ def test_a_project_that_cannot_be_written_leaves_the_old_one(run: Run, tmp_path:
     target = tmp_path / "a.qgz"
     target.mkdir()  # whoever runs the tests, a file cannot take the place of a folder
     with open_pair(run.before, run.after) as pair:
-        report = pair.report.to_dict()
+        report = pair.report
     files = {"before": run.before, "after": run.after, "scores": run.scores, "polygons": run.polygons}
     with pytest.raises(OutputError, match="cannot be written"):
         write_project(target, **files, threshold=0.5, report=report)

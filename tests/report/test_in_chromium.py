@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from report_samples import record, squares
 
+from geosiam.polygons.results import read_result
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, find_pairs, write_report, write_verdicts
-from geosiam.report.inputs import read_result
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;"
@@ -65,7 +65,7 @@ def pages(tmp_path_factory, survey):
         "few": page("few", 3),
         "many": page("many", 5000, scenes=folder, cards=300),
         "hostile": write_report(
-            hostile, folder / "hostile", options=ReportOptions(title=HOSTILE), unpaired=lonely
+            hostile, folder / "hostile", options=ReportOptions(title=HOSTILE), unmatched=lonely
         ).path,
     }
 
@@ -247,7 +247,7 @@ def test_the_map_follows_the_cards_and_picks_them(visit, survey_page):
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # the one that is in the middle
     page.wait_for_timeout(400)
     assert shown(page) != second
-    page.click("text=Whole survey")
+    page.click("text=Zoom to all")
     assert drawn() != whole  # another card has the mark
 
 
@@ -308,7 +308,8 @@ def test_names_are_text_whatever_they_are(visit, pages):
     assert page.title() == read(page, "h1") == HOSTILE
     page.click(".pairs summary >> nth=0")
     assert read(page, ".pairs tbody").count(HOSTILE) >= 5
-    assert read(page, ".unpaired").split("\n") == ["2 scenes without a partner", f"0.tif {HOSTILE}", f"1.tif {HOSTILE}"]
+    lines = ["2 scenes without a partner", f"0.tif {HOSTILE}", f"1.tif {HOSTILE}"]
+    assert read(page, ".unmatched").split("\n") == lines
     assert page.locator("img[src=x]").count() == 0
 
 

@@ -8,9 +8,10 @@ import pytest
 from report_samples import record, squares
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneUnreadableError
+from geosiam.polygons.results import read_result
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import ReportPair, find_pairs, write_report
-from geosiam.report.inputs import read_result, strongest_polygons
+from geosiam.report.inputs import strongest_polygons
 
 
 def test_a_pair_is_named_by_its_folder_or_its_file(tmp_path):
@@ -43,7 +44,7 @@ def test_scenes_and_scores_are_found_after_everything_moved_together(survey, tmp
     shutil.copytree(survey, moved)
     (pair,) = find_pairs([moved])
     assert pair.scores == moved / "anomalies.tif"
-    assert read_result(pair.anomalies).scene("before").name == str(survey / "before.tif")
+    assert read_result(pair.anomalies).record.before.name == str(survey / "before.tif")
     assert (pair.before, pair.after) == (str(survey / "before.tif"), str(survey / "after.tif"))  # still there
 
     database = sqlite3.connect(moved / "anomalies.gpkg")

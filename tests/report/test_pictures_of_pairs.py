@@ -16,10 +16,11 @@ from report_samples import GRID, SIZE, UTM, write_scene
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Grid
-from geosiam.qml import STEPS
-from geosiam.report.encoding import ramp, scores_png, webp
+from geosiam.polygons.results import read_result
+from geosiam.qml import SCORE_COLORS
+from geosiam.report.encoding import color_table, scores_png, webp
 from geosiam.report.images import PairPictures, SceneView
-from geosiam.report.inputs import find_pairs, read_result
+from geosiam.report.inputs import find_pairs
 from geosiam.scores.raster import ScoreRaster
 
 
@@ -102,7 +103,7 @@ def opened(survey):
     import geopandas
 
     (pair,) = find_pairs([survey])
-    pictures = PairPictures.open(pair, read_result(pair.anomalies))
+    pictures = PairPictures.open(pair, read_result(pair.anomalies).record)
     yield pictures, geopandas.read_file(pair.anomalies, layer="anomalies"), ScoreRaster.open(pair.scores).stride
     pictures.close()
 
@@ -121,7 +122,7 @@ def test_a_chip_shows_the_polygon_in_its_box(opened):
         round(y.min() * cells) : round(y.max() * cells), round(x.min() * cells) : round(x.max() * cells)
     ]
     assert inside.max() == pytest.approx(polygons.score_max.iloc[0], abs=0.003)
-    assert chip.metres == pytest.approx(chip.before.shape[0] * 0.1, rel=0.002)  # UTM's scale is 0.9996 and up
+    assert chip.meters == pytest.approx(chip.before.shape[0] * 0.1, rel=0.002)  # UTM's scale is 0.9996 and up
 
 
 def test_both_scenes_are_stretched_alike(opened, survey):
@@ -169,16 +170,10 @@ def test_an_overview_is_small_and_has_the_scene_upright(opened):
 
 def test_the_correction_of_a_shift_is_applied(survey):
     (pair,) = find_pairs([survey])
-    result = read_result(pair.anomalies)
-    moved = replace(
-        result,
-        record={
-            **result.record,
-            "pair": {**result.record["pair"], "moved_px": [3, -5]},
-        },
-    )
+    record = read_result(pair.anomalies).record
+    moved = replace(record, moved_px=(3.0, -5.0))
     outline = shapely.MultiPolygon([shapely.box(*(part for part in _box(pair)))])
-    plain, corrected = (PairPictures.open(pair, each) for each in (result, moved))
+    plain, corrected = (PairPictures.open(pair, each) for each in (record, moved))
     first, second = plain.chip(outline, 384), corrected.chip(outline, 384)
     assert np.array_equal(first.before, second.before)
     assert np.array_equal(first.after[13:100, 20:100], second.after[10:97, 25:105])
@@ -194,20 +189,20 @@ def _box(pair):
 
 def test_scenes_that_are_gone_or_changed_are_not_shown(survey, tmp_path):
     (pair,) = find_pairs([survey])
-    result = read_result(pair.anomalies)
+    record = read_result(pair.anomalies).record
     with pytest.raises(SceneNotFoundError, match="does not exist"):
-        PairPictures.open(replace(pair, after=tmp_path / "gone.tif"), result)
+        PairPictures.open(replace(pair, after=tmp_path / "gone.tif"), record)
     with pytest.raises(SceneRefusedError, match="has changed since it was compared"):
-        PairPictures.open(replace(pair, after=pair.before), result)
+        PairPictures.open(replace(pair, after=pair.before), record)
     with pytest.raises(SceneRefusedError, match="is not recorded"):
-        PairPictures.open(replace(pair, before=None), result)
+        PairPictures.open(replace(pair, before=None), record)
     copy = shutil.copyfile(pair.after, tmp_path / "copy.tif")  # a copy has another time, and the same content
-    PairPictures.open(replace(pair, after=copy, scores=tmp_path / "gone.tif"), result).close()
+    PairPictures.open(replace(pair, after=copy, scores=tmp_path / "gone.tif"), record).close()
 
 
 def test_scores_have_the_colors_that_qgis_gives_them():
-    table = ramp()
-    for score, color, alpha in STEPS:
+    table = color_table()
+    for score, color, alpha in SCORE_COLORS:
         at = table[round(score * 254)]
         expected = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(at[:3].astype(int) - expected).max() <= 1

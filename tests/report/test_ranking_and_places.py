@@ -13,9 +13,9 @@ from report_samples import squares
 
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.writer import write_polygons
-from geosiam.qml import COLORS
-from geosiam.report.content import grade, rank
-from geosiam.report.map import Place, Plane, distance, rings, shared_out, simplified, step_of
+from geosiam.qml import POLYGON_COLORS
+from geosiam.report.content import color_class, rank
+from geosiam.report.map import MapFrame, Plane, common_limit, encode_rings, ground_distance, ring_step, simplify_outline
 
 MARS = "+proj=longlat +a=3396190 +b=3376200 +no_defs"
 
@@ -64,9 +64,9 @@ def test_rings_add_up_to_the_outline(corners, crs):
     east, north = (0.0, 0.0) if crs == MARS else (400_000.0, 5_000_000.0)
     scale = 0.01 if crs == MARS else 1.0
     outline = shapely.MultiPolygon([shapely.transform(hull, lambda xy: xy * scale + (east, north))])
-    place = Place.of(crs, (east, north, east + 1000 * scale, north + 1000 * scale))
-    ((ring,),) = rings(outline, place, 100)
-    step = step_of(place.extent)
+    place = MapFrame.of(crs, (east, north, east + 1000 * scale, north + 1000 * scale))
+    ((ring,),) = encode_rings(outline, place, 100)
+    step = ring_step(place.extent)
     drawn = np.cumsum(np.reshape(ring, (-1, 2)), axis=0) * step + place.extent[:2]
     exact = np.asarray(outline.geoms[0].exterior.coords)
     if crs == "EPSG:32633":
@@ -99,7 +99,7 @@ def test_the_map_of_the_earth_shows_what_it_can(crs, bounds, on_earth):
 def test_an_overview_holds_the_pair_and_nothing_far_from_it():
     grid = Grid(CRS.from_epsg(32633), Affine.rotation(20) @ Affine(2, 0, 400_000, 0, -2, 5_000_000), 300, 100)
     plane = Plane.of(grid.crs.to_wkt(), grid.bounds)
-    picture = plane.picture(grid, 64)
+    picture = plane.picture_grid(grid, 64)
     corners = plane.points(np.array(grid.corners))
     left, bottom, right, top = picture.bounds
     assert max(picture.shape) == 64
@@ -110,15 +110,15 @@ def test_an_overview_holds_the_pair_and_nothing_far_from_it():
 
 def test_many_corners_become_few_but_stay_a_polygon():
     spiky = shapely.Point(0, 0).buffer(100, quad_segs=2000)
-    simple = simplified(shapely.MultiPolygon([spiky]), 50)
+    simple = simplify_outline(shapely.MultiPolygon([spiky]), 50)
     assert simple.geom_type == "MultiPolygon"
     assert shapely.get_num_coordinates(simple) <= 50
     assert simple.symmetric_difference(spiky).area < 0.05 * spiky.area
 
 
 def test_distances_are_those_on_the_ellipsoid():
-    assert distance("EPSG:4326", (0, 0), (1, 0)) == pytest.approx(111_319.49, abs=0.01)
-    assert distance(MARS, (0, 0), (1, 0)) is None
+    assert ground_distance("EPSG:4326", (0, 0), (1, 0)) == pytest.approx(111_319.49, abs=0.01)
+    assert ground_distance(MARS, (0, 0), (1, 0)) is None
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
@@ -126,14 +126,14 @@ def test_grades_are_the_classes_of_the_qgis_style(threshold):
     from geosiam import qml as style
 
     for index, (low, high, color) in enumerate(style._classes(threshold)):
-        assert COLORS[grade((low + high) / 2, threshold)] == color == COLORS[index]
-    assert grade(threshold, threshold) == 0
-    assert grade(1.0, threshold) == len(COLORS) - 1
+        assert POLYGON_COLORS[color_class((low + high) / 2, threshold)] == color == POLYGON_COLORS[index]
+    assert color_class(threshold, threshold) == 0
+    assert color_class(1.0, threshold) == len(POLYGON_COLORS) - 1
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 500))
 def test_what_some_leave_the_others_have(wanted, all_together):
-    most = shared_out(np.array(wanted, np.int64), all_together)
+    most = common_limit(np.array(wanted, np.int64), all_together)
     given_out = sum(min(want, most) for want in wanted)
     assert given_out <= all_together or not wanted
     assert sum(wanted) > all_together or given_out == sum(wanted)
@@ -144,7 +144,7 @@ def test_small_holes_go_before_the_shape_does():
     holes = [shapely.box(x, y, x + 0.2, y + 0.2) for x in range(1, 40) for y in range(1, 20)]
     lake = shapely.box(10, 5, 30, 15)
     sieve = shapely.box(0, 0, 41, 21).difference(shapely.union_all([*holes, lake]))
-    simple = simplified(shapely.MultiPolygon([sieve]), 60)
+    simple = simplify_outline(shapely.MultiPolygon([sieve]), 60)
     assert shapely.get_num_coordinates(simple) <= 60
     whole = shapely.box(0, 0, 41, 21).difference(lake)
     assert simple.intersection(whole).area / simple.union(whole).area > 0.99

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,9 +17,9 @@ from report_samples import SIZE, squares, write_scene
 
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import locked
+from geosiam.polygons.results import read_result
 from geosiam.polygons.writer import write_polygons
-from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, api, find_pairs, mark_of, write_report
-from geosiam.report.inputs import read_result
+from geosiam.report import ReportOptions, ReportPair, UnmatchedScene, api, find_pairs, page_digest, write_report
 from geosiam.report.page import Page, embedded_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--&amp;\u2028'\""
@@ -89,7 +90,7 @@ def test_the_page_says_what_the_geopackage_says(survey, survey_page):
     assert (pair["name"], pair["run"], pair["count"]) == ("village", result.run, result.count)
     assert content["total"] == len(content["cards"]) == result.count > 5
     assert content["anomalies"]["mean"] == sorted(content["anomalies"]["mean"], reverse=True)
-    assert all({"before", "after", "scores", "outline", "metres"} <= set(card) for card in content["cards"])
+    assert all({"before", "after", "scores", "outline", "meters"} <= set(card) for card in content["cards"])
     assert 13 < content["anomalies"]["at"][0][0] < 14  # east of Berlin
 
 
@@ -189,15 +190,15 @@ def test_reviews_that_are_there_already_are_on_the_page(tmp_path):
     assert content["anomalies"]["review"] == ["confirmed", None, None]
 
 
-def test_scenes_without_a_partner_are_listed_and_the_mark_is_found_again(make_pair, tmp_path):
+def test_scenes_without_a_partner_are_listed_and_the_digest_is_found_again(make_pair, tmp_path):
     page = tmp_path / "page" / "index.html"
-    assert mark_of(page) is None
+    assert page_digest(page) is None
     lonely = [UnmatchedScene("far/away.tif", HOSTILE)]
-    write_report([make_pair("a")], page.parent, unpaired=lonely, mark='a"<b>&')
-    assert content_of(page)["unpaired"] == [{"scene": "away.tif", "reason": HOSTILE}]
-    assert mark_of(page) == 'a"<b>&'
+    write_report([make_pair("a")], page.parent, unmatched=lonely, digest='a"<b>&')
+    assert content_of(page)["unmatched"] == [{"scene": "away.tif", "reason": HOSTILE}]
+    assert page_digest(page) == 'a"<b>&'
     write_report([make_pair("b")], page.parent)
-    assert (mark_of(page), content_of(page)["unpaired"]) == ("", [])
+    assert (page_digest(page), content_of(page)["unmatched"]) == ("", [])
 
 
 def test_a_page_has_one_writer_who_clears_up_after_others(make_pair, tmp_path):
@@ -208,7 +209,7 @@ def test_a_page_has_one_writer_who_clears_up_after_others(make_pair, tmp_path):
     ):
         write_report([make_pair("a")], tmp_path)
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / ".index.html.partial").write_bytes(b"of a process that was killed")
+    (tmp_path / "page" / ".index.0123abcd.partial.html").write_bytes(b"of a process that was killed")
     write_report([make_pair("b")], tmp_path / "page")
     assert [file.name for file in (tmp_path / "page").iterdir()] == ["index.html"]
 
@@ -247,3 +248,19 @@ def test_the_page_is_the_same_wherever_the_results_lie(survey, survey_page, tmp_
     )
     first = content_of(survey_page)
     assert {**again, "created": ""} == {**first, "created": ""}
+
+
+def test_the_callers_warning_filters_hold_while_and_after_a_page_is_written(make_pair, tmp_path):
+    before, meanwhile = list(warnings.filters), []
+    pair = make_pair("a", 3, scenes=True)
+    write_report([pair], tmp_path / "page", on_progress=lambda *_: meanwhile.append(list(warnings.filters)))
+    assert meanwhile == [before] * 3
+    assert warnings.filters == before
+
+
+def test_options_and_results_are_json(make_pair, tmp_path):
+    options = ReportOptions(title="A page", cards=2)
+    made = write_report([make_pair("a", 3)], tmp_path / "page", options=options)
+    assert ReportOptions(**json.loads(json.dumps(options.to_dict()))) == options
+    facts = json.loads(json.dumps(made.to_dict()))
+    assert (facts["path"], facts["anomalies"], facts["cards"]) == (str(made.path), 3, 2)

@@ -9,9 +9,9 @@ import pytest
 from report_samples import record, squares
 
 from geosiam.errors import InputError, SceneNotFoundError, SceneUnreadableError
+from geosiam.polygons.results import read_result
 from geosiam.polygons.writer import write_polygons
 from geosiam.report import write_verdicts
-from geosiam.report.inputs import read_result
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_truth_and_mask_agree_and_objects_keep_their_gap(shape, fill, seed, gap)
     if gap:
         _, count = ndimage.label(scene.mask > 0, np.ones((3, 3)))
         assert count == len(scene.truth)
-    near = ndimage.gray_dilation(scene.mask, (2 * gap + 1, 2 * gap + 1))
+    near = ndimage.grey_dilation(scene.mask, (2 * gap + 1, 2 * gap + 1))
     assert (near[scene.mask > 0] >= scene.mask[scene.mask > 0]).all()
 
 

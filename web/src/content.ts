@@ -1,4 +1,4 @@
-/** What the page says: written into it by Python (geosiam/report/content.py), read here once. */
+/** The content of the page, which Python (geosiam/report/content.py) embedded as JSON. */
 
 export type Verdict = "confirmed" | "rejected" | "unsure";
 export type Extent = [left: number, bottom: number, right: number, top: number];
@@ -32,8 +32,9 @@ interface Columns {
   cells: number[];
   nodata: boolean[];
   review: (Verdict | null)[];
-  grade: number[];
-  /** Polygons of rings of coordinates, each the difference to the one before, in steps of the pair. */
+  /** Number of the color, weak to strong. */
+  color: number[];
+  /** Polygons of rings of coordinates, each the difference from the one before, in steps of the pair. */
   rings: (number[][][] | null)[];
   /** Longitude and latitude. */
   at: ([number, number] | null)[];
@@ -46,7 +47,7 @@ export interface Card {
   after?: string;
   scores?: string;
   outline?: string;
-  metres?: number;
+  meters?: number;
 }
 
 export interface Content {
@@ -54,12 +55,12 @@ export interface Content {
   title: string;
   created: string;
   version: string;
-  colours: string[];
+  colors: string[];
   verdicts: Verdict[];
   total: number;
   planes: { name: string; earth: boolean }[];
   pairs: Pair[];
-  unpaired: { scene: string; reason: string }[];
+  unmatched: { scene: string; reason: string }[];
   anomalies: Columns;
   cards: Card[];
 }
@@ -73,7 +74,7 @@ export function pairOf(anomaly: number): Pair {
   return content.pairs[content.anomalies.pair[anomaly] ?? 0] as Pair;
 }
 
-/** What an anomaly is called, to whoever looks for it in the GeoPackage. */
+/** Name of an anomaly: its pair, and its id in the GeoPackage. */
 export function nameOf(anomaly: number): string {
   return `${pairOf(anomaly).name} #${content.anomalies.id[anomaly]}`;
 }

@@ -11,14 +11,14 @@ export function plural(value: number, one: string, many = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-export function area(squareMetres: number): string {
-  if (squareMetres >= 1e6) return `${three.format(squareMetres / 1e6)} km²`;
-  if (squareMetres >= 1e4) return `${three.format(squareMetres / 1e4)} ha`;
-  return `${three.format(squareMetres)} m²`;
+export function area(squareMeters: number): string {
+  if (squareMeters >= 1e6) return `${three.format(squareMeters / 1e6)} km²`;
+  if (squareMeters >= 1e4) return `${three.format(squareMeters / 1e4)} ha`;
+  return `${three.format(squareMeters)} m²`;
 }
 
-export function length(metres: number): string {
-  return metres >= 1000 ? `${three.format(metres / 1000)} km` : `${three.format(metres)} m`;
+export function length(meters: number): string {
+  return meters >= 1000 ? `${three.format(meters / 1000)} km` : `${three.format(meters)} m`;
 }
 
 export function position([longitude, latitude]: [number, number]): string {

@@ -1,4 +1,4 @@
-/** The map: no tiles and no network, just small pictures of the scenes and the polygons on them. */
+/** The map: small pictures of the scenes with the polygons on them, without tiles or network. */
 
 import Attribution from "ol/control/Attribution.js";
 import ScaleLine from "ol/control/ScaleLine.js";
@@ -33,27 +33,27 @@ import Text from "ol/style/Text.js";
 import View from "ol/View.js";
 import { content, type Pair, picture } from "./content";
 
-const SMALL = 8; // pixels on the screen below which a polygon is drawn as a dot
-const CLOSE = 14; // side of what is shown around an anomaly, in sides of its own
-const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+const DOT_BELOW_PX = 8; // pixels on the screen below which a polygon is drawn as a dot
+const VIEW_WIDTHS = 14; // width of the view of an anomaly, in widths of the anomaly
+const REDUCED_MOTION = matchMedia("(prefers-reduced-motion: reduce)");
 
 export interface Shown {
   selected: number | null;
   faint: (anomaly: number) => boolean;
 }
 
-export class SurveyMap {
+export class PageMap {
   readonly #map: OpenLayersMap;
   readonly #polygons = new VectorSource();
   readonly #frames = new VectorSource();
   readonly #pictures = new Map<number, ImageLayer<Static>>();
-  readonly #styles = content.colours.map((colour) => stylesOf(colour));
+  readonly #styles = content.colors.map((color) => stylesOf(color));
   #shown: Shown = { selected: null, faint: () => false };
   #plane = -1;
   /** The pair in front, and those that lie below it and are not drawn. */
   #front = -1;
   #below: ReadonlySet<number> = new Set();
-  /** Whether all of the survey is shown, and shall be in a map of another size. */
+  /** Whether all pairs are shown, also after the map changes its size. */
   #whole = false;
 
   constructor(target: HTMLElement, onPick: (anomaly: number) => void) {
@@ -82,7 +82,7 @@ export class SurveyMap {
     });
   }
 
-  /** Show another map: the earth, or a pair that has no place on it. */
+  /** Switch to another map: the earth, or a pair that is not on it. */
   set plane(plane: number) {
     if (plane === this.#plane) return;
     this.#plane = plane;
@@ -125,7 +125,7 @@ export class SurveyMap {
     this.#bringForward(content.anomalies.pair[anomaly] ?? -1);
     const extent = geometry.getExtent();
     const side = Math.max(getWidth(extent), getHeight(extent));
-    this.#fit(buffer(extent, (side * CLOSE) / 2), true);
+    this.#fit(buffer(extent, (side * VIEW_WIDTHS) / 2), true);
   }
 
   resize(): void {
@@ -133,22 +133,22 @@ export class SurveyMap {
     if (this.#whole) this.showAll();
   }
 
-  /** The strongest anomaly at or near a place; asked of the index, not of the drawing, which would be slow to read. */
+  /** The strongest anomaly at or near a point, from the spatial index: reading the drawn pixels would be slow. */
   #at(coordinate: number[]): number | undefined {
-    const near = (this.#map.getView().getResolution() ?? 1) * SMALL;
+    const near = (this.#map.getView().getResolution() ?? 1) * DOT_BELOW_PX;
     const around = buffer([...coordinate, ...coordinate], near);
-    const found = this.#polygons
+    const candidates = this.#polygons
       .getFeaturesInExtent(around)
       .filter((feature) => feature.getGeometry()?.intersectsExtent(around))
       .map(idOf)
       .filter((anomaly) => !this.#below.has(content.anomalies.pair[anomaly] ?? -1));
     const inside = new Set(this.#polygons.getFeaturesAtCoordinate(coordinate).map(idOf));
-    const exact = found.filter((anomaly) => inside.has(anomaly));
-    const best = exact.length > 0 ? exact : found;
+    const exact = candidates.filter((anomaly) => inside.has(anomaly));
+    const best = exact.length > 0 ? exact : candidates;
     return best.length > 0 ? Math.min(...best) : undefined;
   }
 
-  /** Show one pair where several lie on one another: the same site on several dates. */
+  /** Show one of several overlapping pairs: the same site on several dates. */
   #bringForward(front: number): void {
     if (front === this.#front) return;
     this.#front = front;
@@ -182,7 +182,7 @@ export class SurveyMap {
     if (isEmpty(extent)) return;
     const options = {
       padding: [28, content.pairs.length > 1 ? 80 : 28, 28, 28],
-      duration: gently && !STILL.matches ? 250 : 0,
+      duration: gently && !REDUCED_MOTION.matches ? 250 : 0,
     };
     const view = this.#map.getView();
     view.cancelAnimations(); // two at once would end somewhere between
@@ -191,21 +191,21 @@ export class SurveyMap {
 
   #style(feature: FeatureLike, resolution: number): Style | Style[] | undefined {
     const anomaly = idOf(feature);
-    const styles = this.#styles[content.anomalies.grade[anomaly] ?? 0];
+    const styles = this.#styles[content.anomalies.color[anomaly] ?? 0];
     const extent = feature.getGeometry()?.getExtent();
     if (!styles || !extent || this.#below.has(content.anomalies.pair[anomaly] ?? -1)) return undefined;
-    const small = Math.max(getWidth(extent), getHeight(extent)) / resolution < SMALL;
+    const small = Math.max(getWidth(extent), getHeight(extent)) / resolution < DOT_BELOW_PX;
     if (anomaly === this.#shown.selected) return small ? styles.selectedDot : styles.selected;
     if (this.#shown.faint(anomaly)) return small ? styles.faintDot : styles.faint;
     return small ? styles.dot : styles.polygon;
   }
 }
 
-const MIDDLES = content.pairs.map((pair) => (pair.extent ? getCenter(pair.extent) : null));
+const CENTERS = content.pairs.map((pair) => (pair.extent ? getCenter(pair.extent) : null));
 
-/** How many other pairs show the same place: their middle lies in this one. */
+/** Number of other pairs of the same place, whose centers lie in this one. */
 function sameSite(index: number, extent: number[]): number {
-  return MIDDLES.filter((middle, other) => other !== index && middle && containsCoordinate(extent, middle)).length;
+  return CENTERS.filter((center, other) => other !== index && center && containsCoordinate(extent, center)).length;
 }
 
 function idOf(feature: FeatureLike): number {
@@ -217,20 +217,20 @@ function featuresOf(pairs: ReadonlySet<number>): Feature[] {
   const features: Feature[] = [];
   for (let anomaly = rings.length - 1; anomaly >= 0; anomaly--) {
     // the strongest last, on top
-    const own = rings[anomaly];
+    const polygons = rings[anomaly];
     const index = pair[anomaly] ?? -1;
     const { extent, step } = content.pairs[index] ?? {};
-    if (!own || !extent || step === undefined || !pairs.has(index)) continue;
-    const place = (ring: number[]): number[][] => placed(ring, extent[0], extent[1], step);
-    const feature = new Feature(new MultiPolygon(own.map((polygon) => polygon.map(place))));
+    if (!polygons || !extent || step === undefined || !pairs.has(index)) continue;
+    const decode = (ring: number[]): number[][] => decodeRing(ring, extent[0], extent[1], step);
+    const feature = new Feature(new MultiPolygon(polygons.map((polygon) => polygon.map(decode))));
     feature.setId(anomaly);
     features.push(feature);
   }
   return features;
 }
 
-/** Add the differences up. */
-function placed(ring: number[], left: number, bottom: number, step: number): number[][] {
+/** Return the coordinates of a ring from their differences. */
+function decodeRing(ring: number[], left: number, bottom: number, step: number): number[][] {
   const points: number[][] = [];
   let x = 0;
   let y = 0;
@@ -242,20 +242,20 @@ function placed(ring: number[], left: number, bottom: number, step: number): num
   return points;
 }
 
-function stylesOf(colour: string) {
-  const centre = (feature: FeatureLike): Point => new Point(getCenter(feature.getGeometry()?.getExtent() ?? []));
+function stylesOf(color: string) {
+  const center = (feature: FeatureLike): Point => new Point(getCenter(feature.getGeometry()?.getExtent() ?? []));
   const dot = (radius: number, alpha: string, rim: Stroke): Style =>
     new Style({
-      geometry: centre,
-      image: new CircleStyle({ radius, fill: new Fill({ color: colour + alpha }), stroke: rim }),
+      geometry: center,
+      image: new CircleStyle({ radius, fill: new Fill({ color: color + alpha }), stroke: rim }),
     });
-  const polygon = (alpha: string, width: number, line = colour): Style =>
-    new Style({ fill: new Fill({ color: colour + alpha }), stroke: new Stroke({ color: line, width }) });
+  const polygon = (alpha: string, width: number, line = color): Style =>
+    new Style({ fill: new Fill({ color: color + alpha }), stroke: new Stroke({ color: line, width }) });
   const halo = (width: number, color: string): Style => new Style({ stroke: new Stroke({ color, width }), zIndex: 2 });
   const thin = new Stroke({ color: "#0008", width: 0.8 });
   return {
     polygon: polygon("5a", 1.5),
-    faint: polygon("1a", 0.8, `${colour}66`),
+    faint: polygon("1a", 0.8, `${color}66`),
     selected: [halo(7, "#000c"), halo(4.5, "#fff"), polygon("5a", 2)],
     dot: dot(4, "ff", thin),
     faintDot: dot(3, "40", new Stroke({ color: "#0003", width: 0.6 })),
@@ -267,10 +267,10 @@ function stylesOf(colour: string) {
   };
 }
 
-/** With `all`, the pairs below others are shown as well; of names that would cover one another only one is drawn. */
+/** With `all`, pairs below others are shown as well; of overlapping names only one is drawn. */
 function frameStyle(feature: FeatureLike, resolution: number, all: boolean): Style[] {
   const extent = (feature as Feature).getGeometry()?.getExtent() ?? createEmpty();
-  const dot = getWidth(extent) / resolution < SMALL;
+  const dot = getWidth(extent) / resolution < DOT_BELOW_PX;
   const frame = dot ? dotted(extent) : FRAME;
   if (content.pairs.length < 2) return frame;
   const [left, , , top] = extent;

@@ -1,4 +1,4 @@
-/** Light or dark, as the system has it unless this browser was told otherwise. */
+/** Light or dark: as the system, unless the user chose otherwise in this browser. */
 
 import { signal } from "@preact/signals";
 
@@ -7,12 +7,12 @@ type Theme = "light" | "dark";
 const KEY = "geosiam:theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-export const theme = signal<Theme>(chosen() ?? (system.matches ? "dark" : "light"));
+export const theme = signal<Theme>(storedTheme() ?? (system.matches ? "dark" : "light"));
 
 export function applyTheme(): void {
   document.documentElement.dataset.theme = theme.value;
   system.addEventListener("change", () => {
-    if (!chosen()) set(system.matches ? "dark" : "light");
+    if (!storedTheme()) set(system.matches ? "dark" : "light");
   });
 }
 
@@ -31,10 +31,10 @@ function set(next: Theme): void {
   document.documentElement.dataset.theme = next;
 }
 
-function chosen(): Theme | null {
+function storedTheme(): Theme | null {
   try {
-    const told = localStorage.getItem(KEY);
-    return told === "light" || told === "dark" ? told : null;
+    const value = localStorage.getItem(KEY);
+    return value === "light" || value === "dark" ? value : null;
   } catch {
     return null;
   }

@@ -1,22 +1,22 @@
-/** The verdicts: kept in this browser as they are given, handed out as a file that `geosiam review` reads. */
+/** The verdicts: stored in this browser at once, and exported as a file that `geosiam review` reads. */
 
 import { computed, signal } from "@preact/signals";
 import { content, pairOf, type Verdict } from "./content";
 
-type Given = ReadonlyMap<number, Verdict | null>;
+type Decisions = ReadonlyMap<number, Verdict | null>;
 
-/** What was decided here, by anomaly; null: a verdict of the GeoPackage was taken back. */
-export const given = signal<Given>(new Map());
-/** Whether the browser keeps verdicts when the page is closed. */
-export const kept = signal(true);
+/** Verdicts given on this page, by anomaly; null: a verdict of the GeoPackage was cleared. */
+export const decisions = signal<Decisions>(new Map());
+/** Whether the browser stores verdicts when the page is closed. */
+export const persistent = signal(true);
 
 const cards = content.cards.length;
-const past: [anomaly: number, verdict: Verdict | null | undefined][] = [];
+const history: [anomaly: number, verdict: Verdict | null | undefined][] = [];
 
 const keyOf = (run: string): string => `geosiam:verdicts:${run}`;
 
 export function verdictOf(anomaly: number): Verdict | null {
-  const own = given.value.get(anomaly);
+  const own = decisions.value.get(anomaly);
   return own === undefined ? (content.anomalies.review[anomaly] ?? null) : own;
 }
 
@@ -40,71 +40,71 @@ export const reviewedByPair = computed(() => {
   return count;
 });
 
-export function give(anomaly: number, verdict: Verdict | null): void {
-  past.push([anomaly, given.value.get(anomaly)]);
-  put(anomaly, verdict);
+export function setVerdict(anomaly: number, verdict: Verdict | null): void {
+  history.push([anomaly, decisions.value.get(anomaly)]);
+  store(anomaly, verdict);
 }
 
-/** Take back what was decided last; return which anomaly it was about. */
-export function undo(): number | null {
-  const last = past.pop();
+/** Undo the last verdict; return its anomaly. */
+export function undoDecision(): number | null {
+  const last = history.pop();
   if (!last) return null;
-  put(...last);
+  store(...last);
   return last[0];
 }
 
-function put(anomaly: number, verdict: Verdict | null | undefined): void {
-  const next = new Map(given.value);
+function store(anomaly: number, verdict: Verdict | null | undefined): void {
+  const next = new Map(decisions.value);
   if (verdict === undefined || (verdict === (content.anomalies.review[anomaly] ?? null) && !next.has(anomaly))) {
     next.delete(anomaly);
   } else {
     next.set(anomaly, verdict);
   }
-  given.value = next;
-  keep(pairOf(anomaly).run ?? "");
+  decisions.value = next;
+  save(pairOf(anomaly).run ?? "");
 }
 
 function byPolygon(run: string): Record<string, Verdict | null> {
-  const own = [...given.value].filter(([anomaly]) => pairOf(anomaly).run === run);
+  const own = [...decisions.value].filter(([anomaly]) => pairOf(anomaly).run === run);
   return Object.fromEntries(own.map(([anomaly, verdict]) => [String(content.anomalies.id[anomaly]), verdict]));
 }
 
-function keep(run: string): void {
+function save(run: string): void {
   try {
     localStorage.setItem(keyOf(run), JSON.stringify(byPolygon(run)));
   } catch {
-    kept.value = false; // a private window, or a full one
+    persistent.value = false; // a private window, or a full one
   }
 }
 
-/** Read what this browser kept of these very runs, also from a page that was made before this one. */
-export function recall(): void {
-  const found = new Map<number, Verdict | null>();
-  const memory = new Map<string, Record<string, unknown>>();
+/** Read the verdicts that this browser has stored for these runs, also from an earlier page. */
+export function restore(): void {
+  const restored = new Map<number, Verdict | null>();
+  const byRun = new Map<string, Record<string, unknown>>();
   for (let anomaly = 0; anomaly < cards; anomaly++) {
     const run = pairOf(anomaly).run ?? "";
-    if (!memory.has(run)) memory.set(run, remembered(run));
-    const verdict = memory.get(run)?.[String(content.anomalies.id[anomaly])];
+    if (!byRun.has(run)) byRun.set(run, stored(run));
+    const verdict = byRun.get(run)?.[String(content.anomalies.id[anomaly])];
     if (verdict === null || content.verdicts.includes(verdict as Verdict)) {
-      found.set(anomaly, verdict as Verdict | null);
+      restored.set(anomaly, verdict as Verdict | null);
     }
   }
-  given.value = found;
+  decisions.value = restored;
 }
 
-function remembered(run: string): Record<string, unknown> {
+function stored(run: string): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(localStorage.getItem(keyOf(run)) ?? "{}");
     return value && typeof value === "object" ? (value as Record<string, unknown>) : {};
   } catch {
-    kept.value = false;
+    persistent.value = false;
     return {};
   }
 }
 
-/** Another tab with the same runs decided something. */
-export function follow(event: StorageEvent): void {
-  if (event.key?.startsWith(keyOf(""))) recall();
+/** Follow verdicts given in another tab. */
+export function onStorage(event: StorageEvent): void {
+  if (event.key?.startsWith(keyOf(""))) restore();
 }
 
 export function asFile(): string {

@@ -1,4 +1,4 @@
-"""What the three algorithms have in common: parameters of the comparison, and running the command."""
+"""Base of the three algorithms: parameters of the comparison, and running the command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NOT_FOUND = (
 
 
 class SceneParameter(QgsProcessingParameterRasterLayer):
-    """A scene: a raster layer, or whatever else geosiam takes, which says itself what is wrong with it."""
+    """A scene: a raster layer, or any other text, which geosiam checks itself."""
 
     def checkValueIsAcceptable(self, value: Any, context: QgsProcessingContext | None = None) -> bool:  # noqa: ANN401
         """Accept any text: folders and patterns of tiles and URLs are scenes to geosiam and no layers to QGIS."""
@@ -46,9 +46,9 @@ class SceneParameter(QgsProcessingParameterRasterLayer):
 
 
 class OwnStyle(QgsProcessingLayerPostProcessorInterface):
-    """Gives a result the style that its file brings along, without which Processing loads layers."""
+    """Applies the style in a result's file, which Processing ignores when it loads layers."""
 
-    _alive: ClassVar[list[OwnStyle]] = []  # QGIS keeps the C++ half only
+    _alive: ClassVar[list[OwnStyle]] = []  # QGIS keeps only the C++ object alive
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,23 +86,23 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         )
         self.add(
             SceneParameter("AFTER", "Second scene (after)"),
-            "Raster of the same place at another time; it is put on the grid of the first one, whatever its own is.",
+            "Raster of the same place at another time; it is resampled to the grid of the first one.",
         )
 
     def add_threshold(self) -> None:
-        """Add what cuts polygons out of scores."""
+        """Add the parameters by which scores become polygons."""
         double = QgsProcessingParameterNumber.Type.Double
         self.add(
             QgsProcessingParameterNumber("THRESHOLD", "Threshold", double, optional=True, minValue=0.001, maxValue=1.0),
-            "Score from which a cell belongs to a polygon. Not set: what suits the model.",
+            "Minimum score for a cell to be part of a polygon. Not set: the threshold of the model.",
         )
         self.add(
-            QgsProcessingParameterString("MIN_AREA", "Smallest area, such as 1.5m2 or 20px", optional=True),
-            "Polygons smaller than this are left out: in square metres, or in pixels of the first scene.",
+            QgsProcessingParameterString("MIN_AREA", "Minimum area, such as 1.5m2 or 20px", optional=True),
+            "Smaller polygons are left out. In square meters, or in pixels of the first scene.",
         )
 
     def add_comparison(self) -> None:
-        """Add what decides the scores."""
+        """Add the parameters that decide the scores."""
         self.add(
             QgsProcessingParameterString("MODEL", "Model", optional=True),
             "A name that 'geosiam models' lists, such as survey-fast, or a weights file. Empty: the default.",
@@ -114,7 +114,7 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         polygons = [QgsProcessing.SourceType.TypeVectorPolygon]
         self.add(
             QgsProcessingParameterVectorLayer("VALID_AREA", "Valid area", polygons, optional=True),
-            "Polygons to stay inside of; what is outside is neither read nor scored.",
+            "Area of interest: outside of these polygons nothing is read or scored.",
         )
 
     def comparison(
@@ -132,19 +132,19 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         return arguments
 
     def cut(self, parameters: Parameters, context: QgsProcessingContext) -> list[str]:
-        """Return the options that cut polygons out of scores."""
+        """Return the options by which scores become polygons."""
         return [
             *self.text(parameters, "THRESHOLD", "--threshold", context),
             *self.text(parameters, "MIN_AREA", "--min-area", context),
         ]
 
     def text(self, parameters: Parameters, name: str, option: str, context: QgsProcessingContext) -> list[str]:
-        """Return an option, or nothing where the user gave none: the default is geosiam's own."""
+        """Return an option, or nothing if it is not set: geosiam has its own default."""
         value = self.parameterAsString(parameters, name, context) if parameters.get(name) is not None else ""
         return [f"{option}={value}"] if value else []
 
     def scene(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> str:
-        """Return what the command opens: the source of a layer, or the text as it is."""
+        """Return the scene as the command takes it: the source of a layer, or the text as it is."""
         layer = parameters[name]
         if not isinstance(layer, QgsMapLayer):
             value = self.parameterAsString(parameters, name, context)
@@ -158,7 +158,7 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
         return layer.source().split("|")[0]
 
     def styled(self, path: str, context: QgsProcessingContext) -> str:
-        """Return the path of a result, which is drawn with its own style if it is loaded."""
+        """Return the path of a result, to be drawn with its own style if it is loaded."""
         if context.willLoadLayerOnCompletion(path):
             context.layerToLoadOnCompletionDetails(path).setPostProcessor(OwnStyle())
         return path
@@ -180,12 +180,11 @@ class GeosiamAlgorithm(QgsProcessingAlgorithm):
             outcome = command.run(whole, command.clean_environment(executable, os.environ), feedback)
         except OSError as error:
             raise QgsProcessingException(f"{executable} cannot be started ({error}); {_NOT_FOUND}") from error
-        return self._judged(outcome, feedback)
+        return self._result(outcome, feedback)
 
-    def _judged(self, outcome: command.Outcome, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+    def _result(self, outcome: command.Outcome, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         if outcome.cancelled:
-            kept = "cancelled; run it again with the same outputs to go on where it stopped"
-            raise QgsProcessingException(kept)
+            raise QgsProcessingException("cancelled; run it again with the same outputs to go on where it stopped")
         if outcome.code == _ENDED_INCOMPLETE and "error" not in outcome.result:
             feedback.pushWarning(outcome.error)
         elif outcome.code in (_REFUSED, _USAGE, _ENDED_INCOMPLETE):

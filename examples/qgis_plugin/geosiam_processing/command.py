@@ -1,4 +1,4 @@
-"""The command geosiam as a process of its own: found, started without QGIS's environment, listened to, stopped.
+"""Run the command geosiam as a process: find it, start it without QGIS's environment, report progress, stop it.
 
 Nothing in here knows QGIS. geosiam brings its own Python, GDAL and PROJ, in other versions than QGIS does, so nothing
 of QGIS's environment must reach it.
@@ -21,16 +21,16 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# Where QGIS's own Python, GDAL, PROJ and Qt are; its installers, bundles and start scripts set them.
+# Variables that QGIS's installers, bundles and start scripts set for its own Python, GDAL, PROJ and Qt.
 _OF_QGIS = {"GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LIB", "PROJ_DATA", "LD_LIBRARY_PATH", "LD_PRELOAD"}
 _OF_QGIS_PREFIXES = ("PYTHON", "DYLD_", "QT_", "QGIS_")
-_GRACE_SECONDS = 10.0  # for saving what is scored
+_GRACE_SECONDS = 10.0  # for saving scores
 _POLL_SECONDS = 0.1
 _ERROR, _WARNING = "geosiam: error: ", "geosiam: warning: "
 
 
 class Listener(Protocol):
-    """Who is told what the command says, and may stop it."""
+    """Receives the progress and log of the command, and may stop it."""
 
     def isCanceled(self) -> bool:
         """Return whether the command should stop."""
@@ -52,11 +52,11 @@ class Outcome:
     Parameters
     ----------
     code
-        Its exit code; less than 0 where a signal ended it.
+        Exit code; negative if a signal ended the command.
     result
-        The JSON object it printed; empty if there is none.
+        The JSON object that it printed; empty if there is none.
     lines
-        What it said that is neither progress nor a warning.
+        Lines of its log that are neither progress nor warnings.
     cancelled
         Whether the listener stopped it.
     """
@@ -68,12 +68,12 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """What went wrong, as one line."""
-        told = self.result.get("error", {}).get("message")
-        if told:
-            return str(told)
+        """The error message, as one line."""
+        message = self.result.get("error", {}).get("message")
+        if message:
+            return str(message)
         errors = [line.removeprefix(_ERROR) for line in self.lines if line.startswith((_ERROR, "Error: "))]
-        return errors[-1] if errors else (self.lines[-1] if self.lines else "it said nothing")
+        return errors[-1] if errors else (self.lines[-1] if self.lines else "it printed nothing")
 
 
 def find_executable(setting: str, environment: Mapping[str, str]) -> str | None:
@@ -82,8 +82,8 @@ def find_executable(setting: str, environment: Mapping[str, str]) -> str | None:
     Parameters
     ----------
     setting
-        What the user named: the command, or the folder of the environment it is in; empty: the environment variable
-        ``GEOSIAM_EXECUTABLE`` counts, and without it the search path.
+        The command, or the folder of its environment. If empty, the environment variable ``GEOSIAM_EXECUTABLE`` is
+        used, and without it the search path.
     environment
         The environment variables.
     """
@@ -97,11 +97,11 @@ def find_executable(setting: str, environment: Mapping[str, str]) -> str | None:
 
 
 def clean_environment(executable: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables without what leads to QGIS's libraries, and with the command's own folder first.
+    """Return the environment variables without those of QGIS, and with the command's own folder first in the path.
 
     On Windows the libraries of a conda environment are found by the search path.
     """
-    kept = {
+    variables = {
         name: value
         for name, value in environment.items()
         if name not in _OF_QGIS and not name.startswith(_OF_QGIS_PREFIXES)
@@ -109,7 +109,7 @@ def clean_environment(executable: str, environment: Mapping[str, str]) -> dict[s
     folder = Path(executable).absolute().parent
     first = [folder, *(path for path in (folder.parent, folder.parent / "Library" / "bin") if os.name == "nt")]
     path = os.pathsep.join([*map(str, first), *filter(None, [environment.get("PATH")])])
-    return {**kept, "PATH": path, "PYTHONUTF8": "1"}
+    return {**variables, "PATH": path, "PYTHONUTF8": "1"}
 
 
 def run(command: list[str], environment: Mapping[str, str], listener: Listener) -> Outcome:
@@ -122,7 +122,7 @@ def run(command: list[str], environment: Mapping[str, str], listener: Listener) 
     environment
         Its environment variables.
     listener
-        Who hears of it.
+        Receiver of progress and log.
     """
     windows = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     process = subprocess.Popen(  # noqa: S603 - a list, without a shell
@@ -134,26 +134,26 @@ def run(command: list[str], environment: Mapping[str, str], listener: Listener) 
         encoding="utf-8",
         errors="replace",
         creationflags=windows,
-        start_new_session=os.name != "nt",  # a group of its own: what it starts ends with it
+        start_new_session=os.name != "nt",  # a process group, so that its children are stopped with it
     )
     printed: list[str] = []
-    said: queue.SimpleQueue[str] = queue.SimpleQueue()
-    readers = [_reader(process.stdout, printed.append), _reader(process.stderr, said.put)]
+    log: queue.SimpleQueue[str] = queue.SimpleQueue()
+    readers = [_reader(process.stdout, printed.append), _reader(process.stderr, log.put)]
     lines: list[str] = []
     cancelled = False
-    while process.poll() is None or readers[1].is_alive() or not said.empty():
+    while process.poll() is None or readers[1].is_alive() or not log.empty():
         if not cancelled and listener.isCanceled():
             cancelled = True
             _stop(process)
         with contextlib.suppress(queue.Empty):
-            _hear(said.get(timeout=_POLL_SECONDS).rstrip("\n"), listener, lines)
+            _report(log.get(timeout=_POLL_SECONDS).rstrip("\n"), listener, lines)
     for reader in readers:
         reader.join()
-    return Outcome(process.returncode, _parsed("".join(printed)), tuple(lines), cancelled)
+    return Outcome(process.returncode, _json_object("".join(printed)), tuple(lines), cancelled)
 
 
 def _reader(stream: IO[str] | None, take: Callable[[str], None]) -> threading.Thread:
-    """Read a pipe in a thread of its own: neither of the two may fill up while the other one is waited for."""
+    """Read a pipe in a thread: neither pipe may fill up while the other one is read."""
 
     def read() -> None:
         if stream is not None:
@@ -166,8 +166,8 @@ def _reader(stream: IO[str] | None, take: Callable[[str], None]) -> threading.Th
     return thread
 
 
-def _hear(line: str, listener: Listener, lines: list[str]) -> None:
-    progress = _parsed(line).get("progress") if line.startswith("{") else None
+def _report(line: str, listener: Listener, lines: list[str]) -> None:
+    progress = _json_object(line).get("progress") if line.startswith("{") else None
     if isinstance(progress, dict):
         listener.setProgress(100 * progress["done"] / progress["total"] if progress["total"] else 100)
     elif line.startswith(_WARNING):
@@ -178,7 +178,7 @@ def _hear(line: str, listener: Listener, lines: list[str]) -> None:
             listener.pushInfo(line)
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:
@@ -187,15 +187,15 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Interrupt the process and all it started, so that it saves what is scored; end it if it does not."""
-    if os.name == "nt":  # the launcher that pip makes takes its Python with it
+    """Interrupt the process and its children, so that it saves its scores; kill it if it does not end."""
+    if os.name == "nt":  # the launcher that pip installs stops its Python as well
         process.terminate()
         return
-    # A QGIS that a script started in the background ignores interrupts, and so does what it starts: there is nothing to
-    # wait for then, and what a run has kept every few seconds stays.
-    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    # A QGIS that was started in the background of a script ignores interrupts, and so do its children. They are ended
+    # at once then; a run saves its scores every few seconds anyway.
+    ignores_interrupts = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM if deaf else signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM if ignores_interrupts else signal.SIGINT)
     try:
         process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -27,7 +27,7 @@ SCORE_TYPE = ("uint8", "float32")
 
 
 class DetectAnomalies(GeosiamAlgorithm):
-    """Scores and polygons of what differs between two scenes."""
+    """Find what differs between two scenes, as scores and polygons."""
 
     def name(self) -> str:
         return "detect"
@@ -44,13 +44,13 @@ class DetectAnomalies(GeosiamAlgorithm):
     def shortHelpString(self) -> str:
         return (
             "Compares two georeferenced scenes of the same place with a fully convolutional Siamese network. "
-            "Each cell gets the probability that the scenes differ there; cells from the threshold up become polygons "
-            "with their evidence: score, area, and whether they touch nodata.\n\n"
-            "The second scene is put on the grid of the first one, whatever its coordinate system and extent. What "
-            "does not overlap, and what is nodata in either of them, gets no score.\n\n"
-            "A run that is cancelled keeps what is scored beside its outputs: run it again with the same parameters "
-            "and it goes on. This needs outputs of your own; temporary ones are new each time.\n\n"
-            "The column review of the polygons is for you: confirmed, rejected or unsure."
+            "Each cell gets the probability that the scenes differ there; cells at or above the threshold become "
+            "polygons with score, area, and whether they touch nodata.\n\n"
+            "The second scene is resampled to the grid of the first one, whatever its coordinate system and extent. "
+            "Cells outside the overlap, and cells with nodata in either scene, get no score.\n\n"
+            "A cancelled run keeps its scores beside its outputs: run it again with the same parameters to resume it. "
+            "This needs output files that you name; temporary ones are new each time.\n\n"
+            "The column review of the polygons is for your verdict: confirmed, rejected or unsure."
         )
 
     def initAlgorithm(self, _configuration: dict[str, Any] | None = None) -> None:
@@ -59,10 +59,10 @@ class DetectAnomalies(GeosiamAlgorithm):
         self.add_comparison()
         self.add(
             QgsProcessingParameterBoolean("REGISTER", "Correct the misregistration", defaultValue=False),
-            "Estimate the shift between the scenes and correct it where the estimate is reliable.",
+            "Estimate the shift between the scenes and correct it if the estimate is reliable.",
         )
         self.add(
-            QgsProcessingParameterEnum("RADIOMETRY", "RadiometricNormalization", list(RADIOMETRY), defaultValue=0),
+            QgsProcessingParameterEnum("RADIOMETRY", "Radiometric normalization", list(RADIOMETRY), defaultValue=0),
             "How brightness and color of the second scene are matched to the first one, once for the whole pair.",
         )
         self._add_execution()
@@ -72,7 +72,7 @@ class DetectAnomalies(GeosiamAlgorithm):
         )
         self.add(
             QgsProcessingParameterRasterDestination("SCORES", "Anomaly scores"),
-            "Raster of anomaly probabilities, which 'Vectorize scores' makes polygons of at other thresholds.",
+            "Raster of anomaly probabilities, from which 'Vectorize scores' makes polygons at other thresholds.",
         )
         self.add(
             QgsProcessingParameterFileDestination(
@@ -91,27 +91,27 @@ class DetectAnomalies(GeosiamAlgorithm):
         )
         self.add(
             QgsProcessingParameterEnum("SCORE_TYPE", "Score type", list(SCORE_TYPE), defaultValue=0),
-            "uint8: small, and all above 0.998 is one; float32: as they are, so that the strongest can be told apart.",
+            "uint8: smaller, but scores above 0.998 become 1; float32: full precision.",
             advanced=True,
         )
         self.add(
             QgsProcessingParameterString("DEVICE", "Device: auto, cpu, cuda or cuda:N", optional=True),
-            "Where the network runs. Empty: a GPU where there is one.",
+            "Where the network runs. Empty: a GPU if there is one.",
             advanced=True,
         )
         self.add(
             QgsProcessingParameterNumber("WORKERS", "Threads", optional=True, minValue=1),
-            "Threads that read and score; the result does not depend on it. Not set: one a processor.",
+            "Threads that read and score; the result does not depend on their number. Not set: one per processor.",
             advanced=True,
         )
         self.add(
-            QgsProcessingParameterBoolean("SKIP_UNREADABLE", "Leave out what cannot be read", defaultValue=False),
-            "Leave nodata where a scene cannot be decoded, instead of ending.",
+            QgsProcessingParameterBoolean("SKIP_UNREADABLE", "Skip unreadable blocks", defaultValue=False),
+            "Leave nodata where a scene cannot be decoded, instead of failing.",
             advanced=True,
         )
         self.add(
-            QgsProcessingParameterBoolean("RESTART", "Begin again", defaultValue=False),
-            "Forget what a cancelled run of the same outputs left, instead of going on from there.",
+            QgsProcessingParameterBoolean("RESTART", "Start from scratch", defaultValue=False),
+            "Discard what a cancelled run of the same outputs left, instead of resuming it.",
             advanced=True,
         )
 
@@ -127,12 +127,12 @@ class DetectAnomalies(GeosiamAlgorithm):
             *self._options(parameters, context),
             *([f"--qgz={project}"] if project else []),
         ]
-        said = self.run_command(
+        output = self.run_command(
             ["detect", *arguments, "-o", polygons, "--scores", scores, "--json", "--progress", "json"], feedback
         )
 
         results = {"OUTPUT": self.styled(polygons, context), "SCORES": self.styled(scores, context)}
-        results |= {"COUNT": said["count"], "USED_THRESHOLD": said["threshold"]}
+        results |= {"COUNT": output["count"], "USED_THRESHOLD": output["threshold"]}
         return {**results, "PROJECT": project} if project else results
 
     def _options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[str]:

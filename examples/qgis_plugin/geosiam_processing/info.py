@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PairInfo(GeosiamAlgorithm):
-    """What would be done with a pair, without doing it."""
+    """Inspect a pair without running it."""
 
     def name(self) -> str:
         return "info"
@@ -31,7 +31,7 @@ class PairInfo(GeosiamAlgorithm):
         return "Pair info"
 
     def shortDescription(self) -> str:
-        return "Says what 'Detect anomalies' would do with two scenes, and at what cost"
+        return "Reports what 'Detect anomalies' would do with two scenes, and at what cost"
 
     def shortHelpString(self) -> str:
         return (
@@ -45,7 +45,7 @@ class PairInfo(GeosiamAlgorithm):
         self.add_comparison()
         self.add(
             QgsProcessingParameterBoolean("REGISTER", "Correct the misregistration", defaultValue=False),
-            "Say what correcting the shift between the scenes would do.",
+            "Report what correcting the shift between the scenes would do.",
         )
         self.add(
             QgsProcessingParameterFileDestination(
@@ -63,21 +63,21 @@ class PairInfo(GeosiamAlgorithm):
     ) -> dict[str, Any]:
         report = self.parameterAsFileOutput(parameters, "REPORT", context)
         register = ["--register"] if self.parameterAsBool(parameters, "REGISTER", context) else []
-        found = self.run_command(
+        facts = self.run_command(
             ["info", *self.comparison(parameters, context, feedback), *register, "--json"], feedback
         )
-        text = "\n".join(_lines(found))
+        text = "\n".join(_lines(facts))
         feedback.pushInfo(text)
-        for warning in found["warnings"]:
+        for warning in facts["warnings"]:
             feedback.pushWarning(warning)
         results = {
             "TEXT": text,
-            "WARNINGS": len(found["warnings"]),
-            "SECONDS": found["estimated_seconds"],
-            "MEMORY_MB": found["estimated_memory_mb"],
+            "WARNINGS": len(facts["warnings"]),
+            "SECONDS": facts["estimated_seconds"],
+            "MEMORY_MB": facts["estimated_memory_mb"],
         }
         if report:
-            Path(report).write_text(json.dumps(found, indent=2), encoding="utf-8")
+            Path(report).write_text(json.dumps(facts, indent=2), encoding="utf-8")
             results["REPORT"] = report
         return results
 

@@ -1,4 +1,4 @@
-"""What QGIS loads and unloads: it adds the provider to the Processing registry."""
+"""The plugin: adds the Processing provider when QGIS loads it, and removes it again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from geosiam_processing.provider import GeosiamProvider
 
 
 class GeosiamPlugin:
-    """The plugin, which is its Processing provider and nothing else."""
+    """The plugin, which consists of its Processing provider."""
 
     def __init__(self) -> None:
         self._provider: GeosiamProvider | None = None
 
     def initProcessing(self) -> None:
-        """Add the provider; this is all that qgis_process calls."""
+        """Add the provider; qgis_process calls only this."""
         self._provider = GeosiamProvider()
         QgsApplication.processingRegistry().addProvider(self._provider)
 
@@ -23,7 +23,7 @@ class GeosiamPlugin:
         self.initProcessing()
 
     def unload(self) -> None:
-        """Take the provider away."""
+        """Remove the provider."""
         if self._provider is not None:
             QgsApplication.processingRegistry().removeProvider(self._provider)
             self._provider = None

@@ -1,4 +1,4 @@
-"""The Processing provider: its algorithms, and the setting that says where geosiam is installed."""
+"""The Processing provider: its algorithms, and the setting with the path of geosiam."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class GeosiamProvider(QgsProcessingProvider):
             self.addAlgorithm(algorithm())
 
     def supportsNonFileBasedOutput(self) -> bool:
-        return False  # files appear whole or not at all; a table inside a database cannot
+        return False  # files are replaced atomically, which a table in a database cannot be
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:
         return ["gpkg", "geojson", "fgb", "parquet", "shp"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VectorizeScores(GeosiamAlgorithm):
-    """Polygons of a score raster at any threshold."""
+    """Make polygons of a score raster at another threshold."""
 
     def name(self) -> str:
         return "vectorize"
@@ -26,8 +26,8 @@ class VectorizeScores(GeosiamAlgorithm):
 
     def shortHelpString(self) -> str:
         return (
-            "Makes polygons of a score raster that 'Detect anomalies' wrote. Nothing is scored again, so trying "
-            "thresholds and smallest areas takes seconds."
+            "Makes polygons of a score raster that 'Detect anomalies' wrote. Nothing is scored again, so trying other "
+            "thresholds and minimum areas takes seconds."
         )
 
     def initAlgorithm(self, _configuration: dict[str, Any] | None = None) -> None:
@@ -44,8 +44,8 @@ class VectorizeScores(GeosiamAlgorithm):
     ) -> dict[str, Any]:
         polygons = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         scores = self.scene(parameters, "SCORES", context)
-        said = self.run_command(
+        output = self.run_command(
             ["vectorize", scores, *self.cut(parameters, context), "-o", polygons, "--json"], feedback
         )
 
-        return {"OUTPUT": self.styled(polygons, context), "COUNT": said["count"]}
+        return {"OUTPUT": self.styled(polygons, context), "COUNT": output["count"]}

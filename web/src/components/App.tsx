@@ -1,5 +1,5 @@
 import { content } from "../content";
-import { gallery, said } from "../review";
+import { announcement, gallery } from "../review";
 import { Failures } from "./Failures";
 import { Filters } from "./Filters";
 import { Footer } from "./Footer";
@@ -10,7 +10,7 @@ import { MapPanel } from "./MapPanel";
 import { PairTable } from "./PairTable";
 import { Progress } from "./Progress";
 import { Review } from "./Review";
-import { Unpaired } from "./Unpaired";
+import { Unmatched } from "./Unmatched";
 
 export function App() {
   const cards = content.cards.length > 0;
@@ -39,12 +39,12 @@ export function App() {
           <MapPanel />
         </div>
         <PairTable />
-        <Unpaired />
+        <Unmatched />
       </main>
       <Footer />
       <Help />
       <div class="said" role="status" aria-live="polite">
-        {said.value}
+        {announcement.value}
       </div>
     </>
   );

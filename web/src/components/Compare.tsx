@@ -6,8 +6,8 @@ import { flips } from "../keys";
 import { outlines, scores, type View, view } from "../review";
 import { Key } from "./Key";
 
-const EVERY = 700; // milliseconds between flips, well below what could harm anyone
-const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+const BLINK_MS = 700; // between flips: too slow to be harmful
+const REDUCED_MOTION = matchMedia("(prefers-reduced-motion: reduce)");
 const VIEWS: [View, string][] = [
   ["side", "Side by side"],
   ["swipe", "Swipe"],
@@ -83,7 +83,7 @@ function Outline({ path }: { path: string }) {
 }
 
 function Width({ card }: { card: Card }) {
-  return card.metres ? <span class="muted">{length(card.metres)} across</span> : null;
+  return card.meters ? <span class="muted">{length(card.meters)} across</span> : null;
 }
 
 function Side({ anomaly, card }: Shown) {
@@ -151,17 +151,17 @@ function Swipe({ anomaly, card }: Shown) {
 
 function Blink({ anomaly, card }: Shown) {
   const after = useSignal(false);
-  const running = useSignal(!STILL.matches && flips.peek() === 0);
+  const running = useSignal(!REDUCED_MOTION.matches && flips.peek() === 0);
   const seen = useSignal(flips.peek());
   useSignalEffect(() => {
     if (flips.value === seen.peek()) return;
     seen.value = flips.value;
-    running.value = false; // who flips by hand wants to look
+    running.value = false; // a manual flip stops the blinking
     after.value = !after.peek();
   });
   useEffect(() => {
     if (!running.value) return undefined;
-    const timer = setInterval(() => (after.value = !after.peek()), EVERY);
+    const timer = setInterval(() => (after.value = !after.peek()), BLINK_MS);
     return () => clearInterval(timer);
   }, [running.value, after]);
   return (

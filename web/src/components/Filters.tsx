@@ -1,9 +1,18 @@
 import { content } from "../content";
 import { count, score } from "../format";
-import { clearFilters, least, type Order, onlyPair, order, shown, type Wanted, wanted } from "../review";
+import {
+  clearFilters,
+  minScore,
+  type Order,
+  onlyPair,
+  order,
+  shown,
+  type VerdictFilter,
+  verdictFilter,
+} from "../review";
 
 const NARROW = matchMedia("(max-width: 700px)");
-const VERDICTS: [Wanted, string][] = [
+const VERDICTS: [VerdictFilter, string][] = [
   ["all", "All"],
   ["unreviewed", "Unreviewed"],
   ["confirmed", "Confirmed"],
@@ -27,7 +36,10 @@ export function Filters() {
       <form class="filters" aria-label="Filters" onSubmit={(event) => event.preventDefault()}>
         <label>
           <span>Verdict</span>
-          <select value={wanted.value} onChange={(e) => (wanted.value = e.currentTarget.value as Wanted)}>
+          <select
+            value={verdictFilter.value}
+            onChange={(e) => (verdictFilter.value = e.currentTarget.value as VerdictFilter)}
+          >
             {VERDICTS.map(([value, label]) => (
               <option key={value} value={value}>
                 {label}
@@ -54,14 +66,14 @@ export function Filters() {
           </label>
         )}
         <label class="least">
-          <span>Score from {score(Math.max(least.value, lowest))}</span>
+          <span>Score from {score(Math.max(minScore.value, lowest))}</span>
           <input
             type="range"
             min={lowest}
             max={1}
             step={0.01}
-            value={Math.max(least.value, lowest)}
-            onInput={({ currentTarget: { value } }) => (least.value = Number(value) <= lowest ? 0 : Number(value))}
+            value={Math.max(minScore.value, lowest)}
+            onInput={({ currentTarget: { value } }) => (minScore.value = Number(value) <= lowest ? 0 : Number(value))}
           />
         </label>
         <label>

@@ -4,8 +4,8 @@ export function Footer() {
   return (
     <footer>
       <p>
-        Made by geosiam {content.version}. This page asks for nothing outside itself; verdicts stay in this browser
-        until you export them.
+        Made by geosiam {content.version}. This page loads nothing from the network; verdicts stay in this browser until
+        you export them.
       </p>
       <details>
         <summary>Software in this page</summary>

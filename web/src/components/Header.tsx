@@ -1,7 +1,7 @@
 import { content } from "../content";
 import { area, count, moment, plural } from "../format";
 import { helpOpen } from "../keys";
-import { decided } from "../review";
+import { decidedCount } from "../review";
 import { switchTheme, theme } from "../theme";
 import { exportFile } from "../verdicts";
 
@@ -19,13 +19,13 @@ export function Header() {
         </p>
       </div>
       <div class="tools">
-        <button type="button" class="primary" onClick={exportFile} disabled={decided.value === 0}>
-          Export verdicts{decided.value > 0 && <span class="badge">{count(decided.value)}</span>}
+        <button type="button" class="primary" onClick={exportFile} disabled={decidedCount.value === 0}>
+          Export verdicts{decidedCount.value > 0 && <span class="badge">{count(decidedCount.value)}</span>}
         </button>
         <button type="button" onClick={() => (helpOpen.value = true)} aria-haspopup="dialog">
           Keys <kbd>?</kbd>
         </button>
-        <button type="button" class="icon" onClick={switchTheme} aria-label={`Switch to ${other} colours`}>
+        <button type="button" class="icon" onClick={switchTheme} aria-label={`Switch to ${other} colors`}>
           <span aria-hidden="true">{theme.value === "dark" ? "☀" : "☾"}</span>
         </button>
       </div>

@@ -24,14 +24,14 @@ export function Help() {
           </tr>
         </thead>
         <tbody>
-          {KEYS.map(({ shown, does }) => (
-            <tr key={does}>
+          {KEYS.map(({ labels, description }) => (
+            <tr key={description}>
               <td>
-                {shown.map((key) => (
+                {labels.map((key) => (
                   <kbd key={key}>{key}</kbd>
                 ))}
               </td>
-              <td>{does}</td>
+              <td>{description}</td>
             </tr>
           ))}
         </tbody>

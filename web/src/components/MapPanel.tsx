@@ -2,54 +2,54 @@ import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { content, nameOf } from "../content";
 import { area, score } from "../format";
-import { SurveyMap } from "../map";
-import { moved, onlyPair, present, said, show, shown } from "../review";
+import { PageMap } from "../map";
+import { announcement, mapFollows, onlyPair, show, shown, shownAnomaly } from "../review";
 import { Score } from "./Score";
 
 export function MapPanel() {
   const target = useRef<HTMLDivElement>(null);
-  const map = useRef<SurveyMap | null>(null);
+  const map = useRef<PageMap | null>(null);
   const plane = useSignal(0);
-  /** An anomaly without a card, picked on the map. */
-  const other = useSignal<number | null>(null);
+  /** The anomaly beyond the cards that was picked on the map. */
+  const withoutCard = useSignal<number | null>(null);
 
   useEffect(() => {
     if (!target.current) return undefined;
-    const made = new SurveyMap(target.current, (anomaly) => {
+    const pageMap = new PageMap(target.current, (anomaly) => {
       const card = anomaly < content.cards.length;
-      other.value = card ? null : anomaly;
+      withoutCard.value = card ? null : anomaly;
       if (card) show(anomaly);
-      said.value = nameOf(anomaly);
+      announcement.value = nameOf(anomaly);
     });
-    map.current = made;
-    made.plane = plane.value;
-    const watcher = new ResizeObserver(() => made.resize());
+    map.current = pageMap;
+    pageMap.plane = plane.value;
+    const watcher = new ResizeObserver(() => pageMap.resize());
     watcher.observe(target.current);
     return () => watcher.disconnect();
-  }, [other, plane]);
+  }, [withoutCard, plane]);
 
   useSignalEffect(() => {
     const visible = new Set(shown.value);
     const cards = content.cards.length;
-    const selected = other.value ?? present.value;
+    const selected = withoutCard.value ?? shownAnomaly.value;
     map.current?.update({ selected, faint: (anomaly) => anomaly < cards && !visible.has(anomaly) });
   });
   useSignalEffect(() => {
-    const anomaly = present.value;
-    if (!moved.value || anomaly === null) return;
-    const own = content.pairs[content.anomalies.pair[anomaly] ?? -1]?.plane;
-    if (own != null) plane.value = own;
-    other.value = null;
-    if (!map.current || own == null) return;
-    map.current.plane = own;
+    const anomaly = shownAnomaly.value;
+    if (!mapFollows.value || anomaly === null) return;
+    const pairPlane = content.pairs[content.anomalies.pair[anomaly] ?? -1]?.plane;
+    if (pairPlane != null) plane.value = pairPlane;
+    withoutCard.value = null;
+    if (!map.current || pairPlane == null) return;
+    map.current.plane = pairPlane;
     map.current.showAnomaly(anomaly);
   });
   useSignalEffect(() => {
     if (onlyPair.value === null || !map.current) return;
-    const own = content.pairs[onlyPair.value]?.plane;
-    if (own != null) {
-      plane.value = own;
-      map.current.plane = own;
+    const pairPlane = content.pairs[onlyPair.value]?.plane;
+    if (pairPlane != null) {
+      plane.value = pairPlane;
+      map.current.plane = pairPlane;
       map.current.showPair(onlyPair.value);
     }
   });
@@ -76,7 +76,7 @@ export function MapPanel() {
           </label>
         )}
         <button type="button" onClick={() => map.current?.showAll()}>
-          Whole survey
+          Zoom to all
         </button>
       </div>
       <div
@@ -85,13 +85,14 @@ export function MapPanel() {
         // biome-ignore lint/a11y/noNoninteractiveTabindex: the map moves with the arrow keys and zooms with + and -
         tabIndex={0}
         role="application"
-        aria-label="Map of the survey: arrow keys move it, plus and minus zoom. The table of pairs has the same in words."
+        aria-label="Map of the results: arrow keys move it, plus and minus zoom. The table of pairs has the same in words."
       />
       <Legend />
-      {other.value !== null && (
+      {withoutCard.value !== null && (
         <p class="other">
-          {nameOf(other.value)}: <Score anomaly={other.value} />, {area(content.anomalies.area[other.value] ?? 0)}. It
-          is not among the {content.cards.length} with a card; look at it in QGIS.
+          {nameOf(withoutCard.value)}: <Score anomaly={withoutCard.value} />,{" "}
+          {area(content.anomalies.area[withoutCard.value] ?? 0)}. It is not among the {content.cards.length} with a
+          card; look at it in QGIS.
         </p>
       )}
     </section>
@@ -106,8 +107,8 @@ function Legend() {
     <p class="legend">
       <span>Mean score</span> <span>{from}</span>
       <span class="swatches" aria-hidden="true">
-        {content.colours.map((colour) => (
-          <i key={colour} style={{ background: colour }} />
+        {content.colors.map((color) => (
+          <i key={color} style={{ background: color }} />
         ))}
       </span>
       <span>1</span>

@@ -1,7 +1,7 @@
 import { content } from "../content";
 import { count } from "../format";
-import { decided } from "../review";
-import { counts, kept } from "../verdicts";
+import { decidedCount } from "../review";
+import { counts, persistent } from "../verdicts";
 
 export function Progress() {
   const { reviewed, all, confirmed, rejected, unsure } = counts.value;
@@ -27,13 +27,13 @@ export function Progress() {
         <span class="unsure" style={share(unsure)} />
         <span style={share(all - reviewed)} />
       </div>
-      {reviewed === all && decided.value > 0 && (
+      {reviewed === all && decidedCount.value > 0 && (
         <p>
           <strong>All done.</strong> Export the verdicts, then bring them into the GeoPackages with{" "}
           <code>geosiam review verdicts.json</code>.
         </p>
       )}
-      {!kept.value && (
+      {!persistent.value && (
         <p class="warning" role="alert">
           This browser does not keep verdicts: export them before you close the page.
         </p>

@@ -1,6 +1,6 @@
 import { content, pairOf, type Verdict } from "../content";
 import { area, count, plural, position, score } from "../format";
-import { clearFilters, decide, present, shown, step } from "../review";
+import { clearFilters, decide, shown, shownAnomaly, step } from "../review";
 import { verdictOf } from "../verdicts";
 import { Compare } from "./Compare";
 import { Key } from "./Key";
@@ -13,7 +13,7 @@ const VERDICTS: [Verdict, string, string, string][] = [
 ];
 
 export function Review() {
-  const anomaly = present.value;
+  const anomaly = shownAnomaly.value;
   if (anomaly === null) {
     return (
       <div class="empty">

@@ -1,4 +1,4 @@
-"""Surveys on a real Dask cluster on this machine: a scheduler and worker processes, reached over loopback."""
+"""Batches on a real Dask cluster on this machine: a scheduler and worker processes, reached over loopback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ import pytest
 from made import make_pair
 from same_result import assert_same
 
-from geosiam.batch import dask_pool as dask_crew
 from geosiam.batch.api import BatchOptions, plan_batch, run_batch
-from geosiam.batch.resources import Cost
+from geosiam.batch.pool import PairRequest
+from geosiam.batch.resources import CostModel
 from geosiam.errors import ClusterError
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from geosiam.batch.events import BatchEvent
 
 distributed = pytest.importorskip("distributed")
+dask_pool = pytest.importorskip("geosiam.batch.dask_pool")
 
 ROOT = Path(__file__).parents[2]
 FP32 = DetectOptions(precision="fp32")
@@ -87,25 +89,27 @@ def test_the_cluster_gives_the_same_bits_and_survives_a_crash(scheduler: str, ma
         options=BatchOptions(scheduler=scheduler),
         on_event=kill_once,
     )
-    told = {pair.name: pair for pair in result.pairs}
+    results = {pair.name: pair for pair in result.pairs}
     assert [pair.name for pair in result.failed] == ["no"]
-    assert "does not exist" in told["no"].error
+    assert "does not exist" in results["no"].error
     if killed != ["no"]:
-        assert told[killed[0]].attempts == 2
+        assert results[killed[0]].attempts == 2
     for name in (f"site-{number}" for number in range(4)):
         single = tmp_path / f"{name}.gpkg"
-        detect(told[name].before, told[name].after, single, options=FP32)
-        os.link(told[name].anomalies, tmp_path / f"{name}-batch.gpkg")
-        os.link(told[name].scores, tmp_path / f"{name}-batch.tif")
+        detect(results[name].before, results[name].after, single, options=FP32)
+        os.link(results[name].anomalies, tmp_path / f"{name}-batch.gpkg")
+        os.link(results[name].scores, tmp_path / f"{name}-batch.tif")
         assert_same(tmp_path / f"{name}-batch.gpkg", single)
     with distributed.Client(scheduler, set_as_default=False) as client:
-        assert set(client.run(lambda: len(dask_crew._topics)).values()) == {0}  # no process is left behind
+        assert set(client.run(lambda dask_worker: len(dask_worker.plugins[dask_pool.PLUGIN].processes)).values()) == {
+            0
+        }  # no process is left behind
 
 
 def test_a_large_pair_goes_block_by_block(
     scheduler: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cost, "blocks", lambda _cost, _shape: 64)
+    monkeypatch.setattr(CostModel, "blocks", lambda _cost, _shape: 64)
     plan = plan_batch(manifest)
     events: list[BatchEvent] = []
     result = run_batch(
@@ -125,10 +129,32 @@ def test_a_large_pair_goes_block_by_block(
     assert_same(tmp_path / "batch.gpkg", single)
 
 
+def test_a_pair_on_the_cluster_can_be_killed(scheduler: str, manifest: Path, tmp_path: Path) -> None:
+    pair = plan_batch(manifest).pairs[0]
+    request = PairRequest(pair.name, pair.before, pair.after, str(tmp_path), FP32)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        pool = dask_pool.DaskPool(client, CostModel(1e-7, 4e8, 2e8, 1024), memory=8e9)
+        try:
+            pool.start(request, pool.demand((160, 160), waiting=1, memory_factor=1))
+            kinds = []
+            deadline = time.monotonic() + 120
+            while "died" not in kinds and time.monotonic() < deadline:
+                event = pool.next_event(0.1)
+                kinds += [] if event is None else [event.kind]
+                if event is not None and event.kind == "ready":
+                    assert event.pair == pair.name
+                    pool.kill(pair.name)
+            assert kinds[0] == "ready"
+            assert kinds[-1] == "died"
+        finally:
+            pool.close()
+        assert set(client.run(lambda dask_worker: len(dask_worker.plugins[dask_pool.PLUGIN].processes)).values()) == {0}
+
+
 def test_a_folder_that_workers_do_not_find_is_refused(scheduler: str, manifest: Path, tmp_path: Path) -> None:
     with distributed.Client(scheduler, set_as_default=False) as client:
-        with pytest.raises(ClusterError, match="is not there on the worker tcp://"):
-            dask_crew.check_shared(client, tmp_path / "none")
-        dask_crew.check_shared(client, tmp_path)
+        with pytest.raises(ClusterError, match="does not exist on the worker tcp://"):
+            dask_pool.check_shared(client, tmp_path / "none")
+        dask_pool.check_shared(client, tmp_path)
     with pytest.raises(ClusterError, match="cannot be reached"):
         run_batch(plan_batch(manifest), tmp_path, options=BatchOptions(scheduler="nonsense://host"))
