@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geosiam.inference.device import multiplies_int8
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.scoring import score
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="side of the generated scenes in pixels")
     parser.add_argument("--seeds", type=int, default=5, help="number of generated pairs")
     args = parser.parse_args()
+    precisions = ("int8", "bf16") if multiplies_int8() else ("bf16",)
     print(INTRODUCTION)
     with tempfile.TemporaryDirectory() as folder:
         generated = []
@@ -81,7 +83,7 @@ def main() -> None:
             threshold = load_model(model).card.threshold
             for name, pairs in groups.items():
                 exact = [compute_scores(*pair, model, "fp32") for pair in pairs]
-                for precision in ("int8", "bf16"):
+                for precision in precisions:
                     figures = [
                         differences(scores, compute_scores(*pair, model, precision), threshold)
                         for pair, scores in zip(pairs, exact, strict=True)

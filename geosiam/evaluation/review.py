@@ -20,6 +20,7 @@ from geosiam.polygons.schema import REVIEWS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 _SCORE = "score_max"
@@ -89,20 +90,20 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     """
     if not 0 < target <= 1:
         raise OptionError(f"`target={target:g}`", "is not a precision", "give a number above 0, up to 1")
-    tables = [_verdicts(path) for path in paths]
-    verdict = np.concatenate([table[0] for table in tables])
-    score = np.concatenate([table[1] for table in tables])
-    is_decided = verdict != 0
-    polygons, unsure = sum(table[2] for table in tables), sum(table[3] for table in tables)
-    confirmed, rejected = int((verdict == 1).sum()), int((verdict == -1).sum())
+    tables = [_read_verdicts(path) for path in paths]
+    verdict = np.concatenate([table["review"].to_numpy(object) for table in tables])
+    score = np.concatenate([table[_SCORE].to_numpy(np.float64) for table in tables])
+    confirmed, rejected, unsure = (int((verdict == word).sum()) for word in REVIEWS)
+    is_confirmed = verdict == "confirmed"
+    is_decided = is_confirmed | (verdict == "rejected")
     low, high = _interval(confirmed, rejected)
-    threshold, precision_then, kept, note = _suggestion(score[is_decided], verdict[is_decided] == 1, target)
+    threshold, precision_then, kept, note = _suggestion(score[is_decided], is_confirmed[is_decided], target)
     return ReviewSummary(
-        polygons=polygons,
+        polygons=len(verdict),
         confirmed=confirmed,
         rejected=rejected,
         unsure=unsure,
-        unreviewed=polygons - unsure - confirmed - rejected,
+        unreviewed=len(verdict) - confirmed - rejected - unsure,
         precision=ratio(confirmed, confirmed + rejected),
         precision_low=low,
         precision_high=high,
@@ -114,16 +115,14 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     )
 
 
-def _verdicts(path: str) -> tuple[NDArray[np.int8], NDArray[np.float64], int, int]:
-    """Return 1 confirmed, -1 rejected, 0 neither; the scores; and the numbers of all polygons and of unsure ones."""
+def _read_verdicts(path: str) -> pd.DataFrame:
+    """Return the columns ``score_max`` and ``review``, whose values are one of :data:`REVIEWS` or None."""
     table = read_reviews(path, [_SCORE])
-    words = table["review"]
-    unknown = sorted(set(words.dropna()) - set(REVIEWS))
+    unknown = sorted(set(table["review"].dropna()) - set(REVIEWS))
     if unknown:
         fact = f"holds the verdict {unknown[0]!r}" + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
         raise SceneRefusedError(path, f"{fact} in the column review", "use confirmed, rejected or unsure")
-    verdict = np.array([(word == "confirmed") - (word == "rejected") for word in words], np.int8)
-    return verdict, table[_SCORE].to_numpy(np.float64), len(table), int((words == "unsure").sum())
+    return table
 
 
 def _interval(confirmed: int, rejected: int) -> tuple[float, float]:
