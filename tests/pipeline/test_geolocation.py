@@ -86,7 +86,7 @@ def found_at(before: Path, after: Path, grid: Grid, folder: Path) -> np.ndarray:
     """Return the centroids of the polygons in pixel coordinates (row, col)."""
     result = detect(before, after, folder / "found.gpkg")
     polygons = geopandas.read_file(result.polygons_path, layer="anomalies")
-    assert result.summary["warnings"] == [] or "compared" in result.summary["warnings"][0]
+    assert result.warnings == () or "compared" in result.warnings[0]
     centroids = np.array([(point.x, point.y) for point in polygons.geometry.apply(lambda shape: shape.centroid)])
     cols, rows = apply_affine(~grid.transform, *centroids.T)
     return np.column_stack([rows, cols])

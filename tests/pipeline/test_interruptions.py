@@ -421,13 +421,13 @@ def test_a_corrupt_tile_ends_the_run_or_leaves_a_hole_that_is_listed(scenes: Syn
     assert names(out) == []
 
     done = detect(ours.before, ours.after, out / "a.gpkg", options=DetectOptions(on_error="skip", register=False))
-    assert done.holes
-    assert done.summary["holes"][0]["reason"].startswith(f"{ours.after}: cannot be read at rows")
+    assert done.unreadable
+    assert done.unreadable[0].reason.startswith(f"{ours.after}: cannot be read at rows")
     with rasterio.open(out / "a.tif") as raster:
         missing = raster.read(1) == raster.nodata
     expected, side = np.zeros_like(missing), load_model().card.stride
-    for hole in done.holes:
-        rows, cols = (slice(start // side, -(-stop // side)) for start, stop in (hole.rows, hole.cols))
+    for block in done.unreadable:
+        rows, cols = (slice(start // side, -(-stop // side)) for start, stop in (block.rows, block.cols))
         expected[rows, cols] = True
     np.testing.assert_array_equal(missing, expected)
     assert missing[-(-row // side) :, -(-col // side) :].all()

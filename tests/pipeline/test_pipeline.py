@@ -108,7 +108,7 @@ def test_score_raster_is_a_cog_aligned_to_the_before_scene(scenes: SyntheticPath
     assert provenance["model"]["name"] == DEFAULT_MODEL
     assert provenance["computed"]["device"] in {"cpu", "cuda"}
     assert provenance["computed"]["precision"] in {"fp32", "bf16", "int8"}
-    assert provenance["holes"] == []
+    assert provenance["unreadable"] == []
     assert provenance["pair"]["before"]["name"] == str(scenes.before)
 
 
