@@ -233,7 +233,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
     refused("another model", model="paper")
     refused("another choice of bands, registration or radiometry", bands=(3, 2, 1))
     refused("another device or precision", precision="bf16" if scoring_is_fp32() else "fp32")
-    refused("another after-scene", after=scenes.before)
+    refused("another after scene", after=scenes.before)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
     detect(scenes.before, scenes.after, tmp_path / "a.gpkg", options=DetectOptions(restart=True))

@@ -155,7 +155,7 @@ def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Pat
     with rasterio.open(plain, "w", **{**profile, "driver": "GTiff"}) as target:
         target.write(values)
         target.scales = (1 / 254,)
-    with pytest.raises(OptionError, match="pass --threshold"):
+    with pytest.raises(OptionError, match="give one, such as `threshold=0.5`"):
         vectorize_to_file(plain, tmp_path / "x.gpkg")
     assert vectorize_to_file(plain, tmp_path / "x.gpkg", options=PolygonOptions(threshold=0.5)).count > 0
 
@@ -235,8 +235,8 @@ def test_no_input_is_ever_overwritten(scenes: SyntheticPaths, tmp_path: Path) ->
     assert after.read_bytes() == content
 
 
-def test_preflight_says_what_would_be_done(scenes: SyntheticPaths) -> None:
-    report = inspect_pair(scenes.before, scenes.after, options=DetectOptions(register=False))
+def test_an_inspection_says_what_would_be_done(scenes: SyntheticPaths) -> None:
+    report = inspect_pair(scenes.before, scenes.after, options=DetectOptions(register=False)).to_dict()
     json.dumps(report, allow_nan=False)
     assert report["score_grid"] == {"rows": -(-531 // STRIDE), "cols": -(-618 // STRIDE)}
     assert report["alignment"] == "the grids are the same"
