@@ -220,7 +220,7 @@ def _batch(
 def _dilated_cells(
     runs: NDArray[np.int32], offsets: NDArray[np.int64], bounds: NDArray[np.int64], stream: _ComponentStream
 ) -> NDArray[np.int64]:
-    """Return how many raster cells each component covers after growing by one cell on all sides, shape (n,)."""
+    """Return the number of raster cells of each component, grown by one cell on all sides: shape (n,)."""
     owner = np.repeat(np.arange(len(bounds)), np.diff(offsets))
     height = bounds[:, 1] - bounds[:, 0] + 2
     line = (np.cumsum(height) - height - bounds[:, 0] + 1)[owner] + runs[:, 0]  # separate lines for every component

@@ -1,4 +1,4 @@
-"""The formats that polygons can be written in, known without loading what writes them."""
+"""The formats that polygons can be written in; this module does not load their writers."""
 
 from __future__ import annotations
 
