@@ -135,7 +135,7 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
             layers = list(geopandas.list_layers(path).name)
             frame = geopandas.read_file(path, layer=LAYER if LAYER in layers else layers[0])
     except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:
-        raise SceneUnreadableError(path, f"is no readable vector file ({error})", "use a GeoPackage") from error
+        raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise SceneRefusedError(path, "holds no polygons", "give the changes as polygons")
     if frame.crs is None:
