@@ -1,4 +1,4 @@
-"""The main job on generated surveys, against the truth and against independent readers."""
+"""The main job on generated pairs, against the truth and against independent readers."""
 
 import json
 import shutil
