@@ -84,7 +84,7 @@ class AttributeReader:
     stride
         Pixels along a cell's side.
     threshold
-        Score from which on a cell is no surroundings.
+        Threshold of the polygons; cells with this score or more do not count as surroundings.
     colored
         Whether the scenes have colors; without them shadows cannot be detected.
     workers

@@ -3,7 +3,7 @@
 The raster arrives in strips of any height. Each strip is cut into runs; a graph connects the runs that touch, the runs
 of the row above the strip (the *frontier*) and the components still open there. The connected parts of that graph are
 the components so far: those that do not reach the last row of the strip cannot grow any more. They are filtered by size
-and score and yielded before any geometry is made of them.
+and score and yielded before any geometry is computed.
 
 Nothing depends on where the strips are cut. Sums are kept in fixed point, so the order of addition does not matter, and
 components are ordered by the raster position of their *last* cell, which is the earliest order that a stream can know.

@@ -311,7 +311,7 @@ def read_reviews(
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError
-        The file does not exist, or is no vector file.
+        The file does not exist, or is not a vector file.
     SceneRefusedError
         A column is missing.
     """

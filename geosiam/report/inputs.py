@@ -95,7 +95,7 @@ def find_pairs(paths: Iterable[str | os.PathLike[str]]) -> list[ReportPair]:
     SceneNotFoundError
         A path does not exist, or a folder holds no results.
     SceneUnreadableError
-        A file is no GeoPackage that geosiam wrote.
+        A file is not a GeoPackage that geosiam wrote.
     """
     files = list(dict.fromkeys(file for path in paths for file in find_results(Path(path))))
     return [_read_pair(file, name) for file, name in pair_names(files).items()]

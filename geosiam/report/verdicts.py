@@ -1,4 +1,4 @@
-"""Write verdicts that the page exported into the column ``review`` of the GeoPackages that it was made of."""
+"""Write the verdicts that a page exported into the column ``review`` of its GeoPackages."""
 
 from __future__ import annotations
 
