@@ -45,7 +45,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
     config = SyntheticConfig(height=300, width=340, seed=2, objects=8)
-    return write_pair_tiles(config, tmp_path_factory.mktemp("survey with 'quotes'; $HOME"))
+    return write_pair_tiles(config, tmp_path_factory.mktemp("pair with 'quotes'; $HOME"))
 
 
 @pytest.fixture(scope="module")

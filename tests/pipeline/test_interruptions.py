@@ -39,7 +39,7 @@ HERE = os.getpid()
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(autouse=True)
