@@ -1,4 +1,4 @@
-"""What each part of recipe survey contributes: train without one of them at a time, evaluate on real scenes.
+"""Measure what each part of recipe survey contributes: train without one part at a time, evaluate on real scenes.
 
     python benchmarks/ablations.py --data DIR --chips cifar10-jpeg.tar.xz --out OUT
 

@@ -62,8 +62,8 @@ def quick_table(rows: Sequence[Row]) -> str:
     columns = COLUMNS[rows[0].group[0]]
     lines = [f"| group | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for group in dict.fromkeys(row.group for row in rows):
-        chosen = [row for row in rows if row.group == group]
-        lines.append(f"| {group} | {' | '.join(cell(chosen, name) for name in columns)} |")
+        of_group = [row for row in rows if row.group == group]
+        lines.append(f"| {group} | {' | '.join(cell(of_group, name) for name in columns)} |")
     return "\n".join(lines)
 
 
@@ -139,7 +139,7 @@ class Target:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether lower values are better."""
+        """True if lower values are better."""
         return self.metric in LOWER_IS_BETTER
 
 
@@ -188,11 +188,11 @@ def markdown(rows: Sequence[Row], baselines: Sequence[str], machine: str) -> str
     parts += _against_the_best(rows, models, [method for method in methods if method in baselines])
     for protocol, title in TITLES.items():
         parts.append(f"## {protocol}. {title}\n")
-        chosen = [row for row in rows if row.group[0] == protocol]
+        of_protocol = [row for row in rows if row.group[0] == protocol]
         for metric in COMPARED[protocol]:
-            parts += [f"### {metric}, all methods\n", _compared(chosen, methods, metric), ""]
+            parts += [f"### {metric}, all methods\n", _compared(of_protocol, methods, metric), ""]
         for model in models:
-            of_model = [row for row in chosen if row.method == model]
+            of_model = [row for row in of_protocol if row.method == model]
             if of_model and protocol != "D":
                 parts += [f"### `{model}`\n", quick_table(of_model), ""]
     return "\n".join(parts)
@@ -256,8 +256,8 @@ def _ratios(rows: Sequence[Row], group: str, metric: str, models: Sequence[str],
     return [f"{best} {values[best]:.3f} | {' | '.join(cells)} |"]
 
 
-def _times(value: float, other: float) -> str:
-    return f"{value / other:.2f}x" if other else "-"
+def _times(value: float, reference: float) -> str:
+    return f"{value / reference:.2f}x" if reference else "-"
 
 
 def _value(rows: Sequence[Row], metric: str) -> float:
@@ -267,9 +267,9 @@ def _value(rows: Sequence[Row], metric: str) -> float:
 
 
 def _compared(rows: Sequence[Row], methods: Sequence[str], metric: str) -> str:
-    shown = [method for method in methods if any(row.method == method for row in rows)]
-    lines = [f"| group | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
+    present = [method for method in methods if any(row.method == method for row in rows)]
+    lines = [f"| group | {' | '.join(present)} |", "|---" * (len(present) + 1) + "|"]
     for group in dict.fromkeys(row.group for row in rows):
-        cells = [cell([row for row in rows if row.method == m and row.group == group], metric) for m in shown]
+        cells = [cell([row for row in rows if row.method == m and row.group == group], metric) for m in present]
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -201,14 +201,14 @@ class Bench:
         lines = ["| | seconds: median (least-most) | CPU busy |", "|---|---|---|"]
         lines += [f"| {name} | {spread(runs)} | {median(runs).utilization:.0%} |" for name, runs in costs.items()]
         seconds = [median(runs).seconds for runs in costs.values()]
-        ratios = [f"{one / two:.2f}" for one, two in zip(seconds[::2], seconds[1::2], strict=True)]
+        ratios = [f"{single / double:.2f}" for single, double in zip(seconds[::2], seconds[1::2], strict=True)]
         lines += ["", f"One thread / two, start of the program included: {', '.join(ratios)}.", ""]
         lines += ["| Dask cluster, px | one worker, s | two workers, s | ratio |", "|---|---|---|---|"]
         before, after = (self.repeated(2 * size, name=name, virtual=True) for name in ("before", "after"))
         for scenes, side, repeats in ((pair, size, self.runs), ((before, after), 2 * size, 1)):
             times = self.on_clusters(scenes, repeats)
-            one, two = (median(times[workers]).seconds for workers in (1, 2))
-            lines.append(f"| {side} | {spread(times[1])} | {spread(times[2])} | {one / two:.2f} |")
+            single, double = (median(times[workers]).seconds for workers in (1, 2))
+            lines.append(f"| {side} | {spread(times[1])} | {spread(times[2])} | {single / double:.2f} |")
         return "\n".join(lines)
 
     def on_clusters(self, pair: tuple[Path, Path], runs: int) -> dict[int, list[Cost]]:
@@ -246,14 +246,14 @@ class Bench:
             ),
             (self.sizes[0], tiny, {"one chip per step of 8 px": loop("chips", tiny)}),
         ]
-        for side, scenes, others in cases:
+        for side, scenes, alternatives in cases:
             ours = {f"geosiam, {FAST}, {name}": self.detect(scenes, "--model", FAST, "--precision", precision)
                     for name, precision in (("default precision", "auto"), ("fp32", "fp32"))}  # fmt: skip
-            costs = self.in_turns({**ours, **others})
+            costs = self.in_turns({**ours, **alternatives})
             best = [median(costs[name]).seconds for name in ours]
             for name, runs in costs.items():
                 cost = median(runs)
-                faster = "" if name in ours else " / ".join(f"{cost.seconds / own:.1f}x" for own in best)
+                faster = "" if name in ours else " / ".join(f"{cost.seconds / seconds:.1f}x" for seconds in best)
                 lines.append(
                     f"| {name} | {side} | {spread(runs)} | {side**2 / 1e6 / cost.seconds:.2f} "
                     f"| {cost.peak_bytes / 1e6:.0f} | {faster} |"

@@ -82,7 +82,7 @@ class Outcome:
 
     @property
     def fine(self) -> bool:
-        """Whether the command gave results or a one-line refusal."""
+        """True if the command gave results or a one-line refusal."""
         return self.code == 0 or (self.code == REFUSED and "\n" not in self.message)
 
 
@@ -230,12 +230,12 @@ def examine(paths: list[Path], folder: Path) -> tuple[list[list[str]], list[str]
         info, same = run("info", str(path), str(path)), detect(path, path, folder)
         changed = write_changed_copy(path, folder)
         part = changed.outline(path) if changed and not same.code else None
-        other = detect(path, changed.path, folder, part) if changed else None
-        failures += [f"{path.name}: {o.message}" for o in (info, same, other) if o is not None and not o.fine]
+        edited = detect(path, changed.path, folder, part) if changed else None
+        failures += [f"{path.name}: {o.message}" for o in (info, same, edited) if o is not None and not o.fine]
         if info.code != same.code or (same.code == 0 and same.count):
             failures.append(f"{path.name}: {same.count} polygons between a scene and itself (info: {info.code})")
-        with_copy = "-" if changed is None or other is None or other.code else describe(other, folder)
-        if changed is not None and other is not None and not other.code and not other.in_part:
+        with_copy = "-" if changed is None or edited is None or edited.code else describe(edited, folder)
+        if changed is not None and edited is not None and not edited.code and not edited.in_part:
             with_copy += f" ({changed.visible(path)})"
         with_others = f"{codes[path].count(0)} answered, {len(codes[path]) - codes[path].count(0)} refused"
         rows.append([path.name, str(same.code), describe(same, path.parent), with_copy, with_others])

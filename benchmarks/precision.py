@@ -49,12 +49,12 @@ def compute_scores(before: Path, after: Path, model: str, precision: str) -> NDA
     return score(before, after, options=DetectOptions(model=model, precision=precision, device="cpu")).to_numpy()
 
 
-def differences(exact: NDArray[np.float32], other: NDArray[np.float32], threshold: float) -> tuple[float, ...]:
+def differences(exact: NDArray[np.float32], rounded: NDArray[np.float32], threshold: float) -> tuple[float, ...]:
     """Return the largest, 99.9th percentile and mean difference, and the share of cells across the threshold."""
     valid = ~np.isnan(exact)
-    exact, other = exact[valid], other[valid]
-    difference = np.abs(exact - other)
-    crosses = (exact >= threshold) != (other >= threshold)
+    exact, rounded = exact[valid], rounded[valid]
+    difference = np.abs(exact - rounded)
+    crosses = (exact >= threshold) != (rounded >= threshold)
     largest, nearly_all = difference.max(), np.quantile(difference, 0.999)
     return float(largest), float(nearly_all), float(difference.mean()), float(crosses.mean())
 

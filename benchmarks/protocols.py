@@ -122,8 +122,8 @@ def insertions_in_copies(data: Path, seeds: range) -> Iterator[Case]:
             scene.pixels, count=OBJECTS, size_px=SIZES[size], shape="mixed", fill=FILLS[fill], seed=seed, donor=donor
         )
         yield Case(f"A {size}, {fill}, clean", scene.name, seed, scene, scene.like(inserted.image), inserted.mask)
-        other = scene.like(nuisance(inserted.image, seed=seed, **NUISANCE))
-        yield Case(f"A {size}, {fill}, nuisance", scene.name, seed, scene, other, inserted.mask)
+        after = scene.like(nuisance(inserted.image, seed=seed, **NUISANCE))
+        yield Case(f"A {size}, {fill}, nuisance", scene.name, seed, scene, after, inserted.mask)
 
 
 def insertions_in_dates(data: Path, seeds: range) -> Iterator[Case]:
@@ -161,8 +161,8 @@ def no_changes(data: Path, seeds: range) -> Iterator[Case]:
     for name, seed in itertools.product(TEMPLATES, seeds):
         scene = template(data / "scenes", name)
         none = np.zeros(scene.pixels.shape[1:], np.int32)
-        other = scene.like(nuisance(scene.pixels, seed=seed, **NUISANCE))
-        yield Case("D nuisance only", scene.name, seed, scene, other, none)
+        changed = scene.like(nuisance(scene.pixels, seed=seed, **NUISANCE))
+        yield Case("D nuisance only", scene.name, seed, scene, changed, none)
     for first, second in DATES:
         before, after = whole(data / "scenes", first), whole(data / "scenes", second)
         place = first.split("/")[0]

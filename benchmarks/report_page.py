@@ -1,4 +1,4 @@
-"""How long the page of `geosiam report` takes to open in headless Chromium, and how large it is.
+"""Measure the size of the page of `geosiam report`, and the time that headless Chromium takes to open it.
 
     python benchmarks/report_page.py
     python benchmarks/report_page.py --pictures docs/images    # the pictures of docs/report.md
@@ -41,8 +41,8 @@ LIMIT_S = 2.0
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def survey(folder: Path, seed: int = 0, size: int = 1024, east: float = 0.0) -> ReportPair:
-    """Return a generated pair, moved to the east by some metres, and what `detect` finds in it."""
+def generate_pair(folder: Path, seed: int = 0, size: int = 1024, east: float = 0.0) -> ReportPair:
+    """Return a generated pair, moved to the east by some meters, with the results of `detect`."""
     folder.mkdir(parents=True)
     scenes = write_pair_tiles(SyntheticConfig(height=size, width=size, seed=seed), folder)
     scenes.truth.unlink()
@@ -54,21 +54,21 @@ def survey(folder: Path, seed: int = 0, size: int = 1024, east: float = 0.0) -> 
 
 
 def with_anomalies(pair: ReportPair, folder: Path, count: int) -> ReportPair:
-    """Return the pair with as many polygons in place of what was found: squares all over the scene."""
+    """Return the pair with its polygons replaced by this number of squares all over the scene."""
     assert pair.anomalies is not None
-    found = geopandas.read_file(pair.anomalies, layer=LAYER)
+    anomalies = geopandas.read_file(pair.anomalies, layer=LAYER)
     rng = np.random.default_rng(0)
-    left, bottom, right, top = found.total_bounds
+    left, bottom, right, top = anomalies.total_bounds
     x, y = rng.uniform(left, right, count), rng.uniform(bottom, top, count)
     squares = [shapely.MultiPolygon([shapely.box(a, b, a + 0.8, b + 0.8)]) for a, b in zip(x, y, strict=True)]
-    many = found.iloc[np.zeros(count, int)].reset_index(drop=True)
-    many = many.set_geometry(geopandas.GeoSeries(squares, crs=found.crs))
-    many["id"] = np.arange(1, count + 1)
-    many["score_mean"] = rng.uniform(0.5, 1, count)
+    repeated = anomalies.iloc[np.zeros(count, int)].reset_index(drop=True)
+    repeated = repeated.set_geometry(geopandas.GeoSeries(squares, crs=anomalies.crs))
+    repeated["id"] = np.arange(1, count + 1)
+    repeated["score_mean"] = rng.uniform(0.5, 1, count)
     target = folder / f"{count}.gpkg"
     with open_geopackage(pair.anomalies) as db:
         ((provenance,),) = db.execute("SELECT provenance FROM runs")
-    write_polygons(many, target, provenance=json.loads(provenance))
+    write_polygons(repeated, target, provenance=json.loads(provenance))
     return replace(pair, name=f"{count} anomalies", anomalies=target)
 
 
@@ -90,28 +90,28 @@ def seconds(browser: Browser, page: Path) -> float:
 
 def measure(browser: Browser, folder: Path, runs: int) -> bool:
     """Print the table; return whether all pages open in time."""
-    pair = survey(folder / "village")
+    pair = generate_pair(folder / "village")
     print(f"{platform.machine()}, Chromium {browser.version}, {runs} runs each, median (worst);")
     print("| anomalies | cards | page | opens in |\n|---|---|---|---|")
     in_time = True
-    for chosen in (with_anomalies(pair, folder, 0), pair, with_anomalies(pair, folder, 5000)):
-        made = write_report([chosen], folder / chosen.name)
-        took = [seconds(browser, made.path) for _ in range(runs)]
+    for pair_to_show in (with_anomalies(pair, folder, 0), pair, with_anomalies(pair, folder, 5000)):
+        result = write_report([pair_to_show], folder / pair_to_show.name)
+        took = [seconds(browser, result.path) for _ in range(runs)]
         in_time &= statistics.median(took) < LIMIT_S
-        size = f"{made.size / 1e6:.1f} MB"
-        print(f"| {made.anomalies} | {made.cards} | {size} | {statistics.median(took):.2f} s ({max(took):.2f} s) |")
+        size = f"{result.size / 1e6:.1f} MB"
+        print(f"| {result.anomalies} | {result.cards} | {size} | {statistics.median(took):.2f} s ({max(took):.2f} s) |")
     return in_time
 
 
 def draw(browser: Browser, folder: Path, pictures: Path) -> None:
     """Make the pictures of the documentation, of generated scenes only."""
     places = (("riverside", 3, 0.0), ("village", 0, 110.0), ("harbour-road", 7, 220.0))
-    pairs = [survey(folder / name, seed, east=east) for name, seed, east in places]
+    pairs = [generate_pair(folder / name, seed, east=east) for name, seed, east in places]
     failed = ReportPair("north-field", "2026-05/north.tif", "2026-06/north.tif", None, None, "failed",
                         error="2026-06/north.tif: cannot be opened (truncated); copy or export it again")  # fmt: skip
-    lonely = UnmatchedScene("2026-06/quarry.tif", "no before-scene has its name or lies where it lies")
+    unmatched = UnmatchedScene("2026-06/quarry.tif", "no before scene has its name or covers the same ground")
     options = ReportOptions(title="Weekly survey")
-    made = write_report([*pairs, failed], folder / "page", options=options, unmatched=[lonely])
+    result = write_report([*pairs, failed], folder / "page", options=options, unmatched=[unmatched])
     shots: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("report-review", {"viewport": {"width": 1440, "height": 940}}, ("c", "c", "r", "c", "u", "c")),
         ("report-swipe", {"viewport": {"width": 1440, "height": 940}, "color_scheme": "dark"}, ("c", "r", "c", "2")),
@@ -120,7 +120,7 @@ def draw(browser: Browser, folder: Path, pictures: Path) -> None:
     for name, settings, keys in shots:
         context = browser.new_context(**settings)
         page: Page = context.new_page()
-        page.goto(made.path.as_uri())
+        page.goto(result.path.as_uri())
         page.wait_for_selector("html[data-ready]")
         for key in keys:
             page.keyboard.press(key)

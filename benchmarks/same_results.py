@@ -1,4 +1,4 @@
-"""Whether two checkouts find the same, to the last bit: for changes of the code that must not change results.
+"""Compare the results of two checkouts, bit by bit: for changes of the code that must not change results.
 
     python benchmarks/same_results.py --reference ../before --candidate . --data DIR
     python benchmarks/same_results.py --reference ../before --results kept --data DIR       # makes kept/reference
@@ -70,7 +70,7 @@ WIDEST = 40
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: a pair, and what the way of running it is called.
+    """A pair, and the name and options of the way it is run.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ class Case:
 
     @property
     def folder(self) -> str:
-        """Where the results lie inside the folder of all results."""
+        """Folder of the results, in the folder of all results."""
         return self.pair if self.options is None else f"{self.pair}-{self.variant}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a case ended: exit code, what was said on stderr, and seconds by the clock; kept beside the results."""
+    """The exit code of a case, its text on stderr (`said`), and the elapsed seconds; saved beside the results."""
 
     code: int
     said: str
@@ -106,12 +106,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared.
+    """One of the two sides of the comparison.
 
     Parameters
     ----------
     checkout
-        What makes the results; None: they are there.
+        Checkout that computes the results; None: they exist already.
     results
         Folder with a folder for each case.
     """
@@ -123,15 +123,15 @@ class Side:
         """End the script if this is no checkout, or a process would import geosiam from elsewhere."""
         if self.checkout is None:
             return
-        asked = "import geosiam, geosiam_cli; print(geosiam.__file__); print(geosiam_cli.__file__)"
-        done = self._python("-c", asked)
-        found = [Path(line).resolve() for line in done.stdout.splitlines()]
-        if done.returncode or not all(path.is_relative_to(self.checkout) for path in found):
-            what = found or done.stderr.strip()[-300:]
+        script = "import geosiam, geosiam_cli; print(geosiam.__file__); print(geosiam_cli.__file__)"
+        process = self._python("-c", script)
+        modules = [Path(line).resolve() for line in process.stdout.splitlines()]
+        if process.returncode or not all(path.is_relative_to(self.checkout) for path in modules):
+            what = modules or process.stderr.strip()[-300:]
             raise SystemExit(f"{self.checkout} is no checkout of geosiam that can be run: {what}")
 
     def made(self, case: Case, data: Path | None, demo: Path) -> Run:
-        """Run a case, or read how it ended when it was run."""
+        """Run a case, or read the record of an earlier run."""
         folder = self.results / case.folder
         record = folder / "run.json"
         if self.checkout is None:
@@ -143,23 +143,23 @@ class Side:
         folder.mkdir(parents=True)
         start = time.perf_counter()
         if case.options is None:
-            code, said = self._geosiam(case, DEMO, str(folder))
+            code, stderr = self._geosiam(case, DEMO, str(folder))
         else:
             place = demo if case.pair == DEMO or data is None else data / "scenes"
             scenes = [str(place / scene) for scene in PAIRS[case.pair]]
-            code, said = self._geosiam(case, "detect", *scenes, "-o", str(folder / "found.gpkg"), *case.options)
+            code, stderr = self._geosiam(case, "detect", *scenes, "-o", str(folder / "found.gpkg"), *case.options)
         seconds = time.perf_counter() - start
         if not code and case.options is not None:
-            again = str(folder / "found.tif"), "-o", str(folder / "vectorized.gpkg")
-            code, more = self._geosiam(case, "vectorize", *again)
-            said += more if code else ""
-        run = Run(code, said, seconds)
+            arguments = str(folder / "found.tif"), "-o", str(folder / "vectorized.gpkg")
+            code, errors = self._geosiam(case, "vectorize", *arguments)
+            stderr += errors if code else ""
+        run = Run(code, stderr, seconds)
         record.write_text(json.dumps(asdict(run), indent=2), encoding="utf-8")
         return run
 
     def _geosiam(self, case: Case, *arguments: str) -> tuple[int, str]:
-        done = self._python(*(EMULATED if case.emulated else COMMAND), *arguments)
-        return done.returncode, done.stderr
+        process = self._python(*(EMULATED if case.emulated else COMMAND), *arguments)
+        return process.returncode, process.stderr
 
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python so that it finds geosiam in the checkout, whatever is installed and wherever this was started."""
@@ -176,7 +176,7 @@ def side(path: Path, results: Path) -> Side:
 
 
 def cases(pairs: Sequence[str], precisions: Sequence[str], *, emulate: bool) -> list[Case]:
-    """Return all that is to be run, the generated pair first."""
+    """Return the cases to run, the generated pair first."""
     listed = [Case(DEMO, "generated, defaults")] if DEMO in pairs else []
     for pair in pairs:
         for precision in precisions:
@@ -189,27 +189,27 @@ def cases(pairs: Sequence[str], precisions: Sequence[str], *, emulate: bool) -> 
 
 
 def facts(folder: Path, case: Case) -> Facts:
-    """Return everything of a case's results that is compared."""
+    """Return all compared facts of a case's results."""
     if case.options is None:
         rasters, tables = ("before", "after", "anomalies"), {"truth": (None,), "anomalies": LAYERS}
     else:
         rasters, tables = ("found",), {"found": LAYERS, "vectorized": LAYERS}
-    found = {}
+    result = {}
     for name in rasters:
-        found |= named(name, raster_facts(folder / f"{name}.tif"))
+        result |= named(name, raster_facts(folder / f"{name}.tif"))
     for name, layers in tables.items():
         for layer in layers:
-            found |= named(f"{name} {layer or ''}".strip(), layer_facts(folder / f"{name}.gpkg", layer))
-    return found
+            result |= named(f"{name} {layer or ''}".strip(), layer_facts(folder / f"{name}.gpkg", layer))
+    return result
 
 
 def named(what: str, of_it: Facts) -> Facts:
-    """Return facts under names that say what they are about."""
+    """Return facts with their subject as the prefix of their names."""
     return {f"{what}: {name}": value for name, value in of_it.items()}
 
 
 def raster_facts(path: Path) -> Facts:
-    """Return what is compared of a raster, with its pixels as an array (bands, rows, cols)."""
+    """Return the compared facts of a raster, with its pixels as an array (bands, rows, cols)."""
     with rasterio.open(path) as raster:
         about = {
             "types": raster.dtypes,
@@ -224,62 +224,62 @@ def raster_facts(path: Path) -> Facts:
 
 
 def layer_facts(path: Path, layer: str | None) -> Facts:
-    """Return what is compared of a layer (None: the first one), with its columns as lists of texts.
+    """Return the compared facts of a layer (None: the first one), with its columns as lists of texts.
 
     A text is as exact as the number: `repr` gives a float all the digits that it needs.
     """
     about, table = pyogrio.read_arrow(path, layer=layer, return_fids=True)
-    found: Facts = {name: repr(about[name]) for name in ("crs", "geometry_type", "geometry_name")}
-    found |= {"columns": ", ".join(table.column_names), "rows": str(len(table))}
+    result: Facts = {name: repr(about[name]) for name in ("crs", "geometry_type", "geometry_name")}
+    result |= {"columns": ", ".join(table.column_names), "rows": str(len(table))}
     for name in table.column_names:
-        found[f"type of {name}"] = str(table.schema.field(name).type)
+        result[f"type of {name}"] = str(table.schema.field(name).type)
         if name not in TIMES:
             values = table[name].to_pylist()
-            found[name] = [value.hex() if isinstance(value, bytes) else repr(value) for value in values]
-    return found
+            result[name] = [value.hex() if isinstance(value, bytes) else repr(value) for value in values]
+    return result
 
 
 def differences(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
     """Return a line for each fact that differs."""
     names = {**reference, **candidate}
     pairs = ((name, reference.get(name), candidate.get(name)) for name in names)
-    return [f"{name}: {text}" for name, one, other in pairs if (text := difference(one, other))]
+    return [f"{name}: {text}" for name, expected, actual in pairs if (text := difference(expected, actual))]
 
 
-def difference(one: object, other: object) -> str:
-    """Return in words how two values of a fact differ, or nothing if they are identical."""
-    if one is None or other is None:
-        return "" if one is other else f"only in the {'candidate' if one is None else 'reference'}"
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return difference_of_pixels(one, other)
-    if isinstance(one, list) and isinstance(other, list):
-        return difference_of_rows(one, other)
-    return "" if one == other else f"{short(one)} against {short(other)}"
+def difference(expected: object, actual: object) -> str:
+    """Describe how two values of a fact differ; empty if they are identical."""
+    if expected is None or actual is None:
+        return "" if expected is actual else f"only in the {'candidate' if expected is None else 'reference'}"
+    if isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
+        return difference_of_pixels(expected, actual)
+    if isinstance(expected, list) and isinstance(actual, list):
+        return difference_of_rows(expected, actual)
+    return "" if expected == actual else f"{short(expected)} against {short(actual)}"
 
 
-def difference_of_rows(one: list[str], other: list[str]) -> str:
-    """Return how two columns differ, or nothing; that one is longer is said once, by the number of rows."""
-    if len(one) != len(other):
+def difference_of_rows(expected: list[str], actual: list[str]) -> str:
+    """Describe how two columns differ; empty if they are identical, or of different lengths, which `rows` reports."""
+    if len(expected) != len(actual):
         return ""
-    rows = [row for row, (left, right) in enumerate(zip(one, other, strict=True)) if left != right]
+    rows = [row for row, (left, right) in enumerate(zip(expected, actual, strict=True)) if left != right]
     if not rows:
         return ""
-    if Counter(one) == Counter(other):
-        return f"{len(rows)} of {len(one)} rows in another order"
-    values = f"{short(one[rows[0]])} against {short(other[rows[0]])}"
-    return f"{len(rows)} of {len(one)} rows differ, row {rows[0]} is {values}"
+    if Counter(expected) == Counter(actual):
+        return f"{len(rows)} of {len(expected)} rows in another order"
+    values = f"{short(expected[rows[0]])} against {short(actual[rows[0]])}"
+    return f"{len(rows)} of {len(expected)} rows differ, row {rows[0]} is {values}"
 
 
-def difference_of_pixels(one: NDArray[Any], other: NDArray[Any]) -> str:
-    """Return how two rasters differ, or nothing; NaN is like NaN if its bytes are."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return f"{one.dtype} {one.shape} against {other.dtype} {other.shape}"
-    if one.tobytes() == other.tobytes():
+def difference_of_pixels(expected: NDArray[Any], actual: NDArray[Any]) -> str:
+    """Describe how two rasters differ; empty if their bytes are equal, those of NaN included."""
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return f"{expected.dtype} {expected.shape} against {actual.dtype} {actual.shape}"
+    if expected.tobytes() == actual.tobytes():
         return ""
-    apart = bytewise(one) != bytewise(other)
+    apart = bytewise(expected) != bytewise(actual)
     pixels = int(apart.any(axis=-1).sum())
-    largest = np.nanmax(np.abs(one.astype(np.float64) - other.astype(np.float64)), initial=0)
-    return f"{pixels} of {one.size} differ, by {largest:.3g} at most"
+    largest = np.nanmax(np.abs(expected.astype(np.float64) - actual.astype(np.float64)), initial=0)
+    return f"{pixels} of {expected.size} differ, by {largest:.3g} at most"
 
 
 def bytewise(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -295,15 +295,15 @@ def short(value: object) -> str:
 
 def digest(compared: Mapping[str, Any]) -> str:
     """Return a digest of all facts."""
-    made = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, value in compared.items():
-        made.update(f"\n{name}\n".encode())
-        made.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
-    return made.hexdigest()[:12]
+        sha256.update(f"\n{name}\n".encode())
+        sha256.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return sha256.hexdigest()[:12]
 
 
 def by_detect_and_vectorize(compared: Mapping[str, Any]) -> list[str]:
-    """Return how the polygons of `geosiam vectorize` differ from those of `geosiam detect`, apart from evidence."""
+    """Describe how the polygons of `geosiam vectorize` differ from those of `geosiam detect`, apart from evidence."""
 
     def of(what: str) -> Facts:
         start = f"{what} "
@@ -314,13 +314,13 @@ def by_detect_and_vectorize(compared: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(compared: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how many cells the score raster has, and how many polygons there are."""
+    """Return the number of cells of the score raster, and of polygons."""
     name = "found" if "found: pixels" in compared else "anomalies"
     return compared[f"{name}: pixels"].size, len(compared[f"{name} anomalies: id"])
 
 
 def verdict(texts: Collection[str]) -> str:
-    """Return what the table says of the differences."""
+    """Return the text of the differences in the table."""
     more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
     return "; ".join([*list(texts)[:SHOWN], *more]).replace("|", "\\|") or "identical"
 
@@ -338,16 +338,16 @@ def judged(case: Case, reference: Side, candidate: Side | None, data: Path | Non
     if candidate is None:
         texts = by_detect_and_vectorize(expected)
         return [*row, "-", verdict(texts) if texts else "made"], not texts
-    other = candidate.made(case, data, demo)
-    if other.code:
-        said = (other.said.strip().splitlines() or [""])[-1]
-        return [*row, f"{other.seconds:.0f}", f"ended with {other.code}: {said}"], False
+    candidate_run = candidate.made(case, data, demo)
+    if candidate_run.code:
+        last_line = (candidate_run.said.strip().splitlines() or [""])[-1]
+        return [*row, f"{candidate_run.seconds:.0f}", f"ended with {candidate_run.code}: {last_line}"], False
     try:
-        found = facts(candidate.results / case.folder, case)
+        actual = facts(candidate.results / case.folder, case)
     except (RasterioError, DataSourceError, DataLayerError) as error:
-        return [*row, f"{other.seconds:.0f}", f"cannot be read: {error}"], False
-    texts = differences(expected, found) + by_detect_and_vectorize(found)
-    return [*row, f"{other.seconds:.0f}", verdict(texts)], not texts
+        return [*row, f"{candidate_run.seconds:.0f}", f"cannot be read: {error}"], False
+    texts = differences(expected, actual) + by_detect_and_vectorize(actual)
+    return [*row, f"{candidate_run.seconds:.0f}", verdict(texts)], not texts
 
 
 def parsed() -> argparse.Namespace:
@@ -359,12 +359,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, default=default, help="folder with real scenes; default: that of GEOSIAM_DATA"
     )
-    parser.add_argument("--results", type=Path, help="folder that keeps what is made, in reference and candidate")
+    parser.add_argument("--results", type=Path, help="folder that keeps the results, in reference and candidate")
     parser.add_argument("--only", nargs="+", choices=PAIRS, default=list(PAIRS), help="pairs to run; default: all")
     parser.add_argument(
         "--precision", nargs="+", choices=["int8", "fp32", "bf16"], default=["int8", "fp32"], help="default: int8 fp32"
     )
-    parser.add_argument("--emulate-int8", action="store_true", help="for a processor that cannot multiply bytes")
+    parser.add_argument("--emulate-int8", action="store_true", help="for a processor without 8-bit multiplication")
     args = parser.parse_args()
     if args.data is None and set(args.only) != {DEMO}:
         parser.error("name the folder of real scenes with --data or GEOSIAM_DATA, or take --only demo")
@@ -380,8 +380,8 @@ def main() -> int:
         results = (args.results or Path(scratch)).resolve()
         reference = side(args.reference, results / "reference")
         candidate = None if args.candidate is None else Side(args.candidate.resolve(), results / "candidate")
-        for one in filter(None, (reference, candidate)):
-            one.check()
+        for each in filter(None, (reference, candidate)):
+            each.check()
         print("| pair | variant | digest | cells | polygons | reference, s | candidate, s | verdict |")
         print("|---|---|---|---|---|---|---|---|", flush=True)
         for case in cases(args.only, args.precision, emulate=args.emulate_int8):

@@ -1,4 +1,4 @@
-"""Compare smooth outlines and outlines along cell edges with the true objects of generated surveys.
+"""Compare smooth outlines and outlines along cell edges with the true objects of generated pairs.
 
     python benchmarks/smoothing.py --model survey --model survey-fast --seeds 6
 
@@ -48,13 +48,13 @@ def compare(polygons: NDArray[np.object_], truth: NDArray[np.object_]) -> Metric
     return total, statistics.fmean(ious or [0.0]), float(shapely.get_num_coordinates(polygons).sum())
 
 
-def iou(one: Any, other: Any) -> float:  # noqa: ANN401 - shapely's geometries
+def iou(first: Any, second: Any) -> float:  # noqa: ANN401 - shapely's geometries
     """Return the intersection over union of two areas."""
-    return float(one.intersection(other).area / max(one.union(other).area, 1e-12))
+    return float(first.intersection(second).area / max(first.union(second).area, 1e-12))
 
 
-def survey(model: str, seed: int, size: int, folder: Path) -> dict[str, Metrics]:
-    """Score one survey and return the metrics of each method."""
+def score_pair(model: str, seed: int, size: int, folder: Path) -> dict[str, Metrics]:
+    """Score one generated pair and return the metrics of each method."""
     paths = write_pair_tiles(varied_config(seed, size, size), folder / str(seed))
     options = DetectOptions(model=model, restart=True)
     result = detect(paths.before, paths.after, folder / "found.gpkg", options=options)
@@ -81,7 +81,7 @@ def main() -> None:
     seeds = range(args.first, args.first + args.seeds)
     for model in args.model or ["survey"]:
         with tempfile.TemporaryDirectory() as folder:
-            metrics = [survey(model, seed, args.size, Path(folder)) for seed in seeds]
+            metrics = [score_pair(model, seed, args.size, Path(folder)) for seed in seeds]
         print(f"\n`{model}`, {len(metrics)} surveys of {args.size} px (seeds {seeds.start} to {seeds.stop - 1})\n")
         print("| outlines | IoU of all | IoU of an object | corners | better than along cells (all, an object) |")
         print("|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""How well weights of recipe target find blue sheets on damaged roofs, compared with other models.
+"""Measure how well weights of recipe target find blue sheets on damaged roofs, compared with other models.
 
     python benchmarks/tarp.py --data DIR                         # tarp; survey and paper, which look for any change
     python benchmarks/tarp.py --data DIR --model mine.safetensors

@@ -199,8 +199,8 @@ def comparisons(rows: dict[tuple[str, int], str]) -> list[str]:
     lines = []
     for (method, size), line in rows.items():
         if method == "shapes" and ("along_cells", size) in rows:
-            rival, own = time_and_memory(line), time_and_memory(rows["along_cells", size])
-            longer, more = (a / b for a, b in zip(rival, own, strict=True))
+            rival, ours = time_and_memory(line), time_and_memory(rows["along_cells", size])
+            longer, more = (a / b for a, b in zip(rival, ours, strict=True))
             ratio = f"takes {longer:.1f} times as long as `along_cells` and {more:.1f} times the memory"
             lines.append(f"\nOn {size} x {size} cells `shapes` {ratio}.")
     return lines

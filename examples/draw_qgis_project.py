@@ -70,8 +70,8 @@ def draw(source: str, target: str) -> bool:
         return False
     themes = project.mapThemeCollection()
     order = project.layerTreeRoot().layerOrder()
-    shown = [themes.mapThemeVisibleLayers(name) for name in ("before", "after") if themes.hasMapTheme(name)]
-    panels = [panel(project, [layer for layer in order if layer in visible]) for visible in [*shown, order]]
+    visible_in_themes = [themes.mapThemeVisibleLayers(name) for name in ("before", "after") if themes.hasMapTheme(name)]
+    panels = [panel(project, [layer for layer in order if layer in visible]) for visible in [*visible_in_themes, order]]
     width = len(panels) * (PANEL_PX + GAP_PX) + LEGEND_PX
     picture = QImage(width, PANEL_PX, QImage.Format.Format_RGB32)
     picture.setDotsPerMeterX(round(DPI / 0.0254))
@@ -89,5 +89,5 @@ def draw(source: str, target: str) -> bool:
 if __name__ == "__main__":
     application = QgsApplication([], False)  # noqa: FBT003 - Qt takes no keywords
     application.initQgis()
-    done = draw(sys.argv[1], sys.argv[2])
-    os._exit(0 if done else 1)  # tearing QGIS down with layers alive crashes
+    succeeded = draw(sys.argv[1], sys.argv[2])
+    os._exit(0 if succeeded else 1)  # tearing QGIS down with layers alive crashes

@@ -1,4 +1,4 @@
-"""Draw what QGIS shows on the way from a folder of results to a verdict: its own widgets, without a screen.
+"""Draw the panels of QGIS from a folder of results to a verdict: its own widgets, without a screen.
 
 Usage, with the Python that QGIS comes with:
 
@@ -34,7 +34,7 @@ JUDGED = "confirmed"
 
 
 def settle(milliseconds: int = SETTLE_MS) -> None:
-    """Let Qt do what waits to be done, for this long."""
+    """Let Qt process its events for some time."""
     clock = QElapsedTimer()
     clock.start()
     while clock.elapsed() < milliseconds:
@@ -110,9 +110,9 @@ def draw_form(project: QgsProject, target: Path) -> bool:
     for choice in table.findChildren(QComboBox):
         if (row := choice.findText(JUDGED, Qt.MatchFlag.MatchFixedString)) >= 0:
             choice.setCurrentIndex(row)
-    done = save(table, target)
+    succeeded = save(table, target)
     layer.rollBack()
-    return done
+    return succeeded
 
 
 def draw(source: str, folder: Path) -> bool:
@@ -135,5 +135,5 @@ if __name__ == "__main__":
     font = application.font()
     font.setPointSize(FONT_PT)
     application.setFont(font)
-    done = draw(sys.argv[1], Path(sys.argv[2]))
-    os._exit(0 if done else 1)  # tearing QGIS down with layers alive crashes
+    succeeded = draw(sys.argv[1], Path(sys.argv[2]))
+    os._exit(0 if succeeded else 1)  # tearing QGIS down with layers alive crashes

@@ -1,9 +1,18 @@
-"""What several rooms' tests share."""
+"""Fixtures for tests of several packages."""
 
+from __future__ import annotations
+
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +23,20 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: GEOSIAM_DATA is unset and {default} does not exist")
     return folder
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[str], ModuleType]:
+    """Return a function that imports a script of ``benchmarks/`` by its name."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for it
+        spec.loader.exec_module(module)
+        return module
+
+    return load

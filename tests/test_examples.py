@@ -24,21 +24,21 @@ def run(script: str, *args: object) -> str:
 
 
 def test_the_python_api_from_scenes_to_pictures(tmp_path: Path) -> None:
-    said = run("python_api.py", tmp_path)
+    output = run("python_api.py", tmp_path)
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
-    sweep = re.findall(r"from ([\d.]+) on: (\d+) polygons, recall ([\d.]+), precision ([\d.]+)", said)
+    sweep = re.findall(r"from ([\d.]+) on: (\d+) polygons, recall ([\d.]+), precision ([\d.]+)", output)
     assert len(sweep) == 6
     recall = [float(row[2]) for row in sweep]
     assert recall == sorted(recall, reverse=True)
     assert recall[0] >= 0.9
     assert max(float(row[3]) for row in sweep) >= 0.9
-    assert "shadow_fraction" in said
+    assert "shadow_fraction" in output
 
 
 @pytest.mark.slow
 def test_fine_tuning_prints_both_weights_beside_each_other(tmp_path: Path) -> None:
-    said = run("finetune/finetune.py", tmp_path, "--steps", 2, "--generated", 1, "--size", 512)
-    rows = [line.split("|")[1].strip() for line in said.splitlines() if line.startswith("| ")]
+    output = run("finetune/finetune.py", tmp_path, "--steps", 2, "--generated", 1, "--size", 512)
+    rows = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| ")]
     assert rows == ["weights", "survey", "mine"]
 
 

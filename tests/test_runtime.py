@@ -24,7 +24,7 @@ libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 """
 
-# Blocks of 24 MiB come and go; without the setting each is mapped and zeroed by the system anew.
+# Blocks of 24 MiB come and go; without the setting each is mapped and zeroed by the system again.
 CHURN = """
 size = 24 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -42,8 +42,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def numbers(program: str, how: str, **environment: str) -> list[int]:
     """Run a program that keeps freed memory, or leaves everything as usual, and return what it prints."""
     command = [sys.executable, "-c", PREAMBLE + program, how]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return [int(word) for word in said.stdout.split()]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [int(word) for word in process.stdout.split()]
 
 
 def faults(how: str, **environment: str) -> int:

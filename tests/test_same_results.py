@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import shutil
 import sqlite3
@@ -22,24 +21,15 @@ from geosiam.options import PolygonOptions
 from geosiam.pipeline import vectorize_to_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
 
-def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return loaded("same_results")
+def script(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("same_results")
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +158,8 @@ def test_a_run_that_failed_on_the_candidate_only_is_no_match(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_stand_in_convolves_bytes_exactly(stride: int) -> None:
-    emulation = loaded("_exact_int8")
+def test_the_stand_in_convolves_bytes_exactly(load_benchmark: Callable[[str], ModuleType], stride: int) -> None:
+    emulation = load_benchmark("_exact_int8")
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 5, 9, 8), dtype=torch.uint8, generator=generator)
     weight = torch.randint(-127, 128, (4, 5, 3, 3), dtype=torch.int8, generator=generator)

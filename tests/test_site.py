@@ -56,7 +56,7 @@ def test_every_column_is_explained() -> None:
 
 
 def test_numbered_steps_stay_one_list(site: Path) -> None:
-    """What belongs to a step is set in by four columns; with three the site begins to count anew."""
+    """What belongs to a step is set in by four columns; with three the site starts to count from 1 again."""
     for source in (ROOT / "docs").rglob("*.md"):
         begun = len(re.findall(r"^ *1\. ", source.read_text(encoding="utf-8"), re.MULTILINE))
         page = (site / source.relative_to(ROOT / "docs")).with_suffix(".html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Does fine-tuning on your own site help? A site unlike anything the weights know, and the answer in numbers.
+"""Measure whether fine-tuning helps on a site that differs from the training data of the weights.
 
     python examples/finetune/finetune.py [FOLDER] [--steps N] [--generated N]
 

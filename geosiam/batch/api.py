@@ -41,7 +41,7 @@ _PAIR_SECONDS = 0.4  # of a pair besides its blocks: checks, normalization, file
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a batch is run; no result depends on it.
+    """Options of running a batch; they do not affect the results of a pair.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def _pair_results(plan: BatchPlan, root: Path, states: dict[str, PairState], ran
     results = []
     for pair in plan.pairs:
         state = states[pair.name]
-        done = state.status == "done"
+        is_done = state.status == "done"
         results.append(
             PairResult(
                 name=pair.name,
@@ -324,8 +324,8 @@ def _pair_results(plan: BatchPlan, root: Path, states: dict[str, PairState], ran
                 date=pair.date,
                 ran=pair.name in ran,
                 attempts=state.attempts,
-                scores=root / pair.name / SCORES if done else None,
-                anomalies=root / pair.name / POLYGONS if done else None,
+                scores=root / pair.name / SCORES if is_done else None,
+                anomalies=root / pair.name / POLYGONS if is_done else None,
                 record=state.record,
                 error=state.error,
                 identity=state.identity,

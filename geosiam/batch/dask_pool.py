@@ -133,7 +133,7 @@ class DaskPool:
             self._events.put(WorkerEvent.from_line(future.result()))
             return
         error = future.exception() if future.status == "error" else None
-        reason = f"the cluster lost it ({type(error).__name__ if error else future.status})"
+        reason = f"the cluster lost the pair ({type(error).__name__ if error else future.status})"
         self._events.put(WorkerEvent("died", name, {"code": None, "reason": reason, "stderr": str(error or "")}))
 
 
@@ -230,9 +230,9 @@ class PairProcesses(WorkerPlugin):  # type: ignore[misc] # distributed is an ext
 
     def _take(self, processes: Iterable[_PairProcess]) -> list[_PairProcess]:
         with self._lock:
-            taken = list(processes)
-            self.processes = [each for each in self.processes if each not in taken]
-        return taken
+            removed = list(processes)
+            self.processes = [each for each in self.processes if each not in removed]
+        return removed
 
 
 def run_pair(line: str, topic: str) -> str:

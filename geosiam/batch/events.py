@@ -1,4 +1,4 @@
-"""The result of a batch, and the events that tell how far it is."""
+"""The result of a batch, and its progress events."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PairResult:
 
     @property
     def done(self) -> bool:
-        """Whether the pair has results."""
+        """True if the pair has results."""
         return self.status == "done"
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class JsonLog:
         self._last_progress = 0.0
 
     def __call__(self, event: BatchEvent) -> None:
-        """Append an event; of progress events, one in ten seconds."""
+        """Append an event; at most one progress event in ten seconds is written."""
         now = time.monotonic()
         if event.kind == "progress":
             if now - self._last_progress < _PROGRESS_ENTRY_SECONDS:

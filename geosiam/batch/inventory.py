@@ -137,15 +137,15 @@ def place_and_date(scene: str) -> tuple[str, SceneDate | None]:
     return place_in(stem), date_in(stem)
 
 
-def overlap_fraction(one: SceneEntry, other: SceneEntry) -> float:
+def overlap_fraction(first: SceneEntry, second: SceneEntry) -> float:
     """Return the fraction of the smaller footprint that both scenes cover, 0 to 1; 0 if a footprint is unknown.
 
     Longitudes of the two may differ by 360 degrees.
     """
-    if one.footprint is None or other.footprint is None:
+    if first.footprint is None or second.footprint is None:
         return 0.0
-    smaller = min(one.footprint.area, other.footprint.area)
-    common = max(one.footprint.intersection(translate(other.footprint, turn)).area for turn in (-360, 0, 360))
+    smaller = min(first.footprint.area, second.footprint.area)
+    common = max(first.footprint.intersection(translate(second.footprint, turn)).area for turn in (-360, 0, 360))
     return float(common / smaller) if smaller > 0 else 0.0
 
 

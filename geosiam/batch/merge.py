@@ -60,13 +60,13 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]
         The file cannot be written.
     """
     reviews = Reviews.of(target)
-    done = [pair for pair in pairs if pair.anomalies is not None]
-    groups = _in_common_crs(_group_by_crs(done))
+    completed = [pair for pair in pairs if pair.anomalies is not None]
+    groups = _in_common_crs(_group_by_crs(completed))
     names = frozenset[str]().union(*(group.names for group in groups))
-    left_out = tuple(pair.name for pair in done if pair.name not in names)
+    left_out = tuple(pair.name for pair in completed if pair.name not in names)
     if not names:
         return left_out
-    merged = [pair for pair in done if pair.name in names]
+    merged = [pair for pair in completed if pair.name in names]
     files = {pair.name: pair.anomalies for pair in merged if pair.anomalies is not None}
     polygons = _concatenated([group.polygons for group in groups], list(files))
     polygons["review"] = reviews.merged(files, polygons)
@@ -184,8 +184,8 @@ def object_ids(
             index = parents[index]
         return index
 
-    for one, other in _overlapping(np.asarray(outlines, dtype=object), np.asarray(pairs, np.int64), min_iou):
-        first, second = sorted((root(int(one)), root(int(other))))
+    for a, b in _overlapping(np.asarray(outlines, dtype=object), np.asarray(pairs, np.int64), min_iou):
+        first, second = sorted((root(int(a)), root(int(b))))
         if first != second and not pairs_of_object[first] & pairs_of_object[second]:
             parents[second] = first
             pairs_of_object[first] |= pairs_of_object.pop(second)
@@ -197,14 +197,14 @@ def _overlapping(shapes: NDArray[np.object_], pairs: NDArray[np.int64], min_iou:
     """Return indices (n, 2) of polygons of different pairs that overlap enough, the largest overlap first."""
     if len(np.unique(pairs)) < 2:  # noqa: PLR2004 - an object needs two pairs to be seen in
         return np.empty((0, 2), np.intp)
-    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    distinct = (one < other) & (pairs[one] != pairs[other])
-    one, other = one[distinct], other[distinct]
-    common = shapely.area(shapely.intersection(shapes[one], shapes[other]))
-    iou = common / (shapely.area(shapes[one]) + shapely.area(shapes[other]) - common)
+    a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    distinct = (a < b) & (pairs[a] != pairs[b])
+    a, b = a[distinct], b[distinct]
+    common = shapely.area(shapely.intersection(shapes[a], shapes[b]))
+    iou = common / (shapely.area(shapes[a]) + shapely.area(shapes[b]) - common)
     enough = iou >= min_iou
-    order = np.lexsort((other[enough], one[enough], -iou[enough]))
-    return np.column_stack([one[enough][order], other[enough][order]])
+    order = np.lexsort((b[enough], a[enough], -iou[enough]))
+    return np.column_stack([a[enough][order], b[enough][order]])
 
 
 @dataclass(frozen=True)
@@ -244,9 +244,10 @@ class Reviews:
         """
         changed_later = {name for name, path in files.items() if self.verdicts and last_change(path) > self.changed}
         verdicts = []
-        for key, own in zip(_keys(polygons), normalize_reviews(polygons["review"]), strict=True):
+        for key, verdict in zip(_keys(polygons), normalize_reviews(polygons["review"]), strict=True):
             earlier = self.verdicts.get(key)
-            verdicts.append(own if own is not None and (key[0] in changed_later or earlier is None) else earlier)
+            is_newer = verdict is not None and (key[0] in changed_later or earlier is None)
+            verdicts.append(verdict if is_newer else earlier)
         return pd.Series(verdicts, index=polygons.index, dtype="object")
 
 

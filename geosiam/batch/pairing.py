@@ -128,9 +128,10 @@ def _choose_before(after: SceneEntry, candidates: list[SceneEntry]) -> tuple[Sce
     if not earlier:
         return None, f"is not later than any before scene of its place: {names}"
     if len(earlier) > 1 and earlier[-1].date == earlier[-2].date:
-        return None, f"is ambiguous: {Path(earlier[-1].scene).name} and {Path(earlier[-2].scene).name} have one date"
+        names = f"{Path(earlier[-1].scene).name} and {Path(earlier[-2].scene).name}"
+        return None, f"is ambiguous: {names} have the same date"
     latest = earlier[-1]
-    return latest, f"{after.scene}: of {names}, the latest earlier one is used: {Path(latest.scene).name}"
+    return latest, f"{after.scene}: {Path(latest.scene).name} is used, the latest of the earlier ones among {names}"
 
 
 def _date_remark(before: SceneEntry, after: SceneEntry) -> str:
@@ -160,7 +161,7 @@ def _group_by_place(scenes: Sequence[SceneEntry]) -> list[list[SceneEntry]]:
     groups = list(by_name.values())
     for scene in nameless:
         near = [
-            group for group in groups if any(overlap_fraction(scene, other) >= SAME_PLACE_OVERLAP for other in group)
+            group for group in groups if any(overlap_fraction(scene, member) >= SAME_PLACE_OVERLAP for member in group)
         ]
         if len(near) == 1:
             near[0].append(scene)

@@ -30,7 +30,7 @@ _NAME_REMEDY = "give the pair another name in the column 'name' of a manifest"
 
 @dataclass(frozen=True)
 class BatchPair:
-    """Two scenes to compare, and how.
+    """Two scenes to compare, with the options of this pair.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class BatchPair:
 
 @dataclass(frozen=True)
 class Fault:
-    """A pair that was asked for but cannot run: its name, its scenes, and the reason in one line."""
+    """A requested pair that cannot run: its name, its scenes, and the reason in one line."""
 
     name: str
     before: str

@@ -218,8 +218,8 @@ class LocalPool:
     def _new_worker(self) -> WorkerProcess:
         environment = {}
         if self._devices:
-            taken = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in self._workers]
-            environment["CUDA_VISIBLE_DEVICES"] = min(self._devices, key=taken.count)
+            devices = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in self._workers]
+            environment["CUDA_VISIBLE_DEVICES"] = min(self._devices, key=devices.count)
         worker = WorkerProcess(lambda worker, event: self._events.put((worker, event)), environment)
         self._workers[worker] = None
         return worker
@@ -271,11 +271,11 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def send(self, request: PairRequest) -> None:
-        """Send a pair to run; if the process has died in the meantime, its event tells."""
+        """Send a pair to run; if the process has died in the meantime, its last event is ``died``."""
         self.request = request
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
@@ -283,7 +283,7 @@ class WorkerProcess:
             self._process.stdin.flush()
 
     def finish_pair(self) -> bool:
-        """Note that a pair has ended; return whether the process takes more, or was told to stop since it ran many."""
+        """Record the end of a pair; return False and stop the process after :data:`RECYCLE_PAIRS` pairs."""
         self.request = None
         self._pairs_run += 1
         if self._pairs_run < RECYCLE_PAIRS:

@@ -1,4 +1,4 @@
-"""How many pairs run at once and with how many threads each: the arithmetic, and what this machine has free."""
+"""Compute how many pairs run at once and with how many threads each, and measure the free memory of this machine."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Resources:
     memory: float
 
     def has_room(self, running: Iterable[Resources], demand: Resources) -> bool:
-        """Return whether another pair fits beside the running ones; a single pair always does, as it must be tried."""
-        taken = list(running)
-        if not taken:
+        """Return whether another pair fits beside the running ones; a single pair always fits, so that it is tried."""
+        demands = list(running)
+        if not demands:
             return True
-        threads = sum(pair.threads for pair in taken) + demand.threads
-        memory = sum(pair.memory for pair in taken) + demand.memory
+        threads = sum(pair.threads for pair in demands) + demand.threads
+        memory = sum(pair.memory for pair in demands) + demand.memory
         return threads <= self.threads and memory <= self.memory
 
 

@@ -120,7 +120,7 @@ def _scene(item: Item, source: str, key: str | None) -> SceneEntry:
 def _choose_asset(item: Item, key: str | None) -> Asset:
     if key is not None:
         if key not in item.assets:
-            raise OptionError(f"item {item.id}", f"has no asset {key!r}", f"it has {', '.join(item.assets)}")
+            raise OptionError(f"item {item.id}", f"has no asset {key!r}", f"choose from {', '.join(item.assets)}")
         return item.assets[key]
     rasters = {name: asset for name, asset in item.assets.items() if _is_raster(asset)}
     visual = [name for name, asset in rasters.items() if "visual" in (asset.roles or [])]

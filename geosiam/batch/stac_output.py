@@ -37,11 +37,11 @@ _BANDS = ("red", "green", "blue")
 
 def item_collection(pairs: Sequence[PairResult], folder: Path) -> dict[str, Any]:
     """Return an item collection of all pairs with results and of their models, with hrefs relative to a folder."""
-    done = [(pair, pair.record) for pair in pairs if pair.record is not None]
-    models = [_model_item(model) for model in _models(record for _, record in done)]
+    completed = [(pair, pair.record) for pair in pairs if pair.record is not None]
+    models = [_model_item(model) for model in _models(record for _, record in completed)]
     return {
         "type": "FeatureCollection",
-        "features": [*models, *(_pair_item(pair, record, folder) for pair, record in done)],
+        "features": [*models, *(_pair_item(pair, record, folder) for pair, record in completed)],
     }
 
 

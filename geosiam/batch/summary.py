@@ -116,9 +116,9 @@ def write_tables(table: pd.DataFrame, csv: Path, parquet: Path) -> None:
     OutputError
         A file cannot be written.
     """
-    with _replacing(csv) as partial:
+    with _open_replacement(csv) as partial:
         table.to_csv(partial, index=False)
-    with _replacing(parquet) as partial:
+    with _open_replacement(parquet) as partial:
         table.to_parquet(partial, index=False)
 
 
@@ -255,10 +255,10 @@ def _relative(path: Path | None, folder: Path) -> str:
     return "" if path is None else path.relative_to(folder).as_posix()
 
 
-def _unique_name(name: str, taken: set[str]) -> str:
+def _unique_name(name: str, used_names: set[str]) -> str:
     """Return the name, with a number if it is taken."""
     unique, number = name, 1
-    while unique in taken:
+    while unique in used_names:
         number += 1
         unique = f"{name} ({number})"
     return unique
@@ -277,13 +277,13 @@ def _page_facts(pair: PairResult) -> dict[str, Fact]:
 
 
 def _write_json(target: Path, content: dict[str, Any]) -> None:
-    with _replacing(target) as partial:
+    with _open_replacement(target) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a path to write to, which then replaces the target.
+def _open_replacement(target: Path) -> Iterator[Path]:
+    """Yield a path to write to; the file there then replaces the target.
 
     Raises
     ------

@@ -120,10 +120,10 @@ def evaluate(
     methods = [*models, *baselines] or [options.model]
     runs = [(task, method) for task in tasks for method in ([PREDICTION] if task.prediction else methods)]
     evaluations = []
-    for done, (task, method) in enumerate(runs):
+    for completed, (task, method) in enumerate(runs):
         name = Path(method).stem
         if on_progress:
-            on_progress(done, len(runs), f"{task.name}, {name}")
+            on_progress(completed, len(runs), f"{task.name}, {name}")
         evaluations.append(Evaluation(name, task.name, _compare(task, method, options, out)))
     return [*evaluations, *_over_all_pairs(evaluations)]
 
@@ -254,7 +254,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(folder, f"cannot be made ({error.strerror})", "choose another folder") from error
+        raise OutputError(folder, f"cannot be created ({error.strerror})", "choose another folder") from error
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def structural_dissimilarity(before: Image, after: Image, valid: Mask) -> NDArra
 
 
 def pca_kmeans(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return how close a pixel's neighborhood is to the cluster of changes, of which it is a member above one half."""
+    """Return the closeness of each pixel's neighborhood to the cluster of changes; above 0.5 it belongs to it."""
     try:
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
         from sklearn.decomposition import PCA  # noqa: PLC0415
@@ -154,7 +154,7 @@ def pca_kmeans(before: Image, after: Image, valid: Mask) -> NDArray[np.floating[
 
 
 def autoencoder_difference(before: Image, after: Image, _valid: Mask) -> NDArray[np.floating[Any]]:
-    """Return how much worse an autoencoder, trained on the first image alone, reproduces the second one."""
+    """Return by how much an autoencoder of the first image reproduces the second one worse than the first."""
     from geosiam.evaluation.autoencoder import reconstruction_error  # noqa: PLC0415 - torch is slow to import
 
     first, second = (np.rint(image.clip(0, 1) * 255).astype(np.uint8) for image in (before, after))
@@ -164,7 +164,7 @@ def autoencoder_difference(before: Image, after: Image, _valid: Mask) -> NDArray
 
 @lru_cache(maxsize=1)
 def _autoencoder(pixels: bytes, shape: tuple[int, ...]) -> Autoencoder:
-    """Train on one image, which is often compared with several others in a row."""
+    """Train an autoencoder on one image; cached, because one image is often compared with several in a row."""
     from geosiam.evaluation.autoencoder import train_autoencoder  # noqa: PLC0415 - torch is slow to import
 
     return train_autoencoder([np.frombuffer(pixels, np.uint8).reshape(shape).copy()])

@@ -153,8 +153,8 @@ def _draw_scores(
     step = -(-max(scores.shape) // _MAX_PANEL_PX)
     axis.set_facecolor(_NODATA_COLOR)
     # Downsampled by the maximum: a small object must not vanish from the figure of a large scene.
-    shown = _block_maxima(scores, step) if step > 1 else scores
-    image = axis.imshow(shown, extent=extent, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+    downsampled = _block_maxima(scores, step) if step > 1 else scores
+    image = axis.imshow(downsampled, extent=extent, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
     inset = axis.inset_axes((0.62, 0.035, 0.35, 0.022))
     bar = figure.colorbar(image, cax=inset, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.outline.set_edgecolor("white")

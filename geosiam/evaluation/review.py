@@ -82,7 +82,7 @@ def summarize_review(paths: Sequence[str], target: float = 0.9) -> ReviewSummary
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError
-        A file does not exist or is no vector file.
+        A file does not exist or is not a vector file.
     OptionError
         The target is not in (0, 1].
     SceneRefusedError

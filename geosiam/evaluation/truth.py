@@ -135,7 +135,7 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
             layers = list(geopandas.list_layers(path).name)
             frame = geopandas.read_file(path, layer=LAYER if LAYER in layers else layers[0])
     except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:
-        raise SceneUnreadableError(path, f"is no readable vector file ({error})", "use a GeoPackage") from error
+        raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise SceneRefusedError(path, "holds no polygons", "give the changes as polygons")
     if frame.crs is None:
@@ -220,7 +220,7 @@ class _TruthRaster:
                     self.path, fact, "georeference it, or give truth on the grid of the before scene"
                 )
             size = {"width": self.grid.width, "height": self.grid.height}
-            # Beyond its edges the truth is unknown, which an alpha band tells if there is no nodata value.
+            # Beyond its edges the truth is unknown; without a nodata value, an alpha band marks it.
             options = {"resampling": Resampling.nearest, "add_alpha": file.nodata is None and not _has_alpha(file)}
             with WarpedVRT(file, crs=self.grid.crs, transform=self.grid.transform, **size, **options) as raster:
                 yield raster
@@ -238,7 +238,7 @@ def _open(path: str) -> Iterator[Any]:
         with file:
             yield file
     except RasterioError as error:
-        fact = f"is no raster GDAL can read ({error})"
+        fact = f"is not a raster that GDAL can read ({error})"
         raise SceneUnreadableError(path, fact, "give polygons or a raster of changes") from error
 
 

@@ -78,7 +78,7 @@ class CellAreas:
         return total
 
     def cells(self, batch: ComponentBatch) -> NDArray[np.float64]:
-        """Return how many cells each component has inside the scene, shape (n,); the last ones count in part."""
+        """Return the number of cells of each component inside the scene, shape (n,); cut cells count as fractions."""
         if self._whole:
             return batch.cells.astype(np.float64)
         row, bottom, start, stop = self._inside(batch)
@@ -151,7 +151,7 @@ def _distorts_areas(crs: pyproj.CRS, grid: Grid) -> bool:
 
 
 def _areal_scale(projection: pyproj.Proj, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how many times larger areas appear in the plane than they are, 1 where the projection cannot tell."""
+    """Return the ratio of areas in the plane to those on the ground; 1 where the projection does not give it."""
     longitude, latitude = projection(x, y, inverse=True, errcheck=False)
     scale = np.asarray(projection.get_factors(longitude, latitude, errcheck=False).areal_scale, np.float64)
     return np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)

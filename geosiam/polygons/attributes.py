@@ -43,7 +43,7 @@ _MAX_CELLS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class HintPolicy:
-    """When to say that an object appeared or vanished.
+    """Criteria for the hint that an object appeared or vanished.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ class AttributeReader:
     stride
         Pixels along a cell's side.
     threshold
-        Score from which on a cell is no surroundings.
+        Threshold of the polygons; cells with this score or more do not count as surroundings.
     colored
-        Whether the scenes have colors; without them shadows cannot be told.
+        Whether the scenes have colors; without them shadows cannot be detected.
     workers
         Number of threads; None: one for each processor.
     zonal_stats
@@ -190,7 +190,7 @@ class AttributeReader:
 def _surroundings(
     owner: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64], stream: ScoreStream, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the cells around those given that have a score below the threshold: owner, row and column."""
+    """Return the surrounding cells with a score below the threshold: owner, row and column."""
     height, width = stream.scores.grid.shape
     reach = np.arange(-BUFFER_CELLS, BUFFER_CELLS + 1)
     row = (rows[:, None] + np.repeat(reach, len(reach))).ravel()
@@ -198,8 +198,8 @@ def _surroundings(
     owner = np.repeat(owner, len(reach) ** 2)
     inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
     key = np.unique((owner[inside] * height + row[inside]) * width + col[inside])
-    rest, col = np.divmod(key, width)
-    owner, row = np.divmod(rest, height)
+    owner_and_row, col = np.divmod(key, width)
+    owner, row = np.divmod(owner_and_row, height)
     weak = stream.at(row, col) < threshold
     return owner[weak], row[weak], col[weak]
 

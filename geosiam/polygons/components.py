@@ -3,7 +3,7 @@
 The raster arrives in strips of any height. Each strip is cut into runs; a graph connects the runs that touch, the runs
 of the row above the strip (the *frontier*) and the components still open there. The connected parts of that graph are
 the components so far: those that do not reach the last row of the strip cannot grow any more. They are filtered by size
-and score and yielded before any geometry is made of them.
+and score and yielded before any geometry is computed.
 
 Nothing depends on where the strips are cut. Sums are kept in fixed point, so the order of addition does not matter, and
 components are ordered by the raster position of their *last* cell, which is the earliest order that a stream can know.
@@ -220,7 +220,7 @@ def _batch(
 def _dilated_cells(
     runs: NDArray[np.int32], offsets: NDArray[np.int64], bounds: NDArray[np.int64], stream: _ComponentStream
 ) -> NDArray[np.int64]:
-    """Return how many raster cells each component covers after growing by one cell on all sides, shape (n,)."""
+    """Return the number of raster cells of each component, grown by one cell on all sides: shape (n,)."""
     owner = np.repeat(np.arange(len(bounds)), np.diff(offsets))
     height = bounds[:, 1] - bounds[:, 0] + 2
     line = (np.cumsum(height) - height - bounds[:, 0] + 1)[owner] + runs[:, 0]  # separate lines for every component

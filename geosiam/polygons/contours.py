@@ -131,8 +131,8 @@ def _corners(
     order = np.argsort(key)
     key = key[order]
     same = key[1:] == key[:-1]  # a side that continues from one row into the next
-    rest = order[~(np.append(same, False) | np.append(False, same))]
-    return owner[rest], y[rest], x[rest], kind[rest], is_top[rest]
+    remaining = order[~(np.append(same, False) | np.append(False, same))]
+    return owner[remaining], y[remaining], x[remaining], kind[remaining], is_top[remaining]
 
 
 def _cycles(follower: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_CELLS = 1024
-"""Along either side: up to this size a footprint is as exact as the scores, beyond it is made of larger squares."""
+"""Maximum number of squares along a side; up to this size of raster a footprint is as exact as the scores."""
 
 
 class Footprint:

@@ -1,4 +1,4 @@
-"""The formats that polygons can be written in, known without loading what writes them."""
+"""The formats that polygons can be written in; this module does not load their writers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     OptionError
-        The suffix is none of :data:`FORMATS`.
+        The suffix is not one of :data:`FORMATS`.
     OutputError
         The folder does not exist, or the name is too long.
     """

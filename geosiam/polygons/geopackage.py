@@ -1,4 +1,4 @@
-"""What a GeoPackage holds besides polygons: footprint, column descriptions, QGIS styles, provenance."""
+"""Add to a GeoPackage what is not a polygon: footprint, column descriptions, QGIS styles, provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How polygons are cut out of scores: the options, with their defaults, and the sizes written in them."""
+"""Options of cutting polygons out of scores: their defaults, and the sizes written in them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class PolygonOptions:
-    """How polygons are cut out of scores; every default serves most rasters.
+    """Options of cutting polygons out of scores; the defaults suit most rasters.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Read back what a file of polygons says: its run, and the verdicts that analysts gave."""
+"""Read the results in a file of polygons: the record of its run, and the verdicts of analysts."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _number(value: object) -> float | None:
 
 @dataclass(frozen=True)
 class ResultSummary:
-    """What a GeoPackage of polygons says about its run and its polygons.
+    """Summary of a GeoPackage of polygons: its run, and counts and areas of its polygons.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class ResultSummary:
 
 
 def read_result(path: str | os.PathLike[str]) -> ResultSummary:
-    """Return what a GeoPackage says about its run and its polygons.
+    """Read the run and the summary of the polygons of a GeoPackage.
 
     Raises
     ------
@@ -222,7 +222,8 @@ def open_geopackage(path: str | os.PathLike[str], mode: Literal["ro", "rw"] = "r
         remedy = "close whatever has it open, such as QGIS, and check the permissions"
         raise SceneUnreadableError(path, f"cannot be used ({error})", remedy) from error
     except sqlite3.DatabaseError as error:
-        raise SceneUnreadableError(path, f"is no GeoPackage ({error})", "give one that geosiam detect wrote") from error
+        remedy = "give one that geosiam detect wrote"
+        raise SceneUnreadableError(path, f"is not a GeoPackage ({error})", remedy) from error
 
 
 def _has_tables(db: sqlite3.Connection) -> bool:
@@ -310,7 +311,7 @@ def read_reviews(
     Raises
     ------
     SceneNotFoundError, SceneUnreadableError
-        The file does not exist, or is no vector file.
+        The file does not exist, or is not a vector file.
     SceneRefusedError
         A column is missing.
     """

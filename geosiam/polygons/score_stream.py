@@ -204,7 +204,7 @@ class ArrayScores:
         return None if recorded is None else float(recorded)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many cells have each score, in steps of 1/254: int64 (255,); a lazy array is computed for it."""
+        """Return the number of cells of each score, in steps of 1/254: int64 (255,); computes a lazy array."""
         return sum((count_scores(strip) for _, strip in self.strips()), start=np.zeros(SCORE_STEPS + 1, np.int64))
 
     def strips(self, rows: int = MAX_STRIP_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -82,7 +82,7 @@ def write_polygons(
     Raises
     ------
     OptionError
-        The suffix is none of :data:`~geosiam.polygons.formats.FORMATS`.
+        The suffix is not one of :data:`~geosiam.polygons.formats.FORMATS`.
     OutputError
         The folder is missing, not writable or full, or another process is writing this file.
     """

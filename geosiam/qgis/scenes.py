@@ -56,7 +56,7 @@ def scene_layer(
         dataset, grid = source.handle(), checked_grid(source)
         path = gdal_name(source.path)
         if path.startswith("/vsimem/"):
-            _log.warning("%s is not in the QGIS project: it lives in memory only", source.name)
+            _log.warning("%s is not in the QGIS project, because it exists in memory only", source.name)
             return None
         if source.tiles:
             virtual = f"{project.stem}.{date}.vrt"
@@ -73,7 +73,7 @@ def scene_layer(
 
 
 def relative_path(path: str | os.PathLike[str], folder: Path) -> str:
-    """Return the path of a file relative to a folder, as QGIS writes it; what is no file is returned as it is."""
+    """Return the path of a file relative to a folder, as QGIS writes it; other sources are returned unchanged."""
     if not exists(path):
         return os.fspath(path)
     try:
@@ -95,7 +95,7 @@ def _with_relative_tiles(virtual: str, folder: Path) -> str:
 
 
 def _style(dataset: DatasetReader, bands: list[int], scaling: Mapping[str, list[float]]) -> tuple[Element, ...]:
-    """Return how a scene is drawn: by its palette, or stretched as for the network."""
+    """Return the style of a scene: by its palette, or stretched as for the network."""
     index = bands[0] - 1
     if dataset.colorinterp[index] == ColorInterp.palette:
         return palette_style(bands[0], dataset.colormap(bands[0]))

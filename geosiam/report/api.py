@@ -29,7 +29,7 @@ _MINIMUM = {"cards": 0, "mapped": 0, "chip_px": 64, "max_mb": 4.0}
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the page shows, and how large it may get.
+    """Content of the page, and limits of its size.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ReportResult:
     pairs, failed
         Number of pairs, and of those without a result.
     anomalies, mapped, cards, pictures
-        Number of anomalies in all, on the map, with a card, and with pictures on the card.
+        Number of anomalies: total, on the map, with a card, and with pictures on the card.
     size
         Size of the page in bytes.
     """
@@ -122,7 +122,7 @@ def write_report(
     digest
         Text that identifies the content of the page; :func:`~geosiam.report.page.page_digest` reads it again.
     on_progress
-        Called with (cards written, cards in all).
+        Called with (cards written, total number of cards).
 
     Raises
     ------
@@ -187,7 +187,7 @@ def _new_page(target: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Lock a target against other runs, and remove what killed ones left of it."""
+    """Lock a target against other runs, and remove partial files of runs that were killed."""
     remedy = "wait for it or choose another folder"
     with locked(target.with_name(f".{target.name}.lock"), target, remedy=remedy):
         remove_partials(target)

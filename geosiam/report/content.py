@@ -78,7 +78,7 @@ class Card:
 
 @dataclass(frozen=True)
 class PairContent:
-    """What the page shows of a pair.
+    """The content of the page for one pair.
 
     Parameters
     ----------
@@ -325,5 +325,5 @@ def _fair_share(table: pd.DataFrame, limit: int, pairs: int) -> pd.DataFrame:
     """Return up to ``limit`` rows, strongest first, with as many of each pair as its equal share; keeps the index."""
     ordered = table.sort_values(list(_SORT_ASCENDING), ascending=list(_SORT_ASCENDING.values()), kind="stable")
     within = ordered["place"] < limit // max(1, pairs)
-    others = ordered[~within].head(limit - int(within.sum()))
-    return ordered[within | ordered.index.isin(others.index)]
+    strongest_others = ordered[~within].head(limit - int(within.sum()))
+    return ordered[within | ordered.index.isin(strongest_others.index)]

@@ -29,7 +29,7 @@ _CORNER_BYTES = 8
 
 @dataclass
 class Budget:
-    """How many bytes of the page are left for what.
+    """Remaining bytes of the page, shared among pairs and cards.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Budget:
 
     @property
     def card(self) -> int:
-        """Bytes for the pictures of the next card; what earlier cards left is shared by the rest."""
+        """Bytes for the pictures of the next card: an equal share of the bytes that remain for all cards."""
         return int(self.chips / max(1, self.cards))
 
     def spend(self, size: int) -> None:

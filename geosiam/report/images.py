@@ -238,7 +238,7 @@ class SceneView:
 
     @property
     def smooth(self) -> bool:
-        """Whether values may be averaged, unlike those of a palette."""
+        """True if values may be averaged, unlike those of a palette."""
         return self.channels.table is None
 
     def on(self, target: Grid) -> NDArray[np.float32]:
@@ -254,13 +254,13 @@ class SceneView:
 
     def decimated(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Return a window at a lower resolution."""
-        known = mask_rule(self.source.handle(), self.source.path, self.channels.distinct)
-        dataset = self.source.handle(known.view)
-        indexes = list(range(1, len(self.channels.distinct) + 1)) if known.view else self.channels.distinct
+        rule = mask_rule(self.source.handle(), self.source.path, self.channels.distinct)
+        dataset = self.source.handle(rule.view)
+        indexes = list(range(1, len(self.channels.distinct) + 1)) if rule.view else self.channels.distinct
         place = {"window": rasterio.windows.Window.from_slices(*window.slices)}
         resampling = Resampling.average if self.smooth else Resampling.nearest
         bands = dataset.read(indexes, out_shape=(len(indexes), *shape), resampling=resampling, **place)
-        if known.nodata is not None:
+        if rule.nodata is not None:
             valid = (dataset.read_masks(indexes, out_shape=(len(indexes), *shape), **place) > 0).all(axis=0)
         elif has_alpha(dataset):
             alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1

@@ -95,7 +95,7 @@ def find_pairs(paths: Iterable[str | os.PathLike[str]]) -> list[ReportPair]:
     SceneNotFoundError
         A path does not exist, or a folder holds no results.
     SceneUnreadableError
-        A file is no GeoPackage that geosiam wrote.
+        A file is not a GeoPackage that geosiam wrote.
     """
     files = list(dict.fromkeys(file for path in paths for file in find_results(Path(path))))
     return [_read_pair(file, name) for file, name in pair_names(files).items()]
@@ -129,7 +129,7 @@ def pair_names(files: Iterable[Path]) -> dict[Path, str]:
 
 
 def check_unique_names(pairs: Iterable[ReportPair]) -> None:
-    """Refuse pairs that share a name, whose verdicts could not be told apart.
+    """Refuse pairs with the same name, whose verdicts could not be distinguished.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def check_unique_names(pairs: Iterable[ReportPair]) -> None:
     """
     repeated = [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]
     if repeated:
-        raise OptionError(f"pair {repeated[0]!r}", "is there twice", "give each pair a name of its own")
+        raise OptionError(f"pair {repeated[0]!r}", "occurs more than once", "give each pair a unique name")
 
 
 def strongest_polygons(path: Path, limit: int) -> geopandas.GeoDataFrame:
@@ -159,7 +159,7 @@ def _long_name(file: Path) -> str:
 def _read_pair(file: Path, name: str) -> ReportPair:
     if file.suffix.lower() != ".gpkg":
         remedy = "give one that geosiam detect wrote; other formats keep no record of the scenes"
-        raise SceneUnreadableError(file, "is no GeoPackage", remedy)
+        raise SceneUnreadableError(file, "is not a GeoPackage", remedy)
     record = read_result(file).record
     if record.merged:
         raise SceneUnreadableError(file, "holds the polygons of many pairs", "give the folder that it is in")

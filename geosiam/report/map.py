@@ -192,11 +192,11 @@ def simplify_outline(outline: shapely.MultiPolygon, max_corners: int) -> shapely
 
 def _without_specks(outline: shapely.MultiPolygon, min_area: float) -> shapely.MultiPolygon:
     """Return an outline without holes below an area, and without parts below it except the largest."""
-    largest, *others = sorted(outline.geoms, key=lambda part: -part.area)
+    largest, *smaller = sorted(outline.geoms, key=lambda part: -part.area)
     return shapely.MultiPolygon(
         [
             shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area >= min_area])
-            for part in (largest, *(part for part in others if part.area >= min_area))
+            for part in (largest, *(part for part in smaller if part.area >= min_area))
         ]
     )
 

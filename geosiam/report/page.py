@@ -176,11 +176,11 @@ class PageWriter:
     page, content
         The page that gets the pictures, and the content that gets text and polygons.
     budget
-        How many bytes of the page are left.
+        Remaining bytes of the page.
     chip_px
         Largest side of a card's pictures.
     on_progress
-        Called with (cards written, cards in all).
+        Called with (cards written, total number of cards).
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class PageWriter:
 
 
 def _close(future: Future[_OpenedPair]) -> None:
-    """Close the scenes of a pair that is not written after all."""
+    """Close the scenes of a pair that was opened but not written."""
     if not future.cancelled() and future.exception() is None and (pictures := future.result().pictures) is not None:
         pictures.close()
 

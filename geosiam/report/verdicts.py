@@ -1,4 +1,4 @@
-"""Write verdicts that the page exported into the column ``review`` of the GeoPackages that it was made of."""
+"""Write the verdicts that a page exported into the column ``review`` of its GeoPackages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PairVerdicts:
 
 @dataclass(frozen=True)
 class WrittenVerdicts:
-    """What was written into one GeoPackage.
+    """The verdicts that were written into one GeoPackage.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ def write_verdicts(
     """
     pairs = read_verdicts(verdicts)
     files = {path: _files_at(path) for path in map(Path, results)}
-    names = pair_names(dict.fromkeys(file for found in files.values() for file in found))
-    changes = [change for path, found in files.items() for change in _plan_changes(path, found, names, pairs)]
+    names = pair_names(dict.fromkeys(file for paths in files.values() for file in paths))
+    changes = [change for path, paths in files.items() for change in _plan_changes(path, paths, names, pairs)]
     return [_write(change) for change in dict.fromkeys(changes)]
 
 
@@ -125,7 +125,7 @@ def _pair_verdicts(entry: Mapping[str, Any]) -> PairVerdicts:
     verdicts = {int(polygon): verdict for polygon, verdict in entry["verdicts"].items()}
     unknown = [verdict for verdict in verdicts.values() if verdict is not None and verdict not in REVIEWS]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(REVIEWS)}")
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(REVIEWS)}")
     return PairVerdicts(str(entry["name"]), str(entry["run"]), verdicts)
 
 
@@ -160,7 +160,7 @@ def _plan_changes(
     changes = [change for file in files if (change := _plan_change(file, names[file], pairs)) is not None]
     if not changes:
         fact = "holds nothing that is on the page" if path.is_dir() else "is not on the page that the verdicts are from"
-        raise InputError(path, fact, "name the GeoPackages that are, or their folder")
+        raise InputError(path, fact, "give the GeoPackages of that page, or their folder")
     return changes
 
 
@@ -176,8 +176,8 @@ def _plan_change(file: Path, name: str, pairs: Sequence[PairVerdicts]) -> _Chang
         pair = next((pair for pair in same_run if pair.name == name), same_run[0])
         return _Change(file, tuple(_reviews(pair)), merged=False)
     if any(pair.name == name for pair in pairs):
-        fact = f"is another run of {name!r} than the one on the page"
-        raise InputError(file, fact, "make the page again with geosiam report, and decide there")
+        fact = f"is from another run of {name!r} than the page"
+        raise InputError(file, fact, "create the page again with geosiam report, and review there")
     return None
 
 

@@ -32,7 +32,7 @@ def test_names_say_when_and_where(name: str, date: str | None, place: str) -> No
     assert place_in(name) == place
 
 
-def test_of_several_dates_the_first_counts_and_that_is_said() -> None:
+def test_of_several_dates_the_first_counts_and_is_reported() -> None:
     date = date_in("naip_20170827_20180105")
     assert date is not None
     assert date.text == "2017-08-27"

@@ -95,16 +95,16 @@ def test_each_fault_is_named_and_costs_nobody_else_anything(count: int, tmp_path
         manifest, "-o", out, "--json-log", log, before=f"mount -t tmpfs -o size=16k none {out / 'full-disk'}"
     )
     kill_whenever_it_starts(process, log, "killed", times=2)
-    printed, said = process.communicate(timeout=600)
+    stdout, stderr = process.communicate(timeout=600)
 
-    assert process.returncode == 4, said
-    assert str(out / "summary.json") in printed
+    assert process.returncode == 4, stderr
+    assert str(out / "summary.json") in stdout
     summary = json.loads((out / "summary.json").read_text())
     failed = {entry["name"]: entry["error"] for entry in summary["failed"]}
     assert sorted(failed) == sorted(FAULTS)
     for name, words in FAULTS.items():
         assert words in failed[name]
-        assert failed[name] in said
+        assert failed[name] in stderr
     assert len(summary["failed"]) == len(FAULTS) + 1  # both that are called "twice"
     assert "tried 2 times" in failed["killed"]
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
@@ -127,7 +127,7 @@ def test_each_fault_is_named_and_costs_nobody_else_anything(count: int, tmp_path
     stamps = {path: path.stat().st_mtime_ns for name in healthy(count) for path in (out / name).iterdir()}
     again = tmp_path / "again.jsonl"
     process = batch(manifest, "-o", out, "--json-log", again)
-    _, said = process.communicate(timeout=600)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 4
     begun = {entry["pair"] for entry in map(json.loads, again.read_text().splitlines()) if entry["event"] == "start"}
     assert begun == set(FAULTS) - {"twice"}
@@ -167,11 +167,11 @@ def test_what_is_interrupted_stops_within_seconds_and_goes_on(tmp_path: Path) ->
         worker = wait_for_work(log, tmp_path / "out" / "large" / ".scores.tif.partial.json")
         process.send_signal(number)
         asked = time.monotonic()
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
         assert time.monotonic() - asked < 15
         wait_for_the_end_of(worker)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "geosiam: interrupted"
+    assert stderr.splitlines()[-1] == "geosiam: interrupted"
     assert not (tmp_path / "out" / ".geosiam-batch.lock").exists()
 
     process = batch(tmp_path / "pairs.csv", "-o", tmp_path / "out", "--precision", "fp32")

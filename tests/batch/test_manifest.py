@@ -104,7 +104,7 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
     plan = read_manifest(manifest(tmp_path, text))
     assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": True}]
     assert [fault.name for fault in plan.faults] == [f"row {number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
-    said = " ".join(fault.error for fault in plan.faults)
+    errors = " ".join(fault.error for fault in plan.faults)
     for words in (
         "row 1: `threshold`: is 7",
         "has no after scene",
@@ -115,7 +115,7 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
         "is 5",
         "'x'",
     ):
-        assert words in said
+        assert words in errors
 
 
 def test_columns_of_ones_own_are_noted(tmp_path: Path) -> None:

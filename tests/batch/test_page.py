@@ -104,7 +104,9 @@ def test_verdicts_go_into_the_pairs_and_the_merged_file_and_onto_the_next_page(
     assert [pair.ran for pair in again.pairs] == [False] * 4
     content = content_of(again)
     on_page = zip(content["anomalies"]["pair"], content["anomalies"]["id"], content["anomalies"]["review"], strict=True)
-    assert {(content["pairs"][pair]["name"], number): said for pair, number, said in on_page if said} == expected
+    assert {
+        (content["pairs"][pair]["name"], number): verdict for pair, number, verdict in on_page if verdict
+    } == expected
     assert reviews(folder / "survey.gpkg") == expected
 
     written = (again.files["page"].stat().st_mtime_ns, again.files["geopackage"].stat().st_mtime_ns)

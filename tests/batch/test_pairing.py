@@ -54,13 +54,13 @@ def test_of_several_dates_the_latest_before_counts_and_is_noted() -> None:
     assert {Path(scene.scene).name for scene in plan.unmatched} == {"x_2015.tif", "x_2018.tif", "x_2021.tif"}
 
 
-def test_what_is_ambiguous_is_left_and_said() -> None:
+def test_ambiguous_scenes_are_left_out_and_reported() -> None:
     plan = pair_folders([scene("a/one.tif"), scene("a/two.tif")], [scene("b/three.tif")])
     assert plan.pairs == ()
     assert plan.unmatched[0].scene == "b/three.tif"
     assert "is ambiguous: one.tif, two.tif" in plan.unmatched[0].reason
     plan = pair_folders([scene("a/x_2019.tif"), scene("a/old_x_2019.tif")], [scene("b/x_2020.tif")])
-    assert "have one date" in plan.unmatched[0].reason
+    assert "have the same date" in plan.unmatched[0].reason
 
 
 def test_a_scene_that_cannot_be_opened_is_still_paired_by_name() -> None:

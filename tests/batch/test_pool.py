@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from made import make_pair
 
-from geosiam.batch import pool as pools
+from geosiam.batch import pool as pool_module
 from geosiam.batch import worker
 from geosiam.batch.pool import LocalPool, PairRequest, WorkerEvent, WorkerProcess
 from geosiam.batch.resources import CostModel, Resources
@@ -64,7 +64,7 @@ def test_a_worker_is_kept_for_the_next_pair_and_replaced_in_time(
     pair_request: PairRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = np.ones(1_200_000_000, np.uint8)  # what this process holds is not the worker's
-    monkeypatch.setattr(pools, "RECYCLE_PAIRS", 2)
+    monkeypatch.setattr(pool_module, "RECYCLE_PAIRS", 2)
     pool = LocalPool(COST, Resources(1, 8e9))
     demand = pool.demand(SMALL, waiting=1, memory_factor=1)
     try:
@@ -157,7 +157,7 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, _on_event: object, environment: dict[str, str]) -> None:
             self.environment = environment
 
-    monkeypatch.setattr(pools, "WorkerProcess", Process)
+    monkeypatch.setattr(pool_module, "WorkerProcess", Process)
     pool = LocalPool(COST, Resources(4, 8e9), devices=["0", "1"])
     devices = [pool._new_worker().environment["CUDA_VISIBLE_DEVICES"] for _ in range(4)]
     assert sorted(devices) == ["0", "0", "1", "1"]

@@ -107,10 +107,10 @@ def test_a_dry_run_does_nothing(folders: list[str], tmp_path: Path, capsys: pyte
     assert f"unpaired  {tmp_path}/a/y.tif" in out
     assert "memory_mb" in out
     _, out, _ = run(capsys, *folders, "-o", str(tmp_path / "out"), "--dry-run", "--json")
-    told = json.loads(out)
-    assert [pair["name"] for pair in told["pairs"]] == ["x_2020"]
-    assert told["unpaired"][0]["reason"] == "no after scene has its name or covers the same ground"
-    assert told["estimate"]["pairs"] == 1
+    output = json.loads(out)
+    assert [pair["name"] for pair in output["pairs"]] == ["x_2020"]
+    assert output["unpaired"][0]["reason"] == "no after scene has its name or covers the same ground"
+    assert output["estimate"]["pairs"] == 1
     assert not (tmp_path / "out").exists()
 
 

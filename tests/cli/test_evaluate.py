@@ -53,8 +53,8 @@ def test_a_table_and_json(here, capsys):
 @pytest.mark.usefixtures("here")
 def test_review(capsys):
     assert main(["evaluate", "--review", "anomalies.gpkg", "--target-precision", "1"]) == 0
-    told = capsys.readouterr().out
-    assert "precision" in told
+    output = capsys.readouterr().out
+    assert "precision" in output
     assert main(["evaluate", "--review", "anomalies.gpkg", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["confirmed"], answer["rejected"]) == (9, 3)
@@ -63,7 +63,7 @@ def test_review(capsys):
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         ([], 2, "PREDICTION TRUTH"),
         (["scores.tif"], 2, "not 1"),
@@ -71,11 +71,11 @@ def test_review(capsys):
         (["scores.tif", "truth.gpkg", "--review", "anomalies.gpkg"], 2, "or --review"),
         (["scores.tif", "gone.gpkg"], 3, "gone.gpkg: does not exist"),
         (["gone.tif", "truth.gpkg"], 3, "gone.tif: does not exist"),
-        (["scores.tif", "truth.gpkg", "--out", "truth.gpkg"], 3, "truth.gpkg: cannot be made"),
+        (["scores.tif", "truth.gpkg", "--out", "truth.gpkg"], 3, "truth.gpkg: cannot be created"),
         (["--pairs", "gone.csv"], 3, "gone.csv: does not exist"),
         (["--review", "truth.gpkg"], 3, "truth.gpkg: has no column review"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(args, code, said, capsys):
+def test_errors_are_one_line(args, code, message, capsys):
     assert main(["evaluate", *args]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

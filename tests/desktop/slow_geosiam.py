@@ -3,14 +3,13 @@
 import sys
 import time
 
-from geosiam.inference import executor as execution
-from geosiam.inference import scorer as scoring
-from geosiam.scores import writer as raster_writer
+from geosiam.inference import executor, scorer
+from geosiam.scores import writer
 from geosiam_cli.main import main
 
-scoring.BLOCK_PX = 64
-raster_writer.FLUSH_SECONDS = 0.1
-stream = execution.stream_scores
+scorer.BLOCK_PX = 64
+writer.FLUSH_SECONDS = 0.1
+stream = executor.stream_scores
 
 
 def slowly(*args, **keywords):
@@ -20,5 +19,5 @@ def slowly(*args, **keywords):
         yield block
 
 
-execution.stream_scores = slowly
+executor.stream_scores = slowly
 sys.exit(main())

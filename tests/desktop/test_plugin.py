@@ -45,7 +45,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
     config = SyntheticConfig(height=300, width=340, seed=2, objects=8)
-    return write_pair_tiles(config, tmp_path_factory.mktemp("survey with 'quotes'; $HOME"))
+    return write_pair_tiles(config, tmp_path_factory.mktemp("pair with 'quotes'; $HOME"))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_all_algorithms_are_listed_and_explain_themselves(process) -> None:
         "geosiam:vectorize",
         "geosiam:info",
     }
-    told = process("help", "geosiam:detect").stdout
+    help_text = process("help", "geosiam:detect").stdout
     for name in (
         "MODEL",
         "THRESHOLD",
@@ -186,8 +186,8 @@ def test_all_algorithms_are_listed_and_explain_themselves(process) -> None:
         "SCORE_TYPE",
         "DEVICE",
     ):
-        (at,) = [i for i, line in enumerate(told.splitlines()) if line.startswith(f"{name}: ")]
-        assert told.splitlines()[at + 1].strip()  # the tool tip
+        (at,) = [i for i, line in enumerate(help_text.splitlines()) if line.startswith(f"{name}: ")]
+        assert help_text.splitlines()[at + 1].strip()  # the tool tip
 
 
 # --- Processing -----------------------------------------------------------------------------------------------------

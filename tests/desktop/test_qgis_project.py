@@ -284,7 +284,7 @@ def test_a_scene_in_memory_is_left_out_and_this_is_said(run: Run, caplog: pytest
         project = run.project("memory.qgz", before=array.load().rename("an array"))
     names = [layer.findtext("layername") for layer in content(project).iter("maplayer")]
     assert [name for name in names if name in ORDER] == ORDER[:3]
-    assert "an array is not in the QGIS project: it lives in memory only" in caplog.text
+    assert "an array is not in the QGIS project, because it exists in memory only" in caplog.text
 
 
 def test_polygons_of_other_formats_are_styled_by_the_project(run: Run) -> None:

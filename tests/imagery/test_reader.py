@@ -110,9 +110,9 @@ def test_storage_that_has_to_be_decoded_again_is_told(scenes, monkeypatch) -> No
     monkeypatch.setattr(reader, "_MIN_TILES", 1)
     for stored in ("strips", "one block"):
         with open_pair(scenes["small tiles"], scenes[stored]) as pair:
-            told = [warning for warning in pair.report.warnings if "reading it is slow" in warning]
-        assert len(told) == 1
-        assert scenes[stored] in told[0]
+            slow_warnings = [warning for warning in pair.report.warnings if "reading it is slow" in warning]
+        assert len(slow_warnings) == 1
+        assert scenes[stored] in slow_warnings[0]
 
 
 def test_a_broken_tile_spoils_only_windows_that_touch_it(scenes, tmp_path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 from scipy.ndimage import fourier_shift, gaussian_filter
 
-from geosiam.imagery.grid import Window as Place
+from geosiam.imagery.grid import Window as GridWindow
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.registration import DEFAULT_POLICY, NO_SHIFT, RegistrationPolicy, Shift, estimate_shift
@@ -108,7 +108,7 @@ def test_unasked_a_scene_is_moved_by_whole_pixels_and_read_as_it_is(tail: tuple[
     a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
     with open_pair(a, b) as pair:
         report = pair.report
-        stored = pair.stored(Place(100, 300, 100, 300))
+        stored = pair.stored(GridWindow(100, 300, 100, 300))
     assert (report.moved_px, report.resampling) == ((3, -2), "none")
     assert report.shift_px == pytest.approx(np.hypot(*tail), abs=0.1)
     assert any(

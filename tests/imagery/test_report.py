@@ -1,4 +1,4 @@
-"""What the user is told about a pair."""
+"""The report of a pair, and its warnings."""
 
 import numpy as np
 import pytest

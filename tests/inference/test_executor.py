@@ -17,7 +17,7 @@ from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Grid, Lattice
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
-from geosiam.inference import executor as execution
+from geosiam.inference import executor
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import BlockResult, Scorer
 from geosiam.network.weights import load_model
@@ -95,7 +95,7 @@ def test_statistics_are_stored_by_the_caller():
 def test_for_a_full_store_nothing_is_computed():
     store = Store(room=3)
     list(stream_scores(FakePair(), FakeScorer(), workers=1, zonal_stats=store))
-    assert len(store.computed) <= 2 * 3 + execution._MAX_GRAPHS
+    assert len(store.computed) <= 2 * 3 + executor._MAX_GRAPHS
 
 
 def test_nothing_waits_for_a_slow_block():
@@ -104,7 +104,7 @@ def test_nothing_waits_for_a_slow_block():
     def wait_for_a_later_one(index):
         if index == 0:
             assert reached.wait(20)
-        elif index == 2 * execution._MAX_GRAPHS - 1:
+        elif index == 2 * executor._MAX_GRAPHS - 1:
             reached.set()
 
     assert len(list(stream_scores(FakePair(), FakeScorer(wait_for_a_later_one), workers=2))) == 35
@@ -114,7 +114,7 @@ def test_blocks_in_flight_are_bounded():
     scorer, most = FakeScorer(), 0
     for done, _ in enumerate(stream_scores(FakePair(), scorer, workers=2)):
         most = max(most, len(scorer.started) - done)
-    assert most <= 2 * execution._MAX_GRAPHS
+    assert most <= 2 * executor._MAX_GRAPHS
 
 
 def test_leaving_early_leaves_the_rest_alone():
@@ -122,7 +122,7 @@ def test_leaving_early_leaves_the_rest_alone():
     stream = stream_scores(FakePair(), scorer, workers=2)
     next(stream)
     stream.close()
-    assert len(scorer.started) <= 2 * execution._MAX_GRAPHS + 2
+    assert len(scorer.started) <= 2 * executor._MAX_GRAPHS + 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("geosiam")]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from geosiam.imagery.normalization import FULL_BYTE, PixelTransform, RadiometricNormalization, Stretch
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference import device as hardware
+from geosiam.inference import device as device_module
 from geosiam.inference import gpu
 from geosiam.inference.device import choose_precision, cuda_devices
 from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
@@ -130,7 +130,7 @@ def test_one_device_by_number_and_all_by_name(monkeypatch):
 )
 def test_automatic_precision_is_what_the_slowest_device_multiplies(monkeypatch, generation, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(hardware, "cuda_devices", lambda _: [0, 1])
+    monkeypatch.setattr(device_module, "cuda_devices", lambda _: [0, 1])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation if device else (9, 0))
     assert choose_precision("auto", torch.device("cuda")) == expected
 
@@ -141,7 +141,7 @@ def test_automatic_precision_is_what_the_slowest_device_multiplies(monkeypatch, 
 def test_a_cuda_device_gives_what_the_cpu_gives(precision, dtype):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    scorer = replace(make_scorer(), dtype=hardware.choose_precision(precision, torch.device("cuda")))
+    scorer = replace(make_scorer(), dtype=device_module.choose_precision(precision, torch.device("cuda")))
     network = scorer.network.to(scorer.dtype).to(memory_format=torch.channels_last)
     behind = GpuBatcher(network, scorer.dtype, cuda_devices(torch.device("cuda")), SIDE)
     blocks = [block(seed, dtype) for seed in range(40)]

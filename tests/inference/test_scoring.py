@@ -20,8 +20,8 @@ from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference import device as hardware
-from geosiam.inference import scorer as scoring
+from geosiam.inference import device as device_module
+from geosiam.inference import scorer as scorer_module
 from geosiam.inference.device import choose_device, choose_precision
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer, lazy_scores
@@ -99,7 +99,7 @@ def streamed(pair: ArrayPair, scorer: Scorer, workers: int = 2) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> None:
-    monkeypatch.setattr(scoring, "BLOCK_PX", 64)
+    monkeypatch.setattr(scorer_module, "BLOCK_PX", 64)
 
 
 @pytest.mark.parametrize("stride", [8, 4])
@@ -108,8 +108,8 @@ def small_blocks(monkeypatch) -> None:
 def test_tiled_scores_equal_the_whole_scene(stride: int, height: int, width: int, seed: int) -> None:
     pair = random_pair(height, width, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "BLOCK_PX", 64)
-        patch.setattr(scoring, "FORWARD_PX", 24)
+        patch.setattr(scorer_module, "BLOCK_PX", 64)
+        patch.setattr(scorer_module, "FORWARD_PX", 24)
         scores = streamed(pair, Scorer.of_model(MODELS[stride], device="cpu", precision="fp32"))
     expected = whole_scene(pair, stride)
     assert scores.shape == expected.shape == (-(-height // stride), -(-width // stride))
@@ -183,7 +183,7 @@ def test_integers_stay_near_fp32_and_pickled_they_are_the_same() -> None:
 
 
 def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "int8_obstacle", lambda: "needs VNNI")
+    monkeypatch.setattr(scorer_module, "int8_obstacle", lambda: "needs VNNI")
     sent = Scorer.of_model(MODELS[8], device="cpu", precision="int8", elsewhere=True)
     for arrive in (sent.to_device, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
         with pytest.raises(OptionError, match="VNNI"):
@@ -193,7 +193,7 @@ def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pyt
 def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for there in (True, False):
-        monkeypatch.setattr(hardware, "multiplies_int8", lambda there=there: there)
+        monkeypatch.setattr(device_module, "multiplies_int8", lambda there=there: there)
         for quantizable in (True, False):
             chosen = choose_precision("auto", cpu, quantizable=quantizable)
             assert (chosen == torch.int8) == (there and quantizable)
@@ -206,7 +206,7 @@ def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pyte
 def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for there, chosen in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(hardware, "multiplies_bf16", lambda there=there: there)
+        monkeypatch.setattr(device_module, "multiplies_bf16", lambda there=there: there)
         assert choose_precision("auto", cpu) == chosen
         assert choose_precision("auto", torch.device("cuda")) == torch.float32
         assert choose_precision("fp32", cpu) == torch.float32

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scoring import ArrayPair, random_pair, streamed
 
-from geosiam.inference import scorer as scoring
+from geosiam.inference import scorer as scorer_module
 from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard, load_model
@@ -40,8 +40,8 @@ def whole_scene(pair: ArrayPair, model: Model) -> np.ndarray:
 def test_tiled_scores_of_subcells_equal_the_whole_scene(key: tuple, height: int, width: int, seed: int) -> None:
     pair, model = random_pair(height, width, seed), MODELS[key]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "BLOCK_PX", 64)
-        patch.setattr(scoring, "FORWARD_PX", 24)
+        patch.setattr(scorer_module, "BLOCK_PX", 64)
+        patch.setattr(scorer_module, "FORWARD_PX", 24)
         scores = streamed(pair, Scorer.of_model(model, device="cpu", precision="fp32"))
     expected = whole_scene(pair, model)
     stride = model.card.network.receptive_field.stride
@@ -55,6 +55,6 @@ def test_what_ships_scores_in_blocks_as_its_network_scores_the_whole_scene(name:
     scorer = Scorer.of_model(model, device="cpu", precision="fp32")
     assert any(isinstance(layer, RowWinograd) for layer in scorer.network.encoder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "BLOCK_PX", 192)
+        patch.setattr(scorer_module, "BLOCK_PX", 192)
         scores = streamed(pair, scorer)
     np.testing.assert_allclose(scores, whole_scene(pair, model), atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_scoring import MODELS, random_pair, streamed
 
-from geosiam.inference import scorer as scoring
+from geosiam.inference import scorer as scorer_module
 from geosiam.inference.device import single_thread
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.inspection import inspect_pair
@@ -53,7 +53,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
 
 
 def test_the_scorer_and_its_streams_leave_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BLOCK_PX", 64)
+    monkeypatch.setattr(scorer_module, "BLOCK_PX", 64)
     scorer, pair = Scorer.of_model(MODELS[8], device="cpu"), random_pair(150, 90)
     scorer.probabilities(pair.before, pair.after)
     assert torch.get_num_threads() == USUAL
@@ -64,7 +64,7 @@ def test_the_scorer_and_its_streams_leave_it_alone(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_lazy_scores_leave_the_threads_of_the_caller_alone(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BLOCK_PX", 64)
+    monkeypatch.setattr(scorer_module, "BLOCK_PX", 64)
     scorer, pair = Scorer.of_model(MODELS[8], device="cpu"), random_pair(150, 210)
     with ThreadPoolExecutor(2) as pool, dask.config.set(scheduler=scheduler, pool=pool):
         lazy_scores(pair, scorer).compute()

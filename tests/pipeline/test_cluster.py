@@ -31,7 +31,7 @@ from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference import cluster
-from geosiam.inference import scorer as scoring
+from geosiam.inference import scorer as scorer_module
 from geosiam.inference.cluster import connected, stream_on_cluster
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
@@ -115,12 +115,12 @@ def client(scheduler: str):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
+    monkeypatch.setattr(scorer_module, "BLOCK_PX", BLOCK_PX)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def here(scenes: SyntheticPaths) -> Path:
     folder = scenes.before.parent / "here"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
+        patch.setattr(scorer_module, "BLOCK_PX", BLOCK_PX)
         detect(scenes.before, scenes.after, folder / "a.gpkg")
     return folder / "a.gpkg"
 
@@ -167,10 +167,10 @@ def test_the_scheduler_does_without_torch(client, scenes: SyntheticPaths, tmp_pa
 
 def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
     noting = Noting(client)
-    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     with open_pair(scenes.before, scenes.after) as pair:
         order = scorer.lattice(pair.grid)
-        list(stream_on_cluster(noting, scoring.BlockTask(pair, scorer), *all_of(order)))
+        list(stream_on_cluster(noting, scorer_module.BlockTask(pair, scorer), *all_of(order)))
     assert sorted(index for indexes in noting.given.values() for index in indexes) == list(range(195))
     # What each is given before anything is finished: a slow one may lose the rest of its share.
     at_first = cluster._BLOCKS_PER_TASK * cluster._MIN_TASKS // 2
@@ -182,10 +182,10 @@ def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
 
 def test_a_job_gets_ready_on_each_worker(scenes: SyntheticPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has on one, such as the queues of a GPU, does not travel to the next."""
-    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
-    monkeypatch.setattr(scoring.Scorer, "to_device", lambda self: replace(self, batcher=threading.Lock()))
+    scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    monkeypatch.setattr(scorer_module.Scorer, "to_device", lambda self: replace(self, batcher=threading.Lock()))
     with open_pair(scenes.before, scenes.after) as pair:
-        contents = cluster._Payload.pack(scoring.BlockTask(pair, scorer))
+        contents = cluster._Payload.pack(scorer_module.BlockTask(pair, scorer))
     first = cluster._Payload(contents)
     assert first.task() is first.task()
     second = pickle.loads(pickle.dumps(first))
@@ -331,7 +331,7 @@ def all_of(blocks: Lattice) -> tuple[Callable[[range], list[Block]], int]:
 
 def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a virtual scene of 100,000 x 100,000 px, all but the last ones empty: their number counts."""
-    monkeypatch.setattr(scoring, "BLOCK_PX", 1024)
+    monkeypatch.setattr(scorer_module, "BLOCK_PX", 1024)
     side, transform = 100_000, Affine(0.1, 0, 500_000, 0, -0.1, 5_800_000)
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": transform}
     tiles = {"tiled": True, "sparse_ok": True, "bigtiff": "YES"}
@@ -339,11 +339,11 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
         pass
     x, y = transform @ (side, side)
     geopandas.GeoSeries([shapely.box(x - 5, y, x, y + 5)], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
-    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     counting = Counting(client)
     with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
         tracemalloc.start()
-        stream = stream_on_cluster(counting, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(counting, scorer_module.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         most = 0
         for done in range(1000):
             result = next(stream)
@@ -372,23 +372,23 @@ class Counting:
 
 
 def test_a_scene_that_workers_do_not_find_says_so(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
-    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     moved = tmp_path / "moved.tif"
     moved.write_bytes(scenes.before.read_bytes())
     with open_pair(moved, scenes.after) as pair:
         moved.unlink()
-        stream = stream_on_cluster(client, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scorer_module.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         with pytest.raises(SceneNotFoundError, match="does not exist on a worker of the cluster; name the scene by"):
             list(stream)
 
 
 def test_what_a_worker_cannot_decode_is_a_result(client, scenes: SyntheticPaths, tmp_path: Path) -> None:
-    scorer = scoring.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
+    scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(scenes.before.read_bytes())
     with open_pair(cut, scenes.after) as pair:
         os.truncate(cut, cut.stat().st_size // 2)
-        stream = stream_on_cluster(client, scoring.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
+        stream = stream_on_cluster(client, scorer_module.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         errors = {result.block.index: result.error for result in stream}
     failed = [error for error in errors.values() if error is not None]
     assert 0 < len(failed) < len(errors) == 195

@@ -53,7 +53,7 @@ def ground() -> np.ndarray:
 
 
 def picture(cols: np.ndarray, rows: np.ndarray, *, objects: bool) -> np.ndarray:
-    """Return what lies at pixel coordinates of the before-scene, uint8 (3, rows, cols)."""
+    """Return what lies at pixel coordinates of the before scene, uint8 (3, rows, cols)."""
     image = np.stack(
         [map_coordinates(band, [rows + 199.5, cols + 199.5], order=1, mode="reflect") for band in ground()]
     )
@@ -118,7 +118,7 @@ OTHERS = {
     "the next zone across the dateline": ("zone on the dateline", 32701, Affine.scale(0.5, -0.5)),
     "degrees for a zone across the dateline": ("zone on the dateline", 4326, Affine.scale(5e-6, -5e-6)),
     "degrees for the pole": ("pole", 3995, Affine.scale(0.5, -0.5)),
-    "metres for feet": ("feet", 32618, Affine.scale(0.45, -0.45)),
+    "meters for feet": ("feet", 32618, Affine.scale(0.45, -0.45)),
     "a sphere for an ellipsoid": ("north up", 3857, Affine.scale(0.7, -0.7)),
 }
 

@@ -21,12 +21,12 @@ from same_result import assert_same
 
 from geosiam.errors import OutputError, SceneUnreadableError
 from geosiam.imagery import reader
-from geosiam.inference import scorer as scoring
+from geosiam.inference import scorer
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
-from geosiam.scores import writer as raster_writer
+from geosiam.scores import writer
 from geosiam.scores.working_file import Journal
 from geosiam.scores.writer import ScoreRasterWriter
 from geosiam.scoring import score_to_file
@@ -39,13 +39,13 @@ HERE = os.getpid()
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
-    monkeypatch.setattr(raster_writer, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(scorer, "BLOCK_PX", BLOCK_PX)
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def undisturbed(scenes: SyntheticPaths) -> Path:
     folder = scenes.before.parent / "undisturbed"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "BLOCK_PX", BLOCK_PX)
+        patch.setattr(scorer, "BLOCK_PX", BLOCK_PX)
         detect(scenes.before, scenes.after, folder / "a.gpkg")
     return folder / "a.gpkg"
 
@@ -67,9 +67,9 @@ def names(folder: Path) -> list[str]:
 # Imports take seconds, so one process does them and forks a runner for each run that is asked for.
 RUNNERS = """
 import os, sys
-from geosiam.scores import writer as raster_writer
-from geosiam.inference import scorer as scoring
-scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[4]), 0.02
+from geosiam.scores import writer
+from geosiam.inference import scorer
+scorer.BLOCK_PX, writer.FLUSH_SECONDS = int(sys.argv[4]), 0.02
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 for _ in sys.stdin:
@@ -88,7 +88,7 @@ class Runners:
     process: subprocess.Popen
 
     def run(self, kill_after: float = 60.0) -> bool:
-        """Start a run, kill it after so many seconds, and return whether it was finished before."""
+        """Start a run, kill it after a number of seconds, and return whether it was finished before."""
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         runner = int(self.process.stdout.readline())
@@ -141,11 +141,11 @@ def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(
 
 COMMAND_LINE = """
 import sys, time
-from geosiam.scores import writer as raster_writer
-from geosiam.inference import scorer as scoring
-scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
-score_block, pause = scoring.Scorer.score_block, float(sys.argv[2])
-scoring.Scorer.score_block = lambda *args: time.sleep(pause) or score_block(*args)
+from geosiam.scores import writer
+from geosiam.inference import scorer
+scorer.BLOCK_PX, writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
+score_block, pause = scorer.Scorer.score_block, float(sys.argv[2])
+scorer.Scorer.score_block = lambda *args: time.sleep(pause) or score_block(*args)
 from geosiam_cli.main import main
 sys.exit(main(sys.argv[3:]))
 """
@@ -301,9 +301,9 @@ def test_an_output_has_one_writer(scenes: SyntheticPaths, tmp_path: Path) -> Non
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from geosiam.scores import writer as raster_writer
-from geosiam.inference import scorer as scoring
-scoring.BLOCK_PX, raster_writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
+from geosiam.scores import writer
+from geosiam.inference import scorer
+scorer.BLOCK_PX, writer.FLUSH_SECONDS = int(sys.argv[1]), 0.0
 from geosiam.errors import OutputError
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect

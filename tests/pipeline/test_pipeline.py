@@ -1,4 +1,4 @@
-"""The main job on generated surveys, against the truth and against independent readers."""
+"""The main job on generated pairs, against the truth and against independent readers."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ CONFIG = SyntheticConfig(height=531, width=618, seed=3, objects=12)  # no multip
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("survey"))
+    return write_pair_tiles(CONFIG, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="module")

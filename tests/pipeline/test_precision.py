@@ -25,8 +25,8 @@ INTEGERS = pytest.param(
 @pytest.mark.parametrize("precision", [INTEGERS, "bf16"])
 @pytest.mark.parametrize("model", ["survey", "survey-fast", "paper"])
 def test_scores_stay_within_the_documented_tolerance(model: str, precision: str, tmp_path: Path) -> None:
-    said = re.search(rf"in {precision}\s(?:differs )?by\sat\smost\s([0-9.]+)", DOCUMENT.read_text(encoding="utf-8"))
-    tolerance = float(said[1])
+    match = re.search(rf"in {precision}\s(?:differs )?by\sat\smost\s([0-9.]+)", DOCUMENT.read_text(encoding="utf-8"))
+    tolerance = float(match[1])
     paths = write_pair_tiles(SyntheticConfig(height=512, width=512, seed=100), tmp_path)
     everywhere = DetectOptions(model=model, device="cpu", register=False)  # moved, a margin of them has no counterpart
     exact, rough = (

@@ -47,14 +47,14 @@ def marked(shape=(25, 30), cells=CELLS):
     return scores
 
 
-def asked(scenes, scores=None, *, height=1000, colored=True):
+def frame_of(scenes, scores=None, *, height=1000, colored=True):
     cells = Cells(marked() if scores is None else scores, height, stride=STRIDE)
     with AttributeReader(scenes, STRIDE, 0.5, colored=colored) as reader:
         return polygon_table(cells, PolygonOptions(threshold=0.5), reader=reader).frame()
 
 
-def told(scenes, **how):
-    (row,) = asked(scenes, **how).itertuples()
+def attributes(scenes, **how):
+    (row,) = frame_of(scenes, **how).itertuples()
     return row.shadow_fraction, row.hint
 
 
@@ -68,22 +68,22 @@ def with_object(color=(0.85, 0.2, 0.15)):
 
 
 def test_an_object_that_appears_and_one_that_vanishes():
-    assert told(Scenes(ground(), with_object())) == (0, "appeared")
-    assert told(Scenes(with_object(), ground())) == (0, "vanished")
+    assert attributes(Scenes(ground(), with_object())) == (0, "appeared")
+    assert attributes(Scenes(with_object(), ground())) == (0, "vanished")
 
 
 def test_one_object_in_place_of_another_is_neither():
-    assert told(Scenes(with_object(), with_object((0.15, 0.2, 0.9))))[1] is None
+    assert attributes(Scenes(with_object(), with_object((0.15, 0.2, 0.9))))[1] is None
 
 
 def test_where_nothing_differs_nothing_is_said():
-    assert told(Scenes(ground(), ground())) == (0, None)
+    assert attributes(Scenes(ground(), ground())) == (0, None)
 
 
 def test_a_component_without_surroundings_is_no_evidence():
     scenes = Scenes(ground(), ground() * 0 + 0.9)
     everything = np.full((25, 30), 0.9, np.float32)
-    assert told(scenes, scores=everything)[1] is None
+    assert attributes(scenes, scores=everything)[1] is None
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -92,7 +92,7 @@ def test_the_other_way_round_it_says_the_contrary(seed):
     rng = np.random.default_rng(seed)
     before, after = (ground(int(rng.integers(9))) for _ in range(2))
     (after if rng.random() < 0.5 else before)[OBJECT] = rng.random((3, 1, 1))
-    one, other = told(Scenes(before, after))[1], told(Scenes(after, before))[1]
+    one, other = attributes(Scenes(before, after))[1], attributes(Scenes(after, before))[1]
     assert other == {"appeared": "vanished", "vanished": "appeared", None: None}[one]
 
 
@@ -103,25 +103,25 @@ def test_the_other_way_round_it_says_the_contrary(seed):
 def test_a_shadow_leaves_a_part_of_the_brightness_and_the_hue(left):
     after = ground()
     after[OBJECT] *= left
-    assert told(Scenes(ground(), after))[0] == 1
-    assert told(Scenes(after, ground()))[0] == 0  # one that goes away
+    assert attributes(Scenes(ground(), after))[0] == 1
+    assert attributes(Scenes(after, ground()))[0] == 0  # one that goes away
 
 
 def test_half_a_shadow_is_half():
     after = ground()
     after[:, 40:52, 48:72] *= 0.5
-    assert told(Scenes(ground(), after))[0] == 0.5
+    assert attributes(Scenes(ground(), after))[0] == 0.5
 
 
 def test_dark_paint_of_another_hue_is_no_shadow():
-    assert told(Scenes(ground(), with_object((0.1, 0.12, 0.3))))[0] == 0
+    assert attributes(Scenes(ground(), with_object((0.1, 0.12, 0.3))))[0] == 0
 
 
 def test_without_colors_or_pixels_nothing_is_known_of_shadows():
     after = ground()
     after[OBJECT] *= 0.5
-    assert np.isnan(told(Scenes(ground(), after), colored=False)[0])
-    assert np.isnan(told(Scenes(ground(), after, valid=np.zeros((100, 120), bool)))[0])
+    assert np.isnan(attributes(Scenes(ground(), after), colored=False)[0])
+    assert np.isnan(attributes(Scenes(ground(), after, valid=np.zeros((100, 120), bool)))[0])
 
 
 def test_only_pixels_that_both_scenes_know_count():
@@ -129,7 +129,7 @@ def test_only_pixels_that_both_scenes_know_count():
     after[:, 40:52, 48:72] *= 0.5
     valid = np.ones((100, 120), bool)
     valid[52:] = False
-    assert told(Scenes(ground(), after, valid))[0] == 1
+    assert attributes(Scenes(ground(), after, valid))[0] == 1
 
 
 # --- company --------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_neither_strips_nor_company_matter(seed, height):
     rng = np.random.default_rng(seed)
     scenes = Scenes(rng.random((3, 100, 120)), rng.random((3, 100, 120)))
     scores = np.where(rng.random((25, 30)) < 0.05, 0.9, 0.1).astype(np.float32)
-    together, cut = asked(scenes, scores), asked(scenes, scores, height=height)
+    together, cut = frame_of(scenes, scores), frame_of(scenes, scores, height=height)
     assert cut.drop(columns="geometry").equals(together.drop(columns="geometry"))
 
     stream, first = ScoreStream(Cells(scores, stride=STRIDE)), 0
@@ -158,18 +158,18 @@ def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
     monkeypatch.setattr("geosiam.inference.zonal_stats.PATCH_PX", 64)
     unreadable = np.zeros((100, 120), bool)
     unreadable[64:72] = True  # block rows 0-15 end at row 63 of pixels
-    assert told(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")
+    assert attributes(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")
 
 
-# --- generated surveys ----------------------------------------------------------------------------------------------
+# --- generated pairs ------------------------------------------------------------------------------------------------
 
 
 def hints_of_truth(seed):
-    """Yield hint and truth of each object of a survey, with the truth itself as scores."""
+    """Yield hint and truth of each object of a generated pair, with the truth itself as scores."""
     pair = make_pair(SyntheticConfig(height=512, width=512, seed=seed, shift_px=(0, 0), objects=24))
     changed, counted = in_cells(pair.truth_mask, STRIDE)
     scores = np.where(changed * 2 >= counted, 0.9, 0.1)
-    frame = asked(Scenes(pair.before / 255, pair.after / 255), scores)
+    frame = frame_of(Scenes(pair.before / 255, pair.after / 255), scores)
     in_pixels = pair.truth.affine_transform((~pair.grid.transform).to_shapely())
     truth = in_pixels.scale(1 / STRIDE, 1 / STRIDE, origin=(0, 0))
     for polygon, hint in zip(frame.geometry, frame.hint, strict=True):
@@ -178,9 +178,9 @@ def hints_of_truth(seed):
             yield hint, {"added": "appeared", "removed": "vanished"}[kinds.pop()]
 
 
-def test_hints_on_generated_surveys():
-    told = [pair for seed in range(3) for pair in hints_of_truth(seed)]
-    said = [(hint, truth) for hint, truth in told if hint is not None]
-    assert len(said) > 0.7 * len(told) > 30
-    assert sum(hint == truth for hint, truth in said) > 0.95 * len(said)
-    assert {hint for hint, _ in said} == {"appeared", "vanished"}
+def test_hints_on_generated_pairs():
+    pairs = [pair for seed in range(3) for pair in hints_of_truth(seed)]
+    decided = [(hint, truth) for hint, truth in pairs if hint is not None]
+    assert len(decided) > 0.7 * len(pairs) > 30
+    assert sum(hint == truth for hint, truth in decided) > 0.95 * len(decided)
+    assert {hint for hint, _ in decided} == {"appeared", "vanished"}

@@ -71,9 +71,9 @@ def test_while_one_writes_the_other_is_refused(first, raster, tmp_path):
     assert not (tmp_path / "a.gpkg").exists()
     assert second(raster, tmp_path / "b.gpkg").returncode == 0  # another output is free
 
-    said, _ = first.communicate("go on\n", timeout=60)
+    stdout, _ = first.communicate("go on\n", timeout=60)
     assert first.returncode == 0
-    assert len(geopandas.read_file(tmp_path / "a.gpkg", layer="anomalies")) == int(said)
+    assert len(geopandas.read_file(tmp_path / "a.gpkg", layer="anomalies")) == int(stdout)
     assert listed(tmp_path) == ["a.gpkg", "b.gpkg", "s.qml", "s.tif"]
 
 

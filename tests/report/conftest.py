@@ -41,12 +41,12 @@ def make_pair(tmp_path: Path) -> Callable[..., ReportPair]:
 
 
 @pytest.fixture(scope="session")
-def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def village(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a generated pair and what `detect` found in it."""
     from geosiam.options import DetectOptions
     from geosiam.pipeline import detect
 
-    folder = tmp_path_factory.mktemp("survey") / "village"
+    folder = tmp_path_factory.mktemp("village") / "village"
     folder.mkdir()
     scenes = write_pair_tiles(SyntheticConfig(height=512, width=512, seed=3, objects=10), folder)
     scenes.truth.unlink()
@@ -55,10 +55,10 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def survey_page(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the page of that survey."""
+def village_page(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of `village`."""
     folder = tmp_path_factory.mktemp("page")
-    return write_report(find_pairs([survey]), folder, options=ReportOptions(title="A village")).path
+    return write_report(find_pairs([village]), folder, options=ReportOptions(title="A village")).path
 
 
 @pytest.fixture(scope="session")

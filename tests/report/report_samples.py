@@ -53,7 +53,7 @@ def record(folder: Path) -> dict:
     for which in ("before", "after"):
         facts[which] = {"name": str(folder / f"{which}.tif"), "fingerprint": ""}
         facts[f"{which}_bands"] = {"indexes": [1, 2, 3]}
-    return {"pair": facts, "model": {"name": "survey"}, "threshold": 0.5, "warnings": ["the after-scene was warped"]}
+    return {"pair": facts, "model": {"name": "survey"}, "threshold": 0.5, "warnings": ["the after scene was warped"]}
 
 
 def write_scene(path: Path, image: np.ndarray, crs: CRS = UTM, transform: Affine = GRID, **options: object) -> Path:

@@ -46,11 +46,11 @@ def visit(browser):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory, survey):
+def pages(tmp_path_factory, village):
     """Return pages by name: of nothing, of much, and of names that want to be programs."""
     folder = tmp_path_factory.mktemp("pages")
 
-    def page(name, count, scenes=survey, **options):
+    def page(name, count, scenes=village, **options):
         (folder / name).mkdir()
         write_polygons(squares(count), folder / name / "anomalies.gpkg", provenance=record(scenes))
         return write_report(find_pairs([folder / name]), folder / name, options=ReportOptions(**options)).path
@@ -59,13 +59,13 @@ def pages(tmp_path_factory, survey):
         ReportPair(HOSTILE, HOSTILE, HOSTILE, None, None, HOSTILE, {HOSTILE: HOSTILE}, HOSTILE),
         ReportPair("b", None, None, None, folder / "few" / "anomalies.gpkg", facts={"Flight": HOSTILE}),
     ]
-    lonely = [UnmatchedScene(f"{number}.tif", HOSTILE) for number in range(2)]
+    unmatched = [UnmatchedScene(f"{number}.tif", HOSTILE) for number in range(2)]
     return {
         "nothing": page("nothing", 0),
         "few": page("few", 3),
         "many": page("many", 5000, scenes=folder, cards=300),
         "hostile": write_report(
-            hostile, folder / "hostile", options=ReportOptions(title=HOSTILE), unmatched=lonely
+            hostile, folder / "hostile", options=ReportOptions(title=HOSTILE), unmatched=unmatched
         ).path,
     }
 
@@ -96,9 +96,9 @@ def progress(page):
     return read(page, ".progress p >> nth=0")
 
 
-def test_the_page_says_what_was_found(visit, survey, survey_page):
-    page = visit(survey_page)
-    found = geopandas.read_file(survey / "anomalies.gpkg", layer="anomalies")
+def test_the_page_says_what_was_found(visit, village, village_page):
+    page = visit(village_page)
+    found = geopandas.read_file(village / "anomalies.gpkg", layer="anomalies")
     strongest = found.sort_values(["score_mean", "area_m2"], ascending=False).iloc[0]
     assert read(page, "h1") == page.title() == "A village"
     assert f"{len(found)} anomalies covering" in read(page, "header")
@@ -106,12 +106,12 @@ def test_the_page_says_what_was_found(visit, survey, survey_page):
     assert f"{strongest.score_mean:.2f}" in read(page, ".facts")
     assert read(page, ".pairs tbody .count") == str(len(found))
     pictures = page.eval_on_selector_all(".side img", "all => all.map((image) => image.naturalWidth)")
-    assert len(pictures) == 4  # before, after, and the scores over the after-scene
+    assert len(pictures) == 4  # before, after, and the scores over the after scene
     assert min(pictures) > 8
 
 
-def test_a_review_by_keys_goes_all_the_way_into_the_geopackage(visit, survey, survey_page, tmp_path):
-    page = visit(survey_page)
+def test_a_review_by_keys_goes_all_the_way_into_the_geopackage(visit, village, village_page, tmp_path):
+    page = visit(village_page)
     ids = []
     for key in ("c", "r", "u", "ArrowRight", "a"):
         ids.append(int(shown(page).split("#")[1]))
@@ -129,21 +129,21 @@ def test_a_review_by_keys_goes_all_the_way_into_the_geopackage(visit, survey, su
     assert download.value.suggested_filename == "verdicts.json"
 
     copy = tmp_path / "village.gpkg"
-    copy.write_bytes((survey / "anomalies.gpkg").read_bytes())
+    copy.write_bytes((village / "anomalies.gpkg").read_bytes())
     (done,) = write_verdicts(tmp_path / "verdicts.json", [copy])
     frame = geopandas.read_file(copy, layer="anomalies").set_index("id")
     assert frame.review.dropna().to_dict() == {ids[0]: "confirmed", ids[1]: "rejected"}
     assert done.missing == ()
 
 
-def test_verdicts_are_still_there_after_the_page_was_closed(visit, survey_page):
-    page = visit(survey_page)
+def test_verdicts_are_still_there_after_the_page_was_closed(visit, village_page):
+    page = visit(village_page)
     press(page, "c")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert progress(page).startswith("Reviewed 1 of")
     other = page.context.new_page()  # another window follows
-    other.goto(survey_page.as_uri())
+    other.goto(village_page.as_uri())
     other.wait_for_selector("html[data-ready]")
     press(page, "ArrowRight")
     press(page, "r")
@@ -165,9 +165,9 @@ def test_reviews_of_the_geopackage_are_where_the_page_begins(visit, tmp_path):
     assert pair == {"name": "a", "run": read_result(tmp_path / "a.gpkg").run, "verdicts": {"1": None}}
 
 
-def test_filters_and_orders(visit, survey, survey_page):
-    page = visit(survey_page)
-    found = geopandas.read_file(survey / "anomalies.gpkg", layer="anomalies")
+def test_filters_and_orders(visit, village, village_page):
+    page = visit(village_page)
+    found = geopandas.read_file(village / "anomalies.gpkg", layer="anomalies")
     press(page, "c")
     page.get_by_role("combobox", name="Verdict").select_option("unreviewed")
     assert f"of {len(found) - 1}" in read(page, "#card-heading")
@@ -185,8 +185,8 @@ def test_filters_and_orders(visit, survey, survey_page):
     assert f"of {kept}" in read(page, "#card-heading")
 
 
-def test_comparisons_show_both_dates(visit, survey_page):
-    page = visit(survey_page, reduced_motion="reduce")
+def test_comparisons_show_both_dates(visit, village_page):
+    page = visit(village_page, reduced_motion="reduce")
     press(page, "2")
     slider = page.get_by_role("slider", name="Where before ends")
     slider.fill("20")
@@ -204,8 +204,8 @@ def test_comparisons_show_both_dates(visit, survey_page):
     assert page.locator(".frame img.scores").count() == 2
 
 
-def test_blinking_begins_by_itself_and_can_be_paused(visit, survey_page):
-    page = visit(survey_page)
+def test_blinking_begins_by_itself_and_can_be_paused(visit, village_page):
+    page = visit(village_page)
     page.get_by_role("radio", name="Blink").check()
     page.locator(".date", has_text="After").wait_for()
     page.locator(".date", has_text="Before").wait_for()
@@ -215,8 +215,8 @@ def test_blinking_begins_by_itself_and_can_be_paused(visit, survey_page):
     assert read(page, ".date") == date
 
 
-def test_help_lists_keys_and_can_switch_them_off(visit, survey_page):
-    page = visit(survey_page)
+def test_help_lists_keys_and_can_switch_them_off(visit, village_page):
+    page = visit(village_page)
     press(page, "?")
     assert page.get_by_role("dialog", name="Keys").is_visible()
     press(page, "c")  # not behind the dialog
@@ -228,8 +228,8 @@ def test_help_lists_keys_and_can_switch_them_off(visit, survey_page):
     assert progress(page).startswith("Reviewed 1 of")
 
 
-def test_the_map_follows_the_cards_and_picks_them(visit, survey_page):
-    page = visit(survey_page, reduced_motion="reduce")
+def test_the_map_follows_the_cards_and_picks_them(visit, village_page):
+    page = visit(village_page, reduced_motion="reduce")
 
     def drawn():
         page.wait_for_timeout(300)
@@ -251,10 +251,10 @@ def test_the_map_follows_the_cards_and_picks_them(visit, survey_page):
     assert drawn() != whole  # another card has the mark
 
 
-def test_the_map_glides_to_where_it_would_jump_even_if_steps_come_quickly(visit, survey_page):
+def test_the_map_glides_to_where_it_would_jump_even_if_steps_come_quickly(visit, village_page):
     maps = []
     for motion in ("no-preference", "reduce"):
-        page = visit(survey_page, reduced_motion=motion)
+        page = visit(village_page, reduced_motion=motion)
         steps = "for (let i = 0; i < 6; i++) { step(); await new Promise((next) => setTimeout(next, 90)); }"
         step = "const step = () => dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));"
         page.evaluate(f"(async () => {{ {step} {steps} }})()")
@@ -313,10 +313,10 @@ def test_names_are_text_whatever_they_are(visit, pages):
     assert page.locator("img[src=x]").count() == 0
 
 
-@pytest.mark.parametrize("name", ["nothing", "few", "many", "hostile", "survey"])
-def test_a_phone_need_not_scroll_sideways(visit, pages, survey_page, name):
-    page = visit(survey_page if name == "survey" else pages[name], viewport=PHONE)
-    views = ("", "1", "2", "3", "g") if name in ("survey", "many") else ("",)
+@pytest.mark.parametrize("name", ["nothing", "few", "many", "hostile", "village"])
+def test_a_phone_need_not_scroll_sideways(visit, pages, village_page, name):
+    page = visit(village_page if name == "village" else pages[name], viewport=PHONE)
+    views = ("", "1", "2", "3", "g") if name in ("village", "many") else ("",)
     for key in views:
         if key:
             press(page, key)
@@ -339,8 +339,8 @@ def complaints_of_axe():
 
 
 @pytest.mark.parametrize(("colors", "viewport"), [("light", PHONE), ("dark", DESKTOP)], ids=["phone", "desktop"])
-def test_axe_finds_nothing_to_complain_of(visit, complaints_of_axe, survey_page, colors, viewport):
-    page = visit(survey_page, color_scheme=colors, viewport=viewport, reduced_motion="reduce")
+def test_axe_finds_nothing_to_complain_of(visit, complaints_of_axe, village_page, colors, viewport):
+    page = visit(village_page, color_scheme=colors, viewport=viewport, reduced_motion="reduce")
     for key in ("c", "1", "2", "3", "g", "?"):
         press(page, key)
         assert complaints_of_axe(page) == [], f"after {key}"
@@ -354,8 +354,8 @@ def test_axe_has_no_complaint_of_odd_pages_either(visit, complaints_of_axe, page
     assert complaints_of_axe(visit(pages[name])) == []
 
 
-def test_the_theme_can_be_switched_and_is_remembered(visit, survey_page):
-    page = visit(survey_page, color_scheme="light")
+def test_the_theme_can_be_switched_and_is_remembered(visit, village_page):
+    page = visit(village_page, color_scheme="light")
     color = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(color)
     page.get_by_role("button", name="Switch to dark colors").click()
@@ -366,8 +366,8 @@ def test_the_theme_can_be_switched_and_is_remembered(visit, survey_page):
     assert page.evaluate(color) != light
 
 
-def test_it_can_be_printed(visit, survey_page):
-    page = visit(survey_page)
+def test_it_can_be_printed(visit, village_page):
+    page = visit(village_page)
     press(page, "g")
     assert page.pdf()[:5] == b"%PDF-"
     page.emulate_media(media="print")

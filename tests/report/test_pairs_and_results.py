@@ -39,35 +39,35 @@ def test_equal_names_become_longer_ones(tmp_path):
     assert names == [f"{tmp_path.as_posix()}/{place}/roof" for place in ("x", "y")]
 
 
-def test_scenes_and_scores_are_found_after_everything_moved_together(survey, tmp_path):
+def test_scenes_and_scores_are_found_after_everything_moved_together(village, tmp_path):
     moved = tmp_path / "elsewhere"
-    shutil.copytree(survey, moved)
+    shutil.copytree(village, moved)
     (pair,) = find_pairs([moved])
     assert pair.scores == moved / "anomalies.tif"
-    assert read_result(pair.anomalies).record.before.name == str(survey / "before.tif")
-    assert (pair.before, pair.after) == (str(survey / "before.tif"), str(survey / "after.tif"))  # still there
+    assert read_result(pair.anomalies).record.before.name == str(village / "before.tif")
+    assert (pair.before, pair.after) == (str(village / "before.tif"), str(village / "after.tif"))  # still there
 
     database = sqlite3.connect(moved / "anomalies.gpkg")
     with database:
-        database.execute("UPDATE runs SET provenance = replace(provenance, ?, '/gone')", (str(survey),))
+        database.execute("UPDATE runs SET provenance = replace(provenance, ?, '/gone')", (str(village),))
     database.close()
     (pair,) = find_pairs([moved])
     assert (pair.before, pair.after) == (str(moved / "before.tif"), str(moved / "after.tif"))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "error", "said"),
+    ("name", "content", "error", "message"),
     [
         ("gone.gpkg", None, SceneNotFoundError, "does not exist"),
-        ("a.geojson", b"{}", SceneUnreadableError, "is no GeoPackage"),
-        ("a.gpkg", b"no database, but longer than sixteen bytes", SceneUnreadableError, "is no GeoPackage"),
+        ("a.geojson", b"{}", SceneUnreadableError, "is not a GeoPackage"),
+        ("a.gpkg", b"no database, but longer than sixteen bytes", SceneUnreadableError, "is not a GeoPackage"),
         ("a.gpkg", b"", SceneUnreadableError, "holds no anomalies"),
     ],
 )
-def test_what_is_no_result_is_refused(tmp_path, name, content, error, said):
+def test_what_is_no_result_is_refused(tmp_path, name, content, error, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         find_pairs([tmp_path / name])
 
 
@@ -114,6 +114,6 @@ def test_a_pair_is_a_result_or_an_error():
 
 def test_two_pairs_of_one_name_are_refused(tmp_path):
     failed = ReportPair("a", None, None, None, None, error="boom")
-    with pytest.raises(OptionError, match="pair 'a': is there twice"):
+    with pytest.raises(OptionError, match="pair 'a': occurs more than once"):
         write_report([failed, failed], tmp_path / "page")
     assert not (tmp_path / "page").exists()

@@ -98,11 +98,11 @@ def test_an_alpha_band_hides(tmp_path):
 
 
 @pytest.fixture
-def opened(survey):
-    """Return the pictures of the generated survey, and its polygons."""
+def opened(village):
+    """Return the pictures of the generated pair, and its polygons."""
     import geopandas
 
-    (pair,) = find_pairs([survey])
+    (pair,) = find_pairs([village])
     pictures = PairPictures.open(pair, read_result(pair.anomalies).record)
     yield pictures, geopandas.read_file(pair.anomalies, layer="anomalies"), ScoreRaster.open(pair.scores).stride
     pictures.close()
@@ -125,15 +125,15 @@ def test_a_chip_shows_the_polygon_in_its_box(opened):
     assert chip.meters == pytest.approx(chip.before.shape[0] * 0.1, rel=0.002)  # UTM's scale is 0.9996 and up
 
 
-def test_both_scenes_are_stretched_alike(opened, survey):
+def test_both_scenes_are_stretched_alike(opened, village):
     pictures, polygons, _ = opened
     outline = polygons.geometry.iloc[0]
     chip = pictures.chip(outline, 384)
     side = chip.before.shape[0]
-    with rasterio.open(survey / "before.tif") as file:
+    with rasterio.open(village / "before.tif") as file:
         whole = file.read()
         middle = file.index(*outline.envelope.centroid.coords[0])
-    with rasterio.open(survey / "after.tif") as file:
+    with rasterio.open(village / "after.tif") as file:
         later = file.read()
     corner = [max(0, min(at - side // 2, length - side)) for at, length in zip(middle, whole.shape[1:], strict=True)]
     near = [
@@ -168,8 +168,8 @@ def test_an_overview_is_small_and_has_the_scene_upright(opened):
     assert polygons.to_crs(3857).total_bounds[0] >= grid.bounds[0]
 
 
-def test_the_correction_of_a_shift_is_applied(survey):
-    (pair,) = find_pairs([survey])
+def test_the_correction_of_a_shift_is_applied(village):
+    (pair,) = find_pairs([village])
     record = read_result(pair.anomalies).record
     moved = replace(record, moved_px=(3.0, -5.0))
     outline = shapely.MultiPolygon([shapely.box(*(part for part in _box(pair)))])
@@ -187,8 +187,8 @@ def _box(pair):
     return x, y, x + 1, y + 1
 
 
-def test_scenes_that_are_gone_or_changed_are_not_shown(survey, tmp_path):
-    (pair,) = find_pairs([survey])
+def test_scenes_that_are_gone_or_changed_are_not_shown(village, tmp_path):
+    (pair,) = find_pairs([village])
     record = read_result(pair.anomalies).record
     with pytest.raises(SceneNotFoundError, match="does not exist"):
         PairPictures.open(replace(pair, after=tmp_path / "gone.tif"), record)

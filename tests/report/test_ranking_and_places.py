@@ -123,9 +123,9 @@ def test_distances_are_those_on_the_ellipsoid():
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
 def test_grades_are_the_classes_of_the_qgis_style(threshold):
-    from geosiam import qml as style
+    from geosiam import qml
 
-    for index, (low, high, color) in enumerate(style._classes(threshold)):
+    for index, (low, high, color) in enumerate(qml._classes(threshold)):
         assert POLYGON_COLORS[color_class((low + high) / 2, threshold)] == color == POLYGON_COLORS[index]
     assert color_class(threshold, threshold) == 0
     assert color_class(1.0, threshold) == len(POLYGON_COLORS) - 1

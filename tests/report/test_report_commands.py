@@ -31,8 +31,8 @@ def test_report_prints_the_page(result, tmp_path, capsys):
 
 def test_report_and_review_as_json(result, tmp_path, capsys):
     assert main(["report", str(result), "-o", str(tmp_path / "page"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["pairs"], told["failed"], told["anomalies"], told["cards"]) == (1, 0, 4, 4)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["pairs"], output["failed"], output["anomalies"], output["cards"]) == (1, 0, 4, 4)
     pairs = [{"name": "a", "run": read_result(result).run, "verdicts": {"2": "rejected", "9": "unsure"}}]
     (tmp_path / "v.json").write_text(json.dumps({"format": "geosiam verdicts", "version": 1, "pairs": pairs}))
     assert main(["review", str(tmp_path / "v.json"), str(result), "--json"]) == 0

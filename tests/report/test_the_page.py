@@ -71,8 +71,8 @@ def test_names_from_a_file_system_that_are_no_text_are_survived():
     assert json.loads(embedded_json({"name": b"caf\xe9.tif".decode("utf-8", "surrogateescape")}))
 
 
-def test_the_policy_allows_what_is_in_the_page_and_nothing_else(survey_page):
-    parsed = Elements(survey_page.read_text(encoding="utf-8"))
+def test_the_policy_allows_what_is_in_the_page_and_nothing_else(village_page):
+    parsed = Elements(village_page.read_text(encoding="utf-8"))
     (policy,) = [facts["content"] for _, facts in parsed.tags if facts.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == "'none'"
@@ -83,9 +83,9 @@ def test_the_policy_allows_what_is_in_the_page_and_nothing_else(survey_page):
     assert not [facts for _, facts in parsed.tags if (facts.get("src") or facts.get("href") or "data:")[:5] != "data:"]
 
 
-def test_the_page_says_what_the_geopackage_says(survey, survey_page):
-    content = content_of(survey_page)
-    result = read_result(survey / "anomalies.gpkg")
+def test_the_page_says_what_the_geopackage_says(village, village_page):
+    content = content_of(village_page)
+    result = read_result(village / "anomalies.gpkg")
     (pair,) = content["pairs"]
     assert (pair["name"], pair["run"], pair["count"]) == ("village", result.run, result.count)
     assert content["total"] == len(content["cards"]) == result.count > 5
@@ -94,8 +94,8 @@ def test_the_page_says_what_the_geopackage_says(survey, survey_page):
     assert 13 < content["anomalies"]["at"][0][0] < 14  # east of Berlin
 
 
-def test_pictures_stand_in_the_page_under_their_names(survey_page):
-    parsed = Elements(survey_page.read_text(encoding="utf-8"))
+def test_pictures_stand_in_the_page_under_their_names(village_page):
+    parsed = Elements(village_page.read_text(encoding="utf-8"))
     content = json.loads(parsed.text["content"])
     named = {card[kind] for card in content["cards"] for kind in ("before", "after", "scores")}
     named.add(content["pairs"][0]["overview"]["picture"])
@@ -120,7 +120,7 @@ def test_what_failed_and_what_is_gone_is_listed(make_pair, tmp_path):
     content = content_of(made.path)
     assert content["cards"][0] == {"note": "before.tif does not exist"}
     pairs = content["pairs"]
-    assert "is no GeoPackage" in pairs[1]["error"]
+    assert "is not a GeoPackage" in pairs[1]["error"]
     assert pairs[2]["error"] == "b.tif: is truncated"
     assert pairs[2]["facts"] == [["Before", "a.tif"], ["After", "b.tif"], ["Seconds", "1.5"], ["Retried", "yes"]]
     assert pairs[0]["plane"] == 0  # on the map all the same, as far as its polygons reach
@@ -193,8 +193,8 @@ def test_reviews_that_are_there_already_are_on_the_page(tmp_path):
 def test_scenes_without_a_partner_are_listed_and_the_digest_is_found_again(make_pair, tmp_path):
     page = tmp_path / "page" / "index.html"
     assert page_digest(page) is None
-    lonely = [UnmatchedScene("far/away.tif", HOSTILE)]
-    write_report([make_pair("a")], page.parent, unmatched=lonely, digest='a"<b>&')
+    unmatched = [UnmatchedScene("far/away.tif", HOSTILE)]
+    write_report([make_pair("a")], page.parent, unmatched=unmatched, digest='a"<b>&')
     assert content_of(page)["unmatched"] == [{"scene": "away.tif", "reason": HOSTILE}]
     assert page_digest(page) == 'a"<b>&'
     write_report([make_pair("b")], page.parent)
@@ -239,14 +239,14 @@ def test_options_that_make_no_sense_are_refused(wrong):
         ReportOptions(**wrong)
 
 
-def test_the_page_is_the_same_wherever_the_results_lie(survey, survey_page, tmp_path):
-    shutil.copytree(survey, tmp_path / "village")
+def test_the_page_is_the_same_wherever_the_results_lie(village, village_page, tmp_path):
+    shutil.copytree(village, tmp_path / "village")
     again = content_of(
         write_report(
             find_pairs([tmp_path / "village"]), tmp_path / "page", options=ReportOptions(title="A village")
         ).path
     )
-    first = content_of(survey_page)
+    first = content_of(village_page)
     assert {**again, "created": ""} == {**first, "created": ""}
 
 

@@ -24,9 +24,9 @@ def result(tmp_path):
 
 
 def exported(folder, *pairs):
-    told = [{"name": name, "run": run, "verdicts": verdicts} for name, run, verdicts in pairs]
+    entries = [{"name": name, "run": run, "verdicts": verdicts} for name, run, verdicts in pairs]
     path = folder / "verdicts.json"
-    path.write_text(json.dumps({"format": "geosiam verdicts", "version": 1, "page": "x", "pairs": told}))
+    path.write_text(json.dumps({"format": "geosiam verdicts", "version": 1, "page": "x", "pairs": entries}))
     return path
 
 
@@ -119,7 +119,7 @@ def test_a_geopackage_in_use_is_refused_in_a_line(result, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "cannot be read"),
         ("[]", "holds no verdicts"),
@@ -128,17 +128,17 @@ def test_a_geopackage_in_use_is_refused_in_a_line(result, tmp_path, monkeypatch)
         ('{"format": "geosiam verdicts", "version": 1}', "is damaged"),
     ],
 )
-def test_what_holds_no_verdicts_is_refused(result, tmp_path, text, said):
+def test_what_holds_no_verdicts_is_refused(result, tmp_path, text, message):
     (tmp_path / "v.json").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         write_verdicts(tmp_path / "v.json", [result])
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "said"), [({"1": "yes"}, "'yes' is none of"), ({"x": None}, "is damaged"), ([], "is damaged")]
+    ("verdicts", "message"), [({"1": "yes"}, "'yes' is not one of"), ({"x": None}, "is damaged"), ([], "is damaged")]
 )
-def test_what_is_no_verdict_is_refused(result, tmp_path, verdicts, said):
-    with pytest.raises(InputError, match=said):
+def test_what_is_no_verdict_is_refused(result, tmp_path, verdicts, message):
+    with pytest.raises(InputError, match=message):
         write_verdicts(exported(tmp_path, ("monday", "0", verdicts)), [result])
 
 

@@ -15,7 +15,7 @@ from rasterio.env import get_gdal_config
 
 from geosiam.errors import OutputError
 from geosiam.imagery.grid import Grid, Lattice
-from geosiam.scores import writer as raster_writer
+from geosiam.scores import writer as writer_module
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import SCORE_NODATA, Journal, WorkingRaster
 from geosiam.scores.writer import ScoreRasterWriter
@@ -107,7 +107,7 @@ def test_nothing_is_kept_of_a_run_without_a_finished_block(tmp_path):
 
 def test_scores_are_on_the_disk_before_the_journal_says_so(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(raster_writer, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0)
     monkeypatch.setattr(WorkingRaster, "sync", lambda _self: calls.append("sync"))
     monkeypatch.setattr(Journal, "save", lambda self: calls.append(int(self.finished.sum())))
     write_some(tmp_path, [0, 1], fail=False)

@@ -47,7 +47,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the command ended.
+    """The exit code and the output of the command.
 
     Parameters
     ----------
