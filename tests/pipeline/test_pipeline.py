@@ -324,3 +324,14 @@ def test_polygons_and_scores_cannot_be_one_file(scenes, tmp_path):
     with pytest.raises(OutputError, match="cannot hold both the polygons and the scores"):
         detect(scenes.before, scenes.after, output, scores=tmp_path / "." / "a.gpkg")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lazy_score_that_fails_closes_its_scorer(scenes, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("geosiam.inference.scorer.Scorer.close", lambda _scorer: closed.append(True))
+    with pytest.raises(SceneNotFoundError):
+        score(scenes.before, tmp_path / "absent.tif")
+    assert len(closed) == 1
+    with score(scenes.before, scenes.after):
+        assert len(closed) == 1
+    assert len(closed) == 2
