@@ -97,28 +97,25 @@ def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreO
     from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - brings PyTorch
 
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
-    pair = open_pair(before, after, options)
-    cells = pair.grid.coarsened(scorer.stride)
-    scores = xr.DataArray(
-        lazy_scores(pair, scorer),
-        dims=("y", "x"),
-        coords=_cell_centers(cells),
-        name="anomaly_score",
-        attrs={
-            "long_name": "anomaly probability",
-            "stride": scorer.stride,
-            "scene_px": f"{pair.grid.height} {pair.grid.width}",
-            "model": model.card.name,
-            "threshold": model.card.threshold,
-        },
-    )
-    located: xr.DataArray = scores.rio.write_crs(cells.crs).rio.write_transform(cells.transform)
-
-    def close() -> None:
-        scorer.close()
-        pair.close()
-
-    located.set_close(close)
+    with contextlib.ExitStack() as opened:  # closes what is open if anything fails
+        opened.callback(scorer.close)
+        pair = opened.enter_context(open_pair(before, after, options))
+        cells = pair.grid.coarsened(scorer.stride)
+        scores = xr.DataArray(
+            lazy_scores(pair, scorer),
+            dims=("y", "x"),
+            coords=_cell_centers(cells),
+            name="anomaly_score",
+            attrs={
+                "long_name": "anomaly probability",
+                "stride": scorer.stride,
+                "scene_px": f"{pair.grid.height} {pair.grid.width}",
+                "model": model.card.name,
+                "threshold": model.card.threshold,
+            },
+        )
+        located: xr.DataArray = scores.rio.write_crs(cells.crs).rio.write_transform(cells.transform)
+        located.set_close(opened.pop_all().close)
     return located
 
 

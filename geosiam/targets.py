@@ -47,7 +47,7 @@ class Targets:
         OptionError
             A suffix names no format.
         OutputError
-            A folder does not exist, a name is too long, or a file is an input.
+            A folder does not exist, a name is too long, a file is an input, or two files are the same.
         """
         check_target(polygons)
         refuse_overwriting_inputs(polygons, *inputs)
@@ -56,6 +56,8 @@ class Targets:
         if project is not None:
             check_project(project)
         refuse_overwriting_inputs(raster, *inputs)
+        if Path(polygons).resolve() == raster.resolve():
+            raise OutputError(raster, "cannot hold both the polygons and the scores", "choose another file for one")
         return cls(Path(polygons), raster, None if project is None else Path(project))
 
 

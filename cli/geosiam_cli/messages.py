@@ -15,7 +15,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FIELD = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
+_FIELD = re.compile(r"(?<![^\s('\"])`([A-Za-z_]\w*)(?:=([^`]*))?`(?![^\s)'\",;:.])(?!\.\w)")
+"""A field between spaces or punctuation; within a path, backquotes belong to the name of a file."""
 
 
 def with_flags(text: str, command: click.Command | None) -> str:

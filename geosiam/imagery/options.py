@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError
 
@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     import os
 
 RADIOMETRY_MODES = ("auto", "none", "linear", "histogram")
+
+
+def use_plain_values(options: object) -> None:
+    """Turn NumPy's numbers and arrays among the fields of frozen options into Python's: JSON holds no others."""
+    for name, value in vars(options).items():
+        object.__setattr__(options, name, _plain(value))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class PairOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         if self.radiometry not in RADIOMETRY_MODES:
             raise OptionError(f"`radiometry` {self.radiometry!r}", "is not known", f"use {', '.join(RADIOMETRY_MODES)}")
         if self.on_error not in ("stop", "skip"):

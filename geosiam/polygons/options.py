@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Self
 
 from geosiam.errors import OptionError
+from geosiam.imagery.options import use_plain_values
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)"
 
@@ -119,6 +120,7 @@ class PolygonOptions:
     simplify: str | None = None
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         threshold = None if self.threshold == "auto" else self.threshold
         for name, value in (("`threshold`", threshold), ("`seed_threshold`", self.seed_threshold)):
             if value is not None and not 0 < value <= 1:

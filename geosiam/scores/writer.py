@@ -167,6 +167,8 @@ class ScoreRasterWriter:
             raise self._refusal("was begun by another version of geosiam") from error
         if journal is None:
             return None
+        if journal.identity.keys() != self._identity.keys():
+            raise self._refusal("was begun by another version of geosiam")
         if differing := journal.differing(self._identity):
             raise self._refusal(f"was begun with another {', another '.join(differing)}")
         try:

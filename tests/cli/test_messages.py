@@ -112,6 +112,13 @@ def test_spellings(command: str, text: str, expected: str) -> None:
     assert with_flags(text, load(command)) == expected
 
 
+@pytest.mark.parametrize("path", ["/data/`bands`/a.tif", "/data/a`bands`.tif", "`bands`.tif", "x/`bands=1`/`aoi`.gpkg"])
+def test_backquotes_in_a_path_stay(path: str) -> None:
+    text = f"{path}: does not exist; check `bands`, (`aoi`) and `register`"
+    expected = f"{path}: does not exist; check --bands, (--valid-area) and --register"
+    assert with_flags(text, load("detect")) == expected
+
+
 def test_without_a_command_only_the_backquotes_go() -> None:
     assert with_flags("use `register=False`", None) == "use register=False"
 

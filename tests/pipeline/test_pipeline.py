@@ -308,3 +308,30 @@ def test_pixels_are_decoded_for_the_scores_alone(
     found = detect(scenes.before, scenes.after, tmp_path / "a.gpkg")
     assert found.count
     assert geopandas.read_file(found.polygons_path, layer="anomalies").shadow_fraction.notna().all()
+
+
+def test_options_may_hold_numbers_of_numpy():
+    options = DetectOptions(
+        bands=np.array([1, 2, 3]), workers=np.int64(2), connectivity=np.int64(4), threshold=np.float32(0.5)
+    )
+    assert options == DetectOptions(bands=(1, 2, 3), workers=2, connectivity=4, threshold=0.5)
+    assert json.loads(json.dumps(options.to_dict()))["bands"] == [1, 2, 3]
+    assert type(PolygonOptions(connectivity=np.int64(4)).connectivity) is int
+
+
+def test_polygons_and_scores_cannot_be_one_file(scenes, tmp_path):
+    output = tmp_path / "a.gpkg"
+    with pytest.raises(OutputError, match="cannot hold both the polygons and the scores"):
+        detect(scenes.before, scenes.after, output, scores=tmp_path / "." / "a.gpkg")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lazy_score_that_fails_closes_its_scorer(scenes, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("geosiam.inference.scorer.Scorer.close", lambda _scorer: closed.append(True))
+    with pytest.raises(SceneNotFoundError):
+        score(scenes.before, tmp_path / "absent.tif")
+    assert len(closed) == 1
+    with score(scenes.before, scenes.after):
+        assert len(closed) == 1
+    assert len(closed) == 2

@@ -126,6 +126,8 @@ def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
         write_some(tmp_path, [1], identity={"model": "a"})
     with pytest.raises(OutputError, match="begun with another model; begin again with `restart=True`"):
         write_some(tmp_path, [1], identity={"model": "b"})
+    with pytest.raises(OutputError, match="begun by another version of geosiam; begin again"):
+        write_some(tmp_path, [1], identity={"weights": "a"})  # as that version called the model
     with pytest.raises(OutputError, match="begun with another grid or type of the scores"):
         write_some(tmp_path, [1], identity={"model": "a"}, dtype="float32")
     journal = tmp_path / ".s.tif.partial.json"
