@@ -128,10 +128,10 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
         PaperOptions(tmp_path, tmp_path, seeds=0)
     with pytest.raises(OptionError, match="fig9"):
         reproduce(["fig9"], PaperOptions(tmp_path, tmp_path))
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         reproduce(["fig2"], PaperOptions(tmp_path / "absent", tmp_path))
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         Workbench(PaperOptions(tmp_path, tmp_path / "file" / "out")).path("fig2.json")
 
 
