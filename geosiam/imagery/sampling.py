@@ -48,7 +48,7 @@ class Patch:
         return replace(self, valid=self.valid & mask)
 
     def moved(self, rows: int, cols: int) -> Patch:
-        """Return the part with the same ground in both scenes if the after scene is shifted by ``rows`` and ``cols``."""
+        """Return the part with the same ground in both scenes if the after scene is shifted by ``rows``, ``cols``."""
         height, width = self.valid.shape
         before = slice(max(0, -rows), height - max(0, rows)), slice(max(0, -cols), width - max(0, cols))
         after = slice(max(0, rows), height + min(0, rows)), slice(max(0, cols), width + min(0, cols))

@@ -158,7 +158,7 @@ def test_a_record_is_read_back_and_invalid_files_are_refused(tmp_path: Path) -> 
     assert Record.load(path) == RECORD
     for text in ("", "{}", '{"result": {"findings": 3}}', "[]"):
         path.write_text(text)
-        with pytest.raises(InputError, match="no result"):
+        with pytest.raises(InputError, match="not a result"):
             Record.load(path)
     with pytest.raises(ValueError, match="2 entries"):
         Table("t", ("a", "b"), (("1",),))

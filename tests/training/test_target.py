@@ -215,7 +215,7 @@ def refuse(folder: Path, name: str) -> str:
     if name == "other size":
         crop().save(folder / "a.png")
         crop(14).getchannel("A").save(folder / "a_mask.png")
-        return "a_mask.png: is 14 x 14 px, a.png 12 x 12"
+        return "a_mask.png: is 14 x 14 px, but a.png is 12 x 12"
     (folder / "a.png").write_text("no picture")
     return "is not a readable image"
 
