@@ -82,7 +82,7 @@ def run_demo(
     options
         Options of :func:`geosiam.pipeline.detect`.
     on_progress
-        Called with (pixels scored, pixels in total).
+        Called with (pixels scored, total pixels).
 
     Raises
     ------

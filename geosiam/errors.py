@@ -5,12 +5,12 @@
     |   +-- SceneNotFoundError        no such file or URL                        (also FileNotFoundError)
     |   +-- SceneUnreadableError      GDAL cannot open or decode it              (also OSError)
     |   +-- SceneRefusedError         readable, but nothing geosiam can compare  (also ValueError)
-    |   +-- OptionError               an option's value makes no sense here      (also ValueError)
-    |   +-- WeightsError              weights missing, foreign or corrupt        (also ValueError)
-    |   +-- TrainingDataError         no usable chips where --data points        (also ValueError)
+    |   +-- OptionError               an option has an invalid value             (also ValueError)
+    |   +-- WeightsError              weights missing, corrupt, or not fitting   (also ValueError)
+    |   +-- TrainingDataError         no usable training data at the path        (also ValueError)
     |   +-- OutputError               the target cannot be written               (also OSError)
     |   +-- ClusterError              the Dask cluster is not there, or fails    (also ConnectionError)
-    +-- IncompleteRunError            finished, but some windows failed; the command line exits with 4
+    +-- IncompleteRunError            finished, but some pairs or blocks failed; the command line exits with 4
 
 Each message is one line of three parts: what it is about (a file), the fact, and the remedy.
 """
@@ -26,7 +26,7 @@ class GeosiamError(Exception):
     subject
         What the error is about, as the user knows it: mostly the path of a file.
     fact
-        What is the matter with it.
+        What is wrong with it.
     remedy
         What the user can do about it.
     """
@@ -63,11 +63,11 @@ class SceneRefusedError(InputError, ValueError):
 
 
 class OptionError(InputError, ValueError):
-    """An option's value makes no sense, by itself or for these scenes."""
+    """An option has an invalid value, in general or for these scenes."""
 
 
 class WeightsError(InputError, ValueError):
-    """Weights are missing, foreign to this architecture or corrupt."""
+    """Weights are missing or corrupt, or do not fit the architecture."""
 
 
 class TrainingDataError(InputError, ValueError):
@@ -75,12 +75,12 @@ class TrainingDataError(InputError, ValueError):
 
 
 class OutputError(InputError, OSError):
-    """The output cannot be written where it was asked for."""
+    """The output cannot be written to its path."""
 
 
 class ClusterError(InputError, ConnectionError):
-    """The Dask cluster cannot be reached, goes away, or lacks what the work needs."""
+    """The Dask cluster cannot be reached, is lost, or lacks what the work needs."""
 
 
 class IncompleteRunError(GeosiamError):
-    """The run finished but some windows could not be processed."""
+    """The run finished, but some pairs or blocks could not be processed."""

@@ -153,7 +153,7 @@ def locked(
     output
         The output, for messages.
     writer
-        Who may hold the lock, for the message.
+        Kind of process that may hold the lock, for the message.
     remedy
         What to do if the lock is held.
 

@@ -1,4 +1,4 @@
-"""What would be done with a pair, and at what cost, without doing it."""
+"""Inspect a pair: how it would be read and scored, with warnings, time and memory, without running it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIBRARIES_BYTES = 450e6
 
 @dataclass(frozen=True)
 class PairInspection:
-    """What `detect` would do with a pair, what is wrong with it, how long it takes and how much memory.
+    """How `detect` would read and score a pair, with warnings and the estimated time and memory.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class PairInspection:
     workers
         Number of threads that would score them.
     estimated_seconds
-        Time of the whole, extrapolated from one block that was read and scored on this machine.
+        Time of the whole run, extrapolated from one block that was read and scored on this machine.
     estimated_memory_mb
-        Peak memory, estimated.
+        Estimated peak memory in megabytes.
     """
 
     report: PairReport
@@ -72,7 +72,7 @@ def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions =
     before, after
         The scenes, as :func:`geosiam.detect` takes them.
     options
-        How they would be scored.
+        Options that they would be scored with.
 
     Raises
     ------

@@ -43,9 +43,9 @@ def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md 
     suffix = manifest.suffix.lower()
     if suffix not in SUFFIXES:
         raise OptionError(manifest, "is not a manifest", f"give a file that ends with {', '.join(SUFFIXES)}")
-    read = {".json": _json_rows, ".parquet": _parquet_rows}.get(suffix, _csv_rows)
+    parse = {".json": _json_rows, ".parquet": _parquet_rows}.get(suffix, _csv_rows)
     try:
-        rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in read(manifest)]
+        rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in parse(manifest)]
     except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
         raise OptionError(manifest, f"cannot be read ({error})", remedy) from error
     if not rows:

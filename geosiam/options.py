@@ -1,6 +1,6 @@
-"""How a pair is scored, and how it is searched for anomalies: the options of the main job, with their defaults.
+"""Options of scoring a pair and of detecting anomalies in it, with their defaults.
 
-They are put together from those of the rooms: a function takes the part that it needs, and gets the whole.
+They inherit those of each step: a function that takes the options of one step also accepts those of the whole job.
 
     PairOptions                       how two scenes are read (geosiam.imagery.options)
     +-- ScoreOptions                  and scored
@@ -28,7 +28,7 @@ __all__ = ["DetectOptions", "PairOptions", "PolygonOptions", "ScoreOptions"]
 
 @dataclass(frozen=True)
 class ScoreOptions(PairOptions):
-    """How a pair is scored; every default serves most pairs.
+    """Options of scoring a pair; the defaults suit most pairs.
 
     Parameters
     ----------
@@ -37,21 +37,21 @@ class ScoreOptions(PairOptions):
     model
         Name of bundled weights or path of a weights file.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        Where the network runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision
-        ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``.
+        Arithmetic of the network: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``.
     scheduler
         Address of a Dask scheduler whose workers do the work, or a ``distributed.Client``; None: this machine does.
         The result does not depend on it. ``device`` is then a device of the workers, and ``"auto"`` their CPU.
     restart
-        Begin again where an interrupted run left something to go on from.
+        Start from scratch, even if an interrupted run could be resumed.
     score_type
         How scores are stored: ``"uint8"`` saturates above 0.998, ``"float32"`` keeps full precision.
 
     Raises
     ------
     OptionError
-        A value is not one of these.
+        The value of an option is not allowed.
     """
 
     _: KW_ONLY
@@ -77,7 +77,7 @@ class ScoreOptions(PairOptions):
 
 @dataclass(frozen=True)
 class DetectOptions(ScoreOptions, PolygonOptions):
-    """How a pair is searched for anomalies; every default serves most pairs.
+    """Options of detecting anomalies in a pair; the defaults suit most pairs.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class DetectOptions(ScoreOptions, PolygonOptions):
     Raises
     ------
     OptionError
-        A value is not one of these.
+        The value of an option is not allowed.
     """
 
     def __post_init__(self) -> None:

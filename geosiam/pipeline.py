@@ -1,4 +1,4 @@
-"""The whole way from two scenes to polygons: the verbs, each a list of its stages."""
+"""From two scenes to polygons: the functions of the main job, each a list of its stages."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def detect(
     scores
         Score raster to write; None: beside `output`, same stem, ``.tif``.
     project
-        QGIS project (``.qgz``) to write, which shows scenes, scores and polygons; None: none.
+        QGIS project (``.qgz``) to write, which shows scenes, scores and polygons; None: no project.
     on_progress
-        Called with (pixels scored, pixels in total).
+        Called with (pixels scored, total pixels).
 
     Raises
     ------
@@ -73,7 +73,7 @@ def detect(
         ) as scored,
     ):
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
-        cut = options.at(threshold.value, threshold.seed)
+        polygon_options = options.at(threshold.value, threshold.seed)
         with AttributeReader(
             pair,
             scored.raster.stride,
@@ -82,7 +82,7 @@ def detect(
             workers=options.workers,
             zonal_stats=scored.zonal_stats,
         ) as reader:
-            count = _write_polygons(scored.raster, targets.polygons, cut, reader, before_commit=scored.wait)
+            count = _write_polygons(scored.raster, targets.polygons, polygon_options, reader, before_commit=scored.wait)
     if targets.project is not None:
         report = scored.provenance.pair
         paths = {"scores": targets.scores, "polygons": targets.polygons}
@@ -95,7 +95,7 @@ def detect(
 def vectorize(
     scores: str | os.PathLike[str] | ModelScores | xr.DataArray, *, options: PolygonOptions = PolygonOptions()
 ) -> geopandas.GeoDataFrame:
-    """Return the polygons of all connected cells from a threshold up.
+    """Return the polygons of all groups of connected cells at or above a threshold.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where a result comes from: what is recorded in it, and what a run must have in common with the one it resumes."""
+"""Provenance of a result: what is recorded in it, and what a run must have in common with the one it resumes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class UnreadableBlock:
 
 @dataclass(frozen=True)
 class ModelReference:
-    """The weights that scored: the name or path they were asked for by, their own name, and their checksum."""
+    """The weights that scored: the name or path that the user gave, their own name, and their checksum."""
 
     source: str
     name: str
@@ -72,22 +72,22 @@ class Computation:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that tells how scores came about.
+    """Inputs, model, options and version that scores were computed with.
 
     Parameters
     ----------
     geosiam_version
-        Version that computed them.
+        Version of geosiam that computed the scores.
     created
-        When, ISO 8601, UTC.
+        Time of the run, ISO 8601, UTC.
     pair
         How both scenes were read.
     model
-        The weights.
+        Weights that scored.
     options
-        What was asked for.
+        Options of the run.
     computed
-        What computed.
+        Type of the device, and precision, of the forward pass.
     unreadable
         Blocks without scores because a scene cannot be decoded there.
     """
@@ -148,7 +148,7 @@ def recorded(tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def origin(tags: Mapping[str, str]) -> Origin:
-    """Return what each polygon tells of its origin, by the tags of the score raster."""
+    """Return the origin that each polygon records, from the tags of its score raster."""
     record = recorded(tags)
     pair = record.get("pair", {})
     before, after = (PurePath(pair[scene]["name"]).name if scene in pair else None for scene in ("before", "after"))
@@ -157,10 +157,10 @@ def origin(tags: Mapping[str, str]) -> Origin:
 
 
 def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOptions) -> dict[str, str]:
-    """Return what the scores depend on: a digest each, by the name that a refusal calls it.
+    """Return digests of everything that the scores depend on, by the names that error messages use.
 
-    Two runs that differ in none of these have bit-identical scores, so one may resume where the other stopped. Who
-    does the work, and what the scores are used for, is not part of it.
+    Two runs that differ in none of these have bit-identical scores, so one may resume where the other stopped. Where
+    the work is done, and what the scores are used for, is not part of it.
     """
     import torch  # noqa: PLC0415 - slow to import, and a scorer has done so already
 

@@ -189,7 +189,7 @@ def _classes(threshold: float) -> list[tuple[float, float, str]]:
 
 
 def _class_label(lower: float, upper: float) -> str:
-    """Return the bounds of a class, with enough digits to tell them apart."""
+    """Return the bounds of a class, with enough digits to distinguish them."""
     digits = max(2, math.ceil(-math.log10(max(upper - lower, 1e-9))))
     return f"{lower:.{digits}f} - {upper:.{digits}f}"
 

@@ -1,4 +1,4 @@
-"""What the verbs of the pipeline return."""
+"""Results that the functions of the pipeline return."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ScoreResult:
     scores_path
         The score raster.
     provenance
-        How the scores came about.
+        Provenance of the scores.
     """
 
     scores_path: Path
@@ -34,7 +34,7 @@ class ScoreResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know."""
+        """Warnings to the user."""
         return self.provenance.pair.warnings
 
     @property
@@ -61,7 +61,7 @@ class VectorizeResult:
     threshold
         Anomaly probability at which they were cut.
     warnings
-        What the user should know.
+        Warnings to the user.
     """
 
     polygons_path: Path
@@ -89,9 +89,9 @@ class DetectResult(ScoreResult):
     threshold
         Anomaly probability at which they were cut.
     project_path
-        The QGIS project; None unless it was asked for.
+        The QGIS project; None if none was requested.
     threshold_warning
-        What the user should know of the threshold; None: nothing.
+        Warning to the user about the threshold; None: there is none.
     """
 
     polygons_path: Path
@@ -102,7 +102,7 @@ class DetectResult(ScoreResult):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know."""
+        """Warnings to the user."""
         return (*super().warnings, *([self.threshold_warning] if self.threshold_warning else []))
 
     def to_dict(self) -> dict[str, Any]:

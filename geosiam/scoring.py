@@ -1,4 +1,4 @@
-"""Score a pair: as a lazy array, or block by block into a raster, where a run that was interrupted resumes."""
+"""Score a pair: as a lazy array, or block by block into a raster, which resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -131,16 +131,16 @@ def _cell_centers(cells: Grid) -> dict[str, NDArray[np.float64]]:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """Scores that are all there, while the score raster is still being completed in a thread.
+    """All scores of a pair, while the score raster is still being completed in a thread.
 
     Parameters
     ----------
     raster
         The scores with their tags, to be read until the run's context ends.
     provenance
-        How they came about.
+        Provenance of the scores.
     zonal_stats
-        What the pixels of likely polygons show, collected on the way; None unless it was asked for.
+        Zonal statistics that were collected while blocks were scored; None if they were not requested.
     wait
         Returns when the score raster has appeared under its name, or raises why it cannot.
     """
@@ -160,21 +160,21 @@ def scored_pair(
     statistics_from: float | Literal["auto"] | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[ScoredPair]:
-    """Score a pair into a raster; an interruption inside the context costs nothing of what is scored.
+    """Score a pair into a raster; after an interruption inside the context, the next run resumes with all scores.
 
     Parameters
     ----------
     pair
-        The scenes.
+        The pair of scenes.
     output
         Score raster to write. It appears when it is complete, at the end of the context at the latest.
     options
-        How they are scored.
+        How the pair is scored.
     statistics_from
         Collect per-cell statistics of the pixels of all cells with this score or more, which may become polygons;
         ``"auto"``: from the model's own threshold; None: collect none.
     on_progress
-        Called with (pixels scored, pixels in total).
+        Called with (pixels scored, total pixels).
     """
     from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
     from geosiam.inference.scorer import load_scorer  # noqa: PLC0415 - brings PyTorch: likewise
@@ -184,10 +184,10 @@ def scored_pair(
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision, elsewhere=on_cluster)
     provenance = Provenance.of(pair, model, scorer, options)
     cells = pair.grid.coarsened(scorer.stride)
-    store = None
+    zonal_stats = None
     if statistics_from is not None:
-        least = model.card.threshold if statistics_from == "auto" else statistics_from
-        store = ZonalStatsStore(ZonalStatistics(cells.shape, scorer.stride, least))
+        threshold = model.card.threshold if statistics_from == "auto" else statistics_from
+        zonal_stats = ZonalStatsStore(ZonalStatistics(cells.shape, scorer.stride, threshold))
     writer = ScoreRasterWriter(
         output,
         cells,
@@ -200,12 +200,12 @@ def scored_pair(
     )
     with contextlib.closing(scorer), connected(options.scheduler) as client, writer:
         unreadable = _write_scores(
-            pair, scorer, writer, options=options, client=client, store=store, on_progress=on_progress
+            pair, scorer, writer, options=options, client=client, zonal_stats=zonal_stats, on_progress=on_progress
         )
         pair.clear_cache()
         provenance = replace(provenance, unreadable=unreadable)
         pending = writer.finish(provenance.tags(model, pair.grid))
-        yield ScoredPair(ScoreRaster.open(pending.path), provenance, store, pending.wait)
+        yield ScoredPair(ScoreRaster.open(pending.path), provenance, zonal_stats, pending.wait)
 
 
 def _write_scores(
@@ -215,10 +215,10 @@ def _write_scores(
     *,
     options: ScoreOptions,
     client: Client | None,
-    store: ZonalStatsStore | None,
+    zonal_stats: ZonalStatsStore | None,
     on_progress: Progress | None,
 ) -> tuple[UnreadableBlock, ...]:
-    """Score and write the blocks that are left to do; return those that cannot be read, if they may be skipped."""
+    """Score and write the remaining blocks; return those that cannot be read, if they may be skipped."""
     from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch
 
     unreadable = []
@@ -229,7 +229,7 @@ def _write_scores(
         client=client,
         finished=writer.finished,
         on_progress=on_progress,
-        zonal_stats=store,
+        zonal_stats=zonal_stats,
     )
     with contextlib.closing(results):
         for result in results:

@@ -1,4 +1,4 @@
-"""The files that a run writes: named, and checked before any work is done."""
+"""Name and check the files that a run writes, before any work is done."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Targets:
     scores
         The score raster.
     project
-        The QGIS project; None: none.
+        The QGIS project; None: no project.
     """
 
     polygons: Path
@@ -40,7 +40,7 @@ class Targets:
     def check(
         cls, polygons: str | Path, scores: str | Path | None, project: str | Path | None, inputs: Sequence[SceneLike]
     ) -> Self:
-        """Return the files, the score raster beside the polygons where it is not named.
+        """Check the files and return them; by default the score raster is beside the polygons.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""``geosiam batch``: many pairs."""
+"""``geosiam batch``: find what changed in many pairs of scenes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def command(
     asset: str | None,
     dry_run: bool,
     json_log: Path | None,
-    chosen: dict[str, Any],
+    given_values: dict[str, Any],
 ) -> None:
     """Find what changed in many pairs of scenes.
 
@@ -117,8 +117,8 @@ def command(
     from geosiam.batch.api import BatchOptions, estimate, plan_batch, run_batch
     from geosiam.options import DetectOptions
 
-    pair_settings = DetectOptions(**{name: chosen[name] for name in PAIR_OPTIONS if name in chosen})
-    batch_settings = BatchOptions(**{name: chosen[name] for name in BATCH_OPTIONS if name in chosen})
+    pair_settings = DetectOptions(**{name: given_values[name] for name in PAIR_OPTIONS if name in given_values})
+    batch_settings = BatchOptions(**{name: given_values[name] for name in BATCH_OPTIONS if name in given_values})
     with _terminable():
         plan = plan_batch(source, after, before=before, pattern=pattern, asset=asset)
         if dry_run:
@@ -140,10 +140,12 @@ def _print_result(result: BatchResult) -> None:
     """
     output.result(list(result.files.values()), as_json=result.to_dict())
     output.warn(result.remarks)
-    done = [pair for pair in result.pairs if pair.done]
-    new = sum(pair.ran for pair in done)
-    anomalies = sum(pair.record.count for pair in done if pair.record)
-    output.note(f"{len(done)} of {len(result.pairs)} pairs have results ({new} new), {anomalies} anomalies in total")
+    finished = [pair for pair in result.pairs if pair.done]
+    ran_now = sum(pair.ran for pair in finished)
+    anomalies = sum(pair.record.count for pair in finished if pair.record)
+    output.note(
+        f"{len(finished)} of {len(result.pairs)} pairs have results ({ran_now} new), {anomalies} anomalies in total"
+    )
     if result.failed:
         output.warn(f"{pair.name}: {pair.error}" for pair in result.failed)
         fact = f"has {len(result.failed)} of {len(result.pairs)} pairs without results"
@@ -175,7 +177,7 @@ def _print_plan(plan: BatchPlan, cost: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _logged(path: Path | None, show: OnEvent) -> Iterator[OnEvent]:
-    """Give a callback that shows each event and, if there is a path, appends it to that log."""
+    """Yield a callback that shows each event and, if there is a path, appends it to that log."""
     if path is None:
         yield show
         return

@@ -1,4 +1,4 @@
-"""``geosiam demo``: a generated pair with known changes, and how well they are found."""
+"""``geosiam demo``: detect the changes of a generated pair, and measure how many are found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def command(*, folder: Path, size: int | None, seed: int | None) -> None:
     """
     from geosiam.demo import run_demo
 
-    chosen = options.given(size=size, seed=seed)
+    values = options.given(size=size, seed=seed)
     with progress_report("scoring") as on_progress:
-        result = run_demo(folder, **chosen, on_progress=on_progress)
+        result = run_demo(folder, **values, on_progress=on_progress)
     output.result(result)

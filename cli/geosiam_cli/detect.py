@@ -1,4 +1,4 @@
-"""``geosiam detect``: the main job."""
+"""``geosiam detect``: find what changed between two scenes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 @options.progress
 @options.json_output
 def command(
-    *, before: str, after: str, output_path: Path, scores: Path | None, project: Path | None, chosen: dict[str, Any]
+    *,
+    before: str,
+    after: str,
+    output_path: Path,
+    scores: Path | None,
+    project: Path | None,
+    given_values: dict[str, Any],
 ) -> None:
     """Find what changed between two scenes and outline it.
 
@@ -45,7 +51,7 @@ def command(
     from geosiam.options import DetectOptions
     from geosiam.pipeline import detect
 
-    settings = DetectOptions(**chosen)
+    settings = DetectOptions(**given_values)
     with progress_report("scoring") as on_progress:
         result = detect(
             before, after, output_path, options=settings, scores=scores, project=project, on_progress=on_progress

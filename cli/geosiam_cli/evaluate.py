@@ -83,7 +83,7 @@ def command(
     models: tuple[str, ...],
     baselines: tuple[str, ...],
     out: Path | None,
-    chosen: dict[str, Any],
+    given_values: dict[str, Any],
 ) -> None:
     """Measure accuracy, against ground truth or from a review.
 
@@ -101,15 +101,15 @@ def command(
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
-    settings = DetectOptions(**chosen)
+    settings = DetectOptions(**given_values)
     with progress_report("evaluating", unit="runs") as on_progress:
         evaluations = evaluate(
             tasks, models=models, baselines=baselines, options=settings, out=out, on_progress=on_progress
         )
-    written = save_report(out, evaluations) if out is not None else []
+    files_written = save_report(out, evaluations) if out is not None else []
     rows = totals_first(evaluations)
-    output.result(text_table(rows), as_json={"evaluations": [row.to_dict() for row in rows], "files": written})
-    for path in written:
+    output.result(text_table(rows), as_json={"evaluations": [row.to_dict() for row in rows], "files": files_written})
+    for path in files_written:
         output.note(str(path))
     return None
 

@@ -17,7 +17,7 @@ from geosiam_cli import options, output
 @options.scenes
 @options.library_options(*options.COMPARISON)
 @options.json_output
-def command(*, before: str, after: str, chosen: dict[str, Any]) -> None:
+def command(*, before: str, after: str, given_values: dict[str, Any]) -> None:
     """Show what detect would do with two scenes, without doing it.
 
     Opens both scenes and prints their grids, the overlap, the bands, how AFTER would be resampled and its colors
@@ -27,4 +27,4 @@ def command(*, before: str, after: str, chosen: dict[str, Any]) -> None:
     from geosiam.inspection import inspect_pair
     from geosiam.options import ScoreOptions
 
-    output.result(inspect_pair(before, after, options=ScoreOptions(**chosen)).to_dict())
+    output.result(inspect_pair(before, after, options=ScoreOptions(**given_values)).to_dict())

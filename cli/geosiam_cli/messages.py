@@ -71,7 +71,7 @@ def _flag(option: click.Option, value: str | None) -> str:
 
 
 def _words(value: str) -> list[str]:
-    """Return a Python value as words: that of ``"skip"`` is skip, those of ``(4, 3, 2)`` are 4, 3 and 2."""
+    """Split a Python value into words: ``"skip"`` is one, skip; ``(4, 3, 2)`` are three, 4, 3 and 2."""
     try:
         literal = ast.literal_eval(value)
     except (SyntaxError, ValueError):  # a bare word, a path, or placeholders such as (BEFORE, AFTER)

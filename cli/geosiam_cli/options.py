@@ -28,8 +28,8 @@ PATH = click.Path(path_type=Path)  # never checked here: the library refuses wit
 class Option(click.Option):
     """An option whose help shows its default in words.
 
-    Where click prints ``[default: (one thread per core); x>=1]``, this prints ``[default: one thread per core]``; what
-    range of values there is, the help text says.
+    Where click prints ``[default: (one thread per core); x>=1]``, this prints ``[default: one thread per core]``; the
+    help text states the range of values.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def given(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - options are of any
 
 
 def library_options(*names: str, table: Mapping[str, Decorator] = LIBRARY_OPTIONS) -> Decorator:
-    """Add options of the library, and pass those that the user gave to the command as one dict ``chosen``.
+    """Add options of the library, and pass those that the user gave to the command as one dict ``given_values``.
 
     Parameters
     ----------
@@ -319,8 +319,8 @@ def library_options(*names: str, table: Mapping[str, Decorator] = LIBRARY_OPTION
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def packed(**values: Any) -> Any:  # noqa: ANN401 - whatever the command takes and returns
-            chosen = given(**{name: values.pop(name) for name in names})
-            return function(chosen=chosen, **values)
+            given_values = given(**{name: values.pop(name) for name in names})
+            return function(given_values=given_values, **values)
 
         command_function: Function = packed
         for name in reversed(names):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MESSAGE_KEYS = frozenset({"warnings", "notes", "note", "remarks", "error", "reason", "why"})
-"""Names under which results hold messages of the library, which speak of its fields; all else is printed as it is."""
+"""Names under which results hold messages of the library, which name its fields; all else is printed as it is."""
 
 
 def result(value: object, *, as_json: object = None) -> None:
@@ -76,7 +76,7 @@ def require_complete(path: Path, unreadable: Sequence[Any]) -> None:
         return
     for block in unreadable:
         _log.warning("no scores for rows %d-%d, columns %d-%d: %s", *block.rows, *block.cols, block.reason)
-    fact = f"has {len(unreadable)} block(s) of nodata where a scene cannot be read"
+    fact = f"has {len(unreadable)} block(s) without scores where a scene cannot be read"
     raise IncompleteRunError(path, fact, "repair the scene and run again")
 
 

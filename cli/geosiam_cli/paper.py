@@ -82,8 +82,8 @@ def command(
     from geosiam.paper.api import reproduce
     from geosiam.paper.workbench import PaperOptions
 
-    chosen = options.given(seeds=seeds, precision=precision, scenes=tuple(str(scene) for scene in scenes) or None)
-    settings = PaperOptions(data=data, out=out, quick=quick, **chosen)
+    values = options.given(seeds=seeds, precision=precision, scenes=tuple(str(scene) for scene in scenes) or None)
+    settings = PaperOptions(data=data, out=out, quick=quick, **values)
     with progress_report("paper", unit="steps") as on_progress:
         report = reproduce(names, settings, on_progress=on_progress)
     output.result(report, as_json={"report": report})

@@ -32,7 +32,7 @@ class OnProgress(Protocol):
     """The library's ``on_progress``: what a job calls while it runs."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Take the number of units done so far, the total, and what else is worth showing."""
+        """Take the number of units done so far, the total, and a note to show beside them."""
 
 
 @contextmanager
@@ -204,12 +204,12 @@ def event_line(event: BatchEvent) -> str | None:
 
 
 def batch_rate(progress: Progress) -> str:
-    """Return the speed, the anomalies so far and the time left."""
-    left = "unknown" if progress.seconds_left is None else format_duration(progress.seconds_left)
-    return f"{progress.speed / 1e6:.1f} Mpx/s, {progress.anomalies} anomalies so far, {left} left"
+    """Return the speed, the anomalies so far and the remaining time."""
+    remaining = "unknown" if progress.seconds_left is None else format_duration(progress.seconds_left)
+    return f"{progress.speed / 1e6:.1f} Mpx/s, {progress.anomalies} anomalies so far, {remaining} left"
 
 
 def format_duration(seconds: float) -> str:
     """Return seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    total = round(seconds)
+    return f"{total // 3600}:{total // 60 % 60:02}:{total % 60:02}"

@@ -59,7 +59,7 @@ REPORT_OPTIONS: dict[str, options.Decorator] = {
 @options.output("Folder for the page, index.html; created if needed.", name="folder", metavar="DIR")
 @options.library_options(*REPORT_OPTIONS, table=REPORT_OPTIONS)
 @options.json_output
-def command(*, results: tuple[str, ...], folder: Path, chosen: dict[str, Any]) -> None:
+def command(*, results: tuple[str, ...], folder: Path, given_values: dict[str, Any]) -> None:
     """Make a page to review the anomalies.
 
     RESULT is a GeoPackage that 'geosiam detect' wrote, or a folder of them. The page is one file for any browser and
@@ -68,7 +68,7 @@ def command(*, results: tuple[str, ...], folder: Path, chosen: dict[str, Any]) -
     """
     from geosiam.report import ReportOptions, find_pairs, write_report
 
-    settings = ReportOptions(**chosen)
+    settings = ReportOptions(**given_values)
     pairs = find_pairs(results)
     with progress_report("pictures", unit="cards") as on_progress:
         page = write_report(pairs, folder, options=settings, on_progress=on_progress)

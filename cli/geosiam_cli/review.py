@@ -32,5 +32,5 @@ def command(*, verdicts: str, results: tuple[str, ...]) -> None:
         f"{file.path} has no polygon {', '.join(map(str, file.missing))} any more" for file in files if file.missing
     )
     output.result([file.path for file in files], as_json=files)
-    own = [file for file in files if not file.merged] or files  # the file of a whole batch repeats the same verdicts
-    output.note(f"{sum(file.written for file in own)} verdicts in {len(files)} file(s)")
+    counted = [file for file in files if not file.merged] or files  # the merged file repeats the same verdicts
+    output.note(f"{sum(file.written for file in counted)} verdicts in {len(files)} file(s)")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.library_options(*options.COMPARISON, *options.EXECUTION)
 @options.progress
 @options.json_output
-def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any]) -> None:
+def command(*, before: str, after: str, output_path: Path, given_values: dict[str, Any]) -> None:
     """Compute the score raster alone.
 
     Writes a GeoTIFF with one band of anomaly probabilities, aligned to the grid of BEFORE. A cell covers 2 x 2 or more
@@ -33,7 +33,7 @@ def command(*, before: str, after: str, output_path: Path, chosen: dict[str, Any
     from geosiam.options import ScoreOptions
     from geosiam.scoring import score_to_file
 
-    settings = ScoreOptions(**chosen)
+    settings = ScoreOptions(**given_values)
     with progress_report("scoring") as on_progress:
         result = score_to_file(before, after, output_path, options=settings, on_progress=on_progress)
     output.warn(result.warnings)

@@ -1,4 +1,4 @@
-"""What one call of the command line has been asked for, and where its log lines go."""
+"""Switches of one call of the command line, and its logging."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geosiam_cli.messages import with_flags
 
 @dataclass
 class State:
-    """Switches that the entry point and every command share.
+    """Switches of the running command, which the entry point and every command share.
 
     Parameters
     ----------

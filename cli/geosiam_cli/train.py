@@ -1,4 +1,4 @@
-"""``geosiam train``: weights of your own."""
+"""``geosiam train``: train the network and write its weights."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
 @options.output("Weights to write (.safetensors); learning curves and the checkpoint go beside it.", name="out")
 @options.library_options(*TRAINING_OPTIONS, table=TRAINING_OPTIONS)
 @options.json_output
-def command(*, out: Path, chosen: dict[str, Any]) -> None:
+def command(*, out: Path, given_values: dict[str, Any]) -> None:
     """Train the network and write its weights with their model card.
 
     Recipe 'survey' learns whatever differs between two views of one place, except light, color, blur and a slight
@@ -162,7 +162,7 @@ def command(*, out: Path, chosen: dict[str, Any]) -> None:
     """
     from geosiam.training.api import TrainingOptions, train
 
-    settings = TrainingOptions(out=out, **chosen)
+    settings = TrainingOptions(out=out, **given_values)
     with progress_report("training", unit="steps") as on_progress:
         result = train(settings, on_step=lambda done, total, loss: on_progress(done, total, f"loss {loss:.3f}"))
     content = {"weights": result.weights, "card": result.card.to_dict(), "history": result.history}

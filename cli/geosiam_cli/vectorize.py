@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @options.output(options.POLYGON_FORMATS)
 @options.library_options(*options.POLYGONS)
 @options.json_output
-def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
+def command(*, scores: str, output_path: Path, given_values: dict[str, Any]) -> None:
     """Make polygons from a score raster, at any threshold.
 
     SCORES is a raster that 'geosiam detect' or 'geosiam score' wrote. Nothing is scored again, so trying another
@@ -34,7 +34,7 @@ def command(*, scores: str, output_path: Path, chosen: dict[str, Any]) -> None:
     from geosiam.options import PolygonOptions
     from geosiam.pipeline import vectorize_to_file
 
-    result = vectorize_to_file(scores, output_path, options=PolygonOptions(**chosen))
+    result = vectorize_to_file(scores, output_path, options=PolygonOptions(**given_values))
     output.warn(result.warnings)
     output.result(result.polygons_path, as_json=result.to_dict())
     output.note(f"{result.count} polygons with a score of at least {result.threshold:.3g}")

@@ -1,1 +1,1 @@
-"""Two files in; aligned, masked and normalized blocks out."""
+"""Read two scenes as aligned, masked and normalized blocks."""

@@ -27,7 +27,7 @@ _SAMPLES = 41  # points along a side of a grid that are transformed to another o
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a scene is read on the target grid.
+    """Geometric relation of a scene to the target grid that it is read on.
 
     Parameters
     ----------
@@ -149,17 +149,17 @@ def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment
 
 
 def _transform(
-    grid: Grid, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
+    source: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return pixel coordinates (cols, rows) of a grid on another one; not finite where there are none."""
-    x, y = apply_affine(grid.transform, cols, rows)
-    if grid.crs != other.crs:
+    """Transform pixel coordinates (cols, rows) of one grid to another; not finite where there are none."""
+    x, y = apply_affine(source.transform, cols, rows)
+    if source.crs != target.crs:
         # Not rasterio's transform, which raises if any one of the points has no coordinates.
-        transformer = Transformer.from_crs(grid.crs.to_wkt(), other.crs.to_wkt(), always_xy=True)
+        transformer = Transformer.from_crs(source.crs.to_wkt(), target.crs.to_wkt(), always_xy=True)
         x, y = transformer.transform(x, y)
         undefined = ~(np.isfinite(x) & np.isfinite(y))
         x[undefined] = y[undefined] = np.nan  # NumPy warns of infinity times zero
-    return apply_affine(~other.transform, x, y)
+    return apply_affine(~target.transform, x, y)
 
 
 def _pixel_offset(scene: Grid, target: Grid) -> tuple[int, int] | None:
@@ -173,7 +173,7 @@ def _pixel_offset(scene: Grid, target: Grid) -> tuple[int, int] | None:
 
 
 def unwrap_longitude(scene: Grid, target: Grid) -> Grid:
-    """Return a grid in degrees, moved by whole turns of 360 degrees to where it is nearest to another one.
+    """Return a grid in degrees, moved by whole turns of 360 degrees to be nearest to another one.
 
     Across the dateline, longitudes may end beyond 180 degrees, or begin before -180.
     """

@@ -72,7 +72,7 @@ class AreaOfInterest:
             raise SceneRefusedError(
                 path,
                 f"cannot be transformed to the before scene's coordinate system ({error})",
-                "use one system for both",
+                "use one coordinate system for both",
             ) from error
         polygons = [copy for polygon in frame.geometry for copy in transformer.full_turns(shapely.make_valid(polygon))]
         pixels = to_pixels(polygons, transformer)
@@ -82,32 +82,32 @@ class AreaOfInterest:
 
     def bounds(self) -> Window:
         """Return the window of pixels around the polygons, inside the scene."""
-        whole = Window(0, self.grid.height, 0, self.grid.width)
-        inside = whole if self.crs is not None else None
+        scene = Window(0, self.grid.height, 0, self.grid.width)
+        inside = scene if self.crs is not None else None
         if self.polygons and self.crs is None:
             left, top, right, bottom = shapely.total_bounds(list(self.polygons)).clip(-_FARTHEST_PX, _FARTHEST_PX)
             area = Window(int(np.floor(top)), int(np.ceil(bottom)), int(np.floor(left)), int(np.ceil(right)))
-            inside = area.intersection(whole)
+            inside = area.intersection(scene)
         if inside is None:
             raise OptionError("`aoi`", "lies outside the before scene", "check its coordinate reference system")
         return inside
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """Return which pixels of a window have their center in a polygon: bool (rows, cols)."""
+        """Return the mask of the pixels of a window whose center lies in a polygon: bool (rows, cols)."""
         if self.crs is not None:
             rows, cols = np.mgrid[window.slices].astype(np.float64) + 0.5  # centers
             transformer = PixelTransformer(self.grid, pyproj.CRS(self.crs))
             return contains(self.polygons, *transformer.to_crs(cols, rows))
         corner = Affine.translation(window.col_start, window.row_start)
         box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
-        near = [polygon for polygon in self.polygons if polygon.intersects(box)]
-        if not near:
+        polygons = [polygon for polygon in self.polygons if polygon.intersects(box)]
+        if not polygons:
             return np.zeros(window.shape, bool)
-        return np.asarray(rasterize(near, out_shape=window.shape, transform=corner, dtype=np.uint8), bool)
+        return np.asarray(rasterize(polygons, out_shape=window.shape, transform=corner, dtype=np.uint8), bool)
 
 
 def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
-    """Return the polygons of a vector file that are not empty."""
+    """Read the polygons of a vector file that are not empty."""
     import geopandas  # noqa: PLC0415 - slow to import, and most pairs come without an area
     from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
 
@@ -182,7 +182,7 @@ class PixelTransformer:
 
 
 def contains(polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which points lie in any of the polygons; points that are not finite do not."""
+    """Return whether each point lies in any of the polygons; points that are not finite do not."""
     finite = np.isfinite(x) & np.isfinite(y)
     inside = np.zeros(x.shape, bool)
     for polygon in polygons:
@@ -201,8 +201,8 @@ def to_pixels(
     """
     cols, rows = _sample_points(transformer.grid)
     x, y = transformer.to_crs(cols, rows)
-    near = list(polygons) if transformer.same else _near(polygons, x, y)
-    transformed = shapely.transform(near, transformer.to_pixels)
+    nearby = list(polygons) if transformer.same else _clipped(polygons, x, y)
+    transformed = shapely.transform(nearby, transformer.to_pixels)
     if transformer.same:
         return tuple(shapely.make_valid(polygon) for polygon in transformed)
     if any(_torn(polygon, transformer.grid) for polygon in transformed):
@@ -211,15 +211,15 @@ def to_pixels(
     # A polygon around an area without coordinates turns into its complement, without a tear.
     differing = contains(pixels, cols, rows) != contains(polygons, x, y)
     edges = shapely.union_all([polygon.boundary for polygon in pixels])
-    far = shapely.distance(shapely.points(cols[differing], rows[differing]), edges) > 1
-    wrong = bool(np.any(far)) if pixels else bool(differing.any())
+    distances = shapely.distance(shapely.points(cols[differing], rows[differing]), edges)
+    wrong = bool(np.any(distances > 1)) if pixels else bool(differing.any())
     return None if wrong else pixels
 
 
-def _near(
+def _clipped(
     polygons: Sequence[shapely.Geometry], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> list[shapely.Geometry]:
-    """Return the parts of polygons around points, with corners close to one another."""
+    """Clip polygons to the surroundings of points, and split their edges into short pieces."""
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return []

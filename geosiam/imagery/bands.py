@@ -48,7 +48,7 @@ class Channels:
         return sorted(set(self.indexes))
 
     @property
-    def colors(self) -> int:
+    def color_count(self) -> int:
         """Number of distinct channels."""
         return len(self.distinct) if self.table is None else CHANNELS
 
@@ -70,12 +70,12 @@ class Channels:
         """Whether no entry of the palette is transparent; True without a palette."""
         return self.table is None or bool(self.table[:, CHANNELS].all())
 
-    def shown(self, bands: NDArray[Any]) -> NDArray[np.bool_] | np.bool_:
-        """Return which pixels of the distinct bands (n, rows, cols) are opaque: bool (rows, cols), or one for all."""
+    def opaque_pixels(self, bands: NDArray[Any]) -> NDArray[np.bool_] | np.bool_:
+        """Return the mask of opaque pixels of the distinct bands (n, rows, cols): bool (rows, cols), or one for all."""
         if self.table is None or self.opaque:
             return np.True_
-        shown: NDArray[np.bool_] = self.table[:, CHANNELS][bands[0].astype(np.intp)] > 0
-        return shown
+        opaque: NDArray[np.bool_] = self.table[:, CHANNELS][bands[0].astype(np.intp)] > 0
+        return opaque
 
 
 def choose_channels(name: str, dataset: DatasetReader, bands: Sequence[int] | None, *, by_color: bool) -> Channels:
@@ -97,15 +97,15 @@ def choose_channels(name: str, dataset: DatasetReader, bands: Sequence[int] | No
     OptionError
         ``bands`` are neither one nor three, or the scene lacks one of them.
     """
-    chosen = None if bands is None else _checked_bands(name, dataset.count, bands)
+    indexes = None if bands is None else _checked_bands(name, dataset.count, bands)
     if (
         colors_of(dataset)[0] == ColorInterp.palette
-        and chosen in (None, (1, 1, 1))
+        and indexes in (None, (1, 1, 1))
         and dataset.dtypes[0] in _TABLE_SIZES
     ):
         return Channels((1, 1, 1), _color_table(dataset), "palette expanded to its colors")
-    if chosen is not None:
-        return Channels(chosen, None, "as asked for")
+    if indexes is not None:
+        return Channels(indexes, None, "as asked for")
     if by_color:
         red, green, blue = (colors_of(dataset).index(color) + 1 for color in _COLORS)
         return Channels((red, green, blue), None, "by color interpretation")

@@ -25,7 +25,7 @@ _MAX_COORDINATE, _MIN_PIXEL_SIZE = 1e15, 1e-15  # in units of the CRS; no place 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels (or cells) of a raster lie on the earth.
+    """CRS, geotransform, width and height of a raster of pixels or cells.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Grid:
             raise ValueError(f"a grid has at least one pixel, not {self.width} x {self.height}")
         sizes = np.abs(self.transform[:6])
         if not np.isfinite(sizes).all() or sizes.max() > _MAX_COORDINATE:
-            raise ValueError("the geotransform leads to infinity")
+            raise ValueError("the geotransform gives infinite coordinates")
         if self.transform.is_degenerate or min(self.pixel_size) < _MIN_PIXEL_SIZE:
             raise ValueError("the geotransform maps all pixels onto a line")
 
@@ -101,7 +101,7 @@ class Window:
         return slice(self.row_start, self.row_stop), slice(self.col_start, self.col_stop)
 
     def intersection(self, other: Window) -> Window | None:
-        """Return what both windows cover, or None where they do not touch."""
+        """Return the intersection of both windows, or None if they do not overlap."""
         rows = max(self.row_start, other.row_start), min(self.row_stop, other.row_stop)
         cols = max(self.col_start, other.col_start), min(self.col_stop, other.col_stop)
         if rows[0] >= rows[1] or cols[0] >= cols[1]:
@@ -137,7 +137,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Halo:
-    """How many pixels beyond a cell's own ``stride`` pixels its score depends on.
+    """Margin in pixels around a cell's own ``stride`` pixels that its score depends on.
 
     Parameters
     ----------
@@ -254,10 +254,10 @@ class Stripes:
 
     def __getitem__(self, place: int) -> Block:
         down, width = self.lattice.shape
-        stripe, rest = divmod(place, down * self.across)
-        left = stripe * self.across
-        row, col = divmod(rest, min(self.across, width - left))
-        return self.lattice[row * width + left + col]
+        stripe, position = divmod(place, down * self.across)
+        first_col = stripe * self.across
+        row, col = divmod(position, min(self.across, width - first_col))
+        return self.lattice[row * width + first_col + col]
 
     def __iter__(self) -> Iterator[Block]:
         return (self[place] for place in range(len(self)))

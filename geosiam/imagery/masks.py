@@ -1,4 +1,4 @@
-"""Which pixels of a scene are valid: nodata values, masks, alpha bands and NaN, reduced to one rule.
+"""Find the valid pixels of a scene: nodata values, masks, alpha bands and NaN, reduced to one rule.
 
 A scene may mark invalid pixels in several of these ways at once. GDAL then evaluates only one of them, and another one
 when it warps. Here a pixel is valid only if none of them marks it as invalid.
@@ -27,7 +27,7 @@ _ALPHA = ColorInterp.alpha
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How to find the valid pixels of a scene.
+    """The rule by which the valid pixels of a scene are found.
 
     Parameters
     ----------
@@ -79,13 +79,18 @@ def has_mask(dataset: DatasetReader) -> bool:
     return all(MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in dataset.mask_flag_enums)
 
 
+def has_no_mask(dataset: DatasetReader) -> bool:
+    """Return whether GDAL treats all pixels as valid: no nodata value, mask or alpha band."""
+    return all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+
+
 def _measured(dataset: DatasetReader) -> bool:
     """Return whether the values are signed or floats, hence measurements and not colors."""
     return np.dtype(dataset.dtypes[0]).kind in "if"
 
 
 def _nan_of_plain_floats(dataset: DatasetReader) -> float | None:
-    plain = not has_alpha(dataset) and all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+    plain = not has_alpha(dataset) and has_no_mask(dataset)
     return float("nan") if plain and np.dtype(dataset.dtypes[0]).kind == "f" else None
 
 
@@ -106,7 +111,7 @@ def _view(dataset: DatasetReader, path: str, bands: list[int], masked_bands: lis
 def _add_mask_of_values(mask: VirtualBand, dataset: DatasetReader, path: str, masked_bands: list[int]) -> None:
     """Add the mask of the nodata values alone, which GDAL ignores if there is another mask."""
     grid = _grid(dataset)
-    bare = VirtualRaster(grid, placed=False)
+    bare = VirtualRaster(grid, georeferenced=False)
     dtypes, nodata = dataset.dtypes, dataset.nodatavals
     for index in masked_bands:
         bare.band(dtypes[index - 1], nodata=nodata[index - 1]).add(path, index)
@@ -114,7 +119,7 @@ def _add_mask_of_values(mask: VirtualBand, dataset: DatasetReader, path: str, ma
         for position in range(1, len(masked_bands) + 1):
             mask.add(bare.xml(), f"mask,{position}")
         return
-    any_band = VirtualRaster(grid, placed=False)
+    any_band = VirtualRaster(grid, georeferenced=False)
     band = any_band.band("uint8", function="max")
     for position in range(1, len(masked_bands) + 1):
         band.add(bare.xml(), f"mask,{position}")

@@ -32,7 +32,7 @@ _REMEDY = "make the tiles alike, for example with gdalwarp, or name only those t
 
 @dataclass(frozen=True)
 class _Kind:
-    """What all tiles of a scene have in common; nodata values and units are text, because NaN differs from itself."""
+    """Properties that all tiles must share; nodata values and units are text, because NaN differs from itself."""
 
     coordinate_system: str
     types: tuple[str, ...]
@@ -104,17 +104,17 @@ def mosaic(paths: list[str]) -> str:
         grid, tile = _examine(path, reference)
         _compare(tile, grid, first, reference)
         tiles.append(tile)
-    whole = first.place
+    extent = first.place
     for tile in tiles:
-        whole = whole.union(tile.place)
-    rows, cols = whole.shape
+        extent = extent.union(tile.place)
+    rows, cols = extent.shape
     if max(rows, cols) > _MAX_SIDE_PX:
-        raise SceneRefusedError(paths[0], f"and the other tiles span {rows} x {cols} pixels", "leave out far ones")
-    place = reference.transform @ Affine.translation(whole.col_start, whole.row_start)
-    return _virtual(tiles, whole, Grid(reference.crs, place, cols, rows)).xml()
+        raise SceneRefusedError(paths[0], f"and the other tiles span {rows} x {cols} pixels", "leave out distant ones")
+    transform = reference.transform @ Affine.translation(extent.col_start, extent.row_start)
+    return _virtual(tiles, extent, Grid(reference.crs, transform, cols, rows)).xml()
 
 
-def _virtual(tiles: list[_Tile], whole: Window, grid: Grid) -> VirtualRaster:
+def _virtual(tiles: list[_Tile], extent: Window, grid: Grid) -> VirtualRaster:
     """Combine tiles such that pixels that no tile covers are invalid."""
     kind = tiles[0].kind
     marked = kind.nodata != ("None",) * len(kind.nodata) or "alpha" in kind.colors
@@ -123,18 +123,18 @@ def _virtual(tiles: list[_Tile], whole: Window, grid: Grid) -> VirtualRaster:
     for index, (dtype, color) in enumerate(zip(kind.types, kind.colors, strict=True), 1):
         nodata = _nodata(kind, index, masked=masked)
         band = raster.band(dtype, nodata=nodata, color=color)
-        band.scaled(*map(float, kind.scale_and_offset[index - 1].split()))
+        band.set_scale(*map(float, kind.scale_and_offset[index - 1].split()))
         if index == 1:
-            band.colored(dict(kind.palette))
+            band.set_palette(dict(kind.palette))
         for tile in tiles:
             use_mask = tile.masked or "alpha" in kind.colors
             band.add(
-                tile.path, index, tile.place.relative_to(whole), nodata=nodata, use_mask=use_mask, block=tile.block
+                tile.path, index, tile.place.relative_to(extent), nodata=nodata, use_mask=use_mask, block=tile.block
             )
     if masked:
         mask = raster.mask()
         for tile in tiles:
-            mask.add(tile.path, "mask,1", tile.place.relative_to(whole), nodata=0, block=tile.block)
+            mask.add(tile.path, "mask,1", tile.place.relative_to(extent), nodata=0, block=tile.block)
     return raster
 
 

@@ -1,4 +1,4 @@
-"""From a scene's own values to comparable ones in [0, 1]: a stretch, then relative radiometric normalization.
+"""Make the values of two scenes comparable, in [0, 1]: a stretch, then relative radiometric normalization.
 
 Both are decided once per pair, from a sample of valid pixels, and applied to every block alike. The sample may hold
 real change, so every estimate here resists outliers.
@@ -75,7 +75,7 @@ class Unit:
 
     @classmethod
     def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self:
-        """Return the unit of a file's scales and offsets; values that make no sense count as 1 and 0."""
+        """Return the unit of a file's scales and offsets; invalid ones count as 1 and 0."""
         sound = np.isfinite(scales) & np.isfinite(offsets) & (np.array(scales) != 0)
         return cls(_triple(np.where(sound, scales, 1.0)), _triple(np.where(sound, offsets, 0.0)))
 
@@ -311,7 +311,7 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """Return the median, as `np.median` does, by finding one place in the order instead of two.
+    """Return the median, as `np.median` does, with one partition instead of two.
 
     Of 30,000 values it takes 0.3 ms instead of 1.7 ms, and an estimate needs some sixty medians.
     """
@@ -354,7 +354,7 @@ _MAX_TABLE = 2**16  # entries of a lookup table
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """The function per channel that every pixel of a scene goes through, wherever it is: stretch, then normalization.
+    """The function per channel that is applied to every pixel of a scene: stretch, then normalization.
 
     Parameters
     ----------

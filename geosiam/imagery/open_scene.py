@@ -1,4 +1,4 @@
-"""Opening whatever names or holds a scene: a path, a folder or pattern of tiles, a URL, a dataset, an array."""
+"""Open whatever names or holds a scene: a path, a folder or pattern of tiles, a URL, a dataset, an array."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SceneLike: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArra
 
 
 def open_scene(scene: SceneLike) -> Scene:
-    """Return the scene that a path, URL, dataset or array stands for; it is the caller's to close.
+    """Open the scene that a path, URL, dataset or array stands for; the caller closes it.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def _scene_in_memory(array: xarray.DataArray) -> Scene:
         memory.close()
         raise SceneRefusedError(
             name,
-            f"cannot be taken for a raster ({error})",
+            f"cannot be converted to a raster ({error})",
             "give it dimensions (band, y, x) and a type such as uint8",
         ) from error
     return Scene(memory.name, name, memory)

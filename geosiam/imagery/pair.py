@@ -92,7 +92,7 @@ class ScenePair:
     aoi
         Area of interest; None: the whole overlap.
     report
-        What is known about the pair, and how it is read.
+        Metadata of the pair, and the decisions about reading it.
     """
 
     grid: Grid
@@ -106,12 +106,12 @@ class ScenePair:
 
     @property
     def transforms(self) -> tuple[PixelTransform, PixelTransform]:
-        """Functions that every pixel of the before and the after scene goes through."""
+        """Functions that are applied to every pixel of the before and the after scene."""
         return PixelTransform(self.stretches[0]), PixelTransform(self.stretches[1], self.radiometry)
 
     @property
     def columns_at_once(self) -> int | None:
-        """How many pixel columns a row of blocks can have without anything being decoded twice; None: all."""
+        """Largest width in pixels of a row of blocks for which no tile is decoded twice; None: any width."""
         limits = [columns for reader in (self.before, self.after) if (columns := reader.columns_at_once) is not None]
         return min(limits, default=None)
 
@@ -161,7 +161,7 @@ class ScenePair:
     @property
     def colored(self) -> bool:
         """Whether the channels of both scenes differ from one another."""
-        return min(self.before.channels.colors, self.after.channels.colors) > 1
+        return min(self.before.channels.color_count, self.after.channels.color_count) > 1
 
     def close(self) -> None:
         """Close all handles."""

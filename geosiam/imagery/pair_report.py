@@ -24,7 +24,7 @@ _STRONG_GAIN, _STRONG_OFFSET = 2.0, 0.25  # of the normalization; values lie in 
 
 @dataclass(frozen=True)
 class PairReport:
-    """What is known about a pair of scenes and how it is read.
+    """Metadata of a pair of scenes, the decisions about reading it, and warnings.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ class PairReport:
     shift
         Estimated misregistration (rows, cols) in pixels before any correction, and the share of patches that agree.
     moved_px
-        Part (rows, cols) of it that is corrected: the after scene is moved up and left by this much.
+        Part (rows, cols) of this shift that is corrected: the after scene is moved up and left by this much.
     shift_px
         Estimated misregistration in pixels that remains; None if it cannot be estimated reliably.
     warnings
-        What the user should know.
+        Warnings to the user.
     """
 
     before: SceneInfo
@@ -76,7 +76,7 @@ class PairReport:
 def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels]) -> list[str]:
     """Warn if bands of different kinds or types are compared."""
     warnings = []
-    before, after = (choice.colors for choice in channels)
+    before, after = (choice.color_count for choice in channels)
     if before != after:
         warnings.append(f"{before} band(s) of the before scene are compared with {after} of the after scene")
     for date, scene, choice in zip(("before", "after"), scenes, channels, strict=True):
@@ -87,7 +87,7 @@ def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Chann
             )
     if scenes[0].dtype != scenes[1].dtype:
         warnings.append(
-            f"the scenes have different data types ({scenes[0].dtype}, {scenes[1].dtype}); each is stretched by itself"
+            f"the scenes have different data types ({scenes[0].dtype}, {scenes[1].dtype}); each is stretched separately"
         )
     return warnings
 
@@ -96,7 +96,7 @@ def warnings_on_resolution(alignment: Alignment) -> list[str]:
     """Warn if the pixel sizes of the scenes differ much."""
     ratio = alignment.ratio
     if ratio > _NOTICEABLE_RATIO:
-        method = "the most frequent value of them counts" if alignment.resampling == "mode" else "they are averaged"
+        method = "the most frequent value of them is used" if alignment.resampling == "mode" else "they are averaged"
         return [f"the after scene has {ratio:.3g}x finer pixels; {method}"]
     if ratio < 1 / _NOTICEABLE_RATIO:
         return [f"the after scene has {1 / ratio:.3g}x coarser pixels; it does not show small objects"]
@@ -130,7 +130,7 @@ def warnings_on_radiometry(radiometry: RadiometricNormalization, mode: str) -> l
         abs(low) > _STRONG_OFFSET for low, _ in lines
     ):
         warnings.append(
-            "the scenes differ much in brightness or contrast; expect false alarms where normalization fails"
+            "the scenes differ strongly in brightness or contrast; expect false alarms where normalization fails"
         )
     return warnings
 
@@ -139,7 +139,7 @@ def warnings_on_shift(remaining: Shift | None, moved: tuple[float, float], *, re
     """Warn if the scenes are misregistered, or were and the correction was not asked for."""
     warnings = []
     if register is None and max(map(abs, moved)) >= _NOTICEABLE_SHIFT_PX:
-        rows, cols = (f"{0.0 - part:+.3g}" for part in moved)
+        rows, cols = (f"{0.0 - offset:+.3g}" for offset in moved)
         warnings.append(
             f"the after scene is shifted; it was moved by {rows} rows and {cols} columns "
             "(`register=False` disables this)"

@@ -1,4 +1,4 @@
-"""Opening a pair of scenes: all checks and decisions, before any result is computed."""
+"""Open a pair of scenes: all checks and decisions, before any result is computed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def open_pair(before: SceneLike, after: SceneLike, options: PairOptions = PairOp
 
 @dataclass(frozen=True)
 class _View:
-    """One way of reading the pair, and the sample that was read in it."""
+    """Readers of the pair for one correction of the shift, and the sample that was read with them."""
 
     before: AlignedReader
     after: AlignedReader
@@ -96,7 +96,7 @@ class _Registered:
 
 
 class PairBuilder:
-    """The checks and decisions of :func:`open_pair`, in their order.
+    """Check two scenes and decide how they are read, for :func:`open_pair`.
 
     Parameters
     ----------
@@ -183,14 +183,14 @@ class PairBuilder:
         return _Registered(moved, shift, remaining) if register or improves(remaining, shift) else unchanged
 
     def _refine_shift(self, shift: Shift, stretches: tuple[Stretch, Stretch]) -> Shift:
-        """Estimate a far shift again from patches of the same ground: those at hand have little in common."""
+        """Estimate a far shift again from patches of the same ground: the first ones have little in common."""
         whole = shift.rounded()
         view = self._view((whole.rows, whole.cols))
-        rest = None if view is None else view.sample.shift(stretches)
-        return whole + rest if rest is not None and rest.trustworthy else shift
+        remaining = None if view is None else view.sample.shift(stretches)
+        return whole + remaining if remaining is not None and remaining.trustworthy else shift
 
     def _move_patches(self, view: _View, correction: tuple[float, float]) -> _View | None:
-        """Return the view after a correction by few whole pixels, without reading; None if reading has to decide."""
+        """Return the view after a short correction, from the patches read before; None if they do not suffice."""
         if view.after.alignment.offset is None or not self.policy.fits_patches(correction):
             return None
         sample = view.sample.moved(int(correction[0]), int(correction[1]))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Window
-from geosiam.imagery.masks import MaskRule, has_alpha, mask_rule
+from geosiam.imagery.masks import MaskRule, has_alpha, has_no_mask, mask_rule
 from geosiam.imagery.scene import DECODING_ERRORS, GDAL_CACHE_BYTES, environment
 from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assemble
 
@@ -44,7 +44,7 @@ _TOLERANCE_PX = 1e-3  # error of GDAL's approximated transform; an exact one tak
 
 @dataclass(frozen=True)
 class _Storage:
-    """How a scene is decoded, and the decoded tiles, for all threads.
+    """The decoded size and tile layout of a scene, and the cache of its tiles, which all threads share.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class _Storage:
 
 
 class AlignedReader:
-    """Reads windows of the target grid from a scene, in any thread.
+    """Read windows of the target grid from a scene, in any thread.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class AlignedReader:
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """Return the validity that :meth:`read` returns, without decoding if the scene's outline alone decides."""
         dataset = self.scene.handle()
-        maskless = _has_no_mask(dataset) and not has_alpha(dataset) and self.channels.opaque
+        maskless = has_no_mask(dataset) and not has_alpha(dataset) and self.channels.opaque
         if self.alignment.offset is None or not maskless or np.dtype(dataset.dtypes[0]).kind == "f":
             return self.read(window)[1]
         valid = np.zeros(window.shape, bool)
@@ -128,7 +128,7 @@ class AlignedReader:
 
     @property
     def columns_at_once(self) -> int | None:
-        """How many pixel columns of a row of blocks can be kept; None: all."""
+        """Largest width in pixels of a row of blocks whose tiles can be kept; None: any width."""
         with environment():
             storage = self._storage
             layout = storage.layout
@@ -196,7 +196,7 @@ class AlignedReader:
 
     @property
     def _storage(self) -> _Storage:
-        """How the scene is decoded; determined once, under a lock, because threads share it."""
+        """Size, layout and cache of the decoded scene; determined once, under a lock, because threads share them."""
         if self._shared is None:
             with self._lock:
                 if self._shared is None:
@@ -216,8 +216,8 @@ class AlignedReader:
         if layout.in_strips:
             capacity = min(max(capacity, _strip_bytes(layout, pixel_bytes)), _MAX_CACHE_BYTES)
         tile_bytes = layout.rows * layout.cols * pixel_bytes
-        kept = layout if tile_bytes * _MIN_TILES <= capacity else None
-        return _Storage(shape, pixel_bytes, kept, TileCache(capacity))
+        cached_layout = layout if tile_bytes * _MIN_TILES <= capacity else None
+        return _Storage(shape, pixel_bytes, cached_layout, TileCache(capacity))
 
     def _decoded_dataset(self) -> DatasetReader | WarpedVRT:
         """Return this thread's handle of the raster that is decoded."""
@@ -251,7 +251,7 @@ class AlignedReader:
         if rule.nodata is None and has_alpha(dataset):
             # GDAL makes a mask of an alpha band for two types only; for the others all pixels would be valid.
             valid = dataset.read(colors_of(dataset).index(ColorInterp.alpha) + 1, window=place) > 0
-        elif rule.nodata is None and _has_no_mask(dataset):
+        elif rule.nodata is None and has_no_mask(dataset):
             valid = np.ones(window.shape, bool)
         elif rule.nodata is None:
             valid = dataset.dataset_mask(window=place) > 0
@@ -260,7 +260,7 @@ class AlignedReader:
         if bands.dtype.kind == "f":
             valid &= np.isfinite(bands).all(axis=0)
             bands = np.where(valid, bands, 0)
-        return self.channels.arrange(bands), valid & self.channels.shown(bands)
+        return self.channels.arrange(bands), valid & self.channels.opaque_pixels(bands)
 
     def _mask_rule(self) -> MaskRule:
         if not hasattr(self._local, "mask_rule"):
@@ -310,10 +310,6 @@ class AlignedReader:
 def _strip_bytes(layout: TileLayout, pixel_bytes: int) -> int:
     """Return the memory of the tiles that a row of blocks as wide as the scene touches."""
     return layout.reach(_BLOCK_ROWS) * layout.width * pixel_bytes
-
-
-def _has_no_mask(dataset: DatasetReader) -> bool:
-    return all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
 
 
 def _place(window: Window) -> str:

@@ -30,12 +30,12 @@ _WRAP_FRACTION = 0.45  # of a patch's side; a longer shift may really be one in 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the content of the after scene lies down and to the right of the before scene's.
+    """Shift of the after scene's content, down and to the right, relative to the before scene's.
 
     Parameters
     ----------
     rows, cols
-        Downward and rightward, in pixels of the before scene.
+        Components downward and rightward, in pixels of the before scene.
     confidence
         Share of the patches that agree within a pixel, 0 to 1.
     patches
@@ -52,9 +52,10 @@ class Shift:
         """Length of the shift in pixels."""
         return float(np.hypot(self.rows, self.cols))
 
-    def __add__(self, rest: Shift) -> Shift:
-        """Return the total shift, where ``rest`` was estimated after this shift had been corrected."""
-        return Shift(self.rows + rest.rows, self.cols + rest.cols, rest.confidence, rest.patches)
+    def __add__(self, remaining: Shift) -> Shift:
+        """Return the total shift, where ``remaining`` was estimated after this shift had been corrected."""
+        rows, cols = self.rows + remaining.rows, self.cols + remaining.cols
+        return Shift(rows, cols, remaining.confidence, remaining.patches)
 
     def without(self, rows: float, cols: float) -> Shift:
         """Return the shift that remains after a correction by ``rows`` and ``cols``."""
@@ -72,7 +73,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class RegistrationPolicy:
-    """Which estimated shifts are corrected, and by how much. All lengths are in pixels of the before scene.
+    """Limits that decide which estimated shifts are corrected; all lengths are in pixels of the before scene.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ class RegistrationPolicy:
         Shortest shift that is corrected by default where the after scene is resampled anyway; below it, the error of
         the estimate dominates.
     min_requested_px
-        Shortest shift that is corrected on request; below it, resampling costs more than it mends.
+        Shortest shift that is corrected on request; below it, resampling costs more than it gains.
     """
 
     max_shift_px: float = 100.0
@@ -120,7 +121,7 @@ class RegistrationPolicy:
         return (shift.rows, shift.cols) if shift.length >= self.min_resampled_px else NO_SHIFT
 
     def objection(self, shift: Shift | None) -> str | None:
-        """Return why a shift must not be corrected, as a warning; None if nothing is wrong with it."""
+        """Return the reason not to correct a shift, as a warning; None if there is none."""
         if shift is None or not shift.trustworthy:
             return "the misregistration cannot be estimated reliably and is not corrected"
         if shift.length > self.max_shift_px:
@@ -128,15 +129,15 @@ class RegistrationPolicy:
         return None
 
     def fits_patches(self, correction: tuple[float, float]) -> bool:
-        """Return whether a correction is so short that the patches at hand show most of the same ground after it."""
-        return all(part.is_integer() for part in correction) and max(map(abs, correction)) <= self.far_px
+        """Return whether a correction is so short that the same patches show most of the same ground after it."""
+        return all(offset.is_integer() for offset in correction) and max(map(abs, correction)) <= self.far_px
 
 
 DEFAULT_POLICY = RegistrationPolicy()
 
 
 def improves(remaining: Shift | None, shift: Shift | None) -> bool:
-    """Return whether what remains of a shift is reliably shorter than the shift."""
+    """Return whether the shift that remains after a correction is reliably shorter than the original one."""
     return remaining is not None and shift is not None and remaining.trustworthy and remaining.length < shift.length
 
 

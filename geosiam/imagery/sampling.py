@@ -48,7 +48,7 @@ class Patch:
         return replace(self, valid=self.valid & mask)
 
     def moved(self, rows: int, cols: int) -> Patch:
-        """Return what both scenes show of the same ground if the after scene is shifted by ``rows`` and ``cols``."""
+        """Return the part with the same ground in both scenes if the after scene is shifted by ``rows``, ``cols``."""
         height, width = self.valid.shape
         before = slice(max(0, -rows), height - max(0, rows)), slice(max(0, -cols), width - max(0, cols))
         after = slice(max(0, rows), height + min(0, rows)), slice(max(0, cols), width + min(0, cols))
@@ -109,13 +109,13 @@ class Sample:
         full = [trimmed for patch in self.patches if (trimmed := patch.trimmed()) is not None]
         return estimate_shift([(stretches[0].apply(p.before), stretches[1].apply(p.after)) for p in full])
 
-    def _thin(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    def _thin(self, images: list[NDArray[Any]]) -> NDArray[Any]:
         counts = [int(patch.valid.sum()) for patch in self.patches]
         step = max(1, sum(counts) // _MAX_PIXELS)
         firsts = [-total % step for total in accumulate(counts, initial=0)]  # every step-th pixel across all patches
         indexes = [np.flatnonzero(patch.valid)[first::step] for patch, first in zip(self.patches, firsts, strict=False)]
         return np.concatenate(
-            [part.reshape(len(part), -1)[:, index] for part, index in zip(parts, indexes, strict=True)], axis=1
+            [image.reshape(len(image), -1)[:, index] for image, index in zip(images, indexes, strict=True)], axis=1
         )
 
 
@@ -142,7 +142,7 @@ def sample_overlap(
     skip_unreadable
         Leave out patches that cannot be decoded, instead of raising.
     workers
-        Largest number of threads that decode local files; None: no limit of its own.
+        Largest number of threads that decode local files; None: as many as this module uses by default.
     """
     sample = _sample(before, after, _spread(overlap), aoi, skip_unreadable=skip_unreadable, workers=workers)
     if sample is None:
@@ -163,13 +163,13 @@ def _sample(
     def read_patch(window: Window) -> Patch | None:
         try:
             with environment():
-                first, valid = before.read_once(window)
-                second, valid_after = after.read_once(window)
+                values_before, valid_before = before.read_once(window)
+                values_after, valid_after = after.read_once(window)
         except SceneUnreadableError:
             if not skip_unreadable:
                 raise
             return None
-        return Patch(first, second, valid & valid_after)
+        return Patch(values_before, values_after, valid_before & valid_after)
 
     remote = before.scene.remote or after.scene.remote
     threads = _THREADS if remote or workers is None else min(_THREADS, workers)
@@ -179,11 +179,11 @@ def _sample(
         with ThreadPoolExecutor(threads, "geosiam-sample") as pool:
             patches = list(pool.map(read_patch, windows))
     inside = tuple(
-        read if aoi is None else read.within(aoi.mask(window))
-        for window, read in zip(windows, patches, strict=True)
-        if read is not None
+        patch if aoi is None else patch.within(aoi.mask(window))
+        for window, patch in zip(windows, patches, strict=True)
+        if patch is not None
     )
-    return Sample(inside) if any(read.valid.any() for read in inside) else None
+    return Sample(inside) if any(patch.valid.any() for patch in inside) else None
 
 
 def _spread(overlap: Window) -> list[Window]:

@@ -89,7 +89,7 @@ def environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ignore_missing_georeference() -> Iterator[None]:
-    """Silence rasterio's warning of a missing geotransform; :func:`checked_grid` refuses such a scene in plain words.
+    """Silence rasterio's warning of a missing geotransform; :func:`checked_grid` refuses such a scene itself.
 
     Warning filters belong to the process, so this is used only while a scene is checked, by one thread at a time,
     and never by threads that read.
@@ -176,8 +176,8 @@ class Scene:
         dataset = self.handle()
         for name in dataset.files if dataset.driver == "VRT" else []:
             if not (_can_be_opened(name) if opening else name.startswith("/vsi") or exists(name)):
-                fact = f"is made of files of which {name} cannot be opened"
-                self._broken = SceneRefusedError(self.name, fact, "restore that file or leave it out")
+                fact = f"refers to {name}, which cannot be opened"
+                self._broken = SceneRefusedError(self.name, fact, "restore that file or remove the reference")
                 raise self._broken
 
     @contextlib.contextmanager
@@ -202,7 +202,7 @@ class Scene:
 
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
-            raise TypeError("a scene that lives in this process's memory cannot be sent to another one")
+            raise TypeError("a scene in this process's memory cannot be sent to another process")
         # The other process may have another working directory.
         path = str(Path(self.path).absolute()) if exists(self.path) else self.path
         return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
@@ -248,7 +248,7 @@ def checked_grid(scene: Scene) -> Grid:
     try:
         return Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
     except ValueError as error:
-        raise SceneRefusedError(name, f"has an impossible georeference ({error})", "export it again") from error
+        raise SceneRefusedError(name, f"has an invalid georeference ({error})", "export it again") from error
 
 
 def _refuse_large_blocks(name: str, dataset: DatasetReader) -> None:

@@ -1,4 +1,4 @@
-"""Metadata of a scene for reports, and a fingerprint that tells whether a scene has changed."""
+"""Metadata of a scene for reports, and a fingerprint that differs if a scene has changed."""
 
 from __future__ import annotations
 

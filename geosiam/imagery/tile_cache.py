@@ -43,13 +43,13 @@ class Tile:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the tile takes."""
+        """Memory of the tile in bytes."""
         return self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
 
 
 @dataclass(frozen=True)
 class TileLayout:
-    """How a raster is divided into tiles: whole blocks of its file, so that no block is decoded twice.
+    """Division of a raster into tiles: whole blocks of its file, so that no block is decoded twice.
 
     Parameters
     ----------
@@ -114,16 +114,16 @@ class TileCache:
 
         An error of `load` is raised here and in all threads that wait for that tile; a later call tries again.
         """
-        futures, missing = self._claim(positions)
+        futures, to_load = self._claim(positions)
         try:
-            while missing:
-                position, future = missing[-1]
+            while to_load:
+                position, future = to_load[-1]
                 tile = load(position)
-                missing.pop()
+                to_load.pop()
                 future.set_result(tile)
                 self._keep(tile)
         except BaseException as error:
-            self._give_up(missing, error)
+            self._give_up(to_load, error)
             raise
         return [future.result() for future in futures]
 
@@ -134,16 +134,16 @@ class TileCache:
                 self._bytes -= self._tiles.pop(position).result().nbytes
 
     def _claim(self, positions: Sequence[Position]) -> tuple[list[Future[Tile]], list[tuple[Position, Future[Tile]]]]:
-        futures, missing = [], []
+        futures, to_load = [], []
         with self._lock:
             for position in positions:
                 future = self._tiles.get(position)
                 if future is None:
                     future = self._tiles[position] = Future()
-                    missing.append((position, future))
+                    to_load.append((position, future))
                 self._tiles.move_to_end(position)
                 futures.append(future)
-        return futures, missing[::-1]
+        return futures, to_load[::-1]
 
     def _keep(self, tile: Tile) -> None:
         with self._lock:
@@ -154,11 +154,11 @@ class TileCache:
                 if self._tiles[position].done():
                     self._bytes -= self._tiles.pop(position).result().nbytes
 
-    def _give_up(self, missing: list[tuple[Position, Future[Tile]]], error: BaseException) -> None:
+    def _give_up(self, to_load: list[tuple[Position, Future[Tile]]], error: BaseException) -> None:
         with self._lock:
-            for position, _ in missing:
+            for position, _ in to_load:
                 del self._tiles[position]
-        for _, future in missing:
+        for _, future in to_load:
             future.set_exception(error)
 
 

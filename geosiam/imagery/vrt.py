@@ -46,17 +46,17 @@ def gdal_name(name: str) -> str:
 
     Paths, names that begin with ``/vsi``, and names of other schemes are GDAL's already and are returned as they are.
     """
-    scheme, separator, rest = name.partition("://")
+    scheme, separator, location = name.partition("://")
     schemes = scheme.lower().split("+")
     if not separator or any(part not in _VSI_PREFIXES for part in schemes):
         return name
-    rest = rest.partition("#")[0]
+    location = location.partition("#")[0]
     prefix = "".join(f"/{_VSI_PREFIXES[part]}" for part in schemes if _VSI_PREFIXES[part])
     url_scheme = f"{schemes[-1]}://" if _VSI_PREFIXES[schemes[-1]] == "vsicurl" else ""
     if schemes[0] in _ARCHIVES:
-        archive, separator, path = rest.partition("!")
-        rest = f"{archive}/{path.lstrip('/')}" if separator else rest
-    return f"{prefix}/{url_scheme}{rest}" if prefix else rest
+        archive, separator, path = location.partition("!")
+        location = f"{archive}/{path.lstrip('/')}" if separator else location
+    return f"{prefix}/{url_scheme}{location}" if prefix else location
 
 
 class VirtualRaster:
@@ -66,13 +66,13 @@ class VirtualRaster:
     ----------
     grid
         Size and georeference.
-    placed
+    georeferenced
         Write the georeference, which a virtual raster inside another one does not need.
     """
 
-    def __init__(self, grid: Grid, *, placed: bool = True) -> None:
+    def __init__(self, grid: Grid, *, georeferenced: bool = True) -> None:
         self._root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
-        if placed:
+        if georeferenced:
             ET.SubElement(self._root, "SRS").text = grid.crs.to_wkt()
             ET.SubElement(self._root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
 
@@ -123,13 +123,13 @@ class VirtualBand:
         if color is not None:
             ET.SubElement(element, "ColorInterp").text = color.capitalize()
 
-    def scaled(self, scale: float, offset: float) -> None:
+    def set_scale(self, scale: float, offset: float) -> None:
         """Set the scale and offset from stored to measured values."""
         if (scale, offset) != (1.0, 0.0):
             ET.SubElement(self._element, "Offset").text = repr(offset)
             ET.SubElement(self._element, "Scale").text = repr(scale)
 
-    def colored(self, palette: Mapping[int, tuple[int, ...]]) -> None:
+    def set_palette(self, palette: Mapping[int, tuple[int, ...]]) -> None:
         """Give the band a palette, unless it is empty."""
         if palette:
             table = ET.SubElement(self._element, "ColorTable")

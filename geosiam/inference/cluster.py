@@ -90,7 +90,7 @@ def stream_on_cluster(
     Raises
     ------
     ClusterError
-        The scheduler goes away, a block ends one worker after the other, or the workers lack a package.
+        The scheduler is lost, a block crashes one worker after the other, or the workers lack a package.
     SceneNotFoundError
         A worker does not find a scene.
     """
@@ -139,16 +139,16 @@ class _InFlight:
         self.futures: dict[Future, str] = {}
 
     def submit(self, payload: Future, worker: str, capacity: int, blocks_per_task: int) -> list[Future]:
-        """Submit tasks for a worker until it has as many as it takes or no blocks remain; return the new ones."""
-        new = []
+        """Submit tasks for a worker until it has as many as it takes or no blocks remain; return the submitted ones."""
+        submitted = []
         placement = {} if worker == _ANY_WORKER else {"workers": [worker], "allow_other_workers": True}
         while self._counts[worker] < capacity and (blocks := self._next_blocks(worker, blocks_per_task)):
             options = {"with_statistics": self._wants_statistics(), "pure": False, **placement}
             future = self._client.submit(_run_task, payload, blocks, **options)
             self.futures[future] = worker
             self._counts[worker] += 1
-            new.append(future)
-        return new
+            submitted.append(future)
+        return submitted
 
     def remove(self, future: Future) -> None:
         """Remove a finished task."""
@@ -175,7 +175,7 @@ class _Payload:
         try:
             return pickle.dumps((task.pair, task.scorer, task.zonal_statistics))
         except TypeError as error:
-            raise OptionError("`scheduler`", f"was given, but {error}", "use scenes that are files or URLs") from error
+            raise OptionError("`scheduler`", f"cannot be used: {error}", "use scenes that are files or URLs") from error
 
     def task(self) -> BlockTask:
         """Return the task, ready for this worker."""
@@ -197,12 +197,12 @@ def _run_task(payload: _Payload, blocks: list[Block], *, with_statistics: bool) 
 
 
 class _Workers:
-    """The workers of a cluster, which come and go, and the number of tasks in flight for each."""
+    """The workers of a cluster, which join and leave, and the number of tasks in flight for each."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._nthreads: dict[str, int] = {}
-        self._counted = float("-inf")
+        self._counted_at = float("-inf")
 
     @property
     def threads(self) -> int:
@@ -217,14 +217,14 @@ class _Workers:
         return capacities or {_ANY_WORKER: least}
 
     def _current(self) -> dict[str, int]:
-        if time.monotonic() - self._counted > _COUNT_SECONDS:
+        if time.monotonic() - self._counted_at > _COUNT_SECONDS:
             self._nthreads = self._client.nthreads()
-            self._counted = time.monotonic()
+            self._counted_at = time.monotonic()
         return self._nthreads
 
 
 def _user_error(client: Client, error: BaseException) -> Exception | None:
-    """Return the error to show for an error on a cluster; None if that one says enough."""
+    """Translate an error on a cluster into one for the user; None if it is clear as it is."""
     from distributed import KilledWorker  # noqa: PLC0415 - an extra, and slow to import
     from distributed.comm import CommClosedError  # noqa: PLC0415
 
@@ -234,11 +234,11 @@ def _user_error(client: Client, error: BaseException) -> Exception | None:
         return SceneNotFoundError(error.subject, "does not exist on a worker of the cluster", remedy)
     if isinstance(error, KilledWorker):
         remedy = "give the workers more memory or fewer threads"
-        return ClusterError(subject, "one block ended several workers, one after the other", remedy)
+        return ClusterError(subject, "one block crashed several workers, one after the other", remedy)
     if isinstance(error, ImportError):
         return ClusterError(subject, f"its workers lack a package ({error})", "install the same geosiam on them")
     if isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError, CommClosedError)):
-        return ClusterError(subject, f"went away ({error})", "start it again, and then the same command")
+        return ClusterError(subject, f"was lost ({error})", "restart the cluster, then run the same command again")
     return None
 
 

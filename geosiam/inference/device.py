@@ -78,7 +78,7 @@ def choose_precision(name: str, device: torch.device, *, quantizable: bool = Fal
         fact = f"is for {_DEVICE_KINDS[_ONLY_ON[name]]}"
         raise OptionError(f"`precision={name}`", fact, "use fp32 or bf16, or another device")
     if name == "int8" and not quantizable:
-        raise OptionError("`precision=int8`", "needs weights with batch norm, these have none", "use fp32 or bf16")
+        raise OptionError("`precision=int8`", "needs weights with batch norm, which these lack", "use fp32 or bf16")
     return _PRECISIONS[name]
 
 
@@ -95,7 +95,7 @@ def _fastest_precision(device: torch.device, *, quantizable: bool) -> torch.dtyp
 
 def precision_name(dtype: torch.dtype) -> str:
     """Return the name of a number type: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
-    return next(name for name, known in _PRECISIONS.items() if known == dtype)
+    return next(name for name, precision in _PRECISIONS.items() if precision == dtype)
 
 
 def multiplies_bf16() -> bool:
@@ -108,7 +108,7 @@ def multiplies_bf16() -> bool:
         return False
     try:
         onednn_has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - torch itself asks so
-    except AttributeError:  # not a public operator: a PyTorch without it is one for which nothing is known
+    except AttributeError:  # not a public operator: of a PyTorch without it nothing is known
         return False
     return bool(onednn_has_bf16) and _has_any("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
@@ -143,9 +143,9 @@ class _SingleThread:
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         with self._lock:
-            own = torch.get_num_threads()
+            threads = torch.get_num_threads()
             if not self._active:
-                self._usual = own
+                self._usual = threads
             self._active += 1
             torch.set_num_threads(1)
         try:
@@ -154,7 +154,7 @@ class _SingleThread:
             with self._lock:
                 self._active -= 1
                 # A thread that started in the meantime started with one; it is to have the usual count as well.
-                torch.set_num_threads(self._usual if own == 1 else own)
+                torch.set_num_threads(self._usual if threads == 1 else threads)
 
 
 single_thread = _SingleThread()

@@ -48,8 +48,8 @@ def stream_scores(
     """Score the blocks of a scene and yield their results: in reading order, or as they are finished on a cluster.
 
     A bounded number of blocks is in flight at a time, so memory depends on the block size and the number of workers,
-    not on the scene. The scores do not depend on where and in what order the blocks are run. A block that a scene
-    cannot be read for is a result as well; the caller decides whether to go on.
+    not on the scene. The scores do not depend on where and in what order the blocks are run. A block where a
+    scene cannot be read is a result as well; the caller decides whether to go on.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def stream_scores(
     finished
         bool (blocks of the lattice,), True = already scored, to be left out.
     on_progress
-        Called with (finished pixels, total pixels) after each block, in the caller's thread.
+        Called with (pixels scored, total pixels) after each block, in the caller's thread.
     zonal_stats
         Store to fill with zonal statistics of the blocks, in the caller's thread.
 
@@ -99,8 +99,8 @@ def stream_scores(
         results = stream_on_cluster(client, task, pending, len(order), wants_statistics)
     with contextlib.closing(results):
         for result in results:
-            if zonal_stats is not None and result.zonal_stats is not None:
-                zonal_stats.add(result.zonal_stats)
+            if zonal_stats is not None and result.cell_statistics is not None:
+                zonal_stats.add(result.cell_statistics)
             yield result
             count += 1
             if on_progress:
@@ -131,9 +131,9 @@ def _stream_on_threads(
     graphs: deque[Future[list[BlockResult]]] = deque()
     with ThreadPoolExecutor(workers, "geosiam") as pool, ThreadPoolExecutor(_MAX_GRAPHS, "geosiam-graph") as schedulers:
         try:
-            while batch := list(itertools.islice(blocks, workers)):
+            while group := list(itertools.islice(blocks, workers)):
                 function = partial(run_unless_stopped, with_statistics=wants_statistics())
-                graphs.append(schedulers.submit(_compute, function, batch, pool))
+                graphs.append(schedulers.submit(_compute, function, group, pool))
                 if len(graphs) == _MAX_GRAPHS:
                     yield from graphs.popleft().result()
             while graphs:

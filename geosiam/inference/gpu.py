@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from geosiam.imagery.pair import StoredBlock
     from geosiam.network.siamese import SiameseNetwork
 
-BLOCKS_AT_ONCE = 4
-"""Blocks of one forward pass: always as many, so that a block's scores do not depend on how many were waiting."""
+BLOCKS_PER_BATCH = 4
+"""Blocks of one forward pass: always the same number, so that scores do not depend on how many blocks were waiting."""
 
 _SLOTS = 2  # pinned memory for one batch that is computed and one that is copied
 
@@ -50,7 +50,7 @@ class _Request:
     invalid
         bool (rows, cols); None: all pixels are valid.
     scores
-        The result.
+        Anomaly probabilities, float32 (rows, cols), once they are computed.
     """
 
     values: torch.Tensor
@@ -61,7 +61,7 @@ class _Request:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """What all blocks of a batch have in common."""
+        """Properties that all blocks of a batch must share."""
         return self.transforms, self.stored
 
 
@@ -75,7 +75,7 @@ class GpuBatcher:
     network
         Network for inference, in its precision, channels last.
     dtype
-        The precision.
+        Precision of the forward pass.
     devices
         Devices that share the work; each gets a copy of the network.
     side
@@ -100,10 +100,10 @@ class GpuBatcher:
     def scores(self, block: StoredBlock) -> NDArray[np.float32]:
         """Return the anomaly probabilities of all cells of a block: float32 (rows, cols)."""
         if not self._stop.alive:
-            raise RuntimeError("the batcher is closed")
+            raise RuntimeError("the GPU batcher is closed")
         rows, cols = block.valid.shape
         if max(rows, cols) > self._side:
-            raise ValueError(f"a block of {rows} x {cols} pixels is larger than {self._side}")
+            raise ValueError(f"a block of {rows} x {cols} pixels is larger than {self._side} x {self._side}")
         invalid = None if block.valid.all() else torch.from_numpy(~block.valid)
         same_type = block.before.dtype == block.after.dtype
         if same_type and lookup_table(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
@@ -135,9 +135,9 @@ def _serve(waiting: queue.SimpleQueue[_Request | None], batches: _Batches) -> No
     is_open = True
     while is_open or postponed or running:
         requests, is_open = _take(waiting, postponed, block=running is None) if is_open else (postponed, False)
-        chosen = [request for request in requests if request.batch_key == requests[0].batch_key][:BLOCKS_AT_ONCE]
-        postponed = [request for request in requests if not any(request is other for other in chosen)]
-        started = batches.start(chosen) if chosen else None
+        batch = [request for request in requests if request.batch_key == requests[0].batch_key][:BLOCKS_PER_BATCH]
+        postponed = [request for request in requests if not any(request is member for member in batch)]
+        started = batches.start(batch) if batch else None
         if running:
             running.deliver()
         running = started
@@ -159,7 +159,7 @@ def _take(
     """
     requests = list(postponed)
     with contextlib.suppress(queue.Empty):
-        while len(requests) < BLOCKS_AT_ONCE:
+        while len(requests) < BLOCKS_PER_BATCH:
             request = waiting.get(block=block and not requests)
             if request is None:
                 return requests, False
@@ -169,12 +169,12 @@ def _take(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Blocks that a device computes.
+    """A batch of blocks that a device computes.
 
     Parameters
     ----------
     requests
-        The blocks.
+        The requests for the blocks of the batch.
     scores
         float32 (blocks, 1, rows, cols), complete when the device has reached `finished`; None after an error.
     finished
@@ -182,7 +182,7 @@ class _Batch:
     cells
         Rows and columns of each block's scores.
     error
-        Why there are no scores.
+        The error to deliver instead of scores; None: there is none.
     """
 
     requests: list[_Request]
@@ -252,8 +252,8 @@ class _Batches:
         if copied is not None:
             copied.synchronize()  # until then the slot is still being read
         side = self._side
-        values = self._pinned(requests[0].values.dtype, (2, BLOCKS_AT_ONCE, 3, side, side))
-        invalid = self._pinned(torch.bool, (BLOCKS_AT_ONCE, side, side))
+        values = self._pinned(requests[0].values.dtype, (2, BLOCKS_PER_BATCH, 3, side, side))
+        invalid = self._pinned(torch.bool, (BLOCKS_PER_BATCH, side, side))
         invalid.fill_(True)  # noqa: FBT003 - a value
         for index, request in enumerate(requests):
             rows, cols = request.values.shape[2:]
@@ -280,24 +280,24 @@ class _Batches:
 
     def _forward(self, values: torch.Tensor, invalid: torch.Tensor, request: _Request) -> torch.Tensor:
         if request.transforms is not None:
-            values = self._looked_up(values, request.transforms, request.stored)
+            values = self._look_up(values, request.transforms, request.stored)
         images = values.masked_fill(invalid[:, None], 0).flatten(0, 1)
         logits = self._network.compare(images.contiguous(memory_format=torch.channels_last))
         return torch.sigmoid(-logits.float())
 
-    def _looked_up(
+    def _look_up(
         self, levels: torch.Tensor, transforms: tuple[PixelTransform, PixelTransform], stored: str
     ) -> torch.Tensor:
-        """Return the network's input for stored values (2, blocks, 3, side, side), in its precision."""
+        """Look up the network's input for stored values (2, blocks, 3, side, side), in its precision."""
         key = (transforms, stored)
         if key not in self._tables:
             tables = [lookup_table(transform, stored, self._dtype) for transform in transforms]
             self._tables[key] = torch.stack([table for table in tables if table is not None]).to(self._device)
         table = self._tables[key]  # (2, 3, levels)
         count = table.shape[-1]
-        first = torch.arange(0, table.numel(), count, dtype=torch.int32, device=self._device).view(2, 1, 3, 1, 1)
-        places = (levels.to(torch.int32) & (count - 1)) + first
-        return table.flatten().index_select(0, places.flatten()).view(levels.shape)
+        offsets = torch.arange(0, table.numel(), count, dtype=torch.int32, device=self._device).view(2, 1, 3, 1, 1)
+        indices = (levels.to(torch.int32) & (count - 1)) + offsets
+        return table.flatten().index_select(0, indices.flatten()).view(levels.shape)
 
 
 def _event() -> torch.cuda.Event:

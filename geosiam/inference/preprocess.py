@@ -24,7 +24,7 @@ _NEUTRAL_BYTE = (LEVELS + 1) // 2  # input of an invalid pixel where the input i
 
 
 class InputTransform:
-    """Make the network's input of parts of blocks, both scenes in one tensor.
+    """Build the network's input from parts of blocks, both scenes in one tensor.
 
     Images of 8 and 16 bits are looked up in a table that holds the complete transform of a pixel, in the network's own
     precision, so that each value is touched once. Others are computed. Each thread uses the same memory again for each
@@ -112,7 +112,7 @@ def _network_input(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @lru_cache
 def _identity_table() -> torch.Tensor:
-    """Return the table of a byte image that is the network's input as it is."""
+    """Return the table that leaves a byte image unchanged: it is the network's input already."""
     return torch.arange(LEVELS + 1, dtype=torch.uint8).expand(3, -1)
 
 

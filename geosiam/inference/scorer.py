@@ -25,7 +25,7 @@ from geosiam.inference.device import (
     named_device,
     single_thread,
 )
-from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
+from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.preprocess import InputTransform
 from geosiam.network.quantized import can_be_quantized, int8_obstacle, quantized
 from geosiam.network.weights import load_model
@@ -52,7 +52,7 @@ _MAX_CACHED_SCORERS = 2
 
 
 class Pair(Protocol):
-    """What scoring needs of a pair of scenes: :class:`geosiam.imagery.pair.ScenePair`, or arrays in tests."""
+    """Interface of a pair of scenes for scoring: :class:`geosiam.imagery.pair.ScenePair`, or arrays in tests."""
 
     @property
     def grid(self) -> Grid:
@@ -81,16 +81,16 @@ class BlockResult:
     Parameters
     ----------
     block
-        The block.
+        The block of cells.
     outcome
-        float32 of the block's shape, or the error.
-    zonal_stats
-        Zonal statistics of the block's pixels, if they were wanted and there are any.
+        float32 of the block's shape, NaN = not scored; or the error.
+    cell_statistics
+        Zonal statistics of the block's pixels; None if there are none, or they were not requested.
     """
 
     block: Block
     outcome: NDArray[np.float32] | SceneUnreadableError
-    zonal_stats: CellStatistics | None = None
+    cell_statistics: CellStatistics | None = None
 
     @property
     def error(self) -> SceneUnreadableError | None:
@@ -119,7 +119,7 @@ class Scorer:
         Precision of the forward pass; logits are turned into probabilities in float32. ``torch.int8``: the encoder's
         convolutions, from bytes to features, multiply integers.
     batcher
-        Computes on CUDA devices; None: the calling thread computes.
+        Batcher that computes on CUDA devices; None: the calling thread computes.
     """
 
     network: SiameseNetwork
@@ -136,7 +136,7 @@ class Scorer:
         Parameters
         ----------
         model
-            The weights.
+            The network and its weights.
         device, precision
             Names of device and precision; ``"auto"`` chooses.
         elsewhere
@@ -177,7 +177,7 @@ class Scorer:
     @property
     def blocks_waiting(self) -> int:
         """Number of blocks that may wait for a device while others are read."""
-        return 0 if self.batcher is None else 2 * BLOCKS_AT_ONCE * len(self.batcher.devices)
+        return 0 if self.batcher is None else 2 * BLOCKS_PER_BATCH * len(self.batcher.devices)
 
     @property
     def stride(self) -> int:
@@ -212,8 +212,8 @@ class Scorer:
         if not valid.any():
             return BlockResult(block, empty)
         scores = np.where(valid, self._probabilities(pixels, valid), np.float32(np.nan))
-        zonal_stats = None if statistics is None else statistics.of_block(block, window, pixels, scores)
-        return BlockResult(block, scores, zonal_stats)
+        cell_statistics = None if statistics is None else statistics.of_block(block, window, pixels, scores)
+        return BlockResult(block, scores, cell_statistics)
 
     def probabilities(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return 1 - P(similar) for two images.
@@ -252,7 +252,7 @@ class Scorer:
         return scores
 
     def _overlaps(self, pair: Pair, block: Block) -> bool:
-        """Return whether a block has pixels inside of which something may be valid."""
+        """Return whether a block overlaps the window outside of which no pixel is valid."""
         c, o, s = block.cells, pair.overlap, self.stride
         return (
             c.row_stop * s > o.row_start
@@ -293,7 +293,7 @@ class BlockTask:
     scorer
         Network to score them with.
     zonal_statistics
-        Computes zonal statistics of the block's pixels; None: there are none.
+        Computes zonal statistics of each block's pixels; None: none are computed.
     """
 
     pair: Pair

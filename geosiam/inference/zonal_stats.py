@@ -54,7 +54,7 @@ _STORED_SCORE_ERROR = 0.5 / SCORE_STEPS  # what the score raster may add to a sc
 
 @dataclass(frozen=True)
 class PixelPolicy:
-    """Which pixels count as changed or as shaded; channel values lie in [0, 1].
+    """Limits by which pixels count as changed or as shaded; channel values lie in [0, 1].
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class PixelPolicy:
     max_hue_difference
         Largest difference of a channel's share of the brightness between a pixel and the same pixel in the shade.
     min_brightness
-        Brightness below which a pixel is too dark to tell.
+        Brightness below which a pixel is too dark to classify as shaded.
     """
 
     min_change: float = 0.1
@@ -94,7 +94,7 @@ class CellStatistics:
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take, in bytes."""
+        """Memory of the statistics in bytes."""
         return self.cells.nbytes + self.values.nbytes
 
 
@@ -170,7 +170,7 @@ class ZonalStatsStore:
     Parameters
     ----------
     statistics
-        Computes what is stored.
+        Computes the statistics that are stored.
     max_bytes
         Most memory that the statistics take.
     """
@@ -209,13 +209,13 @@ class ZonalStatsStore:
 
     @cached_property
     def _index(self) -> _Index:
-        """Where to find each cell; made at the first look-up, when all blocks have been added."""
+        """Index of the stored cells; built at the first lookup, when all blocks have been added."""
         lengths = [len(block.cells) for block in self._blocks]
         cells = np.concatenate([block.cells for block in self._blocks] or [np.empty(0, np.int64)])
         order = np.argsort(cells, kind="stable")
         block = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        first = np.repeat(np.cumsum([0, *lengths[:-1]], dtype=np.int64)[: len(lengths)], lengths)
-        line = (np.arange(len(cells)) - first).astype(np.int32)
+        starts = np.repeat(np.cumsum([0, *lengths[:-1]], dtype=np.int64)[: len(lengths)], lengths)
+        line = (np.arange(len(cells)) - starts).astype(np.int32)
         return _Index(cells[order], block[order], line[order])
 
 
@@ -254,8 +254,8 @@ def cell_statistics(pixels: PairBlock, stride: int) -> NDArray[np.int64]:
     unchanged = valid & ~changed
     layers = np.empty((COLUMNS, *valid.shape), np.int32)
     layers[: len(COUNTS)] = valid, valid & _shaded(before, after), changed, unchanged
-    both = np.concatenate([before, after])
-    values, squares = np.rint(both * UNIT).astype(np.int32), np.rint(both * both * UNIT).astype(np.int32)
+    images = np.concatenate([before, after])
+    values, squares = np.rint(images * UNIT).astype(np.int32), np.rint(images * images * UNIT).astype(np.int32)
     changed_values, unchanged_values, unchanged_squares = layers[len(COUNTS) :].reshape(3, 6, *valid.shape)
     np.multiply(values, changed, out=changed_values)
     np.multiply(values, unchanged, out=unchanged_values)
@@ -284,7 +284,7 @@ def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[
 
 
 def _buffered(high: NDArray[np.bool_], cells: Window, available: Window) -> NDArray[np.bool_]:
-    """Return which of the available cells are high ones of a block or lie around one: bool, of their window's shape."""
+    """Return the mask of available cells that have a high score or lie around one: bool, of their window's shape."""
     mask = np.zeros(available.shape, bool)
     mask[cells.relative_to(available).slices] = high
     for lines in (mask, mask.T):  # a square grows along one axis after the other

@@ -1,1 +1,1 @@
-"""The paper's model and nothing else: receptive field arithmetic, the Siamese network and its weights files."""
+"""The paper's model: receptive field arithmetic, the Siamese network and its weights files."""

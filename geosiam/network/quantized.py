@@ -38,11 +38,11 @@ class QuantizedConvolution(nn.Module):
     Parameters
     ----------
     weight
-        int8 (width, channels, kernel, kernel).
+        Quantized weights, int8 (width, channels, kernel, kernel).
     steps
         float32 (width,), value of one step of each output channel's weights.
     bias
-        float32 (width,).
+        Bias of each output channel, float32 (width,).
     stride
         Stride of the convolution.
     output_dtype
@@ -72,13 +72,13 @@ class QuantizedConvolution(nn.Module):
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what can be pickled: not the weights in this processor's own layout."""
+        """Return the state to pickle, without the weights in this processor's own layout."""
         return {**self.__dict__, "_packed": None}
 
 
 @lru_cache
 def int8_obstacle() -> str | None:
-    """Return why this machine cannot compute with :class:`QuantizedConvolution`, as "needs ..."; None if it can.
+    """Return the reason this machine cannot use :class:`QuantizedConvolution`, as "needs ..."; None if it can.
 
     PyTorch's convolutions of bytes are operators without a public interface, so they may be missing or refuse to work.
     And processors without instructions for such products add two of them in 16 bits, which cuts large sums off.
@@ -105,7 +105,7 @@ def can_be_quantized(encoder: nn.Sequential) -> bool:
 
 
 def quantized(encoder: nn.Sequential, output_dtype: torch.dtype) -> nn.Sequential:
-    """Return an encoder for inference whose input are bytes: uint8 (n, channels, h, w), 255 times images in [0, 1].
+    """Return an encoder for inference whose inputs are bytes: uint8 (n, channels, h, w), 255 times images in [0, 1].
 
     The input is not :func:`~geosiam.network.siamese.normalized`: the first convolution does that too.
 

@@ -39,7 +39,7 @@ class ReceptiveField:
         return self.size - self.stride - self.offset
 
     def cells(self, pixels: int) -> int:
-        """Return how many cells a valid convolution makes of an axis of ``pixels`` pixels (0 if it is too short)."""
+        """Return the count of cells of a valid convolution over an axis of ``pixels`` pixels, 0 if it is too short."""
         return max(0, (pixels - self.size) // self.stride + 1)
 
 

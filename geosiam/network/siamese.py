@@ -129,7 +129,7 @@ class NetworkConfig:
 
     @property
     def halo(self) -> Halo:
-        """Pixels around the cell's own ones that its score depends on."""
+        """Margin around the cell's own pixels that its score depends on."""
         field = self.receptive_field
         return Halo(field.offset, field.overhang)
 
@@ -270,7 +270,7 @@ class SiameseNetwork(nn.Module):
         """Return the logits of "similar", shape (n, 1, rows, cols), for two batches of equal shape."""
         return self.compare(torch.cat([normalized(before), normalized(after)]))
 
-    def compare(self, both: Tensor) -> Tensor:
+    def compare(self, images: Tensor) -> Tensor:
         """Return the logits as :meth:`forward` does, for images that are :func:`normalized` already.
 
         With subcells the first cell of the images must be the first of its feature: images cut out of a larger one
@@ -278,21 +278,21 @@ class SiameseNetwork(nn.Module):
 
         Parameters
         ----------
-        both
+        images
             (2n, channels, h, w): the n before images, then the n after images.
         """
-        cells, features = self._extent(both)
-        logits: Tensor = self.discriminator(*self.encoder(both[features]).chunk(2))
+        cells, features = self._extent(images)
+        logits: Tensor = self.discriminator(*self.encoder(images[features]).chunk(2))
         return logits[cells]
 
     def _extent(self, image: Tensor) -> tuple[Slices, Slices]:
         """Return the slices of the logits that are cells of the image, and of the pixels that their features need."""
-        window, field, parts = self.config.window, self.config.receptive_field, self.config.subcells
+        window, field, subcells = self.config.window, self.config.receptive_field, self.config.subcells
         margin = field.offset - window.offset  # a cell may be the last of its feature; the first cell is the first
 
         def along(size: int) -> tuple[slice, slice]:
             count = field.cells(size)
-            features = -(-count // parts)
+            features = -(-count // subcells)
             return slice(count), slice(margin, margin + window.size + (features - 1) * window.stride)
 
         rows, cols = (along(size) for size in image.shape[-2:])
@@ -320,6 +320,6 @@ def expand_subcells(state: Mapping[str, Tensor], small: NetworkConfig, large: Ne
     """Return the weights of ``small`` for ``large``: all subcells give the logit of the whole cell."""
     if not can_expand_subcells(small, large):
         raise ValueError(f"weights of {small} do not fit {large}")
-    parts = (large.subcells // small.subcells) ** 2
+    copies = (large.subcells // small.subcells) ** 2
     last = ("discriminator.layers.2.weight", "discriminator.layers.2.bias")
-    return {key: value.repeat_interleave(parts, 0) if key in last else value for key, value in state.items()}
+    return {key: value.repeat_interleave(copies, 0) if key in last else value for key, value in state.items()}

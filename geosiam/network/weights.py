@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CARD = "geosiam_model_card"
-_FORMER_KEYS = {"licence": "license"}  # keys of older cards, and what they are called today
+_FORMER_KEYS = {"licence": "license"}  # keys of older cards, and their present names
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
 
@@ -37,15 +37,15 @@ class ModelCard:
     Parameters
     ----------
     name
-        Short name.
+        Name of the model.
     recipe
         Name of the training recipe.
     summary
-        What the model looks for, in one sentence.
+        Description of what the model detects, in one sentence.
     network
-        The architecture.
+        Architecture of the network.
     data
-        Data that it was trained on.
+        Data that the model was trained on.
     seed, epochs
         Random seed and number of epochs of the training.
     threshold
@@ -138,8 +138,8 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
     Raises
     ------
     WeightsError
-        There is no such name or file, it is no safetensors file, it has no card, or its tensors do not fit the card's
-        architecture or checksum.
+        There is no such name or file, it is not a safetensors file, it has no card, or its tensors do not fit the
+        architecture or checksum in the card.
     """
     name = os.fspath(name_or_path)
     for file in _bundled_files():
@@ -157,7 +157,7 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(path, f"is no safetensors file ({error})", _REMEDY) from error
+        raise WeightsError(path, f"is not a safetensors file ({error})", _REMEDY) from error
     return _card(metadata, str(path))
 
 
@@ -181,7 +181,7 @@ def _load(path: Path, source: str) -> Model:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsError(source, f"is no safetensors file ({error})", _REMEDY) from error
+        raise WeightsError(source, f"is not a safetensors file ({error})", _REMEDY) from error
     card = _card(metadata, source)
     try:
         network = SiameseNetwork.of_weights(card.network, tensors)

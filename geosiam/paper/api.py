@@ -59,14 +59,14 @@ def reproduce(
     InputError
         Data are missing or the results cannot be written.
     """
-    chosen = EXPERIMENTS if "all" in names else tuple(dict.fromkeys(names))
-    for name in chosen:
+    experiments = EXPERIMENTS if "all" in names else tuple(dict.fromkeys(names))
+    for name in experiments:
         if name not in EXPERIMENTS:
             raise OptionError(f"experiment {name!r}", "is not known", f"use one of all, {', '.join(EXPERIMENTS)}")
     if not options.data.is_dir():
-        raise InputError(options.data, "is no folder", "give the folder of the data as `data`")
+        raise InputError(options.data, "is not a folder", "set `data` to the folder of the data")
     bench = Workbench(options, on_progress)
-    for name in chosen:
+    for name in experiments:
         _run_experiment(bench, name)
     report = bench.path(REPORT)
     records = [bench.path(f"{name}.json") for name in EXPERIMENTS]
@@ -78,7 +78,7 @@ def _run_experiment(bench: Workbench, name: str) -> None:
     path = bench.path(f"{name}.json")
     key = _key(bench, name)
     if _is_current(path, key):
-        log.info("%s: is up to date", name)
+        log.info("%s: up to date", name)
         return
     bench.used.clear()
     bench.spent.clear()

@@ -33,7 +33,7 @@ PAIRS = 50_000
 BATCH = 250
 _IDX_UINT8 = 0x08
 _QUICK_EPOCHS, _QUICK_STEPS = 3, 100
-_REMEDY = "get the four idx files of MNIST, plain or with .gz, into one folder and pass it as --data"
+_REMEDY = "get the four idx files of MNIST, plain or with .gz, into one folder and set `data` to it"
 
 
 def read_idx(path: str | Path) -> NDArray[np.uint8]:
@@ -53,14 +53,14 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise TrainingDataError(path, f"cannot be read ({error})", _REMEDY) from error
     if len(content) < 4 or content[:3] != bytes([0, 0, _IDX_UINT8]):  # noqa: PLR2004 - the magic number's length
-        raise TrainingDataError(path, "is no idx file of unsigned bytes", _REMEDY)
+        raise TrainingDataError(path, "is not an idx file of unsigned bytes", _REMEDY)
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise TrainingDataError(path, "ends within its header", _REMEDY)
     shape = tuple(int(length) for length in np.frombuffer(content[4:start], ">u4"))
     values = np.frombuffer(content, np.uint8, offset=start)
     if values.size != np.prod(shape, dtype=np.int64):
-        raise TrainingDataError(path, f"holds {values.size} values, not the {shape} it announces", _REMEDY)
+        raise TrainingDataError(path, f"holds {values.size} values, but its header says {shape}", _REMEDY)
     return values.reshape(shape)
 
 
@@ -81,7 +81,7 @@ class DigitStack:
 
     def __post_init__(self) -> None:
         if self.images.shape != (len(self.labels), SIDE, SIDE):
-            raise ValueError(f"{len(self.labels)} labels do not go with images of shape {tuple(self.images.shape)}")
+            raise ValueError(f"{len(self.labels)} labels do not match images of shape {tuple(self.images.shape)}")
 
     @classmethod
     def load(cls, folder: str | Path, part: str) -> Self:
@@ -106,8 +106,8 @@ class DigitStack:
         order, starts, counts = self._by_class
         first = torch.randint(len(self), (count,), generator=generator)
         digit = self.labels[first].long()
-        other = (digit + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
-        second = torch.where(torch.rand(count, generator=generator) < 0.5, digit, other)  # noqa: PLR2004 - even odds
+        other_digit = (digit + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
+        second = torch.where(torch.rand(count, generator=generator) < 0.5, digit, other_digit)  # noqa: PLR2004 - even odds
         offset = (torch.rand(count, generator=generator, dtype=torch.float64) * counts[second]).long()
         return first, order[starts[second] + offset]
 

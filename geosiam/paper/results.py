@@ -158,7 +158,7 @@ class Record:
             return cls(result=Result(**result), **values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                path, f"is no result of geosiam paper ({error})", "delete it to run the experiment again"
+                path, f"is not a result of geosiam paper ({error})", "delete it to run the experiment again"
             ) from error
 
 

@@ -74,10 +74,10 @@ def figure_templates(bench: Workbench) -> list[Template]:
     TrainingDataError
         There are no such scenes.
     """
-    templates = [part for file in figure_files(bench) if (part := middle(file)) is not None]
+    templates = [template for file in figure_files(bench) if (template := middle(file)) is not None]
     if not templates:
         fact = f"holds no scenes of {_MIN_SIDE} px or more in folders {', '.join(_FIGURE_FOLDERS)}"
-        raise TrainingDataError(bench.options.data, fact, "give some as `scenes`")
+        raise TrainingDataError(bench.options.data, fact, "name some with `scenes`")
     return templates
 
 
@@ -107,9 +107,9 @@ def squares(path: Path, side: int, max_count: int) -> list[Template]:
     with rasterio.open(path) as scene:
         height, width = scene.shape
     corners = [(row, col) for row in range(0, height - side + 1, side) for col in range(0, width - side + 1, side)]
-    chosen = corners[:: max(1, -(-len(corners) // max_count))]
+    selected = corners[:: max(1, -(-len(corners) // max_count))]
     try:
-        templates = [cut(path, _window(row, col, side, side)) for row, col in chosen]
+        templates = [cut(path, _window(row, col, side, side)) for row, col in selected]
     except InputError:
         return []
     return [template for template in templates if (template.image.max(axis=0) > 0).mean() > 0.99]  # noqa: PLR2004 - nodata

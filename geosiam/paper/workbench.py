@@ -1,4 +1,4 @@
-"""Shared by all experiments: options, data, results, and trained networks, which are kept for the next call."""
+"""What all experiments share: options, data, results, and trained networks, which are kept for the next call."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Workbench:
             if paths:
                 return paths[0]
         fact = f"holds no {' or '.join(names)}"
-        raise TrainingDataError(self.options.data, fact, "put it there, or choose another folder as `data`")
+        raise TrainingDataError(self.options.data, fact, "put it there, or set `data` to another folder")
 
     def path(self, name: str) -> Path:
         """Return a path in the folder of results, which is created if necessary."""
@@ -119,7 +119,7 @@ class Workbench:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                path.parent, f"cannot be made ({error.strerror})", "choose another folder as `out`"
+                path.parent, f"cannot be created ({error.strerror})", "set `out` to another folder"
             ) from error
         return path
 

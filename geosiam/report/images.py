@@ -267,7 +267,7 @@ class SceneView:
             valid = dataset.read(alpha, out_shape=shape, **place) > 0
         else:
             valid = dataset.dataset_mask(out_shape=shape, **place) > 0
-        valid &= self.channels.shown(bands)
+        valid &= self.channels.opaque_pixels(bands)
         return np.asarray(np.where(valid, self.channels.arrange(bands), np.nan), np.float32)
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Scores(Protocol):
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Where the scene ends, in cells (rows, cols)."""
+        """Extent of the scene in cells (rows, cols)."""
         ...
 
     def strips(self, rows: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -85,7 +85,7 @@ class ModelScores(Scores, Protocol):
 
     @property
     def name(self) -> str:
-        """What error messages call them."""
+        """Name of the scores in error messages."""
         ...
 
     @property
@@ -94,12 +94,12 @@ class ModelScores(Scores, Protocol):
         ...
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many cells have each score, from 0 to 1 in steps of 1/254: int64 (255,)."""
+        """Return the histogram of the scores from 0 to 1 in steps of 1/254: int64 (255,)."""
         ...
 
 
 def count_scores(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return how many scores lie at each step of 1/254, from 0 to 1: int64 (255,); NaN does not count."""
+    """Return the histogram of scores from 0 to 1 in steps of 1/254: int64 (255,); NaN does not count."""
     steps = np.rint(scores[~np.isnan(scores)] * SCORE_STEPS).astype(np.int64)
     return np.bincount(steps, minlength=SCORE_STEPS + 1)
 
@@ -115,7 +115,7 @@ class ScoreRaster:
     grid
         Grid of cells.
     tags
-        Dataset tags: the provenance.
+        Dataset tags, which hold the provenance.
     nodata
         Stored value of cells without a score; None: no such value.
     scale, offset
@@ -158,7 +158,7 @@ class ScoreRaster:
 
     @property
     def name(self) -> str:
-        """The path."""
+        """Name of the raster in error messages: its path."""
         return self.path
 
     @property
@@ -210,7 +210,7 @@ class ScoreRaster:
             yield start, self._decoded(stored)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the histogram of the scores from 0 to 1 in steps of 1/254: shape (255,); raises errors as `strips`."""
+        """Return the histogram of scores from 0 to 1 in steps of 1/254: int64 (255,); errors as in :meth:`strips`."""
         counts = np.zeros(SCORE_STEPS + 1, np.int64)
         height = max(1, _HISTOGRAM_CELLS // self.grid.width)
         for _, strip in self._stored_strips(TILE):
@@ -272,7 +272,7 @@ def _read(dataset: rasterio.DatasetReader, window: rasterio.windows.Window) -> N
 def _open(path: str) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading; errors of GDAL become one line."""
     try:
-        with ignored_warnings(NotGeoreferencedWarning):  # the caller refuses it in its own words
+        with ignored_warnings(NotGeoreferencedWarning):  # the caller refuses it with a message of its own
             dataset = rasterio.open(path)
     except RasterioError as error:
         if "://" not in path and not path.startswith("/vsi") and not exists(path):

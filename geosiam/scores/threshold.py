@@ -25,7 +25,9 @@ _ONE_DEVIATION_BELOW = 0.158655  # share of a normal distribution more than one 
 
 @dataclass(frozen=True)
 class ThresholdPolicy:
-    """When and how far the threshold is raised; deviations are robust standard deviations of the log-odds of scores.
+    """Limits that decide when and how far the threshold is raised.
+
+    Deviations are robust standard deviations of the log-odds of scores.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ class Threshold:
 
     @classmethod
     def of(cls, value: float, model_threshold: float, median: float) -> Self:
-        """Return a threshold with its seed threshold."""
+        """Return a threshold with the seed threshold derived from it."""
         odds = POLICY.seed_odds * value
         return cls(value, odds / (odds + 1 - value), model_threshold, median)
 
@@ -107,7 +109,7 @@ def choose_threshold(
     Parameters
     ----------
     scores
-        ModelScores of the whole pair.
+        Scores of the whole pair.
     threshold
         Minimum anomaly probability for a cell to be part of a polygon, or ``"auto"``.
     seed_threshold
@@ -121,7 +123,7 @@ def choose_threshold(
     if threshold != "auto":
         return Threshold(threshold, seed_threshold, threshold)
     if scores.model_threshold is None:
-        raise OptionError(scores.name, "does not record a threshold", "give one, such as `threshold=0.5`")
+        raise OptionError(scores.name, "does not record a threshold", "set one, such as `threshold=0.5`")
     return threshold_of_counts(scores.counts(), scores.model_threshold).seeded(seed_threshold)
 
 
@@ -131,9 +133,10 @@ def threshold_of_counts(counts: NDArray[np.int64], model_threshold: float) -> Th
         return Threshold.of(model_threshold, model_threshold, float("nan"))
     median, low = (_percentile(counts, share) for share in (0.5, _ONE_DEVIATION_BELOW))
     deviation = max(_log_odds(median) - _log_odds(low), POLICY.min_deviation)
-    outstanding = 1 / (1 + exp(-(_log_odds(median) + POLICY.deviations * deviation)))
-    enough = int(counts.sum()) >= POLICY.min_cells
-    value = max(model_threshold, round(min(outstanding, POLICY.max_threshold), 4)) if enough else model_threshold
+    raised = 1 / (1 + exp(-(_log_odds(median) + POLICY.deviations * deviation)))
+    has_enough_cells = int(counts.sum()) >= POLICY.min_cells
+    raised = round(min(raised, POLICY.max_threshold), 4)
+    value = max(model_threshold, raised) if has_enough_cells else model_threshold
     return Threshold.of(value, model_threshold, median)
 
 

@@ -1,4 +1,4 @@
-"""Files of a run that is not complete: a GeoTIFF whose blocks are written in place, and a journal of the finished ones.
+"""Files of an unfinished run: a GeoTIFF whose blocks are written in place, and a journal of the finished ones.
 
 How scores are stored is defined here as well.
 """
@@ -178,7 +178,7 @@ class Journal:
         Raises
         ------
         ValueError
-            The file is no journal of this version.
+            The file is not a journal of this version.
         """
         try:
             text = path.read_bytes()
@@ -190,9 +190,9 @@ class Journal:
             bits = np.frombuffer(base64.b64decode(stored["done"]), np.uint8)
             journal = cls(path, stored["identity"], np.unpackbits(bits, count=stored["blocks"]).astype(bool))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError("no journal") from error
+            raise ValueError("not a journal") from error
         if version != _JOURNAL_VERSION:
-            raise ValueError(f"no journal of version {_JOURNAL_VERSION}")
+            raise ValueError(f"not a journal of version {_JOURNAL_VERSION}")
         return journal
 
     def differing(self, identity: Mapping[str, str]) -> list[str]:

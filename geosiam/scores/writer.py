@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Block, Grid, Lattice
 
 FLUSH_SECONDS = 2.0
-"""Longest time between two saved states in seconds: an interrupted run loses no more than this."""
+"""Longest time between two saves of the journal in seconds: an interrupted run loses no more than this."""
 
 _DISK_REMEDY = "check the folder's permissions and the free disk space"
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class PendingScoreRaster:
     path
         A raster of the same scores and tags, readable until the writer's context ends.
     completed
-        The thread's work.
+        Future of the thread that makes the COG.
     """
 
     path: Path
@@ -94,7 +94,7 @@ class ScoreRasterWriter:
     lattice
         Blocks that will be written; None: an interrupted run cannot be resumed.
     identity
-        Digests of everything that the scores depend on, by a name that fits into "begun with another NAME".
+        Digests of everything that the scores depend on, by a name that fits into "started with another NAME".
     restart
         Whether to discard what an interrupted run left.
     workers
@@ -103,7 +103,7 @@ class ScoreRasterWriter:
     Raises
     ------
     OptionError
-        `dtype` is another one.
+        `dtype` is not supported.
     OutputError
         The folder is missing, not writable or full; another process writes the same raster; or there is an interrupted
         run of another identity.
@@ -164,13 +164,13 @@ class ScoreRasterWriter:
         try:
             journal = Journal.load(self._hidden("json"))
         except ValueError as error:
-            raise self._refusal("was begun by another version of geosiam") from error
+            raise self._refusal("was started by another version of geosiam") from error
         if journal is None:
             return None
         if journal.identity.keys() != self._identity.keys():
-            raise self._refusal("was begun by another version of geosiam")
+            raise self._refusal("was started by another version of geosiam")
         if differing := journal.differing(self._identity):
-            raise self._refusal(f"was begun with another {', another '.join(differing)}")
+            raise self._refusal(f"was started with another {', another '.join(differing)}")
         try:
             self._working = WorkingRaster(self._working_path, self._grid, self._dtype)
         except (OSError, RasterioError) as error:
@@ -179,8 +179,8 @@ class ScoreRasterWriter:
         return journal
 
     def _refusal(self, fact: str) -> OutputError:
-        remedy = "begin again with `restart=True`, or choose another output"
-        return OutputError(self.path, f"an interrupted run of it {fact}", remedy)
+        remedy = "start from scratch with `restart=True`, or choose another output"
+        return OutputError(self.path, f"an interrupted run for this output {fact}", remedy)
 
     def _begin(self) -> Journal:
         self._clean_up()
@@ -316,9 +316,9 @@ class ScoreRasterWriter:
         if not resumable:
             self._clean_up()
 
-    def _clean_up(self, *kept: Path) -> None:
+    def _clean_up(self, *keep: Path) -> None:
         """Remove the files of an unfinished run, the journal first: without it the others mean nothing."""
-        leftovers = set(self.path.parent.glob(f"{glob.escape(self._hidden('').name)}*")) - {self._lock_path, *kept}
+        leftovers = set(self.path.parent.glob(f"{glob.escape(self._hidden('').name)}*")) - {self._lock_path, *keep}
         for leftover in sorted(leftovers, key=lambda path: path.suffix != ".json"):
             leftover.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geosiam.synthesis.layout import Plan
 
 _SMALLEST_PX, _LARGEST_PX = 6.0, 60.0
-_GAP_PX = 12.0  # between changed objects, so that each can be found by itself
+_GAP_PX = 12.0  # between changed objects, so that each can be detected separately
 _MAX_REJECTED = 120  # positions rejected in a row before the scene counts as full
 
 
@@ -126,10 +126,10 @@ def choose_changes(
         Seed of the changes.
     """
     rng = np.random.default_rng([seed, 7])
-    chosen: list[Change] = []
-    occupied = np.zeros((0, 3))  # x, y and reach of the chosen ones
+    changes: list[Change] = []
+    occupied = np.zeros((0, 3))  # x, y and reach of these changes
     rejected = 0
-    while len(chosen) < count and rejected < _MAX_REJECTED:
+    while len(changes) < count and rejected < _MAX_REJECTED:
         rejected += 1
         xy = rng.uniform(0, 1, 2) * (shape[1] * gsd, shape[0] * gsd)
         change = _propose(plan, rng, (float(xy[0]), float(xy[1])), gsd, content)
@@ -142,9 +142,9 @@ def choose_changes(
         if not _is_clear(plan, content, change.thing, gsd):
             continue
         rejected = 0
-        chosen.append(change)
+        changes.append(change)
         occupied = np.vstack([occupied, [*xy, reach]])
-    return chosen
+    return changes
 
 
 def _propose(

@@ -114,7 +114,7 @@ def ground_ids(
     palette
         Palette to which the materials are added.
     where
-        The positions.
+        Positions whose material is wanted.
     gsd
         Meters per pixel; no painted line is thinner than a pixel.
 

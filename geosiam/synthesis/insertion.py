@@ -38,9 +38,9 @@ class Insertion:
     Parameters
     ----------
     id
-        Its value in the mask, from 1.
+        Value of the object in the mask, from 1.
     shape, fill
-        Its shape and fill, as for :func:`insert_anomalies`.
+        Shape and fill of the object, as for :func:`insert_anomalies`.
     geometry
         Outline in pixel coordinates (x to the right, y down, from the outer corner of the first pixel).
     """
@@ -53,12 +53,12 @@ class Insertion:
 
 @dataclass(frozen=True)
 class InsertedScene:
-    """A scene with anomalies.
+    """A scene with inserted anomalies, and their truth.
 
     Parameters
     ----------
     image
-        uint8 (3, rows, cols).
+        The scene with the objects, uint8 (3, rows, cols).
     truth
         The objects, by id.
     mask
@@ -99,7 +99,7 @@ def insert_anomalies(
         ``"blue"`` is pure (0, 0, 255); ``"flat"`` one random color per object; ``"texture"`` a piece of ``donor``, or
         noise around a random color if there is none; ``"self-texture"`` a piece of the same scene from elsewhere.
     seed
-        Seed of everything random.
+        Seed of all random numbers.
     min_gap_px
         Free pixels between the bounding boxes of any two objects.
     donor

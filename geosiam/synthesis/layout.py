@@ -59,7 +59,7 @@ class Plan:
     seed
         Seed of the scene.
     name
-        Landscape.
+        Name of the landscape.
     gsd
         Ground sample distance in meters; coarse scenes have larger blocks, so that they are more than a grid of roads.
     extent

@@ -80,7 +80,7 @@ def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight)
     reach
         Longest shadow in pixels; the surroundings toward the sun must be as wide, or shadows are cut off.
     flight
-        Conditions, of which the position of the sun counts.
+        Conditions of the flight; only the position of the sun matters.
     """
     down, right = flight.toward_sun
     drop = float(np.tan(np.radians(flight.sun_elevation)))
@@ -152,7 +152,7 @@ def photograph(
     light, shadow
         Direct sun and its loss, as the planes.
     flight
-        Conditions.
+        Conditions of the flight.
     window
         The pixels to return; noise and compression blocks are anchored at its corner.
     shift

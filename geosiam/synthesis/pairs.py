@@ -139,7 +139,7 @@ def varied_config(
     Parameters
     ----------
     seed
-        Seed of all of it.
+        Seed of all random choices.
     height, width, objects
         As in :class:`SyntheticConfig`.
     max_weathering
@@ -218,7 +218,7 @@ def write_pair_tiles(
     folder
         Folder of the files; created if it does not exist.
     progress
-        Called with (tiles done, tiles in total).
+        Called with (tiles done, total tiles).
 
     Returns
     -------

@@ -34,14 +34,14 @@ _PROBE = 4.0  # meters between the positions at which the blocks around a window
 
 
 class Scene:
-    """A place that is photographed twice.
+    """A synthetic place, photographed at two dates.
 
     Parameters
     ----------
     seed
         Seed of the place and of the changes.
     landscape
-        Landscape.
+        Name of the landscape.
     gsd
         Meters per pixel.
     shape

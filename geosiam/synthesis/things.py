@@ -35,11 +35,11 @@ class Thing:
     x, y
         Center in scene meters, x to the right and y down from the upper left corner.
     angle
-        Direction of its length in radians.
+        Direction of the length in radians.
     length, width, height
         Size in meters; the diameter of round things is their length.
     material
-        Its main surface.
+        Material of the main surface.
     variant
         Number that varies details.
     """

@@ -1,1 +1,1 @@
-"""Chips, inserted anomalies, nuisance, recipes and the loop that turns them into weights."""
+"""Train the network: chips, inserted anomalies, nuisance, recipes, the training loop and calibration."""

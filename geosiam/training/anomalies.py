@@ -37,14 +37,14 @@ def happens(probability: float, generator: Generator) -> bool:
     return float(uniform((1,), 0, 1, generator)) < probability
 
 
-def paper_rectangles(images: Tensor, chosen: Tensor, generator: Generator) -> Tensor:
-    """Draw the paper's anomaly into the chosen images: a blue rectangle of 1-99 % of the area and aspect 0.5-1.5.
+def paper_rectangles(images: Tensor, selected: Tensor, generator: Generator) -> Tensor:
+    """Draw the paper's anomaly into the selected images: a blue rectangle of 1-99 % of the area and aspect 0.5-1.5.
 
     Parameters
     ----------
     images
         float32 (n, 3, h, w) in [0, 1].
-    chosen
+    selected
         bool (n, 1, 1, 1), images that get a rectangle; the others are returned unchanged.
     """
     n, _, height, width = images.shape
@@ -58,7 +58,7 @@ def paper_rectangles(images: Tensor, chosen: Tensor, generator: Generator) -> Te
     x = torch.arange(width, device=images.device).view(1, 1, 1, -1)
     inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + cols)
     blue = torch.tensor(BLUE, device=images.device).view(1, 3, 1, 1)
-    return torch.where(inside & chosen, blue, images)
+    return torch.where(inside & selected, blue, images)
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,17 @@ def insert(images: Tensor, config: AnomalyConfig, generator: Generator) -> tuple
     wobble = smooth_noise(images.shape, 9, generator)
     foreign = images.roll(1, 0).flip(-1)
     for _ in range(config.most):
-        chosen = chance(len(images), config.rate, generator).flatten()
-        if not chosen.any():
+        selected = chance(len(images), config.rate, generator).flatten()
+        if not selected.any():
             continue
-        ground = result[chosen]
+        ground = result[selected]
         shape = Shape.random(ground, config, generator)
-        alpha = shape.alpha(wobble[chosen], generator)
+        alpha = shape.alpha(wobble[selected], generator)
         if happens(config.shadow, generator):
-            ground = _with_shadow(ground, shape, wobble[chosen], generator)
-        fill = _fill(images[chosen], foreign[chosen], config, generator)
-        result[chosen] = torch.lerp(ground, fill, alpha)
-        cover[chosen] = torch.maximum(cover[chosen], alpha)
+            ground = _with_shadow(ground, shape, wobble[selected], generator)
+        fill = _fill(images[selected], foreign[selected], config, generator)
+        result[selected] = torch.lerp(ground, fill, alpha)
+        cover[selected] = torch.maximum(cover[selected], alpha)
     result = result.clamp(0, 1)
     visible = (result - images).abs().amax(dim=1, keepdim=True) > _VISIBLE
     cover = torch.where((cover > _SOLID) & visible, 1.0, torch.where(cover > _FRINGE, 0.5, 0.0))
@@ -191,7 +191,7 @@ class Shape:
         return ellipse + wobble * self.b * 0.7 if self.kind == "blob" else ellipse
 
     def alpha(self, wobble: Tensor, generator: Generator) -> Tensor:
-        """Return how much of each pixel the shape covers; edges may be feathered, and some shapes are translucent."""
+        """Return the share of each pixel that the shape covers; edges may be feathered, and shapes translucent."""
         n = len(self.a)
         soft = uniform((n, 1, 1, 1), 1.5, 5.0, generator).minimum(self.b)
         feather = torch.where(chance(n, 0.2, generator), soft, 0.7)
@@ -214,7 +214,7 @@ def _with_shadow(images: Tensor, shape: Shape, wobble: Tensor, generator: Genera
 
 
 def _fill(images: Tensor, foreign: Tensor, config: AnomalyConfig, generator: Generator) -> Tensor:
-    """Return images filled with the material of an object; all are of one kind."""
+    """Return images filled with the material of an object, the same kind of fill for all."""
     n, _, height, width = images.shape
     pick = float(uniform((1,), 0, config.flat + config.texture + config.same, generator))
     if pick < config.flat:
@@ -232,9 +232,9 @@ def _flat(images: Tensor, generator: Generator) -> Tensor:
     """Return plain colors, some of them near the image's own, some gray, some rough or unevenly lit."""
     n = len(images)
     color = uniform((n, 3, 1, 1), 0, 1, generator)
-    near = images.mean(dim=(2, 3), keepdim=True) + uniform((n, 3, 1, 1), -0.3, 0.3, generator)
+    similar = images.mean(dim=(2, 3), keepdim=True) + uniform((n, 3, 1, 1), -0.3, 0.3, generator)
     gray = color[:, :1].expand(-1, 3, -1, -1)
-    flat = torch.where(chance(n, 0.25, generator), near, torch.where(chance(n, 0.3, generator), gray, color))
+    flat = torch.where(chance(n, 0.25, generator), similar, torch.where(chance(n, 0.3, generator), gray, color))
     if happens(0.5, generator):
         flat = flat * (1 + 0.3 * smooth_noise(images.shape, 3, generator))
     if happens(0.5, generator):

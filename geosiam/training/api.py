@@ -1,4 +1,4 @@
-"""``geosiam.train``: from a few options to a weights file with its model card and learning curves."""
+"""``geosiam.train``: train a network and write a weights file with its model card and learning curves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CIFAR10: tuple[None] = (None,)  # the data of a training that names none
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of a training; every default serves most trainings.
+    """Options of a training; the defaults suit most trainings.
 
     Parameters
     ----------
@@ -92,16 +92,16 @@ class TrainingOptions:
     seed, precision
         Seed and arithmetic of the training, see :class:`geosiam.training.loop.TrainingRun`.
     device
-        ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        Where to train: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     restart
-        Start again even if there is a checkpoint.
+        Start from scratch, even if there is a checkpoint.
     license
         License of the weights, for the model card.
 
     Raises
     ------
     OptionError
-        A value is out of range, or does not go together with the recipe.
+        A value is out of range, or does not fit the recipe.
     """
 
     out: Path
@@ -132,17 +132,17 @@ class TrainingOptions:
             if value is not None and value < 1:
                 raise OptionError(f"`{name}={value}`", "is too few", "use 1 or more")
         if self.least_cover is not None and not 0 < self.least_cover <= 1:
-            raise OptionError(f"`least_cover={self.least_cover}`", "is not a share", "use more than 0 and at most 1")
+            raise OptionError(f"`least_cover={self.least_cover}`", "is not a fraction", "use more than 0, up to 1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise OptionError(f"`learning_rate={self.learning_rate}`", "is not positive", "use about 0.001")
         if self.generated is not None and self.generated < 0:
             raise OptionError(f"`generated={self.generated}`", "is negative", "use 0 for none")
         if self.scenes and self.recipe == "paper":
-            raise OptionError("`recipe=paper`", "takes no scenes", "use `data`, or `recipe=survey`")
+            raise OptionError("`recipe=paper`", "does not use `scenes`", "use `data`, or `recipe=survey`")
         if self.review and self.recipe != "survey":
-            raise OptionError(f"`recipe={self.recipe}`", "takes no review", "use `recipe=survey`")
+            raise OptionError(f"`recipe={self.recipe}`", "does not use `review`", "use `recipe=survey`")
         if self.anomaly and self.recipe != "target":
-            raise OptionError(f"`recipe={self.recipe}`", "takes no anomaly", "use `recipe=target`")
+            raise OptionError(f"`recipe={self.recipe}`", "does not use `anomaly`", "use `recipe=target`")
         if self.recipe == "target" and not self.anomaly:
             raise OptionError(
                 "`recipe=target`", "has nothing to look for", "set `anomaly` to a folder of crops or a specification"
@@ -229,7 +229,7 @@ def train(
     options
         See :class:`TrainingOptions`.
     on_step
-        Called with (steps done, steps in total, loss) after each step.
+        Called with (steps done, total steps, loss) after each step.
     recipe
         Custom recipe to use instead of the one that the options name; the command in the card does not mention it.
     """
@@ -271,7 +271,7 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     options
         Options of the training.
     init
-        Initial weights; their scores tell what may have changed in own scenes that make a pair.
+        Initial weights; their scores show what may have changed in own scenes that make a pair.
     """
     train: list[tuple[ChipSource, float]] = []
     held_out: list[tuple[ChipSource, float]] = []
@@ -299,14 +299,14 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
 
 def data_description(options: TrainingOptions) -> str:
     """Describe the training data for the model card; files are named without their folders."""
-    parts = [Path(path).name for path in (*options.data, *options.scenes)]
-    parts = parts or ([] if options.fine_tuning else ["CIFAR-10"])
+    sources = [Path(path).name for path in (*options.data, *options.scenes)]
+    sources = sources or ([] if options.fine_tuning else ["CIFAR-10"])
     if options.synthetic_pairs:
-        parts.append(f"{options.synthetic_pairs} synthetic pairs")
+        sources.append(f"{options.synthetic_pairs} synthetic pairs")
     if options.review:
-        parts.append(f"verdicts in {Path(options.review).name}")
-    parts += [f"anomaly {anomaly_label(text)}" for text in options.anomaly]
-    return ", ".join(parts)
+        sources.append(f"verdicts in {Path(options.review).name}")
+    sources += [f"anomaly {anomaly_label(text)}" for text in options.anomaly]
+    return ", ".join(sources)
 
 
 def anomaly_label(text: str) -> str:
@@ -322,11 +322,11 @@ def _make_folder(out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(out, f"its folder cannot be made ({error.strerror})", "choose another output") from error
+        raise OutputError(out, f"its folder cannot be created ({error.strerror})", "choose another output") from error
 
 
 def _own_scenes(options: TrainingOptions, init: Model | None) -> list[TrainingSources]:
-    """Return the user's scenes as sources: as pairs, unless verdicts tell what has changed between them."""
+    """Return the user's scenes as sources: as pairs, unless there are verdicts on what has changed between them."""
     if init is None or options.review:
         return [load_chips(path) for path in options.scenes]
     return own_scenes(options.scenes, init)
@@ -370,7 +370,7 @@ def _load_initial_weights(run: TrainingRun, init: Model) -> None:
         raise OptionError(
             f"`init` {init.source}",
             f"has another network, of stride {small.window.stride}",
-            "set its `stride` and `subcells`, or use other weights",
+            "set `stride` and `subcells` to those of these weights, or use other weights",
         )
     run.network.load_state_dict(expand_subcells(init.network.state_dict(), small, large))
     run.init = init.card.checksum

@@ -26,7 +26,7 @@ _FREQUENCY = 1.2  # standard deviation, in half periods over the range of a chan
 
 @dataclass(frozen=True)
 class NuisanceConfig:
-    """Strength of the nuisance; every image draws its own within these limits.
+    """Strength of the nuisance; every image draws its own values within these limits.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def apply_nuisance(
     Parameters
     ----------
     first, second
-        float32 (n, 3, h, w) in [0, 1].
+        Images of the two dates, float32 (n, 3, h, w) in [0, 1].
     masks
         float32 (n, channels, h, w), masks of the second date, which are moved with it.
     config
@@ -117,7 +117,7 @@ def apply_nuisance(
     Returns
     -------
     first, second, masks
-        Of the same shapes.
+        The changed images and masks, in the shapes of the arguments.
     """
     years = chance(len(first), config.years, generator).flatten()
     still = chance(len(first), config.still, generator)
@@ -134,7 +134,7 @@ def apply_nuisance(
 
 def photometric(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
     """Change light and camera of most images: gain, cast, offset, gamma, saturation, haze, blur, noise, compression."""
-    return sometimes(images, 1 - config.untouched, generator, lambda some: _photographed(some, config, generator))
+    return sometimes(images, 1 - config.untouched, generator, lambda subset: _photographed(subset, config, generator))
 
 
 def _photographed(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
@@ -151,11 +151,11 @@ def _photographed(images: Tensor, config: NuisanceConfig, generator: Generator) 
     offset = uniform(column, -config.offset, config.offset, generator) * (1 - veil)
     offset = offset + uniform(column, 0.6, 0.95, generator) * veil
     changed = changed * (factor * saturation) + gray * (factor * (1 - saturation)) + offset
-    changed = sometimes(changed, config.blur, generator, lambda some: blur(some, generator))
-    changed = sometimes(changed, config.coarse, generator, lambda some: coarsen(some, config.coarse_px, generator))
+    changed = sometimes(changed, config.blur, generator, lambda subset: blur(subset, generator))
+    changed = sometimes(changed, config.coarse, generator, lambda subset: coarsen(subset, config.coarse_px, generator))
     grain = torch.randn(images.shape, generator=generator, device=images.device)
     changed = changed.addcmul_(grain, uniform(column, 0, config.noise, generator)).clamp_(0, 1)
-    return sometimes(changed, config.jpeg, generator, lambda some: compress(some, generator))
+    return sometimes(changed, config.jpeg, generator, lambda subset: compress(subset, generator))
 
 
 def blur(images: Tensor, generator: Generator) -> Tensor:
@@ -203,7 +203,7 @@ def _tables() -> tuple[Tensor, Tensor]:
 
 def shade(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
     """Cast a shadow of random outline on some images: darker, a little bluer, with a soft or hard edge."""
-    return sometimes(images, config.shadow, generator, lambda some: _shaded(some, generator))
+    return sometimes(images, config.shadow, generator, lambda subset: _shaded(subset, generator))
 
 
 def _shaded(images: Tensor, generator: Generator) -> Tensor:
@@ -220,9 +220,9 @@ def _shaded(images: Tensor, generator: Generator) -> Tensor:
 def weather(images: Tensor, config: NuisanceConfig, generator: Generator) -> Tensor:
     """Change the ground as a season or years do: its colors, blotches and grain."""
     changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
-        (config.tint, lambda some: retint(some, config.tint_depth, generator)),
-        (config.mottle, lambda some: mottle(some, config.mottle_depth, generator)),
-        (config.grain, lambda some: regrain(some, config.grain_depth, generator)),
+        (config.tint, lambda subset: retint(subset, config.tint_depth, generator)),
+        (config.mottle, lambda subset: mottle(subset, config.mottle_depth, generator)),
+        (config.grain, lambda subset: regrain(subset, config.grain_depth, generator)),
     )
     for probability, change in changes:
         images = sometimes(images, probability, generator, change)
@@ -281,8 +281,8 @@ def misregister(images: Tensor, masks: Tensor, config: NuisanceConfig, generator
     n, _, height, width = images.shape
     column = (n, 1)
     shift = uniform((n, 2), -config.shift_px, config.shift_px, generator)
-    whole = uniform(column, 0, 1, generator) < 0.4  # noqa: PLR2004 - whole pixels: resampling also blurs
-    shift = torch.where(whole, shift.round(), shift)
+    is_whole = uniform(column, 0, 1, generator) < 0.4  # noqa: PLR2004 - whole pixels: resampling also blurs
+    shift = torch.where(is_whole, shift.round(), shift)
     moved = uniform(column, 0, 1, generator) > config.untouched
     theta = torch.eye(2, 3, device=images.device).repeat(n, 1, 1)
     theta[:, :, 2] = shift * moved * torch.tensor([2 / width, 2 / height], device=images.device)
@@ -306,9 +306,9 @@ def _smooth_displacements(shape: torch.Size, max_px: float, generator: Generator
 
 def sometimes(images: Tensor, probability: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply ``change`` to each image with some probability; the others cost nothing."""
-    chosen = chance(len(images), probability, generator).flatten()
-    if not chosen.any():
+    selected = chance(len(images), probability, generator).flatten()
+    if not selected.any():
         return images
     result = images.clone()
-    result[chosen] = change(images[chosen])
+    result[selected] = change(images[selected])
     return result

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-CIFAR10_HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as its authors state it
+CIFAR10_HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as its authors publish it
 CIFAR10_SIDE = 32
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
@@ -185,14 +185,14 @@ def _source(images: list[NDArray[np.uint8]]) -> ChipStack | SceneStack:
 
 def _from_scenes(paths: list[Path]) -> TrainingSources:
     """Return the first nine tenths of every scene for training, and its last tenth held out."""
-    parts = [split_scene(read_scene(path)) for path in paths]
-    return SceneStack([train for train, _ in parts]), SceneStack([held_out for _, held_out in parts])
+    splits = [split_scene(read_scene(path)) for path in paths]
+    return SceneStack([train for train, _ in splits]), SceneStack([held_out for _, held_out in splits])
 
 
 def split_scene(scene: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a scene (channels, height, width) into its first nine tenths, for training, and the rest, held out."""
-    cut = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
-    return scene[:, :cut], scene[:, cut:] if cut < scene.shape[1] else scene
+    """Split a scene (channels, height, width) into nine tenths for training, and the last tenth, held out."""
+    rows = max(1, scene.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
+    return scene[:, :rows], scene[:, rows:] if rows < scene.shape[1] else scene
 
 
 def read_scene(path: str | Path) -> Tensor:
@@ -213,8 +213,10 @@ def central_window(window: Window) -> Window:
 
 def synthetic_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
     """Return ``count`` synthetic pairs for training, and an eighth as many that are held out."""
-    first = (seed + 1) * _SYNTHETIC_SEEDS
-    pairs = [_labeled_pair(number) for number in range(first, first + count + max(1, count // _SYNTHETIC_HELD_OUT))]
+    first_seed = (seed + 1) * _SYNTHETIC_SEEDS
+    pairs = [
+        _labeled_pair(number) for number in range(first_seed, first_seed + count + max(1, count // _SYNTHETIC_HELD_OUT))
+    ]
     return PairStack(pairs[:count]), PairStack(pairs[count:])
 
 

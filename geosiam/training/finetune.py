@@ -1,4 +1,4 @@
-"""The user's own scenes and verdicts as training data.
+"""Turn the user's own scenes and verdicts into training data.
 
 Two dates of one place become a pair whose differences are mostly normal. Nobody has labeled what really changed there,
 but it is little. So every cell counts as unchanged, except those that the initial weights are most confident about:
@@ -87,7 +87,7 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
         else:
             single = [path for path in single if path not in (before, after)]
     for path in single:
-        log.warning("%s is used alone; another date of the same place would teach more", path)
+        log.warning("%s is used alone; a second date of the same place would improve the training", path)
     return [*pairs, *(load_chips(path) for path in single)]
 
 
@@ -141,7 +141,7 @@ def reviewed_pairs(path: str | Path, scenes: Sequence[str] = ()) -> PairStack:
     path
         GeoPackage that `geosiam detect` wrote, with verdicts in the field ``review``.
     scenes
-        The two scenes it was made from; none: those that the GeoPackage names.
+        The two scenes it was made from; empty: those that the GeoPackage names.
 
     Raises
     ------

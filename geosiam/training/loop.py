@@ -58,7 +58,7 @@ class Epoch:
     recall, precision
         Recall and precision of the anomalous held-out cells at probability 1/2.
     seconds
-        Wall time.
+        Wall time in seconds.
     """
 
     epoch: int
@@ -114,7 +114,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
-            raise OptionError(f"`precision` {self.precision!r}", "is not known in training", "use fp32 or bf16")
+            raise OptionError(f"`precision` {self.precision!r}", "is not supported in training", "use fp32 or bf16")
         self.network = initial_network(self.recipe, self.seed).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         schedule = self.recipe.schedule
@@ -126,7 +126,7 @@ class TrainingRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that holds the state of the run between epochs."""
+        """Path of the file that holds the network, the optimizer and the history between epochs."""
         return self._beside(".checkpoint.safetensors")
 
     def _beside(self, suffix: str) -> Path:
@@ -138,14 +138,14 @@ class TrainingRun:
         Parameters
         ----------
         on_step
-            Called with (steps done, steps in total, loss) after each step.
+            Called with (steps done, total steps, loss) after each step.
         """
-        epochs, first = self.recipe.schedule.epochs, len(self.history)
+        epochs, epochs_done = self.recipe.schedule.epochs, len(self.history)
         learning_rate = one_cycle(
-            self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, steps_done=first * self.steps
+            self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, steps_done=epochs_done * self.steps
         )
         saved = time.perf_counter()
-        for epoch in range(first, epochs):
+        for epoch in range(epochs_done, epochs):
             start = time.perf_counter()
             loss = self._train_epoch(epoch, learning_rate, on_step)
             metrics = self.validate()
@@ -240,7 +240,7 @@ class TrainingRun:
             save_curves(self.history, self._beside(".curves.png"), title=f"recipe {self.recipe.name}")
         except (SafetensorError, OSError) as error:
             fact = f"its checkpoint or curves cannot be written ({error})"
-            raise OutputError(self.stem, fact, "make room for them, or choose another folder") from error
+            raise OutputError(self.stem, fact, "free disk space, or choose another folder") from error
 
     def resume(self) -> bool:
         """Load the checkpoint if there is one; return whether there was.
@@ -248,7 +248,7 @@ class TrainingRun:
         Raises
         ------
         WeightsError
-            The checkpoint is unreadable, or of another run (recipe, seed, schedule, number of chips).
+            The checkpoint is unreadable, or of a training with other options (recipe, seed, schedule, number of chips).
         """
         if not self.checkpoint.exists():
             return False
@@ -257,10 +257,14 @@ class TrainingRun:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
-            raise WeightsError(self.checkpoint, f"cannot be read ({error})", "delete it to start again") from error
+            raise WeightsError(
+                self.checkpoint, f"cannot be read ({error})", "delete it to start from scratch"
+            ) from error
         if json.loads(metadata.get("run", "{}")) != json.loads(json.dumps(self._identity())):
             raise WeightsError(
-                self.checkpoint, "belongs to a run with other settings", "choose another output, or use `restart=True`"
+                self.checkpoint,
+                "belongs to a training with other options",
+                "choose another output, or use `restart=True`",
             )
         self._restore(tensors)
         self.history = [Epoch(**row) for row in json.loads(metadata["history"])]
@@ -270,11 +274,11 @@ class TrainingRun:
         network: dict[str, Tensor] = {}
         optimizer: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            kind, rest = key.split(".", 1)
+            kind, name = key.split(".", 1)
             if kind == "network":
-                network[rest] = value
+                network[name] = value
             else:
-                index, name = rest.split(".", 1)
+                index, name = name.split(".", 1)
                 optimizer.setdefault(int(index), {})[name] = value
         self.network.load_state_dict(network)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})

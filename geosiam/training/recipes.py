@@ -31,8 +31,8 @@ LEAST_COVER = 0.5
 """Minimum anomalous share of a larger cell's own pixels for the cell to be labeled anomalous."""
 
 LEAST_COVER_OF_8_PX = 0.125
-"""The same for cells of 8 px and more: an object of 5 px may lie on four of them and cover no more than 9 of the 64
-pixels of any; of cells of 4 px it covers at least 9 of the 16 of some."""
+"""Minimum anomalous share for cells of 8 px and more: an object of 5 px may lie on four of them and cover no more than
+9 of the 64 pixels of any; of cells of 4 px it covers at least 9 of the 16 of some."""
 
 COARSE_PX = 8
 """Smallest cells in pixels that are labeled with :data:`LEAST_COVER_OF_8_PX`."""
@@ -42,7 +42,7 @@ _UNDECIDED = 0.25  # width of the range of shares below the minimum in which a c
 
 @dataclass(frozen=True)
 class Batch:
-    """Labeled pairs.
+    """Labeled pairs that one training step processes.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Batch:
 
 
 class Objective(Protocol):
-    """How a network compares a pair, and the loss it is trained with."""
+    """The logits by which a network compares a pair, and the loss that it is trained with."""
 
     def logits(self, network: SiameseNetwork, before: Tensor, after: Tensor) -> Tensor:
         """Return the logit of "similar" of every cell, (n, 1, rows, cols), of images (n, channels, h, w) in [0, 1]."""
@@ -123,8 +123,8 @@ class Contrastive:
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return ``y d^2 + (1 - y) max(0, margin - d)^2``, the weighted mean over the cells."""
         distance = self.margin / 2 - logits
-        missing = (self.margin - distance).clamp(min=0)
-        losses = batch.similar * distance.square() + (1 - batch.similar) * missing.square()
+        shortfall = (self.margin - distance).clamp(min=0)
+        losses = batch.similar * distance.square() + (1 - batch.similar) * shortfall.square()
         return (losses * batch.weight).sum() / batch.weight.sum().clamp(min=1)
 
 
@@ -158,11 +158,11 @@ FINE_TUNING = Schedule(epochs=4, steps=100, batch_size=28, learning_rate=5e-4)
 
 
 class Recipe(Protocol):
-    """Everything that the training loop needs to know; a frozen dataclass."""
+    """Network, objective, schedule and batches of a training; a frozen dataclass."""
 
     @property
     def name(self) -> str:
-        """Short name."""
+        """Short name of the recipe."""
         ...
 
     @property
@@ -187,7 +187,7 @@ class Recipe(Protocol):
 
     @property
     def objective(self) -> Objective:
-        """Logits and loss."""
+        """Objective to train with: logits and loss."""
         ...
 
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
@@ -207,7 +207,7 @@ class PaperRecipe:
     summary: str = "Blue rectangles of 1-99 % area on random pairs of chips; similar = same state (Hirokawa, VI)"
 
     def batch(self, source: ChipSource, generator: Generator) -> Batch:
-        """Make a batch; the label is of the whole chip, so all cells of a chip have the same."""
+        """Make a batch; a label is of the whole chip, so all cells of a chip have the same one."""
         n = self.schedule.batch_size
         images = []
         states = []
@@ -291,7 +291,7 @@ def with_network(recipe: Recipe, *, stride: int | None = None, subcells: int | N
 
 
 def label_cells(cover: Tensor, receptive_field: ReceptiveField, least_cover: float | None) -> tuple[Tensor, Tensor]:
-    """Label cells as fits their size: with :func:`share_labels`, or with :func:`dense_labels` and a minimum share."""
+    """Label cells by their size: with :func:`share_labels`, or with :func:`dense_labels` and a minimum share."""
     if least_cover is None and receptive_field.stride <= FINE_PX:
         return share_labels(cover, receptive_field)
     default = LEAST_COVER if receptive_field.stride < COARSE_PX else LEAST_COVER_OF_8_PX
@@ -345,8 +345,8 @@ def dense_labels(cover: Tensor, receptive_field: ReceptiveField, least_cover: fl
 
 
 def _shares(cover: Tensor, receptive_field: ReceptiveField) -> tuple[Tensor, Tensor]:
-    """Return which share of each cell's own pixels is anomalous, and which is anomalous or undecided."""
+    """Return the share of each cell's own pixels that is anomalous, and that is anomalous or undecided."""
     stride, offset = receptive_field.stride, receptive_field.offset
-    own = slice(offset, offset + receptive_field.cells(cover.shape[-1]) * stride)
-    center = cover[:, :, own, own]
+    covered = slice(offset, offset + receptive_field.cells(cover.shape[-1]) * stride)
+    center = cover[:, :, covered, covered]
     return avg_pool2d((center == 1).float(), stride), avg_pool2d((center > 0).float(), stride)

@@ -22,7 +22,7 @@ _GROUP = 16  # chips of a batch that share one zoom, so that a resize is one cal
 
 
 class ChipSource(Protocol):
-    """A source that chips can be drawn from."""
+    """A source of random chips, and of pairs of chips."""
 
     def sample(self, count: int, size: int, generator: Generator) -> Tensor:
         """Return ``count`` chips, float32 of shape (count, 3, size, size), values in [0, 1]."""
@@ -63,12 +63,12 @@ class _SingleDate:
 
 @dataclass(frozen=True)
 class ChipStack(_SingleDate):
-    """Small images of one size, such as CIFAR-10.
+    """A source of small images of one size, such as CIFAR-10.
 
     Parameters
     ----------
     chips
-        uint8, shape (n, 3, side, side).
+        Images, uint8 (n, 3, side, side).
     """
 
     chips: Tensor
@@ -77,7 +77,7 @@ class ChipStack(_SingleDate):
         if self.chips.ndim != 4 or self.chips.shape[1] != 3 or self.chips.dtype != torch.uint8:  # noqa: PLR2004
             raise ValueError(f"chips are uint8 of shape (n, 3, side, side), not {self.chips.dtype} {self.chips.shape}")
         if not len(self.chips):
-            raise TrainingDataError("chips", "there are none", "name a folder or archive that holds images")
+            raise TrainingDataError("chips", "none were found", "name a folder or archive that holds images")
 
     def __len__(self) -> int:
         return len(self.chips)
@@ -117,19 +117,19 @@ class ChipStack(_SingleDate):
 
 @dataclass(frozen=True)
 class SceneStack(_SingleDate):
-    """Larger images of any size, from which chips are cut at random places, scales and orientations.
+    """A source of larger images of any size, from which chips are cut at random places, scales and orientations.
 
     Parameters
     ----------
     scenes
-        uint8, each of shape (3, height, width).
+        Images, each uint8 (3, height, width).
     """
 
     scenes: Sequence[Tensor]
 
     def __post_init__(self) -> None:
         if not self.scenes:
-            raise TrainingDataError("scenes", "there are none", "name images or GeoTIFFs to cut chips from")
+            raise TrainingDataError("scenes", "none were found", "name images or GeoTIFFs to cut chips from")
         for scene in self.scenes:
             if scene.ndim != 3 or scene.shape[0] != 3 or scene.dtype != torch.uint8:  # noqa: PLR2004
                 raise ValueError(f"a scene is uint8 of shape (3, height, width), not {scene.dtype} {scene.shape}")
@@ -144,7 +144,7 @@ class SceneStack(_SingleDate):
 
 @dataclass(frozen=True)
 class PairStack:
-    """Scenes at two dates with labeled changes, such as synthetic pairs.
+    """A source of scenes at two dates with labeled changes, such as synthetic pairs.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class PairStack:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several sources, each of which provides its share of every batch.
+    """A mixture of sources, each of which provides its share of every batch.
 
     Parameters
     ----------
@@ -242,6 +242,6 @@ def _flipped(images: Tensor, generator: Generator) -> Tensor:
     """Mirror and transpose images, each with probability 1/2, so that all eight orientations occur."""
     for dims in ((-1,), (-2,), None):
         flipped = images.flip(dims) if dims else images.transpose(-1, -2)
-        chosen = torch.rand((len(images), 1, 1, 1), generator=generator, device=generator.device) < 0.5  # noqa: PLR2004
-        images = torch.where(chosen, flipped, images)
+        is_flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=generator.device) < 0.5  # noqa: PLR2004
+        images = torch.where(is_flipped, flipped, images)
     return images

@@ -1,4 +1,4 @@
-"""The recipe for one kind of object: find just that, and ignore every other change.
+"""The recipe for one kind of object: find it, and ignore every other change.
 
 Labels are the paper's: a place is similar if the object is there at both dates or at neither, whatever else has
 changed, and an anomaly if it is there at exactly one of them.
@@ -30,7 +30,7 @@ _SOLID, _FRINGE = 0.5, 0.05  # alpha above which a pixel belongs to an object, a
 
 @dataclass(frozen=True)
 class TargetRecipe:
-    """Objects of one or several kinds at either or both dates; every other change is normal.
+    """The recipe for given kinds of objects at either or both dates; every other change is normal.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class TargetRecipe:
         return self.targets[int(torch.randint(len(self.targets), (), generator=generator, device=generator.device))]
 
     def _insert_misses(self, first: Tensor, second: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draw objects of another color; those whose color resembles a target's anyway are undecided later."""
+        """Draw objects of another color; those that still resemble a target become undecided later."""
         n = len(first)
         for _ in range(self.misses):
             fill, alpha = self._random_target(generator).draw(first.shape, generator)
@@ -135,14 +135,14 @@ class TargetRecipe:
 
 
 def pair_rule(first: Tensor, second: Tensor, both: Tensor) -> Tensor:
-    """Return what is anomalous by the paper's rule: the object is there at exactly one of two dates.
+    """Label pixels by the paper's rule: anomalous if the object is there at exactly one of two dates.
 
     Parameters
     ----------
     first, second
         float32 (n, 1, h, w), whether an object is there at that date: 1 = yes, 0.5 = its fringe, 0 = no.
     both
-        The same for objects that are there at both dates, wherever they are at either of them.
+        float32 (n, 1, h, w), more than 0 where an object that is there at both dates lies at either of them.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def pair_rule(first: Tensor, second: Tensor, both: Tensor) -> Tensor:
 
 
 def recolored(images: Tensor, generator: Generator) -> Tensor:
-    """Return images (n, 3, h, w) in other colors: about half of them in another hue, the rest paler, in any light."""
+    """Return images (n, 3, h, w) in other colors: about half of them in another hue, the others paler, in any light."""
     column = (len(images), 1, 1, 1)
     rotated = chance(len(images), 0.5, generator)
     angle = torch.where(rotated, uniform(column, *_HUE_ROTATION, generator), 0.0)

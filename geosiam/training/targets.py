@@ -40,7 +40,7 @@ _LIGHT = (0.5, 1.4)  # brightness relative to full light: shade, slope, exposure
 _LOOK_ALIKE_LIGHT = (0.35, 1.8)
 _LOOK_ALIKE = 0.05  # difference from a target's colors beyond its spread, in units of the full range
 _CROP_SCALE = (0.6, 1.6)
-_COVERED = 0.3  # probability that something lies on an object, or that it has a hole
+_COVERED = 0.3  # probability that something lies on an object, or that it has a tear
 
 
 class Target(Protocol):
@@ -51,13 +51,13 @@ class Target(Protocol):
         ...
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return where the colors of images could be those of the object: bool (n, 1, h, w)."""
+        """Return the mask of the pixels whose color could be the object's: bool (n, 1, h, w)."""
         ...
 
 
 @dataclass(frozen=True)
 class SpecTarget:
-    """An object by its specification, in varied shape and light, sometimes partly covered."""
+    """A kind of object given by a specification, in varied shape and light, sometimes partly covered."""
 
     spec: TargetSpec
 
@@ -75,21 +75,21 @@ class SpecTarget:
         return fill.clamp(0, 1), _partly_covered(alpha, shape, generator)
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return where images have the color of the specification, in any light."""
+        """Return the mask of the pixels with the color of the specification, in any light."""
         base = torch.tensor(self.spec.color, device=images.device).view(1, 3) / 255
         return _resembles(images, base, self.spec.spread / 255 + _LOOK_ALIKE)
 
 
 @dataclass(frozen=True)
 class CropTarget:
-    """An object by a few crops of it, in varied scale, rotation and light, sometimes partly covered.
+    """A kind of object given by a few crops of it, in varied scale, rotation and light, sometimes partly covered.
 
     Parameters
     ----------
     name
         Name of the folder of crops.
     digest
-        Checksum of the crops, by which checkpoints tell trainings apart.
+        SHA-256 of the crops, by which checkpoints distinguish trainings.
     crops
         float32 (count, 4, side, side) in [0, 1]: red, green, blue, alpha, each crop in the center of a square.
     """
@@ -120,12 +120,12 @@ class CropTarget:
         place = uniform((n, 2, 1), -1, 1, generator)
         theta = torch.cat([linear, -linear @ place], dim=2)
         grid = affine_grid(theta, [n, 1, height, width], align_corners=False)
-        drawn = grid_sample(crops[index], grid, align_corners=False)
+        objects = grid_sample(crops[index], grid, align_corners=False)
         light = uniform((n, 1, 1, 1), *_LIGHT, generator) * uniform((n, 3, 1, 1), 0.95, 1.05, generator)
-        return (drawn[:, :3] * light).clamp(0, 1), _partly_covered(drawn[:, 3:], shape, generator)
+        return (objects[:, :3] * light).clamp(0, 1), _partly_covered(objects[:, 3:], shape, generator)
 
     def resembles(self, images: Tensor) -> Tensor:
-        """Return where images have the mean color of any crop, in any light."""
+        """Return the mask of the pixels with the mean color of any crop, in any light."""
         alpha = self.crops[:, 3:]
         means = (self.crops[:, :3] * alpha).sum(dim=(2, 3)) / alpha.sum(dim=(2, 3))
         return _resembles(images, means.to(images.device), 2 * _LOOK_ALIKE)
@@ -181,7 +181,7 @@ class TargetSpec:
         if not all(0 <= value <= _BRIGHTEST for value in self.color):
             raise OptionError(f"color={_joined(self.color, ',')}", "is not a color of 0 to 255 each", _SPEC_REMEDY)
         if not any(self.color):
-            raise OptionError("color=0,0,0", "is black in any light, as shadows are", "give it some color")
+            raise OptionError("color=0,0,0", "is black in any light, as shadows are", "use a lighter color")
         if not 0 <= self.spread < _BRIGHTEST / 2:
             raise OptionError(f"spread={self.spread:g}", "is out of range", "use 0 to 127")
         if self.texture not in TEXTURES:
@@ -225,7 +225,7 @@ def parse_spec(text: str) -> TargetSpec:
         low, high = _numbers(text, "size", words["size"], "-", 2)
     red, green, blue = _numbers(text, "color", words["color"], ",", 3)
     if any(value != round(value) for value in (red, green, blue)):
-        raise OptionError(f"`anomaly` {text!r}", "has a color that is not in whole numbers", _SPEC_REMEDY)
+        raise OptionError(f"`anomaly` {text!r}", "has a color that is not made of whole numbers", _SPEC_REMEDY)
     return TargetSpec(
         (round(red), round(green), round(blue)),
         _numbers(text, "spread", words["spread"], ",", 1)[0] if "spread" in words else default.spread,
@@ -235,11 +235,11 @@ def parse_spec(text: str) -> TargetSpec:
 
 
 def _numbers(text: str, key: str, value: str, separator: str, count: int) -> list[float]:
-    parts = value.split(separator)
-    if len(parts) != count or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+    numbers = value.split(separator)
+    if len(numbers) != count or not all(re.fullmatch(r"\d+(\.\d+)?", number) for number in numbers):
         expected = f"{count} numbers separated by {separator!r}" if count > 1 else "a number"
         raise OptionError(f"`anomaly` {text!r}", f"has {key}={value} instead of {expected}", _SPEC_REMEDY)
-    return [float(part) for part in parts]
+    return [float(number) for number in numbers]
 
 
 def _joined(values: tuple[float, ...], separator: str) -> str:
@@ -282,7 +282,7 @@ def _crop(file: Path, mask: Path | None) -> Tensor:
     if mask is not None:
         alpha = _open(mask).convert("L")
         if alpha.size != picture.size:
-            fact = f"is {alpha.width} x {alpha.height} px, {file.name} {picture.width} x {picture.height}"
+            fact = f"is {alpha.width} x {alpha.height} px, but {file.name} is {picture.width} x {picture.height}"
             raise TrainingDataError(mask, fact, "make both the same size")
     elif "A" in picture.getbands() or "transparency" in picture.info:
         alpha = picture.convert("RGBA").getchannel("A")
@@ -309,14 +309,14 @@ def _open(file: Path) -> Image.Image:
 
 
 def _resembles(images: Tensor, colors: Tensor, tolerance: float) -> Tensor:
-    """Return where images have one of the ``colors`` (count, 3) in any light, within a ``tolerance`` in full light."""
+    """Return the mask of the pixels with one of the ``colors`` (count, 3) in any light, within a ``tolerance``."""
     low, high = _LOOK_ALIKE_LIGHT
-    near = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    resembling = torch.zeros_like(images[:, :1], dtype=torch.bool)
     for color in colors:
         base = color.view(1, 3, 1, 1)
         light = ((images * base).sum(dim=1, keepdim=True) / base.square().sum().clamp(min=1e-6)).clamp(low, high)
-        near |= (images - light * base).abs().amax(dim=1, keepdim=True) <= tolerance * light.clamp(max=1)
-    return near
+        resembling |= (images - light * base).abs().amax(dim=1, keepdim=True) <= tolerance * light.clamp(max=1)
+    return resembling
 
 
 def _centered(crop: Tensor, side: int) -> Tensor:
@@ -326,7 +326,7 @@ def _centered(crop: Tensor, side: int) -> Tensor:
 
 
 def _partly_covered(alpha: Tensor, shape: Sequence[int], generator: Generator) -> Tensor:
-    """Take pieces out of some objects, as rubble on them or holes do."""
+    """Take pieces out of some objects, as rubble on them or tears do."""
     n = shape[0]
     knots = int(torch.randint(6, 25, (), generator=generator, device=generator.device))
     pieces = (smooth_noise(shape, knots, generator) - uniform((n, 1, 1, 1), 0.2, 0.6, generator)) * 5

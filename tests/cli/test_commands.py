@@ -97,7 +97,10 @@ def test_unreadable_blocks_are_listed_and_end_the_command_with_4(stand_in, capsy
     assert json.loads(out) == {"scores": "s.tif", "unreadable": [json.loads(json.dumps(asdict(block)))]}
     assert err.splitlines() == [
         "geosiam: warning: no scores for rows 0-8, columns 8-16: b.tif: cannot be read",
-        "geosiam: error: s.tif: has 1 block(s) of nodata where a scene cannot be read; repair the scene and run again",
+        (
+            "geosiam: error: s.tif: has 1 block(s) without scores where a scene cannot be read; "
+            "repair the scene and run again"
+        ),
     ]
     assert main(args) == 4
     assert capsys.readouterr().out == "s.tif\n"

@@ -259,9 +259,9 @@ def test_only_given_options_reach_the_library() -> None:
 
     @options.command("probe", examples=[])
     @options.library_options("threshold", "min_area", *options.COMPARISON)
-    def probe(chosen: dict) -> None:
+    def probe(given_values: dict) -> None:
         """Remember."""
-        seen.update(chosen)
+        seen.update(given_values)
 
     probe.main(["--bands", "4,3,2", "--threshold", "0.25", "--no-register"], standalone_mode=False)
     assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": False}

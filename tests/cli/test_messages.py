@@ -134,7 +134,7 @@ def probe(monkeypatch: pytest.MonkeyPatch):
         @options.command("probe", examples=[])
         @options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
         @options.json_output
-        def command(chosen: dict) -> None:  # noqa: ARG001 - takes the options of detect
+        def command(given_values: dict) -> None:  # noqa: ARG001 - takes the options of detect
             """Do what the test says."""
             action()
 

@@ -85,10 +85,10 @@ def test_a_virtual_raster_whose_file_breaks_later(write, texture, monkeypatch) -
         pair.after.scene.close()
         paths[1].write_bytes(b"nothing of a raster")
         for _ in range(3):
-            with pytest.raises(SceneRefusedError, match=r"b\.vrt: is made of files of which .*b\.tif cannot be opened"):
+            with pytest.raises(SceneRefusedError, match=r"b\.vrt: refers to .*b\.tif, which cannot be opened"):
                 pair.read(Window(512, 900, 0, 900))
     paths[1].unlink()
-    refused(views[0], views[1], SceneRefusedError, r"b\.tif cannot be opened; restore that file")
+    refused(views[0], views[1], SceneRefusedError, r"b\.tif, which cannot be opened; restore that file")
 
 
 def test_complex_values(good, write) -> None:

@@ -60,7 +60,7 @@ def test_values_of_different_types(write, texture) -> None:
 def test_scenes_that_look_very_different(write, texture) -> None:
     image = texture(height=300, width=300)
     found = warnings_of(write("a.tif", image), write("b.tif", (image * 0.3).astype(np.uint8)))
-    assert "differ much in brightness or contrast" in found
+    assert "differ strongly in brightness or contrast" in found
 
 
 def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:

@@ -61,7 +61,7 @@ def test_a_finer_palette_is_reduced_to_its_most_frequent_color(write) -> None:
         file.write_colormap(1, colors)
     with open_pair(write("a.tif", np.repeat(classes, 3, axis=0)), path, PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 20, 0, 30))
-        assert any("the most frequent value of them counts" in warning for warning in pair.report.warnings)
+        assert any("the most frequent value of them is used" in warning for warning in pair.report.warnings)
     expected = np.array([colors[i][:3] for i in range(3)])[classes[0]].transpose(2, 0, 1)
     np.testing.assert_allclose(block.after, expected / 255, atol=1e-6)
 

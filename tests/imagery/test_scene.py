@@ -39,7 +39,7 @@ def test_reports_and_messages_call_an_array_by_its_name(write, texture) -> None:
     ],
 )
 def test_arrays_that_are_no_rasters(change, write, texture) -> None:
-    with pytest.raises(SceneRefusedError, match=r"survey: cannot be taken for a raster .*; give it dimensions"):
+    with pytest.raises(SceneRefusedError, match=r"survey: cannot be converted to a raster .*; give it dimensions"):
         open_pair(write("a.tif", texture()), change(array(texture())).rename("survey"))
 
 

@@ -14,7 +14,7 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.inference import device as device_module
 from geosiam.inference import gpu
 from geosiam.inference.device import choose_precision, cuda_devices
-from geosiam.inference.gpu import BLOCKS_AT_ONCE, GpuBatcher
+from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.scorer import Scorer
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
@@ -61,7 +61,7 @@ def served(blocks: list[StoredBlock], devices: int = 1, threads: int = 8) -> lis
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "int32"])
 def test_scores_are_those_of_the_thread_that_computes_itself(dtype):
-    blocks = [block(seed, dtype) for seed in range(2 * BLOCKS_AT_ONCE + 1)]
+    blocks = [block(seed, dtype) for seed in range(2 * BLOCKS_PER_BATCH + 1)]
     for found, one in zip(served(blocks), blocks, strict=True):
         np.testing.assert_allclose(found, direct(one), atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_blocks_of_different_sizes_and_kinds_wait_in_one_queue():
 
 
 def test_the_company_of_a_block_changes_no_bit_of_its_scores():
-    blocks = [block(seed) for seed in range(3 * BLOCKS_AT_ONCE)]
+    blocks = [block(seed) for seed in range(3 * BLOCKS_PER_BATCH)]
     alone = served(blocks, threads=1)
     for devices, threads in ((1, 5), (2, 12)):
         for found, expected in zip(served(blocks, devices, threads), alone, strict=True):
@@ -113,7 +113,7 @@ def test_threads_end_with_the_accelerator():
 def test_a_scorer_ends_its_threads():
     behind = GpuBatcher(SCORER.network, torch.float32, [CPU], SIDE)
     with contextlib.closing(replace(SCORER, batcher=behind)) as scorer:
-        assert scorer.blocks_waiting == 2 * BLOCKS_AT_ONCE
+        assert scorer.blocks_waiting == 2 * BLOCKS_PER_BATCH
         assert all(thread.is_alive() for thread in behind._threads)
     assert not any(thread.is_alive() for thread in behind._threads)
     SCORER.close()  # without devices nothing is to be done

@@ -61,9 +61,9 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "absent.safetensors")
     text = tmp_path / "text.safetensors"
     text.write_text("not weights")
-    with pytest.raises(WeightsError, match="no safetensors file"):
+    with pytest.raises(WeightsError, match="not a safetensors file"):
         load_model(text)
-    with pytest.raises(WeightsError, match="no safetensors file"):
+    with pytest.raises(WeightsError, match="not a safetensors file"):
         read_card(text)
     plain = tmp_path / "plain.safetensors"
     save_file({"x": torch.zeros(1)}, plain)

@@ -35,8 +35,8 @@ def test_idx_files_are_read_back(tmp_path_factory: pytest.TempPathFactory, array
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        (b"", "no idx file"),
-        (b"\0\0\x0d\1\0\0\0\1....", "no idx file"),  # floats
+        (b"", "not an idx file"),
+        (b"\0\0\x0d\1\0\0\0\1....", "not an idx file"),  # floats
         (idx(np.zeros((4, 5), np.uint8))[:-1], "holds 19 values"),
         (idx(np.zeros((4, 5), np.uint8)) + b"x", "holds 21 values"),
         (b"\0\0\x08\3\0\0", "within its header"),

@@ -128,10 +128,10 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
         PaperOptions(tmp_path, tmp_path, seeds=0)
     with pytest.raises(OptionError, match="fig9"):
         reproduce(["fig9"], PaperOptions(tmp_path, tmp_path))
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         reproduce(["fig2"], PaperOptions(tmp_path / "absent", tmp_path))
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         Workbench(PaperOptions(tmp_path, tmp_path / "file" / "out")).path("fig2.json")
 
 
@@ -158,7 +158,7 @@ def test_a_record_is_read_back_and_invalid_files_are_refused(tmp_path: Path) -> 
     assert Record.load(path) == RECORD
     for text in ("", "{}", '{"result": {"findings": 3}}', "[]"):
         path.write_text(text)
-        with pytest.raises(InputError, match="no result"):
+        with pytest.raises(InputError, match="not a result"):
             Record.load(path)
     with pytest.raises(ValueError, match="2 entries"):
         Table("t", ("a", "b"), (("1",),))

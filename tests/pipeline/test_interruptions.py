@@ -228,7 +228,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
     def refused(saying: str, after: Path = scenes.after, **options: object) -> None:
         with pytest.raises(OutputError, match=saying) as caught:
             score_to_file(scenes.before, after, tmp_path / "a.tif", options=DetectOptions(**options))
-        assert caught.value.remedy == "begin again with `restart=True`, or choose another output"
+        assert caught.value.remedy == "start from scratch with `restart=True`, or choose another output"
 
     refused("another model", model="paper")
     refused("another choice of bands, registration or radiometry", bands=(3, 2, 1))
@@ -445,6 +445,6 @@ def test_holes_exit_with_4_and_are_listed(scenes: SyntheticPaths, tmp_path: Path
     assert listed
     assert all(line.startswith("geosiam: warning: no scores for rows ") for line in listed)
     assert last == (
-        f"geosiam: error: {tmp_path / 'a.tif'}: has {len(listed)} block(s) of nodata where a scene cannot be read; "
-        "repair the scene and run again"
+        f"geosiam: error: {tmp_path / 'a.tif'}: has {len(listed)} block(s) without scores where a scene "
+        "cannot be read; repair the scene and run again"
     )

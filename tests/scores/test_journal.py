@@ -46,7 +46,7 @@ def test_what_differs_is_named(tmp_path):
 def test_what_is_no_journal_is_told_apart_from_none(tmp_path, text):
     assert Journal.load(tmp_path / "j") is None
     (tmp_path / "j").write_text(text)
-    with pytest.raises(ValueError, match="no journal"):
+    with pytest.raises(ValueError, match="not a journal"):
         Journal.load(tmp_path / "j")
 
 
@@ -124,18 +124,18 @@ def test_flushing_is_rare(tmp_path, monkeypatch):
 def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_some(tmp_path, [1], identity={"model": "a"})
-    with pytest.raises(OutputError, match="begun with another model; begin again with `restart=True`"):
+    with pytest.raises(OutputError, match="started with another model; start from scratch with `restart=True`"):
         write_some(tmp_path, [1], identity={"model": "b"})
-    with pytest.raises(OutputError, match="begun by another version of geosiam; begin again"):
+    with pytest.raises(OutputError, match="started by another version of geosiam; begin again"):
         write_some(tmp_path, [1], identity={"weights": "a"})  # as that version called the model
-    with pytest.raises(OutputError, match="begun with another grid or type of the scores"):
+    with pytest.raises(OutputError, match="started with another grid or type of the scores"):
         write_some(tmp_path, [1], identity={"model": "a"}, dtype="float32")
     journal = tmp_path / ".s.tif.partial.json"
     (tmp_path / ".s.tif.partial.tif").unlink()
     with pytest.raises(OutputError, match="cannot be resumed"):
         write_some(tmp_path, [1], identity={"model": "a"})
     journal.write_text(json.dumps({"geosiam_journal": 0}))
-    with pytest.raises(OutputError, match="begun by another version"):
+    with pytest.raises(OutputError, match="started by another version"):
         write_some(tmp_path, [1], identity={"model": "a"})
     assert [path.name for path in tmp_path.iterdir()] == [journal.name]
     write_some(tmp_path, set(range(20)), identity={"model": "b"}, restart=True, fail=False)

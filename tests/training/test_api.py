@@ -130,7 +130,7 @@ def test_training_goes_on_from_given_weights(pictures: Path, tmp_path: Path) -> 
         return float((a - b).abs().max())
 
     assert 0 < distance(first.weights, second.weights) < 0.1 * distance(first.weights, alone.weights)
-    with pytest.raises(WeightsError, match="other settings"):  # its checkpoint began with random weights
+    with pytest.raises(WeightsError, match="other options"):  # its checkpoint began with random weights
         train(TrainingOptions(out=tmp_path / "c.safetensors", **kinds, seed=2, init=init))
     with pytest.raises(OptionError, match="another network"):
         train(TrainingOptions(out=tmp_path / "d.safetensors", **(kinds | {"stride": 4}), init=init))
@@ -150,8 +150,8 @@ def test_nonsense_is_refused(tmp_path: Path, pictures: Path) -> None:
         TrainingOptions(out=tmp_path / "w.safetensors", generated=-1)
     with pytest.raises(OptionError, match="not positive"):
         TrainingOptions(out=tmp_path / "w.safetensors", learning_rate=0.0)
-    with pytest.raises(OptionError, match="not a share"):
+    with pytest.raises(OptionError, match="not a fraction"):
         TrainingOptions(out=tmp_path / "w.safetensors", least_cover=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         train(TrainingOptions(out=tmp_path / "file" / "w.safetensors", recipe="paper", data=(str(pictures),)))

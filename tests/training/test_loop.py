@@ -67,7 +67,7 @@ def test_learning_lowers_the_loss_and_leaves_curves(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     assert not run_in(tmp_path).resume()
     run_in(tmp_path).save()
-    with pytest.raises(WeightsError, match="other settings"):
+    with pytest.raises(WeightsError, match="other options"):
         run_in(tmp_path, schedule=replace(RECIPE.schedule, batch_size=16)).resume()
     (tmp_path / "w.checkpoint.safetensors").write_bytes(b"rubbish")
     with pytest.raises(WeightsError, match="cannot be read"):

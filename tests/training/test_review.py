@@ -90,7 +90,7 @@ def test_files_without_verdicts_are_refused(tmp_path, scenes) -> None:
         reviewed_pairs(tmp_path / "nowhere.gpkg")
     with pytest.raises(TrainingDataError, match="no layer"):
         reviewed_pairs(scenes[0])
-    with pytest.raises(OptionError, match="takes no review"):
+    with pytest.raises(OptionError, match="does not use `review`"):
         TrainingOptions(out=tmp_path / "w.safetensors", recipe="paper", review=str(path))
 
 

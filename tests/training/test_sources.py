@@ -70,9 +70,9 @@ def test_a_mixture_gives_each_source_its_share() -> None:
 
 
 def test_empty_or_misshapen_sources_are_refused() -> None:
-    with pytest.raises(TrainingDataError, match="there are none"):
+    with pytest.raises(TrainingDataError, match="none were found"):
         ChipStack(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))
-    with pytest.raises(TrainingDataError, match="there are none"):
+    with pytest.raises(TrainingDataError, match="none were found"):
         SceneStack([])
     with pytest.raises(ValueError, match="chips are uint8"):
         ChipStack(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))

@@ -66,7 +66,7 @@ def test_the_british_spelling_is_accepted_and_the_american_one_is_printed() -> N
         ("texture=folds", "names no color"),
         ("color=1,2", "3 numbers"),
         ("color=1,2,300", "not a color of 0 to 255"),
-        ("color=1,2,2.5", "not in whole numbers"),
+        ("color=1,2,2.5", "not made of whole numbers"),
         ("color=0,0,0", "black in any light"),
         ("color=1,2,3 color=1,2,3", "gives color twice"),
         ("color=1,2,3 colour=1,2,3", "gives color twice"),
@@ -215,7 +215,7 @@ def refuse(folder: Path, name: str) -> str:
     if name == "other size":
         crop().save(folder / "a.png")
         crop(14).getchannel("A").save(folder / "a_mask.png")
-        return "a_mask.png: is 14 x 14 px, a.png 12 x 12"
+        return "a_mask.png: is 14 x 14 px, but a.png is 12 x 12"
     (folder / "a.png").write_text("no picture")
     return "is not a readable image"
 
@@ -230,8 +230,8 @@ def test_folders_without_usable_crops_are_refused(tmp_path: Path, name: str) -> 
     ("options", "fact"),
     [
         ({"recipe": "target"}, "has nothing to look for"),
-        ({"anomaly": (BLUE,)}, "takes no anomaly"),
-        ({"recipe": "target", "anomaly": (BLUE,), "review": "found.gpkg"}, "takes no review"),
+        ({"anomaly": (BLUE,)}, "does not use `anomaly`"),
+        ({"recipe": "target", "anomaly": (BLUE,), "review": "found.gpkg"}, "does not use `review`"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict, fact: str) -> None:
