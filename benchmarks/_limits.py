@@ -100,7 +100,7 @@ def write(model: str, before: str, scores: str) -> float:
     """Return the speed of writing a score raster in Mpx/s."""
     raster = ScoreRaster.open(scores)
     cells = np.concatenate([strip for _, strip in raster.strips()])
-    with open_pair(before, before, PairOptions(radiometry="none")) as pair:
+    with open_pair(before, before, options=PairOptions(radiometry="none")) as pair:
         scorer, grid = Scorer.of_model(load_model(model), device="cpu"), pair.grid
     lattice = scorer.lattice(grid)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,10 @@ def write(model: str, before: str, scores: str) -> float:
 
 def vectorize(before: str, scores: str) -> float:
     """Return the speed of making polygons from a score raster in Mpx/s."""
-    with open_pair(before, before, PairOptions(radiometry="none")) as pair, tempfile.TemporaryDirectory() as folder:
+    with (
+        open_pair(before, before, options=PairOptions(radiometry="none")) as pair,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         start = time.perf_counter()
         vectorize_to_file(scores, Path(folder) / "polygons.gpkg")
         return megapixels(pair.grid) / (time.perf_counter() - start)

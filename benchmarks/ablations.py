@@ -148,7 +148,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
 def template(path: Path) -> NDArray[np.uint8]:
     """Return the central part of a scene, uint8 (3, rows, cols)."""
-    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
+    with open_pair(path, path, options=PairOptions(radiometry="none")) as pair:
         height, width = pair.grid.shape
         rows, cols = min(HEIGHT, height), min(WIDTH, width)
         top, left = (height - rows) // 2, (width - cols) // 2

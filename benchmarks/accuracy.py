@@ -100,7 +100,7 @@ def predict_by_model(method: str, before: Path, after: Path, target: Path) -> Pr
 def predict_by_baseline(name: str, before: Path, after: Path) -> Prediction:
     """Run a classical method on the pair as `geosiam detect` would align it."""
     method = baseline(name)
-    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
+    with open_pair(before, after, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
     scores = method.scores(block.before, block.after, block.valid)
     threshold = method.choose_threshold(scores)

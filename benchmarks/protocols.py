@@ -173,7 +173,7 @@ def no_changes(data: Path, seeds: range) -> Iterator[Case]:
 
 def template(folder: Path, name: str) -> Raster:
     """Return the middle part of a scene as the network sees it."""
-    with open_pair(folder / f"{name}.tif", folder / f"{name}.tif", PairOptions(radiometry="none")) as pair:
+    with open_pair(folder / f"{name}.tif", folder / f"{name}.tif", options=PairOptions(radiometry="none")) as pair:
         rows, cols = min(HEIGHT, pair.grid.height), min(WIDTH, pair.grid.width)
         row, col = (pair.grid.height - rows) // 2, (pair.grid.width - cols) // 2
         block = pair.read(Window(row, row + rows, col, col + cols))

@@ -80,7 +80,7 @@ def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions =
         The pair or an option would be refused.
     """
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
-    with open_pair(before, after, options) as pair:
+    with open_pair(before, after, options=options) as pair:
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()
         return PairInspection(

@@ -67,7 +67,7 @@ def detect(
     """
     targets = Targets.check(output, scores, project, inputs=(before, after))
     with (
-        open_pair(before, after, options) as pair,
+        open_pair(before, after, options=options) as pair,
         scored_pair(
             pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress
         ) as scored,

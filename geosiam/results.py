@@ -71,7 +71,8 @@ class VectorizeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {"polygons": str(self.polygons_path), "count": self.count, "threshold": self.threshold}
+        paths = {"polygons": str(self.polygons_path)}
+        return {**paths, "count": self.count, "threshold": self.threshold, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def score_to_file(
     target = Path(output)
     refuse_overwriting_inputs(target, before, after)
     with (
-        open_pair(before, after, options) as pair,
+        open_pair(before, after, options=options) as pair,
         scored_pair(pair, target, options, on_progress=on_progress) as scored,
     ):
         return ScoreResult(target, scored.provenance)
@@ -99,7 +99,7 @@ def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreO
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with contextlib.ExitStack() as opened:  # closes what is open if anything fails
         opened.callback(scorer.close)
-        pair = opened.enter_context(open_pair(before, after, options))
+        pair = opened.enter_context(open_pair(before, after, options=options))
         cells = pair.grid.coarsened(scorer.stride)
         scores = xr.DataArray(
             lazy_scores(pair, scorer),

@@ -78,7 +78,7 @@ def inspect_pair(scenes, folder: Path) -> None:  # noqa: ARG001
 
 
 def open_pair(scenes, folder: Path) -> None:  # noqa: ARG001
-    with gs.open_pair(scenes.before, scenes.after, gs.PairOptions(register=True)) as pair:
+    with gs.open_pair(scenes.before, scenes.after, options=gs.PairOptions(register=True)) as pair:
         pair.read(pair.overlap)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("cli.").removesuffix(".__init__"): path
     for path in SOURCES
 }
+RECORDED_COMMANDS = {"geosiam.training.api", "geosiam.paper.api"}
 MOST_MODULES, MOST_LINES, MOST_BODY_LINES = 140, 450, 60
 
 
@@ -77,6 +79,42 @@ def test_there_are_few_modules() -> None:
     assert (
         len([path for path in SOURCES if "geosiam_cli" not in path.parts and path.stem != "__init__"]) <= MOST_MODULES
     )
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+def test_the_library_names_options_by_their_fields_not_by_flags() -> None:
+    """The commands that a training and an experiment record for others to repeat are the exception."""
+    flags = []
+    for module, path in MODULES.items():
+        if module.startswith("geosiam_cli"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        flags += [
+            f"{module}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts
+            if re.search(r"[ '(]--[a-z]", f" {node.value}") and module not in RECORDED_COMMANDS
+        ]
+    assert flags == []
+
+
+def test_no_private_module_of_rasterio_is_imported() -> None:
+    private = [
+        f"{module}: {node.module}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and re.match(r"rasterio\._", node.module or "")
+    ]
+    assert private == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -226,7 +226,7 @@ def _compare_prediction(prediction: str, truth_path: str, options: DetectOptions
 
 def _compare_baseline(task: Task, name: str, options: DetectOptions) -> Agreement:
     method = baseline(name)
-    with open_pair(str(task.before), str(task.after), replace(options, radiometry="none")) as pair:
+    with open_pair(str(task.before), str(task.after), options=replace(options, radiometry="none")) as pair:
         if pair.grid.width * pair.grid.height > _MAX_BASELINE_PX:
             fact = f"has more than {_MAX_BASELINE_PX:,} pixels, the limit of the baselines"
             raise SceneRefusedError(task.before, fact, "cut out a part: gdal_translate -projwin ... IN OUT")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _MAX_PIXELS = 10**13  # of the before scene, which sets the size of the score raster
 
 
-def open_pair(before: SceneLike, after: SceneLike, options: PairOptions = PairOptions()) -> ScenePair:
+def open_pair(before: SceneLike, after: SceneLike, *, options: PairOptions = PairOptions()) -> ScenePair:
     """Check two scenes and decide how they are read.
 
     Parameters

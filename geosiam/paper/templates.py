@@ -117,7 +117,7 @@ def squares(path: Path, side: int, max_count: int) -> list[Template]:
 
 def cut(path: Path, window: Window) -> Template:
     """Return a window of a scene as the network sees it, with its choice of bands and stretch."""
-    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
+    with open_pair(path, path, options=PairOptions(radiometry="none")) as pair:
         image = (pair.read(window).before * 255).round().astype(np.uint8)
         transform = pair.grid.transform * Affine.translation(window.col_start, window.row_start)
         return Template(f"{path.parent.name}/{path.stem}", image, pair.grid.crs, transform)

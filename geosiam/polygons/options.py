@@ -123,8 +123,8 @@ class PolygonOptions:
         use_plain_values(self)
         threshold = None if self.threshold == "auto" else self.threshold
         for name, value in (("`threshold`", threshold), ("`seed_threshold`", self.seed_threshold)):
-            if value is not None and not 0 < value <= 1:
-                raise OptionError(name, f"is {value:g}", "give a probability above 0, up to 1")
+            if value is not None and not (isinstance(value, int | float) and 0 < value <= 1):
+                raise OptionError(name, f"is {value}", "give a probability above 0, up to 1")
         if self.seed_threshold is not None and threshold is not None and self.seed_threshold < threshold:
             fact = f"is {self.seed_threshold:g}, below the threshold {threshold:g}, and would change nothing"
             raise OptionError("`seed_threshold`", fact, "give one above the threshold")

@@ -24,7 +24,7 @@ from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window
 from geosiam.synthesis.light import Flight
 from geosiam.synthesis.materials import LANDSCAPES, LandscapeName
-from geosiam.synthesis.scene import TILE, Scene
+from geosiam.synthesis.scene import TILE, SyntheticScene
 from geosiam.synthesis.things import outline
 
 if TYPE_CHECKING:
@@ -241,17 +241,17 @@ def write_pair_tiles(
     return paths
 
 
-def _scene(config: SyntheticConfig) -> Scene:
+def _scene(config: SyntheticConfig) -> SyntheticScene:
     landscape = config.landscape
     if landscape == "any":
         landscape = list(LANDSCAPES)[int(np.random.default_rng([config.seed, 8]).integers(len(LANDSCAPES)))]
-    return Scene(
+    return SyntheticScene(
         seed=config.seed, landscape=landscape, gsd=config.gsd, shape=(config.height, config.width),
         flights=(config.before, config.after), objects=config.objects, shift=(config.shift_px[1], config.shift_px[0]),
     )  # fmt: skip
 
 
-def _truth(scene: Scene, grid: Grid) -> geopandas.GeoDataFrame:
+def _truth(scene: SyntheticScene, grid: Grid) -> geopandas.GeoDataFrame:
     """Return the outlines of the changed objects in the CRS of the grid."""
     polygons = []
     for change in scene.changes:

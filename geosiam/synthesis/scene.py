@@ -33,7 +33,7 @@ _LONGEST_SHADOW_PX = 320
 _PROBE = 4.0  # meters between the positions at which the blocks around a window are looked up
 
 
-class Scene:
+class SyntheticScene:
     """A synthetic place, photographed at two dates.
 
     Parameters

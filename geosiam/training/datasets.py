@@ -197,7 +197,7 @@ def split_scene(scene: Tensor) -> tuple[Tensor, Tensor]:
 
 def read_scene(path: str | Path) -> Tensor:
     """Read a scene as the network sees it: uint8 (3, height, width), with bands chosen and values stretched."""
-    with open_pair(path, path, PairOptions(radiometry="none")) as pair:
+    with open_pair(path, path, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(central_window(Window(0, pair.grid.height, 0, pair.grid.width)))
     return torch.from_numpy((block.before * 255).round().astype(np.uint8))
 

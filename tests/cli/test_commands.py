@@ -117,7 +117,7 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("x.gpkg\n", "3 polygons with a score of at least 0.7\n")
 
     assert main(["vectorize", "s.tif", "-o", "x.gpkg", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"polygons": "x.gpkg", "count": 3, "threshold": 0.7}
+    assert json.loads(capsys.readouterr().out) == {"polygons": "x.gpkg", "count": 3, "threshold": 0.7, "warnings": []}
 
 
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,14 +97,14 @@ def test_a_window_of_the_mask_is_a_part_of_it(tmp_path) -> None:
 def test_areas_that_are_none(geometries, crs, kind: type[InputError], fact: str, write, texture, tmp_path) -> None:  # noqa: PLR0917
     good = write("a.tif", texture())
     with pytest.raises(kind, match=fact) as caught:
-        open_pair(good, good, PairOptions(aoi=write_area(tmp_path / "a.gpkg", geometries, crs)))
+        open_pair(good, good, options=PairOptions(aoi=write_area(tmp_path / "a.gpkg", geometries, crs)))
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_polygon_beside_another_one_is_left_out(write, texture, tmp_path) -> None:
     good = write("a.tif", texture())
     area = [shapely.Polygon(), shapely.box(400_000, 4_999_970, 400_030, 5_000_000)]
-    with open_pair(good, good, PairOptions(aoi=write_area(tmp_path / "a.gpkg", area, 32633))) as pair:
+    with open_pair(good, good, options=PairOptions(aoi=write_area(tmp_path / "a.gpkg", area, 32633))) as pair:
         assert pair.read(Window(0, 120, 0, 150)).valid.sum() == 60 * 60
 
 
@@ -112,4 +112,4 @@ def test_a_table_without_geometry_is_no_area(write, texture, tmp_path) -> None:
     good = write("a.tif", texture())
     (tmp_path / "a.csv").write_text("name,size\nfield,3\n")
     with pytest.raises(SceneRefusedError, match="holds no polygons"):
-        open_pair(good, good, PairOptions(aoi=tmp_path / "a.csv"))
+        open_pair(good, good, options=PairOptions(aoi=tmp_path / "a.csv"))

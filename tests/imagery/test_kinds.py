@@ -29,7 +29,7 @@ def image(texture) -> np.ndarray:
 
 
 def read(before: object, after: object, **options: object) -> PairBlock:
-    with open_pair(before, after, PairOptions(radiometry="none", **options)) as pair:
+    with open_pair(before, after, options=PairOptions(radiometry="none", **options)) as pair:
         return pair.read(WHOLE)
 
 

@@ -19,7 +19,7 @@ RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
 
 
 def valid_of(first: Path, second: Path) -> np.ndarray:
-    with open_pair(first, second, PairOptions(radiometry="none")) as pair:
+    with open_pair(first, second, options=PairOptions(radiometry="none")) as pair:
         whole = Window(0, pair.grid.height, 0, pair.grid.width)
         valid = pair.read(whole).valid
         np.testing.assert_array_equal(pair.valid(whole), valid)
@@ -115,7 +115,7 @@ def test_transparent_entries_of_a_palette_are_holes(transform: Affine, write, te
     with rasterio.open(path, "w", height=120, width=150, **profile) as file:
         file.write_colormap(1, colors)
         file.write(index)
-    with open_pair(write("a.tif", texture()), path, PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", texture()), path, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 120, 0, 150))
         np.testing.assert_array_equal(pair.valid(Window(0, 120, 0, 150)), block.valid)
     known = index[0] < 3

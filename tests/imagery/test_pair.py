@@ -43,7 +43,7 @@ def part(block, window: Window):
 
 def test_equal_grids_are_read_as_they_are(write, texture) -> None:
     first, second = texture(seed=1), texture(seed=2)
-    with open_pair(write("a.tif", first), write("b.tif", second), PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", first), write("b.tif", second), options=PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
         assert pair.report.resampling == "none"
     np.testing.assert_allclose(block.before, first / 255, atol=1e-6)
@@ -64,7 +64,7 @@ def test_the_outer_margin_is_reflected(write, texture) -> None:
 def test_whole_pixels_are_moved_not_resampled(write, texture) -> None:
     image = texture()
     moved = write("b.tif", image, transform=UTM @ Affine.translation(30, -20))
-    with open_pair(write("a.tif", image), moved, PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", image), moved, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
         assert "moved by -20 rows and 30 columns" in pair.report.alignment
     expected = np.zeros((120, 150), bool)
@@ -91,7 +91,9 @@ def test_other_grids_are_warped_as_rasterio_warps_the_whole_scene(write, texture
         x, y = (values[0] for values in rasterio.warp.transform("EPSG:32633", crs, [400_000], [5_000_000]))
         transform = Affine(6e-6, 0, x, 0, -5e-6, y)
     with open_pair(
-        write("a.tif", first), write("b.tif", second, crs=crs, transform=transform), PairOptions(radiometry="none")
+        write("a.tif", first),
+        write("b.tif", second, crs=crs, transform=transform),
+        options=PairOptions(radiometry="none"),
     ) as pair:
         block = pair.read(whole(pair))
         assert pair.report.resampling == resampling.name
@@ -214,7 +216,7 @@ def test_holes_are_neutral_in_both_scenes(kind: str, write, texture) -> None:
 def test_holes_do_not_bleed_when_warped(kind: str, write, texture) -> None:
     image = np.full((3, 120, 150), 200, np.uint8)
     second = with_hole(kind, write, image, transform=UTM @ Affine.translation(0.4, 0.3))
-    with open_pair(write("a.tif", texture()), second, PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", texture()), second, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
         top = pair.stretches[1].high[0]
     assert 0.9 < (block.valid & hole())[2:-2, 2:-2].sum() / hole()[2:-2, 2:-2].sum() <= 1
@@ -245,7 +247,7 @@ def test_validity_alone_is_that_of_the_block(kind: str, offset, write, texture, 
     area = shapely.Polygon([(400_005, 4_999_995), (400_070, 4_999_980), (400_030, 4_999_945)])
     geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
     for options in ({}, {"aoi": tmp_path / "area.gpkg"}):
-        with open_pair(write("a.tif", texture()), second, PairOptions(**options)) as pair:
+        with open_pair(write("a.tif", texture()), second, options=PairOptions(**options)) as pair:
             for window in (whole(pair), Window(-9, 140, -3, 20), Window(100, 130, 10, 40), Window(0, 9, 0, 9)):
                 np.testing.assert_array_equal(pair.valid(window), pair.read(window).valid)
 
@@ -269,7 +271,7 @@ def test_a_measurement_missing_in_one_band_is_a_hole(dtype: str, shift: float, w
     image[0, 20:30, 40:60] = -999
     image[3, 70:80, 40:60] = -999  # a band that is not used
     second = write("b.tif", image, nodata=-999, transform=UTM @ Affine.translation(shift, shift))
-    with open_pair(write("a.tif", texture()), second, PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", texture()), second, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
     assert not block.valid[21:29, 41:59].any()
     assert block.valid[70:80].all()
@@ -283,7 +285,7 @@ def test_only_the_valid_area_is_valid(crs: str, write, texture, tmp_path: Path) 
     frame = geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_crs(crs)
     frame.to_file(tmp_path / "area.gpkg")
     path = write("a.tif", texture())
-    with open_pair(path, path, PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
+    with open_pair(path, path, options=PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
         valid = pair.read(whole(pair)).valid
         window = Window(30, 60, 20, 90)
         np.testing.assert_array_equal(pair.read(window).valid, valid[window.slices])
@@ -316,7 +318,7 @@ def test_bands(bands, colors, asked, expected, write, texture) -> None:  # noqa:
     if colors == "rgba":
         image[3] = 255
     path = write("a.tif", image, colors=kinds)
-    with open_pair(path, path, PairOptions(bands=asked)) as pair:
+    with open_pair(path, path, options=PairOptions(bands=asked)) as pair:
         block = pair.read(whole(pair))
         assert pair.report.before_bands["indexes"] == expected
     np.testing.assert_allclose(block.before, image[[band - 1 for band in expected]] / 255, atol=1e-6)
@@ -338,7 +340,7 @@ def test_palettes_are_expanded(write) -> None:
         file.write_colormap(1, table)
     with open_pair(path, path) as pair:
         block = pair.read(whole(pair))
-    with open_pair(path, path, PairOptions(bands=(1,))) as pair:
+    with open_pair(path, path, options=PairOptions(bands=(1,))) as pair:
         same(pair.read(whole(pair)), block)
     expected = np.array([table[i][:3] for i in index.ravel()]).T.reshape(3, 60, 70)
     np.testing.assert_allclose(block.before, expected / 255, atol=1e-6)
@@ -348,13 +350,13 @@ def test_palettes_are_expanded(write) -> None:
 def test_impossible_bands_are_refused(bands, write, texture) -> None:
     path = write("a.tif", texture())
     with pytest.raises(OptionError):
-        open_pair(path, path, PairOptions(bands=bands))
+        open_pair(path, path, options=PairOptions(bands=bands))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64"])
 def test_other_types_share_one_stretch(dtype: str, write, texture) -> None:
     image = texture().astype(dtype) * 7 - 100
-    with open_pair(write("a.tif", image), write("b.tif", image), PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", image), write("b.tif", image), options=PairOptions(radiometry="none")) as pair:
         block = pair.read(whole(pair))
         scaling = pair.stretches
     assert scaling[0] == scaling[1]

@@ -33,7 +33,7 @@ def good(write, texture) -> Path:
 def refused(good: Path, other: object, kind: type[InputError], fact: str, **options: object) -> str:
     for pair in ((good, other), (other, good)):
         with pytest.raises(kind, match=fact) as caught:
-            open_pair(*pair, PairOptions(**options))
+            open_pair(*pair, options=PairOptions(**options))
         message = str(caught.value)
         assert "\n" not in message
         assert len(message.split("; ")) >= 2
@@ -79,7 +79,7 @@ def test_a_virtual_raster_whose_file_breaks_later(write, texture, monkeypatch) -
     views = [path.with_suffix(".vrt") for path in paths]
     for path, view in zip(paths, views, strict=True):
         rasterio.shutil.copy(path, view, driver="VRT")
-    with open_pair(*views, PairOptions(on_error="skip")) as pair:
+    with open_pair(*views, options=PairOptions(on_error="skip")) as pair:
         pair.read(Window(0, 10, 0, 10))
         pair.before.scene.close()
         pair.after.scene.close()
@@ -158,7 +158,7 @@ def test_valid_areas_that_help_nobody(good, tmp_path) -> None:
 
     def refuse(path: Path, kind: type[InputError], fact: str) -> None:
         with pytest.raises(kind, match=fact):
-            open_pair(good, good, PairOptions(aoi=path))
+            open_pair(good, good, options=PairOptions(aoi=path))
 
     (tmp_path / "text.gpkg").write_text("no vectors")
     refuse(tmp_path / "absent.gpkg", SceneNotFoundError, "does not exist")

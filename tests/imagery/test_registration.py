@@ -92,11 +92,11 @@ def test_registering_removes_the_shift(rows: float, cols: float, write) -> None:
     first = ground(700).clip(0, 1)
     second = moved(first, rows, cols).clip(0, 1)
     a, b = (write(f"{i}.tif", (image * 255).round().astype(np.uint8)) for i, image in enumerate((first, second)))
-    with open_pair(a, b, PairOptions(register=False)) as pair:
+    with open_pair(a, b, options=PairOptions(register=False)) as pair:
         assert pair.report.moved_px == (0, 0)
         assert pair.report.shift_px == pytest.approx(np.hypot(rows, cols), abs=0.15)
         assert any("`register=True`" in warning for warning in pair.report.warnings)
-    with open_pair(a, b, PairOptions(register=True)) as pair:
+    with open_pair(a, b, options=PairOptions(register=True)) as pair:
         assert pair.report.moved_px == pytest.approx((rows, cols), abs=0.15)
         assert pair.report.shift_px < 0.25  # resampling blurs, and the second estimate with it
 
@@ -144,7 +144,7 @@ def test_unasked_a_scene_that_is_resampled_anyway_is_moved_by_all_of_it(write) -
 
 def test_a_shift_that_cannot_be_estimated_is_not_corrected(write) -> None:
     a, b = (write(name, RNG.integers(0, 256, (3, 400, 400), dtype=np.uint8)) for name in ("a.tif", "b.tif"))
-    with open_pair(a, b, PairOptions(register=True)) as pair:
+    with open_pair(a, b, options=PairOptions(register=True)) as pair:
         assert pair.report.moved_px == (0, 0)
         assert pair.report.shift_px is None
         assert any("not corrected" in warning for warning in pair.report.warnings)
@@ -153,7 +153,7 @@ def test_a_shift_that_cannot_be_estimated_is_not_corrected(write) -> None:
 def test_a_pair_that_lies_right_is_not_resampled(write) -> None:
     image = (ground(700).clip(0, 1) * 255).astype(np.uint8)
     path = write("a.tif", image)
-    with open_pair(path, path, PairOptions(register=True)) as pair:
+    with open_pair(path, path, options=PairOptions(register=True)) as pair:
         assert pair.report.moved_px == (0, 0)
         assert pair.report.resampling == "none"
 
@@ -177,7 +177,7 @@ def test_surveys_without_ground_control_are_brought_together(data_dir, write, ro
     image = real(data_dir / "scenes" / "aerial/5b90f92da0d7280005fab355_4310.tif", 1000)
     second = nuisance(moved_picture(image, rows, cols), shift_px=(0.0, 0.0), blur_px=0.7, seed=3)
     a, b = (write(f"{i}.tif", np.ascontiguousarray(p[:, 100:-100, 100:-100])) for i, p in enumerate((image, second)))
-    with open_pair(a, b, PairOptions(register=True)) as pair:
+    with open_pair(a, b, options=PairOptions(register=True)) as pair:
         report = pair.report
     assert report.moved_px == pytest.approx((rows, cols), abs=0.1)
     assert (report.shift["rows"], report.shift["cols"]) == pytest.approx((rows, cols), abs=0.1)

@@ -15,7 +15,7 @@ UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
 
 def warnings_of(*scenes, **options) -> str:
-    with open_pair(*scenes, PairOptions(**options)) as pair:
+    with open_pair(*scenes, options=PairOptions(**options)) as pair:
         return "; ".join(pair.report.warnings)
 
 
@@ -69,7 +69,7 @@ def test_the_overlap_holds_where_a_correction_moves_the_scene(write) -> None:
     image = np.repeat(ground[None], 3, axis=0).astype(np.uint8)
     moved = np.repeat(shift(ground, (8, 5), mode="nearest")[None], 3, axis=0).astype(np.uint8)
     second = write("b.tif", moved[:, 300:, 300:], transform=UTM @ Affine.translation(300, 300))
-    with open_pair(write("a.tif", image), second, PairOptions(register=True)) as pair:
+    with open_pair(write("a.tif", image), second, options=PairOptions(register=True)) as pair:
         assert any(pair.report.moved_px)
         rows, cols = np.nonzero(pair.read(pair.overlap.grown(50)).valid)
         assert rows.min() + pair.overlap.row_start - 50 == 292

@@ -24,7 +24,7 @@ def test_a_finer_scene_is_averaged_over_area(times: int, dtype: str, write, text
     fine = texture(height=40 * times, width=50 * times, seed=2).astype(dtype)
     before = write("a.tif", texture(height=40, width=50))
     after = write("b.tif", fine, transform=UTM @ Affine.scale(1 / times))
-    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
+    with open_pair(before, after, options=PairOptions(radiometry="none")) as pair:
         block, low, high = (
             pair.read(Window(0, 40, 0, 50)),
             *map(np.array, (pair.stretches[1].low, pair.stretches[1].high)),
@@ -59,7 +59,7 @@ def test_a_finer_palette_is_reduced_to_its_most_frequent_color(write) -> None:
     colors = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 200, 0, 255)}
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, colors)
-    with open_pair(write("a.tif", np.repeat(classes, 3, axis=0)), path, PairOptions(radiometry="none")) as pair:
+    with open_pair(write("a.tif", np.repeat(classes, 3, axis=0)), path, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 20, 0, 30))
         assert any("the most frequent value of them is used" in warning for warning in pair.report.warnings)
     expected = np.array([colors[i][:3] for i in range(3)])[classes[0]].transpose(2, 0, 1)

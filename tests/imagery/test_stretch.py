@@ -130,7 +130,7 @@ def test_units_are_read_from_the_files(write, texture) -> None:
     before, after = write("a.tif", image), write("b.tif", 2 * image + 100)
     with rasterio.open(after, "r+") as file:
         file.scales, file.offsets = (0.5, 0.5, 0.5), (-50, -50, -50)
-    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
+    with open_pair(before, after, options=PairOptions(radiometry="none")) as pair:
         block = pair.read(Window(0, 200, 0, 200))
         assert any("different units" in warning for warning in pair.report.warnings)
     np.testing.assert_allclose(block.before, block.after, atol=1e-5)

@@ -67,7 +67,7 @@ def folders(tmp_path: Path) -> None:
 
 
 def everything(before: object, after: object) -> PairBlock:
-    with open_pair(before, after, PairOptions(radiometry="none")) as pair:
+    with open_pair(before, after, options=PairOptions(radiometry="none")) as pair:
         return pair.read(Window(0, pair.grid.height, 0, pair.grid.width))
 
 

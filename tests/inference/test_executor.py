@@ -185,7 +185,7 @@ def traced():
 
 def test_planning_and_journal_of_a_huge_scene_take_a_few_megabytes(virtual, tmp_path):
     scorer = Scorer.of_model(load_model("paper"), device="cpu")  # its blocks are small, so that lists would show
-    with open_pair(virtual / "huge.tif", virtual / "huge.tif", PairOptions(aoi=virtual / "area.gpkg")) as pair:
+    with open_pair(virtual / "huge.tif", virtual / "huge.tif", options=PairOptions(aoi=virtual / "area.gpkg")) as pair:
         cells, lattice = pair.grid.coarsened(scorer.stride), scorer.lattice(pair.grid)
         with (
             traced() as peak,

@@ -341,7 +341,7 @@ def test_the_client_of_a_huge_scene_stays_small(client, tmp_path: Path, monkeypa
     geopandas.GeoSeries([shapely.box(x - 5, y, x, y + 5)], crs="EPSG:32633").to_file(tmp_path / "area.gpkg")
     scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
     counting = Counting(client)
-    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
+    with open_pair(tmp_path / "b.tif", tmp_path / "b.tif", options=PairOptions(aoi=tmp_path / "area.gpkg")) as pair:
         tracemalloc.start()
         stream = stream_on_cluster(counting, scorer_module.BlockTask(pair, scorer), *all_of(scorer.lattice(pair.grid)))
         most = 0

@@ -247,7 +247,7 @@ def test_an_inspection_says_what_would_be_done(scenes: SyntheticPaths) -> None:
 
 
 def test_registration_corrects_the_shift(scenes: SyntheticPaths) -> None:
-    with open_pair(scenes.before, scenes.after, PairOptions(register=True)) as pair:
+    with open_pair(scenes.before, scenes.after, options=PairOptions(register=True)) as pair:
         report = pair.report
         assert any(report.moved_px)
         assert report.shift_px is not None
