@@ -225,7 +225,7 @@ def test_algorithms_through_processing(
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert info["results"]["WARNINGS"] == len(report["warnings"])
     assert info["results"]["MEMORY_MB"] == report["estimated_memory_mb"]
-    whole = inspect_pair(scenes.before, scenes.after)
+    whole = inspect_pair(scenes.before, scenes.after).to_dict()
     assert report["overlap"][1] - report["overlap"][0] < whole["overlap"][1] - whole["overlap"][0]  # the valid area
     assert "has no band 7" in refused["results"]["error"]
 

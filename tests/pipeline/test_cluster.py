@@ -418,7 +418,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
     [
         (distributed.KilledWorker("block", None, 3), "give the workers more memory or fewer threads"),
         (ModuleNotFoundError("No module named 'geosiam'"), "install the same geosiam on them"),
-        (asyncio.CancelledError(), "start it again, and then the same command"),
+        (asyncio.CancelledError(), "restart the cluster, then run the same command again"),
     ],
 )
 def test_what_goes_wrong_on_a_cluster_is_one_line(client, error: BaseException, says: str) -> None:
