@@ -122,7 +122,8 @@ class PolygonOptions:
     def __post_init__(self) -> None:
         use_plain_values(self)
         threshold = None if self.threshold == "auto" else self.threshold
-        for name, value in (("`threshold`", threshold), ("`seed_threshold`", self.seed_threshold)):
+        given: dict[str, object] = {"`threshold`": threshold, "`seed_threshold`": self.seed_threshold}
+        for name, value in given.items():
             if value is not None and not (isinstance(value, int | float) and 0 < value <= 1):
                 raise OptionError(name, f"is {value}", "give a probability above 0, up to 1")
         if self.seed_threshold is not None and threshold is not None and self.seed_threshold < threshold:
