@@ -271,9 +271,9 @@ def test_truth_that_makes_no_sense_is_refused(files, tmp_path):
     ) as file:
         file.write(np.zeros((5, 20, 20), np.uint8))
     for path, message in (
-        (points, "type Point"), (homeless, "no coordinate"), (tmp_path / "broken.gpkg", "no readable"),
+        (points, "type Point"), (homeless, "no coordinate"), (tmp_path / "broken.gpkg", "not a readable"),
         (tmp_path / "broken.tif", "GDAL"), (tmp_path / "gone.gpkg", "not exist"), (tmp_path / "gone.tif", "not exist"),
-        (tmp_path / "size.png", "size"), (bands, "5 bands"), (table, "no readable"),
+        (tmp_path / "size.png", "size"), (bands, "5 bands"), (table, "not a readable"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             metrics_of(scores, str(path))

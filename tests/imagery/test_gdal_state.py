@@ -103,7 +103,7 @@ def test_reading_threads_never_touch_the_filters(write, texture, monkeypatch) ->
     """Filters belong to the process: a thread that restores them undoes what another one has set meanwhile."""
     paths = write("a.tif", texture()), write("b.tif", texture(seed=1))
     with open_pair(*paths) as pair:
-        monkeypatch.setattr(scene.warnings, "catch_warnings", lambda *_, **__: pytest.fail("filters touched"))
+        monkeypatch.setattr(warnings, "catch_warnings", lambda *_, **__: pytest.fail("filters touched"))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda row: pair.read(Window(row, row + 30, 0, 150)), range(0, 90, 3)))
 

@@ -155,7 +155,7 @@ def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Pat
     with rasterio.open(plain, "w", **{**profile, "driver": "GTiff"}) as target:
         target.write(values)
         target.scales = (1 / 254,)
-    with pytest.raises(OptionError, match=r"give one, such as `threshold=0\.5`"):
+    with pytest.raises(OptionError, match=r"set one, such as `threshold=0\.5`"):
         vectorize_to_file(plain, tmp_path / "x.gpkg")
     assert vectorize_to_file(plain, tmp_path / "x.gpkg", options=PolygonOptions(threshold=0.5)).count > 0
 

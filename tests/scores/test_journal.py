@@ -126,7 +126,7 @@ def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
         write_some(tmp_path, [1], identity={"model": "a"})
     with pytest.raises(OutputError, match="started with another model; start from scratch with `restart=True`"):
         write_some(tmp_path, [1], identity={"model": "b"})
-    with pytest.raises(OutputError, match="started by another version of geosiam; begin again"):
+    with pytest.raises(OutputError, match="started by another version of geosiam; start from scratch"):
         write_some(tmp_path, [1], identity={"weights": "a"})  # as that version called the model
     with pytest.raises(OutputError, match="started with another grid or type of the scores"):
         write_some(tmp_path, [1], identity={"model": "a"}, dtype="float32")
