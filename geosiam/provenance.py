@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DECISIONS = (
     "before_bands", "after_bands", "alignment", "resampling", "scaling", "radiometry", "overlap", "shift", "moved_px",
+    "displacement",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam.imagery.options import RADIOMETRY_MODES
+from geosiam.imagery.options import RADIOMETRY_MODES, REGISTER_MODES
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam_cli.state import State, configure_logging
 
@@ -234,10 +234,14 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         help="Score only inside these polygons (any vector file).",
     ),
     "register": option(
-        "--register/--no-register",
-        default=None,
-        show_default="by whole pixels",
-        help="Correct the shift between the scenes to a fraction of a pixel, or not at all.",
+        "--register",
+        metavar="|".join(REGISTER_MODES),
+        is_flag=False,
+        flag_value="shift",  # the option had no value once
+        show_default="auto",
+        help="How the misregistration of the after scene is corrected, once for the whole pair. none: not at all; "
+        "shift: by one shift, to a fraction of a pixel; field: by a displacement that varies over the scene; auto: by "
+        "whole pixels, which changes no pixel value, or by a field if the scenes bend apart, if they fit better then.",
     ),
     "radiometry": option(
         "--radiometry",
@@ -319,12 +323,17 @@ def library_options(*names: str, table: Mapping[str, Decorator] = LIBRARY_OPTION
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def packed(**values: Any) -> Any:  # noqa: ANN401 - whatever the command takes and returns
+            no_register = values.pop("no_register", None)
             given_values = given(**{name: values.pop(name) for name in names})
+            if no_register:
+                given_values["register"] = "none"
             return function(given_values=given_values, **values)
 
         command_function: Function = packed
         for name in reversed(names):
             command_function = table[name](command_function)
+        if "register" in names:  # an option of earlier versions
+            command_function = option("--no-register", is_flag=True, default=None, hidden=True)(command_function)
         return command_function
 
     return decorate

@@ -187,10 +187,15 @@ def _parse_switch(column: str, value: object) -> bool:
     return text in _YES
 
 
+def _parse_register(value: object) -> str:
+    text = str(value).strip().lower()
+    return "shift" if text in _YES else "none" if text in _NO else text
+
+
 _PARSERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PAIR_OPTIONS, str) | {
     "threshold": _parse_threshold,
     "bands": _parse_bands,
-    "register": partial(_parse_switch, "register"),
+    "register": _parse_register,
     "seed_threshold": partial(_parse_number, "seed_threshold"),
     "connectivity": partial(_parse_integer, "connectivity"),
     "smooth": partial(_parse_switch, "smooth"),

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid
 
 _SAME_PLACE_PX = 1e-3  # corners of two grids that are nearer than this coincide
-_AVERAGING_RATIO = 1.5  # ratio of pixel sizes above which pixels are averaged
+AVERAGING_RATIO = 1.5
+"""Ratio of pixel sizes above which pixels are averaged."""
+
 _MAX_RATIO = 10.01  # largest ratio of pixel sizes that is compared: 10, with a margin for rounded sizes
 _FARTHEST_PX = 1e9  # integers overflow beyond
 _SAMPLES = 41  # points along a side of a grid that are transformed to another one
@@ -70,7 +72,7 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
         return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, reason)
     scale = _scale(scene, target)
     ratio = float(1 / np.sqrt(scale[0] * scale[1]))
-    finer = ratio > _AVERAGING_RATIO
+    finer = ratio > AVERAGING_RATIO
     resampling = ("mode" if finer else "nearest") if palette else ("average" if finer else "bilinear")
     if not same_crs:
         reason = f"warped from {_crs_name(scene)} to {_crs_name(target)}"
@@ -90,11 +92,11 @@ def footprint(scene: Grid, target: Grid) -> Window | None:
     """
     along = np.linspace(0, 1, _SAMPLES)
     across, down = (side.ravel() for side in np.meshgrid(along, along))
-    points = _transform(scene, target, across * scene.width, down * scene.height)
+    points = transform_pixels(scene, target, across * scene.width, down * scene.height)
     window = _bounding_window(*points, 1, 1, target)
 
     cols, rows = across * target.width, down * target.height
-    scene_cols, scene_rows = _transform(target, scene, cols, rows)
+    scene_cols, scene_rows = transform_pixels(target, scene, cols, rows)
     inside = (scene_cols >= 0) & (scene_cols <= scene.width) & (scene_rows >= 0) & (scene_rows <= scene.height)
     covered = _bounding_window(cols[inside], rows[inside], 0, 0, target)
     if window is None or (covered is not None and window.union(covered) != window) or not np.isfinite(points).all():
@@ -123,7 +125,7 @@ def _bounding_window(
 def check_transformable(name: str, scene: Grid, target: Grid) -> None:
     """Refuse scenes between whose coordinate systems there is no transformation, such as those of two planets."""
     try:
-        _transform(scene, target, np.array([scene.width / 2]), np.array([scene.height / 2]))
+        transform_pixels(scene, target, np.array([scene.width / 2]), np.array([scene.height / 2]))
     except ProjError as error:
         raise SceneRefusedError(
             name,
@@ -148,7 +150,7 @@ def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment
     )
 
 
-def _transform(
+def transform_pixels(
     source: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Transform pixel coordinates (cols, rows) of one grid to another; not finite where there are none."""
@@ -191,10 +193,10 @@ def _scale(scene: Grid, target: Grid) -> tuple[float, float]:
     If the scene does not reach there, it is measured in the middle of the scene.
     """
     middle = np.array([target.width / 2]), np.array([target.height / 2])
-    col, row = (float(value[0]) for value in _transform(target, scene, *middle))
+    col, row = (float(value[0]) for value in transform_pixels(target, scene, *middle))
     if not (0 <= col <= scene.width and 0 <= row <= scene.height):
         col, row = scene.width / 2, scene.height / 2
-    cols, rows = _transform(scene, target, np.array([col, col + 1, col]), np.array([row, row, row + 1]))
+    cols, rows = transform_pixels(scene, target, np.array([col, col + 1, col]), np.array([row, row, row + 1]))
     across = float(np.hypot(cols[1] - cols[0], cols[2] - cols[0]))
     down = float(np.hypot(rows[1] - rows[0], rows[2] - rows[0]))
     return (across, down) if 0 < across * down < np.inf else (1.0, 1.0)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import os
 
 RADIOMETRY_MODES = ("auto", "none", "linear", "histogram")
+REGISTER_MODES = ("auto", "none", "shift", "field")
+_REGISTER_SWITCH: dict[object, str] = {None: "auto", False: "none", True: "shift"}
 
 
 def use_plain_values(options: object) -> None:
@@ -36,8 +38,10 @@ class PairOptions:
     aoi
         Area of interest: a vector file outside of whose polygons nothing is valid; None: the whole overlap.
     register
-        Correct the misregistration of the after scene if it can be estimated reliably. None: by whole pixels only,
-        which changes no value, or fully if the scene is resampled anyway, and only if less misregistration remains.
+        How the misregistration of the after scene is corrected: ``"none"``: not at all; ``"shift"``: by one shift for
+        the whole scene; ``"field"``: by a displacement that varies over the scene; ``"auto"``: by whole pixels, which
+        changes no value, or by a shift if the scene is resampled anyway, or by a field if the scenes bend apart, and
+        only if they fit better then. True and False stand for ``"shift"`` and ``"none"``, None for ``"auto"``.
     radiometry
         Relative radiometric normalization: ``"auto"``, ``"none"``, ``"linear"`` or ``"histogram"``; see
         :func:`geosiam.imagery.normalization.estimate_radiometry`.
@@ -55,13 +59,16 @@ class PairOptions:
     _: KW_ONLY
     bands: tuple[int, ...] | None = None
     aoi: str | os.PathLike[str] | None = None
-    register: bool | None = None
+    register: str | bool | None = "auto"
     radiometry: str = "auto"
     on_error: Literal["stop", "skip"] = "stop"
     workers: int | None = None
 
     def __post_init__(self) -> None:
         use_plain_values(self)
+        object.__setattr__(self, "register", _REGISTER_SWITCH.get(self.register, self.register))
+        if self.register not in REGISTER_MODES:
+            raise OptionError(f"`register` {self.register!r}", "is not known", f"use {', '.join(REGISTER_MODES)}")
         if self.radiometry not in RADIOMETRY_MODES:
             raise OptionError(f"`radiometry` {self.radiometry!r}", "is not known", f"use {', '.join(RADIOMETRY_MODES)}")
         if self.on_error not in ("stop", "skip"):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geosiam.imagery.aoi import AreaOfInterest
+    from geosiam.imagery.displacement import DisplacementField
     from geosiam.imagery.grid import Grid
     from geosiam.imagery.normalization import RadiometricNormalization, Stretch
     from geosiam.imagery.pair_report import PairReport
@@ -93,6 +94,8 @@ class ScenePair:
         Area of interest; None: the whole overlap.
     report
         Metadata of the pair, and the decisions about reading it.
+    displacement
+        Displacement of the after scene from place to place, whether it is corrected or not; None if not estimated.
     """
 
     grid: Grid
@@ -103,6 +106,7 @@ class ScenePair:
     radiometry: RadiometricNormalization
     aoi: AreaOfInterest | None
     report: PairReport
+    displacement: DisplacementField | None = None
 
     @property
     def transforms(self) -> tuple[PixelTransform, PixelTransform]:

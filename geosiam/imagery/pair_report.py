@@ -48,6 +48,10 @@ class PairReport:
         Part (rows, cols) of this shift that is corrected: the after scene is moved up and left by this much.
     shift_px
         Estimated misregistration in pixels that remains; None if it cannot be estimated reliably.
+    displacement
+        Displacement from place to place: whether it is corrected (``applied``); in pixels, the ``median_px``, 95th
+        percentile (``p95_px``) and largest (``largest_px``) distance from one shift, which is the bend of the scenes;
+        the ``unknown_fraction`` of the ground; and the ``checksum`` of an applied field. None if not estimated.
     warnings
         Warnings to the user.
     """
@@ -66,6 +70,7 @@ class PairReport:
     shift: dict[str, float] | None
     moved_px: tuple[float, float]
     shift_px: float | None
+    displacement: dict[str, Any] | None
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,16 +140,24 @@ def warnings_on_radiometry(radiometry: RadiometricNormalization, mode: str) -> l
     return warnings
 
 
-def warnings_on_shift(remaining: Shift | None, moved: tuple[float, float], *, register: bool | None) -> list[str]:
+def warnings_on_shift(
+    remaining: Shift | None, moved: tuple[float, float], displacement: dict[str, Any] | None, *, register: str
+) -> list[str]:
     """Warn if the scenes are misregistered, or were and the correction was not asked for."""
     warnings = []
-    if register is None and max(map(abs, moved)) >= _NOTICEABLE_SHIFT_PX:
+    if displacement is not None and displacement["applied"] and register == "auto":
+        extent = f"{displacement['p95_px']:.1f} px at the 95th percentile, {displacement['largest_px']:.1f} px at most"
+        warnings.append(
+            f"the scenes bend apart by {extent}; the after scene is read through a displacement field "
+            "(`register=shift` disables this)"
+        )
+    elif register in ("auto", "field") and max(map(abs, moved)) >= _NOTICEABLE_SHIFT_PX:
         rows, cols = (f"{0.0 - offset:+.3g}" for offset in moved)
         warnings.append(
             f"the after scene is shifted; it was moved by {rows} rows and {cols} columns "
-            "(`register=False` disables this)"
+            "(`register=none` disables this)"
         )
     if remaining is not None and remaining.trustworthy and remaining.length > _NOTICEABLE_SHIFT_PX:
-        remedy = "" if register else "; consider `register=True`"
+        remedy = {"none": "; consider `register=auto`", "auto": "; consider `register=field`"}.get(register, "")
         warnings.append(f"the scenes are misregistered by about {remaining.length:.1f} px{remedy}")
     return warnings

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, unwrap_longitude
 from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.bands import choose_channels, names_its_colors
+from geosiam.imagery.displacement import estimate_field
 from geosiam.imagery.grid import Window
 from geosiam.imagery.normalization import PLAIN, Unit, choose_stretches, estimate_radiometry
 from geosiam.imagery.open_scene import open_scene
@@ -27,12 +28,14 @@ from geosiam.imagery.pair_report import (
 )
 from geosiam.imagery.reader import AlignedReader
 from geosiam.imagery.registration import DEFAULT_POLICY, NO_SHIFT, improves
+from geosiam.imagery.resampling import DisplacedReader
 from geosiam.imagery.sampling import sample_overlap
 from geosiam.imagery.scene import checked_grid, environment
 from geosiam.imagery.scene_info import describe
 
 if TYPE_CHECKING:
     from geosiam.imagery.bands import Channels
+    from geosiam.imagery.displacement import DisplacementField, FieldEstimate
     from geosiam.imagery.normalization import RadiometricNormalization, Stretch
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.registration import RegistrationPolicy, Shift
@@ -88,11 +91,23 @@ class _Registered:
         Shift estimated before any correction; None if it cannot be estimated.
     remaining
         Shift that remains in the view; None if it cannot be estimated.
+    local
+        Estimate of the displacement from place to place; None if there is none.
     """
 
     view: _View
     shift: Shift | None
     remaining: Shift | None
+    local: FieldEstimate | None = None
+
+    @property
+    def displacement(self) -> DisplacementField | None:
+        """The total displacement of the after scene, whether it is applied or not."""
+        if self.local is None:
+            return None
+        if isinstance(self.view.after, DisplacedReader):
+            return self.view.after.field
+        return self.local.field.plus(*self.view.after.alignment.shift)
 
 
 class PairBuilder:
@@ -155,32 +170,76 @@ class PairBuilder:
         view = registered.view
         radiometry = estimate_radiometry(*view.sample.pixels(stretches), self.options.radiometry)
         report = self._report(registered, stretches, radiometry)
-        return ScenePair(self.grid, view.overlap, view.before, view.after, stretches, radiometry, self.aoi, report)
+        readers = view.before, view.after
+        return ScenePair(
+            self.grid, view.overlap, *readers, stretches, radiometry, self.aoi, report, registered.displacement
+        )
 
     # -- registration ------------------------------------------------------------------------------------------------
 
     def _register(self, view: _View, stretches: tuple[Stretch, Stretch]) -> _Registered:
-        """Correct the misregistration of a view if that is wanted and helps."""
-        register = self.options.register
-        estimate = shift = view.sample.shift(stretches)
-        if register is False:
-            return _Registered(view, shift, estimate)
+        """Correct the misregistration of a view as far as that is wanted and helps."""
+        shift = view.sample.shift(stretches)
+        if self.options.register == "none":
+            return _Registered(view, shift, shift)
+        registered = self._correct_shift(_Registered(view, shift, shift), shift, stretches)
+        if self.options.register == "shift":
+            return registered
+        return self._correct_displacement(registered, stretches)
+
+    def _correct_shift(
+        self, unchanged: _Registered, shift: Shift | None, stretches: tuple[Stretch, Stretch]
+    ) -> _Registered:
+        """Correct one shift of the whole scene if that is wanted and helps."""
+        view, requested = unchanged.view, self.options.register == "shift"
         if self.policy.is_far(shift):
             shift = self._refine_shift(shift, stretches)
-        unchanged = _Registered(view, shift, estimate)
-        if register and (objection := self.policy.objection(shift)) is not None:
+            unchanged = replace(unchanged, shift=shift)
+        if requested and (objection := self.policy.objection(shift)) is not None:
             self.warnings.append(objection)
         resampled = view.after.alignment.offset is None
-        correction = self.policy.correction(shift, requested=register is True, resampled=resampled)
+        correction = self.policy.correction(shift, requested=requested, resampled=resampled)
         if shift is None or correction == NO_SHIFT:
             return unchanged
-        if not register and (moved := self._move_patches(view, correction)) is not None:
+        if not requested and (moved := self._move_patches(view, correction)) is not None:
             return _Registered(moved, shift, shift.without(*correction))
         moved = self._view(correction)
         if moved is None:
             return unchanged
         remaining = moved.sample.shift(stretches)
-        return _Registered(moved, shift, remaining) if register or improves(remaining, shift) else unchanged
+        return _Registered(moved, shift, remaining) if requested or improves(remaining, shift) else unchanged
+
+    def _correct_displacement(self, registered: _Registered, stretches: tuple[Stretch, Stretch]) -> _Registered:
+        """Correct the displacement from place to place if that is wanted or helps."""
+        requested = self.options.register == "field"
+        local = self._estimate_field(registered.view, stretches)
+        if local is not None and (registered.shift is None or not registered.shift.trustworthy):
+            # There are too few patches for a shift, but the local matches agree on one.
+            registered = self._correct_shift(registered, local.shift, stretches)
+            if any(registered.view.after.alignment.shift):
+                local = self._estimate_field(registered.view, stretches)
+        if local is None:
+            if requested:
+                self.warnings.append("the displacement of the scenes cannot be estimated and is not corrected")
+            return registered
+        registered = replace(registered, local=local)
+        if not requested and not local.improves(self.policy):
+            return registered
+        field = local.field.plus(*registered.view.after.alignment.shift)
+        moved = self._view(registered.view.after.alignment.shift, replace(field, applied=True))
+        if moved is None or not (requested or moved.sample.correlation() > registered.view.sample.correlation()):
+            return registered
+        return replace(registered, view=moved, remaining=moved.sample.shift(stretches))
+
+    def _estimate_field(self, view: _View, stretches: tuple[Stretch, Stretch]) -> FieldEstimate | None:
+        return estimate_field(
+            view.before,
+            view.after,
+            view.overlap,
+            stretches,
+            skip_unreadable=self.options.on_error == "skip",
+            workers=self.options.workers,
+        )
 
     def _refine_shift(self, shift: Shift, stretches: tuple[Stretch, Stretch]) -> Shift:
         """Estimate a far shift again from patches of the same ground: the first ones have little in common."""
@@ -201,10 +260,16 @@ class PairBuilder:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _view(self, shift: tuple[float, float]) -> _View | None:
-        """Return the view in which a shift (rows, cols) is corrected; None if the scenes share no valid pixel then."""
+    def _view(self, shift: tuple[float, float], field: DisplacementField | None = None) -> _View | None:
+        """Return the view in which a shift (rows, cols) is corrected, or a field which includes it.
+
+        It is None if the scenes share no valid pixel then.
+        """
         before, after = self._readers(shift)
         overlap = self._overlap(shift)
+        if field is not None:
+            after = DisplacedReader(after.scene, after.channels, after.alignment, field)
+            overlap = self._overlap(shift, math.ceil(field.longest))
         skip = self.options.on_error == "skip"
         sample = sample_overlap(before, after, overlap, self.aoi, skip_unreadable=skip, workers=self.options.workers)
         return None if sample is None else _View(before, after, overlap, sample)
@@ -222,8 +287,8 @@ class PairBuilder:
         )
         return self._unshifted
 
-    def _overlap(self, shift: tuple[float, float]) -> Window:
-        margin = math.ceil(math.hypot(*shift))
+    def _overlap(self, shift: tuple[float, float], margin: int = 0) -> Window:
+        margin = max(margin, math.ceil(math.hypot(*shift)))
         overlap = footprint(self.after_grid, self.grid)
         if overlap is not None and margin:  # the correction may move the scene there
             overlap = overlap.grown(margin).intersection(Window(0, self.grid.height, 0, self.grid.width))
@@ -260,6 +325,7 @@ class PairBuilder:
         infos = describe(self.scenes[0]), describe(self.scenes[1])
         rows, cols = overlap.shape
         overlap_fraction = rows * cols / (self.grid.width * self.grid.height)
+        local = None if registered.local is None else registered.local.to_dict(registered.displacement)
         return PairReport(
             before=infos[0],
             after=infos[1],
@@ -275,6 +341,7 @@ class PairBuilder:
             shift=None if shift is None else asdict(shift),
             moved_px=alignment.shift,
             shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
+            displacement=local,
             warnings=(
                 *self.warnings,
                 *warnings_on_bands(infos, self.channels),
@@ -282,7 +349,7 @@ class PairBuilder:
                 *warnings_on_storage((view.before, view.after)),
                 *warnings_on_extent(overlap_fraction),
                 *warnings_on_radiometry(radiometry, self.options.radiometry),
-                *warnings_on_shift(remaining, alignment.shift, register=self.options.register),
+                *warnings_on_shift(remaining, alignment.shift, local, register=str(self.options.register)),
             ),
         )
 

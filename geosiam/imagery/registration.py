@@ -87,12 +87,18 @@ class RegistrationPolicy:
         the estimate dominates.
     min_requested_px
         Shortest shift that is corrected on request; below it, resampling costs more than it gains.
+    min_bend_px
+        Smallest bend that a field is applied for by default: the 95th percentile of its distance from one shift.
+    max_error_ratio
+        Matches have to lie nearer to a field that was drawn without them than to one shift, by this factor.
     """
 
     max_shift_px: float = 100.0
     far_px: float = 8.0
     min_resampled_px: float = 0.5
     min_requested_px: float = 0.1
+    min_bend_px: float = 1.0
+    max_error_ratio: float = 0.6
 
     def is_far(self, shift: Shift | None) -> TypeGuard[Shift]:
         """Return whether a plausible shift has to be estimated again."""

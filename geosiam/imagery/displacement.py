@@ -1,0 +1,360 @@
+"""The displacement field of a pair: how far the after scene's content lies apart, from place to place."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from affine import Affine
+
+from geosiam.errors import SceneUnreadableError
+from geosiam.imagery.grid import Grid, Window
+from geosiam.imagery.optical_flow import (
+    FINEST_PX,
+    NODE_PX,
+    STIFFNESS,
+    Masked,
+    Matches,
+    blurred,
+    match,
+    smooth_field,
+)
+from geosiam.imagery.registration import Shift
+from geosiam.runtime import default_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.normalization import Stretch
+    from geosiam.imagery.reader import AlignedReader
+    from geosiam.imagery.registration import RegistrationPolicy
+
+_WINDOW_PX = 1536  # side of the windows in which the scenes are matched
+_MARGIN_PX = 128  # around a window, so that the displacement finds its counterpart
+_MAX_THREADS = 8  # each needs about 100 MB
+_MAX_NODES = 4_000_000  # of a field; of larger scenes, several nodes become one
+_BACKGROUND = 16.0  # standard deviation in nodes of the smoothing that fills where nothing is known
+_HELD_OUT_NODES = 3  # side of the squares of nodes that are predicted from the others
+_TYPICAL_PERCENTILE = 80  # of the distances by which stiffnesses are compared; what moved or changed lies above
+_STIFFER_IS_BETTER = 1.25  # a stiffer field may predict single nodes this much worse
+_TOLERANCE_PX = 0.1  # and by this many pixels
+_MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
+_MIN_KNOWN = 0.1  # share of the neighborhood of a node that has to agree with the field there
+_AGREEMENT_PX = 1.0  # a node within this distance of the median displacement agrees with it
+_RESIZABLE = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
+
+
+@dataclass(frozen=True)
+class DisplacementField:
+    """Displacement of the after scene's content relative to the before scene's, on a lattice of nodes.
+
+    Node ``(i, j)`` stands for a square of ``spacing`` pixels of the before scene, whose first pixel is
+    ``(first[0] + i, first[1] + j) * spacing``.
+
+    Parameters
+    ----------
+    spacing
+        Distance between nodes in pixels of the before scene.
+    first
+        Row and column of the first node of the lattice that begins at the before scene's first pixel.
+    displacement
+        float32 (2, rows, cols): how far the content lies too far down and right, in pixels of the before scene.
+    confidence
+        float32 (rows, cols): share of the ground around the node that was matched and agrees with the field, 0 to 1.
+    local
+        float32 (2, rows, cols): the displacement of the closest surroundings, which the field may be too stiff to
+        follow; NaN where nothing was matched.
+    applied
+        Whether the after scene is read through the field.
+    shift
+        Shift (down, right) that is corrected if it is not.
+    """
+
+    spacing: int
+    first: tuple[int, int]
+    displacement: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    local: NDArray[np.float32]
+    applied: bool = False
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def plus(self, rows: float, cols: float) -> DisplacementField:
+        """Return the total displacement if the field was estimated after a shift had been corrected."""
+        shift = np.array([rows, cols], np.float32)[:, None, None]
+        return replace(self, displacement=self.displacement + shift, local=self.local + shift, shift=(rows, cols))
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether the displacement of a node was estimated, not only continued from others: bool (rows, cols)."""
+        return self.confidence >= _MIN_KNOWN
+
+    @property
+    def longest(self) -> float:
+        """Length of the longest displacement in pixels."""
+        return float(np.hypot(*self.displacement).max())
+
+    @property
+    def checksum(self) -> str:
+        """Digest of the displacements."""
+        return hashlib.sha256(self.displacement.tobytes()).hexdigest()[:16]
+
+    def grid(self, target: Grid) -> Grid:
+        """Return the grid of the nodes as a raster, where ``target`` is the before scene's."""
+        rows, cols = self.confidence.shape
+        transform = target.transform @ Affine.scale(self.spacing) @ Affine.translation(*reversed(self.first))
+        return Grid(target.crs, transform, cols, rows)
+
+    def around(self, window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the rows and columns of the lattice whose nodes the pixels of a window are interpolated from."""
+        rows, cols = (
+            np.arange((start - self.spacing) // self.spacing - 1, (stop + self.spacing) // self.spacing + 2)
+            for start, stop in ((window.row_start, window.row_stop), (window.col_start, window.col_stop))
+        )
+        return rows, cols
+
+    def at_nodes(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the displacement (2, rows, cols) at nodes of the lattice; beyond the field, that of its margin."""
+        inside = [
+            (numbers - first).clip(0, size - 1)
+            for numbers, first, size in zip((rows, cols), self.first, self.confidence.shape, strict=True)
+        ]
+        return self.displacement[:, inside[0]][:, :, inside[1]].astype(np.float64)
+
+    @property
+    def remaining(self) -> NDArray[np.float64]:
+        """Distance in pixels that both scenes are apart at each node as they are read, (rows, cols); NaN = unknown."""
+        corrected = self.displacement if self.applied else np.reshape(self.shift, (2, 1, 1))
+        return np.asarray(np.hypot(*(self.local - corrected)), np.float64)
+
+    def remaining_at(self, rows: NDArray[np.floating[Any]], cols: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return what remains, in pixels, at pixel positions of shape (n,); NaN where nothing was matched."""
+        inside = [
+            (np.floor(position / self.spacing).astype(np.intp) - first).clip(0, size - 1)
+            for position, first, size in zip((rows, cols), self.first, self.confidence.shape, strict=True)
+        ]
+        return np.asarray(self.remaining[inside[0], inside[1]], np.float64)
+
+
+@dataclass(frozen=True)
+class FieldEstimate:
+    """What local matches say about the misregistration of a view of a pair; lengths in pixels of the before scene.
+
+    Parameters
+    ----------
+    field
+        The field, relative to the view.
+    shift
+        The one shift that fits the whole scene best, relative to the view.
+    bend
+        Distance of the field from that shift where it is known: median, 95th percentile and largest.
+    unknown_fraction
+        Share of the ground where both scenes have data but nothing could be matched, 0 to 1.
+    error_of_shift, error_of_field
+        Median distance of matches from the one shift, and from a field that was drawn without them.
+    """
+
+    field: DisplacementField
+    shift: Shift
+    bend: tuple[float, float, float]
+    unknown_fraction: float
+    error_of_shift: float
+    error_of_field: float
+
+    def to_dict(self, displacement: DisplacementField | None) -> dict[str, Any]:
+        """Return plain values for a report, with what is known of the displacement as it was applied."""
+        applied = displacement is not None and displacement.applied
+        median, large, largest = (round(value, 3) for value in self.bend)
+        summary = {"applied": applied, "median_px": median, "p95_px": large, "largest_px": largest}
+        checksum = displacement.checksum if displacement is not None and displacement.applied else None
+        return {**summary, "unknown_fraction": round(self.unknown_fraction, 4), "checksum": checksum}
+
+    def improves(self, policy: RegistrationPolicy) -> bool:
+        """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
+        better = self.error_of_field <= policy.max_error_ratio * self.error_of_shift
+        return better and self.bend[1] >= policy.min_bend_px
+
+
+def estimate_field(
+    before: AlignedReader,
+    after: AlignedReader,
+    overlap: Window,
+    stretches: tuple[Stretch, Stretch],
+    *,
+    skip_unreadable: bool = False,
+    workers: int | None = None,
+) -> FieldEstimate | None:
+    """Estimate the displacement field of a view of a pair; None if the scenes cannot be matched anywhere.
+
+    Parameters
+    ----------
+    before, after
+        Readers of both scenes on the before scene's grid.
+    overlap
+        Window that both may cover.
+    stretches
+        Stretch of each scene's values to [0, 1].
+    skip_unreadable
+        Leave out windows that cannot be decoded, instead of raising.
+    workers
+        Number of threads; None: one for each processor. The result does not depend on it.
+    """
+    lattice = _Lattice.over(overlap)
+    matches = lattice.empty()
+
+    def match_window(window: Window) -> tuple[Window, Matches | None]:
+        try:
+            images = [
+                _gray(*reader.read(window.grown(_MARGIN_PX)), stretch)
+                for reader, stretch in zip((before, after), stretches, strict=True)
+            ]
+        except SceneUnreadableError:
+            if not skip_unreadable:
+                raise
+            return window, None
+        common = [image.valid.any() for image in images]
+        return window, match(*images) if all(common) else None
+
+    threads = min(workers or default_workers(), _MAX_THREADS)
+    with ThreadPoolExecutor(threads, "geosiam-register") as pool:
+        for window, result in pool.map(match_window, lattice.windows()):
+            if result is not None:
+                lattice.insert(matches, window, result)
+    for reader in (before, after):
+        reader.clear_cache()
+    return _estimate(lattice, matches)
+
+
+def _gray(values: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> Masked:
+    """Return the brightness of a scene in [0, 1], averaged to pixels of :data:`FINEST_PX`."""
+    size = valid.shape[1] // FINEST_PX, valid.shape[0] // FINEST_PX
+    share = np.ones(size[::-1], np.float32)
+    if not valid.all():
+        share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        values = np.where(valid, values, 0).astype(np.float32)
+    elif values.dtype not in _RESIZABLE:
+        values = values.astype(np.float64)
+    means = np.stack([cv2.resize(band, size, interpolation=cv2.INTER_AREA) for band in values])
+    if not valid.all():
+        means /= np.maximum(share, np.float32(1 / FINEST_PX**2))
+    inside = (share > 0.49).astype(np.float32)  # noqa: PLR2004 - half, whatever the rounding
+    return Masked(stretch.apply(means).mean(axis=0) * inside, inside)
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """The nodes of a field over a window of the before scene.
+
+    Parameters
+    ----------
+    first
+        Row and column of the first node.
+    shape
+        Rows and columns.
+    nodes
+        Number of nodes of :data:`NODE_PX` along the side of one of the lattice.
+    """
+
+    first: tuple[int, int]
+    shape: tuple[int, int]
+    nodes: int
+
+    @classmethod
+    def over(cls, overlap: Window) -> _Lattice:
+        """Return the lattice over a window, as fine as its size allows."""
+        nodes = 1
+        while (
+            overlap.shape[0] * overlap.shape[1] / (NODE_PX * nodes) ** 2 > _MAX_NODES and NODE_PX * nodes < _WINDOW_PX
+        ):
+            nodes *= 2
+        side = NODE_PX * nodes
+        first = overlap.row_start // side, overlap.col_start // side
+        last = -(-overlap.row_stop // side), -(-overlap.col_stop // side)
+        return cls(first, (last[0] - first[0], last[1] - first[1]), nodes)
+
+    @property
+    def spacing(self) -> int:
+        """Distance of nodes in pixels."""
+        return NODE_PX * self.nodes
+
+    def empty(self) -> Matches:
+        """Return nodes without an estimate."""
+        return Matches.none(self.shape)
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the windows that are matched, which cover all nodes."""
+        (row, col), (rows, cols), side = self.first, self.shape, self.spacing
+        whole = Window(row * side, (row + rows) * side, col * side, (col + cols) * side)
+        for top in range(whole.row_start // _WINDOW_PX * _WINDOW_PX, whole.row_stop, _WINDOW_PX):
+            for left in range(whole.col_start // _WINDOW_PX * _WINDOW_PX, whole.col_stop, _WINDOW_PX):
+                part = Window(top, top + _WINDOW_PX, left, left + _WINDOW_PX).intersection(whole)
+                assert part is not None
+                yield part
+
+    def insert(self, matches: Matches, window: Window, result: Matches) -> None:
+        """Insert the matches of a window, without its margin."""
+        margin, side = _MARGIN_PX // NODE_PX, self.spacing
+        part = result.inner(margin).coarsened(self.nodes)
+        rows = slice(window.row_start // side - self.first[0], window.row_stop // side - self.first[0])
+        cols = slice(window.col_start // side - self.first[1], window.col_stop // side - self.first[1])
+        matches.displacement[:, rows, cols] = part.displacement
+        matches.information[:, rows, cols] = part.information
+        matches.reliable[rows, cols] = part.reliable
+
+
+def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
+    """Draw the stiffest field that explains the matches."""
+    if np.count_nonzero(matches.reliable) < _MIN_MATCHES:
+        return None
+    center = np.median(matches.displacement[:, matches.reliable], axis=1)
+    one = np.zeros_like(matches.displacement) + center.astype(np.float32)[:, None, None]
+    distance = np.hypot(*(matches.displacement - one))[matches.reliable]
+    shift = Shift(float(center[0]), float(center[1]), float((distance <= _AGREEMENT_PX).mean()), len(distance))
+    background, _ = smooth_field(matches, _BACKGROUND, one)
+    sigma = _stiffness(matches, background)
+    error = _error(matches, sigma, background)
+    displacement, weight = smooth_field(matches, sigma, background)
+    whole = np.ones_like(weight)
+    confidence = np.asarray(blurred(weight, sigma) / blurred(whole, sigma), np.float32)
+    local, weight = smooth_field(matches, STIFFNESS[-1], displacement)
+    local[:, blurred(weight, STIFFNESS[-1]) < _MIN_KNOWN * blurred(whole, STIFFNESS[-1])] = np.nan
+    field = DisplacementField(lattice.spacing, lattice.first, displacement, confidence, local)
+    bend = np.hypot(*(displacement - one))[field.known]
+    if not bend.size:
+        return None
+    median, large, largest = (float(value) for value in np.percentile(bend, (50, 95, 100)))
+    valid = int(np.count_nonzero(matches.valid))
+    unknown = 1 - int(np.count_nonzero(field.known & matches.valid)) / max(1, valid)
+    return FieldEstimate(field, shift, (median, large, largest), unknown, float(np.median(distance)), error)
+
+
+def _stiffness(matches: Matches, background: NDArray[np.float32]) -> float:
+    """Return the stiffness of the field: the stiffest that predicts single nodes about as well as any other."""
+    rows, cols = np.indices(matches.reliable.shape)
+    parts = [(rows % 3 == i) & (cols % 3 == j) for i, j in ((0, 0), (1, 2))]
+    errors = [np.percentile(_errors(matches, parts, sigma, background), _TYPICAL_PERCENTILE) for sigma in STIFFNESS]
+    enough = max(min(errors) * _STIFFER_IS_BETTER, min(errors) + _TOLERANCE_PX)
+    return next(sigma for sigma, error in zip(STIFFNESS, errors, strict=True) if error <= enough)
+
+
+def _error(matches: Matches, sigma: float, background: NDArray[np.float32]) -> float:
+    """Return how far matches typically lie from a field that was drawn without them and their neighbors."""
+    rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
+    squares = (rows + cols) % 2 == 0
+    return float(np.median(_errors(matches, [squares, ~squares], sigma, background)))
+
+
+def _errors(
+    matches: Matches, parts: Sequence[NDArray[np.bool_]], sigma: float, background: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the distances of the reliable matches of each part from a field that was drawn without the part."""
+    distances = []
+    for part in parts:
+        field, _ = smooth_field(matches.where(~part), sigma, background)
+        distances.append(np.hypot(*(matches.displacement - field))[part & matches.reliable])
+    return np.concatenate([*distances, [0.0]])

@@ -1,0 +1,332 @@
+"""Local displacement between two images of one place: least-squares matching on a pyramid, and a stiff field.
+
+Each *node* stands for a square of :data:`NODE_PX` pixels. At every level of the pyramid, the second image is warped
+by the field so far, and what is left is estimated around each node by least squares on the gradient (Lucas and Kanade,
+"An iterative image registration technique", 1981; Gruen, "Adaptive least squares correlation", 1985). An estimate
+comes with its information matrix: along an edge it knows only the direction across it. The field is the average of all
+estimates weighted by their information (normalized convolution: Knutsson and Westin, 1993), which is repeated on its
+own residual so that it does not flatten bends (twicing: Tukey, 1977), and in which estimates that contradict their
+neighborhood, such as those of things that moved, lose their weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from scipy import fft
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Image = NDArray[Any]  # float32 (rows, cols)
+
+NODE_PX = 16
+"""Side in pixels of the square that a node stands for."""
+
+STIFFNESS = (4.0, 2.0, 1.0, 0.7)
+"""Standard deviations in nodes of the smoothing that a field may have, the stiffest first."""
+
+LONGEST_PX = 100.0
+"""Longest displacement that is looked for, in pixels."""
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Settings of a level of the pyramid.
+
+    Parameters
+    ----------
+    scale
+        Pixels of the scene along the side of one of the level's pixels.
+    contrast_px
+        Side of the window, in pixels of the level, in which brightness and contrast are made equal.
+    window
+        Standard deviation of the window that a node is matched with, in nodes.
+    iterations
+        Number of times that the image is warped and matched.
+    """
+
+    scale: int
+    contrast_px: int
+    window: float
+    iterations: int
+
+    @property
+    def node_px(self) -> int:
+        """Side of a node in pixels of the level."""
+        return NODE_PX // self.scale
+
+
+_LEVELS = (_Level(16, 9, 6.0, 2), _Level(8, 13, 3.0, 2), _Level(4, 17, 1.0, 3), _Level(2, 17, 0.7, 2))
+FINEST_PX = _LEVELS[-1].scale
+"""Side in pixels of a pixel of the images that are matched."""
+
+_START_SCALE = 8  # of the level in which the shift of the whole image is estimated
+_NOISE = 2 / 255  # standard deviation of the values below which contrast is not amplified
+_MIN_VALID = 0.2  # share of valid pixels around a node that is matched
+_MIN_CORRELATION = 0.3  # of both images around a node
+_MIN_GRADIENT = 0.01  # mean square of the gradient per pixel, of images with unit variance
+_MIN_RESIDUAL = 0.02  # variance of the difference; a smaller one says nothing more about the accuracy
+_PRIOR = 1e-3  # information of the field of the coarser level
+_LONGEST_STEP = 1.5  # pixels of the level by which an iteration moves a node
+_AGREEMENT = 0.3  # pixels of the level within which estimates agree with the field, at least
+_ROUNDS = 3  # of robust weighting
+_TWICINGS = 2
+_LEAST_STRETCH = 0.2  # determinant of the Jacobian; at zero the field folds
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Displacement that was estimated at every node by itself.
+
+    Parameters
+    ----------
+    displacement
+        float32 (2, rows, cols): how far the second image's content lies down and right, in pixels of the scene.
+    information
+        float32 (3, rows, cols): relative information matrix (down-down, down-right, right-right).
+    reliable
+        bool (rows, cols): whether there is texture and both images are alike.
+    valid
+        bool (rows, cols): whether both images have data there.
+    """
+
+    displacement: NDArray[np.float32]
+    information: NDArray[np.float32]
+    reliable: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Matches:
+        """Return nodes without an estimate."""
+        masks = np.zeros((2, *shape), bool)
+        return cls(np.zeros((2, *shape), np.float32), np.zeros((3, *shape), np.float32), *masks)
+
+    def where(self, mask: NDArray[np.bool_]) -> Matches:
+        """Return the matches with those outside of a mask marked as not reliable."""
+        return replace(self, reliable=self.reliable & mask)
+
+    def inner(self, margin: int) -> Matches:
+        """Return the matches without a margin of nodes."""
+        rows, cols = (slice(margin, side - margin) for side in self.reliable.shape)
+        displacement, information = (array[:, rows, cols] for array in (self.displacement, self.information))
+        return Matches(displacement, information, self.reliable[rows, cols], self.valid[rows, cols])
+
+    def coarsened(self, nodes: int) -> Matches:
+        """Return squares of ``nodes x nodes`` nodes as one each; both sides are multiples of it."""
+        if nodes == 1:
+            return self
+        rows, cols = (side // nodes for side in self.reliable.shape)
+
+        def total(array: NDArray[Any]) -> NDArray[np.float32]:
+            squares = array.reshape(-1, rows, nodes, cols, nodes)
+            return np.asarray(squares.sum(axis=(2, 4)), np.float32)
+
+        count = total(self.reliable)[0]
+        weights = self.information * self.reliable
+        information, sums = total(weights), total(_times(weights, self.displacement))
+        (dd, dr, rr), (down, right) = information, sums
+        displacement = _solved(dd, dr, rr, down, right, ridge=1e-9)
+        mean = information / np.maximum(count, 1)
+        return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A gray image float32 (rows, cols), zero where not valid, and the share of valid pixels, float32 of that shape."""
+
+    values: Image
+    valid: Image
+
+    def halved(self) -> Masked:
+        """Return the image at half the resolution; a pixel is valid if at least half of it is."""
+        height, width = (side // 2 * 2 for side in self.values.shape)
+        size = width // 2, height // 2
+        values, share = (
+            cv2.resize(image[:height, :width], size, interpolation=cv2.INTER_AREA)
+            for image in (self.values, self.valid)
+        )
+        valid = share > 0.49  # noqa: PLR2004 - half, whatever the rounding
+        return Masked(np.where(valid, values / np.maximum(share, 0.25), np.float32(0)), valid.astype(np.float32))
+
+
+def match(before: Masked, after: Masked) -> Matches:
+    """Match two images at every node.
+
+    Parameters
+    ----------
+    before, after
+        Images of one size, at :data:`FINEST_PX` scene pixels a pixel and with values in [0, 1]. Both sides are
+        multiples of ``NODE_PX / FINEST_PX``.
+    """
+    pyramid = {FINEST_PX: (before, after)}
+    for fine, coarse in pairwise(level.scale for level in reversed(_LEVELS)):
+        pyramid[coarse] = pyramid[fine][0].halved(), pyramid[fine][1].halved()
+    nodes = before.values.shape[0] * FINEST_PX // NODE_PX, before.values.shape[1] * FINEST_PX // NODE_PX
+    field = np.zeros((2, *nodes), np.float32)
+    field += np.reshape(_whole_shift(*pyramid[_START_SCALE]), (2, 1, 1)).astype(np.float32) * _START_SCALE
+    matches = Matches.none(nodes)
+    for level in _LEVELS:
+        for _ in range(level.iterations):
+            matches = _match_once(*pyramid[level.scale], field, level)
+            field, _ = smooth_field(matches, level.window, field, agreement=_AGREEMENT * level.scale)
+    return matches
+
+
+def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level: _Level) -> Matches:
+    """Warp the second image by a field, in pixels of the scene, and match once more; the result is the total."""
+    height, width = before.values.shape
+    flow = [
+        cv2.resize(part / np.float32(level.scale), (width, height), interpolation=cv2.INTER_CUBIC) for part in field
+    ]
+    flow[0] += np.arange(height, dtype=np.float32)[:, None]
+    flow[1] += np.arange(width, dtype=np.float32)
+    warped, inside = (
+        cv2.remap(image, flow[1], flow[0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        for image in (after.values, after.valid)
+    )
+    valid = before.valid * (inside > 0.999).astype(np.float32)  # noqa: PLR2004 - all of the pixels it is made from
+    first, second = (_equalized(image, valid, level.contrast_px) for image in (before.values, warped))
+    mean = (first + second) * np.float32(0.5)
+    valid = cv2.erode(valid, np.ones((3, 3), np.uint8))
+    down, right = (cv2.Sobel(mean, -1, dx, dy, ksize=3, scale=1 / 8) * valid for dx, dy in ((0, 1), (1, 0)))
+    difference = (second - first) * valid
+
+    def around_nodes(image: Image) -> Image:
+        nodes = (width // level.node_px, height // level.node_px)
+        return blurred(cv2.resize(image, nodes, interpolation=cv2.INTER_AREA), level.window)
+
+    share = around_nodes(valid)
+    dd, dr, rr = around_nodes(down * down), around_nodes(down * right), around_nodes(right * right)
+    dt, rt = around_nodes(down * difference), around_nodes(right * difference)
+    energies = around_nodes(first * first * valid) * around_nodes(second * second * valid)
+    correlation = around_nodes(first * second * valid) / np.sqrt(energies + 1e-6)
+    step = -_solved(dd, dr, rr, dt, rt, ridge=1e-3 * share + 1e-6)
+    length = np.hypot(*step)
+    step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-6))
+    left = np.maximum(around_nodes(difference * difference) + step[0] * dt + step[1] * rt, 0)
+    residual = np.maximum(left / np.maximum(share, 1e-3), _MIN_RESIDUAL)
+    reliable = (share > _MIN_VALID) & (correlation > _MIN_CORRELATION) & (dd + rr > _MIN_GRADIENT * residual)
+    total = field + step * np.float32(level.scale)
+    return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID)
+
+
+def _equalized(image: Image, valid: Image, side: int) -> Image:
+    """Return an image with mean 0 and variance 1 around every pixel; 0 where not valid."""
+    weight = np.maximum(_box(valid, side), np.float32(1e-3))
+    centered = (image - _box(image * valid, side) / weight) * valid
+    variance = _box(centered * centered, side) / weight
+    return centered / np.sqrt(variance + np.float32(_NOISE**2))
+
+
+def _box(image: Image, side: int) -> Image:
+    return cv2.boxFilter(image, -1, (side, side), borderType=cv2.BORDER_REFLECT)
+
+
+def blurred(image: Image, sigma: float) -> Image:
+    """Return an image smoothed by a Gaussian; beyond its margins it is 0."""
+    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+
+
+def _solved(a: Image, b: Image, c: Image, u: Image, v: Image, *, ridge: Image | float) -> NDArray[np.float32]:
+    """Return the solution of [[a, b], [b, c]] x = [u, v] in every pixel, with a ridge on the diagonal."""
+    a, c = a + ridge, c + ridge
+    determinant = a * c - b * b
+    return np.asarray(np.stack([c * u - b * v, a * v - b * u]) / determinant, np.float32)
+
+
+def _whole_shift(before: Masked, after: Masked) -> tuple[int, int]:
+    """Estimate the shift (down, right) of the whole image by phase correlation, in pixels of the images."""
+    valid = before.valid, after.valid
+    images = [_equalized(image.values, image.valid, _LEVELS[1].contrast_px) for image in (before, after)]
+    height, width = images[0].shape
+    taper = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    spectra = [fft.rfft2(image * taper) for image in images]
+    cross = np.conj(spectra[0]) * spectra[1]
+    down, right = fft.fftfreq(height)[:, None], fft.rfftfreq(width)
+    smooth = np.exp(-2 * (np.pi * 0.8) ** 2 * (down**2 + right**2))  # the highest frequencies are noise
+    surface = fft.irfft2(
+        cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-12) * smooth, (height, width)
+    )
+    reach = int(LONGEST_PX / _START_SCALE)
+    rows, cols = (np.r_[-min(reach, side // 3) : min(reach, side // 3) + 1] for side in (height, width))
+    near = surface[np.ix_(rows, cols)]
+    row, col = np.unravel_index(np.argmax(near), near.shape)
+    shift = int(rows[row]), int(cols[col])
+    stay, moved = (_agreement(images, valid, offset) for offset in ((0, 0), shift))
+    return shift if moved > stay else (0, 0)
+
+
+def _agreement(images: Sequence[Image], valid: Sequence[Image], shift: tuple[int, int]) -> float:
+    """Return the correlation of the pixels that both images show if the second one's content is shifted."""
+    (height, width), (down, right) = images[0].shape, shift
+    first = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
+    second = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
+    common = (valid[0][first] * valid[1][second]) > 0
+    if not common.any():
+        return -1.0
+    a, b = images[0][first][common], images[1][second][common]
+    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
+
+
+def smooth_field(
+    matches: Matches, sigma: float, prior: NDArray[np.float32], *, agreement: float = _AGREEMENT
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw a field through matches.
+
+    Parameters
+    ----------
+    matches
+        Estimates at the nodes.
+    sigma
+        Standard deviation of the smoothing, in nodes.
+    prior
+        float32 (2, rows, cols): the field where there are no matches.
+    agreement
+        Distance in pixels within which a match agrees with the field, at least.
+
+    Returns
+    -------
+    The field, float32 (2, rows, cols), and the weight of each match in it, 0 to 1, float32 (rows, cols).
+    """
+    weight = matches.reliable.astype(np.float32)
+    field = prior
+    for _ in range(_ROUNDS):
+        information = matches.information * weight
+        field = _average(information, matches.displacement, prior, sigma)
+        for _ in range(_TWICINGS):
+            field = field + _average(information, matches.displacement - field, np.zeros_like(prior), sigma)
+        distance = np.hypot(*(matches.displacement - field))
+        typical = float(np.median(distance[matches.reliable])) if matches.reliable.any() else 0.0
+        weight = matches.reliable / (1 + (distance / max(agreement, 2 * typical)) ** 2) ** 2
+        weight = weight.astype(np.float32)
+    return field, weight
+
+
+def _average(
+    information: NDArray[np.float32], values: NDArray[np.float32], prior: NDArray[np.float32], sigma: float
+) -> NDArray[np.float32]:
+    """Return the average of vectors (2, rows, cols) around each node, weighted by information matrices."""
+    sums = [blurred(image, sigma) for image in (*information, *_times(information, values))]
+    dd, dr, rr, down, right = sums
+    return _solved(dd, dr, rr, down + _PRIOR * prior[0], right + _PRIOR * prior[1], ridge=_PRIOR)
+
+
+def _times(information: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the products of information matrices (3, rows, cols) and vectors (2, rows, cols)."""
+    (dd, dr, rr), (down, right) = information, vectors
+    return np.stack([dd * down + dr * right, dr * down + rr * right])
+
+
+def folds(field: NDArray[np.float32]) -> bool:
+    """Return whether a field, in pixels, maps neighboring nodes onto (almost) one place or in reverse order."""
+    if min(field.shape[1:]) < 2:  # noqa: PLR2004 - no neighbors
+        return False
+    (down_down, down_right), (right_down, right_right) = (np.gradient(part / NODE_PX) for part in field)
+    return bool(((1 + down_down) * (1 + right_right) - down_right * right_down).min() < _LEAST_STRETCH)
