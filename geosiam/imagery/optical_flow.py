@@ -95,18 +95,22 @@ class Matches:
         bool (rows, cols): whether there is texture and both images are alike.
     valid
         bool (rows, cols): whether both images have data there.
+    correlation
+        float32 (rows, cols): correlation of both images around the node.
     """
 
     displacement: NDArray[np.float32]
     information: NDArray[np.float32]
     reliable: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+    correlation: NDArray[np.float32]
 
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Matches:
         """Return nodes without an estimate."""
         masks = np.zeros((2, *shape), bool)
-        return cls(np.zeros((2, *shape), np.float32), np.zeros((3, *shape), np.float32), *masks)
+        images = (np.zeros((count, *shape), np.float32) for count in (2, 3))
+        return cls(*images, *masks, np.zeros(shape, np.float32))
 
     def where(self, mask: NDArray[np.bool_]) -> Matches:
         """Return the matches with those outside of a mask marked as not reliable."""
@@ -116,7 +120,9 @@ class Matches:
         """Return the matches without a margin of nodes."""
         rows, cols = (slice(margin, side - margin) for side in self.reliable.shape)
         displacement, information = (array[:, rows, cols] for array in (self.displacement, self.information))
-        return Matches(displacement, information, self.reliable[rows, cols], self.valid[rows, cols])
+        return Matches(
+            displacement, information, *(mask[rows, cols] for mask in (self.reliable, self.valid, self.correlation))
+        )
 
     def coarsened(self, nodes: int) -> Matches:
         """Return squares of ``nodes x nodes`` nodes as one each; both sides are multiples of it."""
@@ -134,7 +140,8 @@ class Matches:
         (dd, dr, rr), (down, right) = information, sums
         displacement = _solved(dd, dr, rr, down, right, ridge=1e-9)
         mean = information / np.maximum(count, 1)
-        return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0)
+        correlation = total(self.correlation * self.reliable)[0] / np.maximum(count, 1)
+        return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0, correlation)
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,7 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     residual = np.maximum(left / np.maximum(share, 1e-3), _MIN_RESIDUAL)
     reliable = (share > _MIN_VALID) & (correlation > _MIN_CORRELATION) & (dd + rr > _MIN_GRADIENT * residual)
     total = field + step * np.float32(level.scale)
-    return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID)
+    return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID, correlation)
 
 
 def _equalized(image: Image, valid: Image, side: int) -> Image:
