@@ -4,6 +4,7 @@ A  objects inserted into a copy of a scene, without and with nuisance on the cop
 B  the same objects inserted into the second of two real dates, where unlabeled real changes are the nuisance
 C  real change with labels: LEVIR-CD samples (buildings) and Beijing
 D  no change: the copy with nuisance alone, and consecutive dates
+E  two flights that do not fit: `geometry.py`
 """
 
 from __future__ import annotations
@@ -91,6 +92,11 @@ class Case:
         The scenes.
     truth
         int32 (rows, cols) on the grid of ``before``: number of the true object, 0 = none.
+    displacement
+        True displacement of the content of ``after`` relative to ``before``, float32 (2, rows, cols) on the grid of
+        ``before``: pixels to the right and down. None if it is not known.
+    matchable
+        bool (rows, cols): where an estimate of the displacement is compared with the true one.
     """
 
     group: str
@@ -99,16 +105,19 @@ class Case:
     before: Raster
     after: Raster
     truth: NDArray[np.int32]
+    displacement: NDArray[np.float32] | None = None
+    matchable: NDArray[np.bool_] | None = None
 
 
-PROTOCOLS = ("A", "B", "C", "D")
+PROTOCOLS = ("A", "B", "C", "D", "E")
 
 
 def cases(data: Path, protocol: str, seeds: range) -> Iterator[Case]:
     """Yield the pairs of a protocol."""
-    return {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}[protocol](
-        data, seeds
-    )
+    from geometry import two_flights  # which is made of the parts below
+
+    makers = {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}
+    return (makers | {"E": two_flights})[protocol](data, seeds)
 
 
 def insertions_in_copies(data: Path, seeds: range) -> Iterator[Case]:
