@@ -21,9 +21,10 @@ COLUMNS = {
     "B": ("AUROC", "AP", "recall at 5/Mpx", "recall at 20/Mpx", "recall at 100/Mpx", "recall", "alarms/Mpx"),
     "C": ("AUROC", "AP", "best F1", "F1", "IoU", "recall", "precision", "ECE"),
     "D": ("alarms/Mpx",),
+    "E": ("recall", "precision", "alarms/Mpx", "error px", "error px, 95 %", "known"),
 }  # fmt: skip
 ALARM_RATES = (5, 20, 100)
-LOWER_IS_BETTER = ("alarms/Mpx", "ECE")
+LOWER_IS_BETTER = ("alarms/Mpx", "ECE", "error px", "error px, 95 %")
 ALL_PAIRS = "all"
 
 
@@ -68,12 +69,12 @@ def quick_table(rows: Sequence[Row]) -> str:
 
 
 def merged(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows saved in a folder with new rows, which replace those of the same method and protocol."""
+    """Return the rows saved in a folder with new rows, which replace those of the same method and group."""
     path = folder / "ACCURACY.json"
     saved = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
     saved = [replace(r, figures={k: np.nan if v is None else v for k, v in r.figures.items()}) for r in saved]
-    new = {(row.method, row.group[0]) for row in rows}
-    return [row for row in saved if (row.method, row.group[0]) not in new] + list(rows)
+    new = {(row.method, row.group) for row in rows}
+    return [row for row in saved if (row.method, row.group) not in new] + list(rows)
 
 
 def save(folder: Path, rows: Sequence[Row]) -> None:
@@ -92,12 +93,14 @@ COMPARED = {
     "B": ("AP", "AUROC", "recall at 5/Mpx", "recall at 20/Mpx", "recall at 100/Mpx"),
     "C": ("AP", "AUROC"),
     "D": ("alarms/Mpx",),
+    "E": ("recall", "precision", "alarms/Mpx"),
 }
 TITLES = {
     "A": "Objects inserted into a copy of the scene",
     "B": "Objects inserted into the second of two real dates",
     "C": "Real change with labels",
     "D": "No change, and real dates: false alarms",
+    "E": "Two flights that do not fit",
 }
 INTRODUCTION = """# Accuracy
 

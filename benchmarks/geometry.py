@@ -15,7 +15,7 @@ The truth is where an object is on the ground, which is where the first flight s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from scipy.interpolate import RectBivariateSpline
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -176,7 +176,7 @@ def sites(data: Path) -> Iterator[Site]:
 
 def _middle(path: Path) -> tuple[Raster, NDArray[np.uint8]]:
     """Return the middle of a scene, and the same with a margin."""
-    with rasterio.open(path) as file:
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path) as file:  # a JPEG has no georeference
         sides = [min(MAX_SIDE + 2 * MARGIN, side) for side in (file.height, file.width)]
         top, left = (file.height - sides[0]) // 2, (file.width - sides[1]) // 2
         window = ((top, top + sides[0]), (left, left + sides[1]))
@@ -303,6 +303,46 @@ def added_objects(site: Site, seed: int) -> Ground:
     return Ground(site.pixels, after, truth)
 
 
+def read_displacement(path: Path, scene: Raster) -> NDArray[np.float32]:
+    """Return the displacement in a file of ``geosiam detect --displacement`` at the pixels of a scene.
+
+    Parameters
+    ----------
+    path
+        Raster with the bands ``dx_px`` and ``dy_px`` at nodes that are farther apart than the pixels.
+    scene
+        The first flight.
+
+    Returns
+    -------
+    float32 (2, rows, cols): pixels to the right and down, bilinear between the nodes; NaN where it is not known
+    """
+    with rasterio.open(path) as file:
+        nodes = file.read([file.descriptions.index(name) + 1 for name in ("dx_px", "dy_px")])
+        to_nodes = ~file.transform @ scene.transform
+        if file.nodata is not None:
+            nodes[nodes == file.nodata] = np.nan
+    rows, cols = scene.pixels.shape[1:]
+    x, y = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
+    at = [to_nodes.d * x + to_nodes.e * y + to_nodes.f - 0.5, to_nodes.a * x + to_nodes.b * y + to_nodes.c - 0.5]
+    return np.stack([ndimage.map_coordinates(band, at, order=1, mode="nearest") for band in nodes]).astype(np.float32)
+
+
+def displacement_errors(case: Case, estimate: NDArray[np.floating]) -> dict[str, float]:
+    """Return the errors of an estimated displacement, float (2, rows, cols), where it can be matched.
+
+    Returns
+    -------
+    median and 95th percentile of the distance from the true displacement in pixels, where there is an estimate; the
+    share of the ground that can be matched where there is one
+    """
+    errors = np.hypot(*(estimate - case.displacement))[case.matchable]
+    errors = errors[~np.isnan(errors)]
+    share = errors.size / max(1, int(case.matchable.sum()))
+    median, high = np.percentile(errors, [50, 95]) if errors.size else (np.nan, np.nan)
+    return {"error px": float(median), "error px, 95 %": float(high), "known": share}
+
+
 BENDS = {
     "not displaced": (0.0, 0.0, 0.0),
     "4/400": (4.0, 400.0, 0.0),
@@ -319,8 +359,8 @@ GROUPS: dict[str, tuple[Callable[[Site, int], Ground], tuple[float, float, float
 """The ground and the displacement of each group."""
 
 
-def two_flights(data: Path, seeds: range) -> Iterator[Case]:
-    """Yield the pairs of protocol E."""
-    places = list(sites(data))
-    for group, site, seed in itertools.product(GROUPS, places, seeds):
+def two_flights(data: Path, seeds: range, part: str = "") -> Iterator[Case]:
+    """Yield the pairs of protocol E, of the groups with ``part`` in their name."""
+    groups = [group for group in GROUPS if part in group]
+    for group, site, seed in itertools.product(groups, list(sites(data)), seeds):
         yield pair(site, seed, group)

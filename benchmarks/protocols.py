@@ -112,12 +112,15 @@ class Case:
 PROTOCOLS = ("A", "B", "C", "D", "E")
 
 
-def cases(data: Path, protocol: str, seeds: range) -> Iterator[Case]:
-    """Yield the pairs of a protocol."""
+def cases(data: Path, protocol: str, seeds: range, part: str = "") -> Iterator[Case]:
+    """Yield the pairs of a protocol, of the groups with ``part`` in their name."""
     from geometry import two_flights  # which is made of the parts below
 
+    if protocol == "E":
+        yield from two_flights(data, seeds, part)
+        return
     makers = {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}
-    return (makers | {"E": two_flights})[protocol](data, seeds)
+    yield from (case for case in makers[protocol](data, seeds) if part in case.group)
 
 
 def insertions_in_copies(data: Path, seeds: range) -> Iterator[Case]:
