@@ -167,17 +167,17 @@ def interior(array: NDArray, margin: int = MARGIN) -> NDArray:
     return array[..., margin : array.shape[-2] - margin, margin : array.shape[-1] - margin]
 
 
-def sites(data: Path) -> Iterator[Site]:
-    """Yield the scenes."""
-    pieces = [_middle(data / path) for path in SCENES]
+def sites(data: Path, max_side: int = MAX_SIDE) -> Iterator[Site]:
+    """Yield the middle of each scene."""
+    pieces = [_middle(data / path, max_side) for path in SCENES]
     for index, (scene, pixels) in enumerate(pieces):
         yield Site(scene, pixels, pieces[(index + 1) % len(pieces)][1])
 
 
-def _middle(path: Path) -> tuple[Raster, NDArray[np.uint8]]:
+def _middle(path: Path, max_side: int) -> tuple[Raster, NDArray[np.uint8]]:
     """Return the middle of a scene, and the same with a margin."""
     with warnings.catch_warnings(action="ignore"), rasterio.open(path) as file:  # a JPEG has no georeference
-        sides = [min(MAX_SIDE + 2 * MARGIN, side) for side in (file.height, file.width)]
+        sides = [min(max_side + 2 * MARGIN, side) for side in (file.height, file.width)]
         top, left = (file.height - sides[0]) // 2, (file.width - sides[1]) // 2
         window = ((top, top + sides[0]), (left, left + sides[1]))
         pixels = file.read([1, 2, 3], window=window)
