@@ -6,8 +6,9 @@
 ``out.npz`` holds ``field``, float32 (2, rows, cols): pixels to the right and down by which the content of the second
 file lies beside that of the first, NaN = not known; and ``seconds``, the time without imports.
 
-It needs only the other program and what that program needs itself. AROSICS: tie points every GRID pixels from windows of
-WINDOW pixels, shifts up to 100 pixels; the points that it does not call outliers are interpolated linearly. GeFolki's EFolki, for two optical scenes: 6 levels, radii from 32 down to 8, 2 iterations, rank 4.
+It needs only the other program and what that program needs itself. AROSICS: tie points every GRID pixels from windows
+of WINDOW pixels, shifts up to 100 pixels; the points that it does not call outliers are interpolated linearly. EFolki,
+GeFolki's variant for two optical scenes: 6 levels, radii from 32 down to 8, 2 iterations, rank 4.
 """
 
 from __future__ import annotations

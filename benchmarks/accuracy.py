@@ -27,7 +27,7 @@ from geometry import displacement_errors, read_displacement
 from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
-from sweep import EIGHT_CONNECTED, ObjectSweep, object_scores_raster, recall_of_strongest, sweep_objects
+from sweep import EIGHT_CONNECTED, ObjectSweep, match_labels, object_scores_raster, recall_of_strongest, sweep_objects
 
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import ScoreCounts, in_cells
@@ -41,7 +41,7 @@ from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from protocols import Case
@@ -149,7 +149,19 @@ def compare(case: Case, prediction: Prediction) -> tuple[dict[str, float], Score
     }
     if case.displacement is not None and prediction.displacement is not None:
         metrics |= displacement_errors(case, prediction.displacement)
+    if case.kinds:
+        metrics |= recall_of_kinds(prediction.objects, truth, case.kinds)
     return metrics, counts
+
+
+def recall_of_kinds(
+    objects: NDArray[np.int32], truth: NDArray[np.int32], kinds: Mapping[str, range]
+) -> dict[str, float]:
+    """Return the recall of each kind of object."""
+    _, is_found = match_labels(objects, truth)
+    numbers = np.unique(truth[truth > 0])
+    of_kind = {kind: is_found[np.isin(numbers, span)] for kind, span in kinds.items()}
+    return {f"recall, {kind}": float(found.mean()) if found.size else np.nan for kind, found in of_kind.items()}
 
 
 def recall_at_rate(prediction: Prediction, truth: NDArray[np.int32], sweep: ObjectSweep, rate: float) -> float:

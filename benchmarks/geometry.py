@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,22 @@ SECOND_FLIGHT = {"gain": 1.05, "offset": 0.0, "shift_px": (0.0, 0.0), "noise_sig
 TEXTURE_PERCENTILE = 30  # of the ground; where the gradients are weaker, the error of a field is not measured
 TEXTURE_SIGMA_PX = 8.0
 
+THINGS = {
+    "cars": (12, (45, 45), (20, 20), (20, 20)),
+    "containers": (6, (120, 120), (25, 25), (5, 5)),
+    "fences": (5, (200, 200), (4, 4), (4, 4)),
+    "boxes": (17, (15, 40), (15, 40), (4, 20)),
+}
+"""Things that move: count, and least and greatest length, width and distance in pixels."""
+
+GAP_PX = 8.0  # between things
+CORRIDOR_SHARE = 0.6  # of the shorter side of a small scene, at most
+EDGE_PX = 15.0  # by which the edges of a corridor differ
+INSET_PX = 45.0  # of objects from the edges, more than the displacement of a corridor
+WATER = (35.0, 55.0, 60.0)  # mean color
+
+_OF_A_KIND = 100  # numbers of objects of one kind
+_TRIES = 100
 _WAVES = 12
 _LATTICE_PX = 4  # distance of the nodes between which an inverse displacement is interpolated
 _MAX_STEPS = 50
@@ -280,27 +296,174 @@ def random_bend(site: Site, seed: int, bend: tuple[float, float, float]) -> Disp
     return Displacement.random(*bend, site.size, rng)
 
 
-def added_objects(site: Site, seed: int) -> Ground:
+def added_objects(site: Site, seed: int, where: NDArray[np.bool_] | None = None) -> Ground:
     """Return ground to which the second flight adds objects, in one half of flat colors and in the other of textures.
 
-    Which half gets which depends on the seed.
+    Which half gets which depends on the seed. No object reaches beyond ``where``, bool (rows, cols).
     """
     after, truth = site.pixels.copy(), np.zeros(site.size, np.int32)
-    shown, numbers = interior(after, 2 * MARGIN), interior(truth)
+    shown, numbers, allowed = interior(after, 2 * MARGIN), interior(truth), None if where is None else interior(where)
     half = numbers.shape[1] // 2
     for number, part in enumerate((slice(0, half), slice(half + SIZE_PX[0], None))):
+        share = 1.0 if allowed is None else max(0.05, allowed[:, part].mean())
         inserted = insert_anomalies(
             shown[:, :, part],
-            count=OBJECTS // 2,
+            count=round(OBJECTS / 2 / share),
             size_px=SIZE_PX,
             shape="mixed",
             fill=("flat", "texture")[(number + seed) % 2],
             seed=2 * seed + number,
             donor=site.donor,
         )
-        shown[:, :, part] = inserted.image
-        numbers[:, part] = np.where(inserted.mask > 0, inserted.mask + number * OBJECTS, 0)
+        mask = inserted.mask
+        if allowed is not None:
+            mask = np.where(np.isin(mask, mask[~allowed[:, part]]), 0, mask)
+        shown[:, :, part] = np.where(mask > 0, inserted.image, shown[:, :, part])
+        numbers[:, part] = np.where(mask > 0, mask + number * _OF_A_KIND, 0)
     return Ground(site.pixels, after, truth)
+
+
+def moved_things(site: Site, seed: int) -> Ground:
+    """Return ground on which things stand in both flights, a little apart; the truth is where either shows one.
+
+    Long things move across their length, others in any direction.
+    """
+    rng = np.random.default_rng((seed, *site.size))
+    before, after = site.pixels.copy(), site.pixels.copy()
+    truth = np.zeros(site.size, np.int32)
+    for number, (count, length, width, move) in enumerate(THINGS.values()):
+        for index in range(count):
+            thing = Thing.random(rng, rng.uniform(*length), rng.uniform(*width))
+            distance, across = rng.uniform(*move), thing.turn + np.pi / 2
+            heading = across if length[0] > 2 * width[1] else rng.uniform(0, 2 * np.pi)
+            step = distance * np.array([np.cos(heading), np.sin(heading)])
+            place = _free_place(truth, thing, step, rng)
+            if place is not None:
+                for image, center in ((before, place), (after, place + step)):
+                    inside = thing.paint(image, center + MARGIN)
+                    truth[interior(inside)] = number * _OF_A_KIND + index + 1
+    return Ground(before, after, truth)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A rectangle of ``length`` x ``width`` pixels, turned by radians, with a texture: float64 (3, rows, cols)."""
+
+    length: float
+    width: float
+    turn: float
+    colors: NDArray[np.float64]
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, length: float, width: float) -> Thing:
+        """Return a thing with a texture that contrasts with itself: bright and dark parts, and grain."""
+        shape = (3, int(np.ceil(width)) + 3, int(np.ceil(length)) + 3)
+        parts = ndimage.gaussian_filter(rng.normal(size=shape[1:]), 3) * 10
+        grain = ndimage.gaussian_filter(rng.normal(size=shape), (0, 1, 1)) * 30
+        color = rng.choice([40.0, 215.0], 3) + rng.uniform(-30, 30, 3)
+        return cls(length, width, rng.uniform(0, np.pi), color[:, None, None] + 30 * np.sign(parts) + grain)
+
+    def covers(
+        self, center: NDArray[np.float64], shape: tuple[int, int]
+    ) -> tuple[tuple[slice, slice], NDArray, NDArray]:
+        """Return the box that holds the thing, and the positions along and across it of the pixels in the box."""
+        reach = np.hypot(self.length, self.width) / 2 + 1
+        box = tuple(
+            slice(max(0, int(middle - reach)), min(side, int(middle + reach) + 2))
+            for middle, side in zip(center[::-1], shape, strict=True)
+        )
+        y, x = np.mgrid[box]
+        dx, dy = x - center[0], y - center[1]
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        return box, cos * dx + sin * dy, cos * dy - sin * dx
+
+    def mask(self, center: NDArray[np.float64], shape: tuple[int, int], gap: float = 0.0) -> NDArray[np.bool_]:
+        """Return which pixels are less than ``gap`` from the thing: bool (rows, cols)."""
+        result = np.zeros(shape, bool)
+        box, along, across = Thing(self.length + 2 * gap, self.width + 2 * gap, self.turn, self.colors).covers(
+            center, shape
+        )
+        result[box] = (np.abs(along) <= self.length / 2 + gap) & (np.abs(across) <= self.width / 2 + gap)
+        return result
+
+    def paint(self, image: NDArray[np.uint8], center: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Paint the thing into an image and return its pixels."""
+        box, along, across = self.covers(center, image.shape[1:])
+        at = [across + self.colors.shape[1] / 2 - 0.5, along + self.colors.shape[2] / 2 - 0.5]
+        painted = [ndimage.map_coordinates(band, at, order=1, mode="nearest") for band in self.colors]
+        inside = self.mask(center, image.shape[1:])
+        image[(slice(None), *box)] = np.where(
+            inside[box], np.clip(np.rint(painted), 0, 255).astype(np.uint8), image[(slice(None), *box)]
+        )
+        return inside
+
+
+def _free_place(
+    truth: NDArray[np.int32], thing: Thing, step: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Return a center at which neither position of a thing comes near another one; None if none was found."""
+    rows, cols = truth.shape
+    inset = MARGIN + np.hypot(thing.length, thing.width) / 2
+    for _ in range(_TRIES):
+        center = np.array([rng.uniform(inset, side - inset) for side in (cols, rows)])
+        if not any(truth[thing.mask(center + move, truth.shape, GAP_PX)].any() for move in (0 * step, step)):
+            return center
+    return None
+
+
+def corridor(site: Site, seed: int) -> Ground:
+    """Return ground with data in a band across the frame only; each flight has its own edges."""
+    rng = np.random.default_rng((seed, 1, *site.size))
+    rows, cols = site.size
+    turn = rng.uniform(np.pi / 9, np.pi / 3) * rng.choice([-1, 1])
+    y, x = np.mgrid[:rows, :cols]
+    apart = np.cos(turn) * (y - rows / 2) - np.sin(turn) * (x - cols / 2)
+    half = min(rng.uniform(150, 300), CORRIDOR_SHARE / 2 * min(rows, cols))
+    edges = half + rng.uniform(-EDGE_PX, EDGE_PX, (2, 2))
+    seen = np.stack([(apart > -low) & (apart < high) for low, high in edges])
+    ground = added_objects(site, seed, np.abs(apart) < half - EDGE_PX - INSET_PX)
+    return Ground(ground.before, ground.after, ground.truth, seen=seen)
+
+
+def water(site: Site, seed: int) -> Ground:
+    """Return ground of which a quarter to a half is water, whose ripples differ between the flights."""
+    rng = np.random.default_rng((seed, 2, *site.size))
+    shape = site.pixels.shape[1:]
+    coarse = ndimage.gaussian_filter(rng.normal(size=[side // 16 + 2 for side in shape]), min(shape) / 200)
+    height = ndimage.zoom(coarse, 16, order=1)[: shape[0], : shape[1]]
+    level = np.quantile(interior(height), rng.uniform(0.25, 0.5))
+    depth = ndimage.gaussian_filter((height < level).astype(float), 1)  # a soft shore
+    before, after = (
+        np.clip(np.rint(site.pixels * (1 - depth) + _ripples(rng, shape) * depth), 0, 255).astype(np.uint8)
+        for _ in range(2)
+    )
+    ground = added_objects(replace(site, pixels=after), seed)
+    return Ground(before, ground.after, ground.truth, steady=interior(depth) < 0.01)  # noqa: PLR2004 - dry
+
+
+def _ripples(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return water, float64 (3, rows, cols)."""
+    waves = [ndimage.gaussian_filter(rng.normal(size=shape), sigma) for sigma in ((1.5, 6), (20, 20))]
+    return np.array(WATER)[:, None, None] + sum(3 * wave / wave.std() for wave in waves)
+
+
+def repetition(site: Site, seed: int) -> Ground:
+    """Return ground of which half is a periodic texture: rows if the seed is even, tiles if it is odd."""
+    rng = np.random.default_rng((seed, 3, *site.size))
+    shape = site.pixels.shape[1:]
+    y, x = np.indices(shape)
+    turn, cut = rng.uniform(0, 2 * np.pi, 2)
+    frequency = 2 * np.pi / rng.uniform(8, 16)
+    pattern = np.sin(frequency * (np.cos(turn) * x + np.sin(turn) * y))
+    if seed % 2:
+        pattern = pattern * np.sin(frequency / 1.3 * (np.cos(turn) * y - np.sin(turn) * x))
+    uneven = ndimage.gaussian_filter(rng.normal(size=shape), 6)
+    strength = 30 * (1 + 0.25 * uneven / uneven.std()) * pattern
+    color = site.pixels.mean(axis=(1, 2)).clip(60, 190)[:, None, None]
+    texture = color + strength + rng.normal(0, 2, site.pixels.shape)
+    part = np.cos(cut) * (x - shape[1] / 2) + np.sin(cut) * (y - shape[0] / 2) > 0
+    pixels = np.where(part, np.clip(np.rint(texture), 0, 255), site.pixels).astype(np.uint8)
+    return added_objects(replace(site, pixels=pixels), seed)
 
 
 def read_displacement(path: Path, scene: Raster) -> NDArray[np.float32]:
@@ -355,6 +518,10 @@ BENDS = {
 
 GROUPS: dict[str, tuple[Callable[[Site, int], Ground], tuple[float, float, float]]] = {
     **{f"E {name}": (added_objects, bend) for name, bend in BENDS.items()},
+    **{f"E moved things, {name}": (moved_things, BENDS[name]) for name in ("not displaced", "8/400")},
+    **{f"E corridor, {name}": (corridor, BENDS[name]) for name in ("8/400", "16/600 + 25 px")},
+    "E water, 8/400": (water, BENDS["8/400"]),
+    "E repetition, 8/400": (repetition, BENDS["8/400"]),
 }
 """The ground and the displacement of each group."""
 

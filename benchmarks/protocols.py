@@ -10,7 +10,7 @@ E  two flights that do not fit: `geometry.py`
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -97,6 +97,8 @@ class Case:
         ``before``: pixels to the right and down. None if it is not known.
     matchable
         bool (rows, cols): where an estimate of the displacement is compared with the true one.
+    kinds
+        Numbers of the true objects of each kind, if there are several.
     """
 
     group: str
@@ -107,6 +109,7 @@ class Case:
     truth: NDArray[np.int32]
     displacement: NDArray[np.float32] | None = None
     matchable: NDArray[np.bool_] | None = None
+    kinds: Mapping[str, range] = field(default_factory=dict)
 
 
 PROTOCOLS = ("A", "B", "C", "D", "E")
