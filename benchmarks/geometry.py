@@ -27,12 +27,16 @@ from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
+from geosiam.synthesis.light import Flight
+from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from geosiam.synthesis.materials import LandscapeName
 
 SCENES = (
     "scenes/drone/fotomap_small.tif",
@@ -52,9 +56,9 @@ TEXTURE_PERCENTILE = 30  # of the ground; where the gradients are weaker, the er
 TEXTURE_SIGMA_PX = 8.0
 
 THINGS = {
-    "cars": (12, (45, 45), (20, 20), (20, 20)),
-    "containers": (6, (120, 120), (25, 25), (5, 5)),
     "fences": (5, (200, 200), (4, 4), (4, 4)),
+    "containers": (6, (120, 120), (25, 25), (5, 5)),
+    "cars": (12, (45, 45), (20, 20), (20, 20)),
     "boxes": (17, (15, 40), (15, 40), (4, 20)),
 }
 """Things that move: count, and least and greatest length, width and distance in pixels."""
@@ -284,7 +288,10 @@ def pair(site: Site, seed: int, group: str) -> Case:
         Raster(site.scene.name, np.ascontiguousarray(pixels), site.scene.crs, site.scene.transform, nodata)
         for pixels in (before, after)
     )
-    return Case(group, site.scene.name, seed, first, second, ground.truth, field, matchable(first.pixels, where, field))
+    kinds = {name: range(i * _OF_A_KIND + 1, (i + 1) * _OF_A_KIND + 1) for i, name in enumerate(THINGS)}
+    kinds = kinds if make is moved_things else {}
+    found = matchable(first.pixels, where, field)
+    return Case(group, site.scene.name, seed, first, second, ground.truth, field, found, kinds)
 
 
 def random_bend(site: Site, seed: int, bend: tuple[float, float, float]) -> Displacement:
@@ -438,7 +445,7 @@ def water(site: Site, seed: int) -> Ground:
         for _ in range(2)
     )
     ground = added_objects(replace(site, pixels=after), seed)
-    return Ground(before, ground.after, ground.truth, steady=interior(depth) < 0.01)  # noqa: PLR2004 - dry
+    return Ground(before, ground.after, ground.truth, steady=interior(depth) == 0)
 
 
 def _ripples(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -531,3 +538,36 @@ def two_flights(data: Path, seeds: range, part: str = "") -> Iterator[Case]:
     groups = [group for group in GROUPS if part in group]
     for group, site, seed in itertools.product(groups, list(sites(data)), seeds):
         yield pair(site, seed, group)
+    for (group, (before, after)), landscape, seed in itertools.product(LEANS.items(), LEANING, seeds):
+        if part in group:
+            yield leaning(group, landscape, seed, before, after)
+
+
+LEANS = {
+    "E lean, 10 degrees": ({}, {"off_nadir": 10.0, "view_azimuth": 90.0}),
+    "E lean, 5 and 10 degrees": (
+        {"off_nadir": 5.0, "view_azimuth": 270.0},
+        {"off_nadir": 10.0, "view_azimuth": 90.0},
+    ),
+}
+"""Viewing angles of the first and the second flight."""
+
+LEANING: tuple[LandscapeName, ...] = ("village", "urban")
+
+
+def leaning(group: str, landscape: LandscapeName, seed: int, before: dict[str, float], after: dict[str, float]) -> Case:
+    """Return two flights over a generated survey that did not change, seen under different angles."""
+    config = SyntheticConfig(
+        height=MAX_SIDE,
+        width=MAX_SIDE,
+        seed=seed,
+        gsd=RESOLUTION_M,
+        objects=0,
+        shift_px=(0.0, 0.0),
+        landscape=landscape,
+        before=Flight(**before),
+        after=Flight(**after),
+    )
+    made = make_pair(config)
+    first, second = (Raster(landscape, pixels, *PLACE) for pixels in (made.before, made.after))
+    return Case(group, landscape, seed, first, second, np.zeros((MAX_SIDE, MAX_SIDE), np.int32))

@@ -39,7 +39,7 @@ AGREEMENT_PX = 1.0  # of the flow there and back
 NORMALIZATION_PX = 16.0  # sigma of the window in which gray values are normalized
 TEXTURE_PERCENTILE = 20
 ROUNDS = 3
-AROSICS_PX = ((256, 64), (64, 32))  # window (256 is its default) and distance of the tie points
+AROSICS_PX = ((256, 64), (64, 64))  # window (256 is its default) and distance of the tie points
 
 HEAD = """# Displacement between two flights
 
@@ -52,8 +52,8 @@ a method gives a displacement. Time: seconds per million pixels of one scene, wi
 - **OpenCV DIS**: dense inverse search flow (medium) on locally normalized gray values, begun at the shift of a phase
   correlation, kept where there and back agree within 1 px, smoothed by a robust Gaussian of 24 px; also at a quarter
   of the resolution.
-- **AROSICS**: local co-registration with windows of 256 px (its default), tie points every 64 px, and with windows of
-  64 px, tie points every 32 px; shifts up to 100 px; linear between the tie points that it does not reject.
+- **AROSICS**: local co-registration with windows of 256 px (its default) or 64 px; tie points every 64 px, shifts up to
+  100 px; linear between the tie points that it does not reject.
 - **EFolki**: GeFolki's variant for two optical scenes, 6 levels, radii 32 to 8, 2 iterations, rank 4.
 """
 
