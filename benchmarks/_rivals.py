@@ -4,7 +4,7 @@
     python _rivals.py efolki before.tif after.tif out.npz FOLDER
 
 ``out.npz`` holds ``field``, float32 (2, rows, cols): pixels to the right and down by which the content of the second
-file lies beside that of the first, NaN = not known; and ``seconds``, the time without imports.
+file lies beside that of the first, NaN = not known; and ``seconds``, wall and CPU time without imports.
 
 It needs only the other program and what that program needs itself. AROSICS: tie points every GRID pixels from windows
 of WINDOW pixels, shifts up to 100 pixels; the points that it does not call outliers are interpolated linearly. EFolki,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MAX_SHIFT_PX = 100
 
 
-def arosics(before: str, after: str, window: str, grid: str) -> tuple[NDArray[np.float32], float]:
-    """Return the field of AROSICS' local co-registration, and its time."""
+def by_arosics(before: str, after: str, window: str, grid: str) -> NDArray[np.float32]:
+    """Return the field of AROSICS' local co-registration."""
     from arosics import COREG_LOCAL
     from osgeo import gdal
     from scipy.interpolate import LinearNDInterpolator
@@ -35,22 +35,20 @@ def arosics(before: str, after: str, window: str, grid: str) -> tuple[NDArray[np
     gdal.UseExceptions()
     file = gdal.Open(before)
     rows, cols = file.RasterYSize, file.RasterXSize
-    start = time.perf_counter()
     settings = {"window_size": (int(window), int(window)), "grid_res": int(grid), "max_shift": MAX_SHIFT_PX}
     local = COREG_LOCAL(before, after, **settings, CPUs=1, q=True, progress=False, ignore_errors=True)
     points = local.CoRegPoints_table
     points = points[points.X_SHIFT_PX.ne(local.outFillVal) & (points.OUTLIER == 0)]
     if len(points) < 3:  # noqa: PLR2004 - of a triangle
-        return np.full((2, rows, cols), np.nan, np.float32), time.perf_counter() - start
+        return np.full((2, rows, cols), np.nan, np.float32)
     shifts = -points[["X_SHIFT_PX", "Y_SHIFT_PX"]].to_numpy(float)  # those that the second file is corrected by
     between = LinearNDInterpolator(points[["X_IM", "Y_IM"]].to_numpy(float), shifts)
     field = np.moveaxis(between(*np.meshgrid(np.arange(cols), np.arange(rows))), -1, 0)
-    return field.astype(np.float32), time.perf_counter() - start
+    return field.astype(np.float32)
 
 
-def efolki(before: str, after: str, folder: str) -> tuple[NDArray[np.float32], float]:
-    """Return the field of EFolki of the GeFolki checkout in a folder, and its time."""
-    sys.path.insert(0, str(Path(folder) / "python"))
+def by_efolki(before: str, after: str, _folder: str) -> NDArray[np.float32]:
+    """Return the field of EFolki, whose modules can be imported."""
     import rasterio
     from algorithm import EFolki
 
@@ -58,12 +56,23 @@ def efolki(before: str, after: str, folder: str) -> tuple[NDArray[np.float32], f
     for path in (before, after):
         with rasterio.open(path) as file:
             gray.append(file.read([1, 2, 3]).mean(axis=0, dtype=np.float32))
-    start = time.perf_counter()
     u, v = EFolki(*gray, iteration=2, radius=[32, 24, 16, 8], rank=4, levels=6)
-    return np.stack([u, v]).astype(np.float32), time.perf_counter() - start
+    return np.stack([u, v]).astype(np.float32)
+
+
+def main() -> None:
+    """Run what the command line names."""
+    name, first, second, target, *more = sys.argv[1:]
+    if name == "arosics":
+        import arosics as _
+    else:
+        sys.path.insert(0, str(Path(more[0]) / "python"))
+        import algorithm as _  # noqa: F401
+    start = np.array([time.perf_counter(), time.process_time()])
+    field = {"arosics": by_arosics, "efolki": by_efolki}[name](first, second, *more)
+    seconds = np.array([time.perf_counter(), time.process_time()]) - start
+    np.savez(target, field=field, seconds=seconds)
 
 
 if __name__ == "__main__":
-    name, first, second, target, *more = sys.argv[1:]
-    estimate, seconds = {"arosics": arosics, "efolki": efolki}[name](first, second, *more)
-    np.savez(target, field=estimate, seconds=seconds)
+    main()

@@ -198,7 +198,7 @@ def rows_of(method: str, data: Path, protocol: str, seeds: range, part: str = ""
 def main() -> None:
     """Evaluate, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with scenes/, change/ and train/")
     parser.add_argument("--model", action="append", default=[], help="bundled name or weights file; repeat for more")
     parser.add_argument("--baseline", action="append", default=[], choices=["all", *BASELINES], help="repeat for more")
     parser.add_argument("--protocol", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)

@@ -211,8 +211,10 @@ def markdown(rows: Sequence[Row], baselines: Sequence[str], machine: str) -> str
     ]
     parts += _against_the_best(rows, models, [method for method in methods if method in baselines])
     for protocol, title in TITLES.items():
-        parts.append(f"## {protocol}. {title}\n")
         of_protocol = [row for row in rows if row.group[0] == protocol]
+        if not of_protocol:
+            continue
+        parts.append(f"## {protocol}. {title}\n")
         for metric in COMPARED[protocol]:
             parts += [f"### {metric}, all methods\n", _compared(of_protocol, methods, metric), ""]
         for model in models:
@@ -229,8 +231,10 @@ def _moved_things(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
     kinds = list(dict.fromkeys(name for row in rows for name in row.figures if name.startswith("recall, ")))
     lines = [
         "### Moved things\n",
-        "Mean recall over the pairs, and relative to the same model with `register=none` on "
-        "the pair that is not displaced.\n",
+        (
+            "Mean recall over the pairs, and relative to the same model with `register=none` on the pair that is not "
+            "displaced.\n"
+        ),
         f"| method | pair | all | relative | {' | '.join(kind.removeprefix('recall, ') for kind in kinds)} |",
         "|---" * (4 + len(kinds)) + "|",
     ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from _measure import GEOSIAM, machine
+from _measure import GEOSIAM, machine, run
 from geometry import BENDS, displacement_errors, pair, read_displacement, sites
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from protocols import Case
 
-    Estimate = tuple[NDArray[np.floating], float]
+    Estimate = tuple[NDArray[np.floating], tuple[float, float]]  # wall and CPU seconds
 
 SMOOTHING_PX = 24.0  # sigma
 AGREEMENT_PX = 1.0  # of the flow there and back
@@ -40,14 +39,15 @@ NORMALIZATION_PX = 16.0  # sigma of the window in which gray values are normaliz
 TEXTURE_PERCENTILE = 20
 ROUNDS = 3
 AROSICS_PX = ((256, 64), (64, 64))  # window (256 is its default) and distance of the tie points
+COLUMNS = ("error", "error_95", "known", "seconds_per_mpx", "cpu_seconds_per_mpx")
 
 HEAD = """# Displacement between two flights
 
 Made by `python benchmarks/registration.py` on the pairs of protocol E ([ACCURACY.md](ACCURACY.md)), of which it takes
 the middle; every pair is in [REGISTRATION.json](REGISTRATION.json). Error: distance from the true displacement in
 pixels where there is texture, as the median of the pairs (smallest to largest). Known: share of that ground for which
-a method gives a displacement. Time: seconds per million pixels of one scene, without imports; for geosiam, what
-`--register field` adds to a run.
+a method gives a displacement. Time: seconds per million pixels of one scene, by the clock and of all processors,
+without imports; for geosiam, what `--register field` adds to a run.
 
 - **OpenCV DIS**: dense inverse search flow (medium) on locally normalized gray values, begun at the shift of a phase
   correlation, kept where there and back agree within 1 px, smoothed by a robust Gaussian of 24 px; also at a quarter
@@ -62,18 +62,17 @@ def by_geosiam(case: Case, folder: Path) -> Estimate:
     """Return geosiam's field, and what it adds to the time of a run."""
     scenes = [str(case.before.write(folder / "before.tif")), str(case.after.write(folder / "after.tif"))]
     target, field = folder / "found.gpkg", folder / "field.tif"
-    seconds = []
+    costs = []
     for options in (["none"], ["field", "--displacement", str(field)]):
         command = [*GEOSIAM, "detect", *scenes, "-o", str(target), "--overwrite", "--restart", "--register", *options]
-        start = time.perf_counter()
-        _run(command)
-        seconds.append(time.perf_counter() - start)
-    return read_displacement(field, case.before), seconds[1] - seconds[0]
+        costs.append(run(command))
+    added = costs[1].seconds - costs[0].seconds, costs[1].cpu_seconds - costs[0].cpu_seconds
+    return read_displacement(field, case.before), added
 
 
 def by_flow(case: Case, _folder: Path, *, step: int) -> Estimate:
     """Return OpenCV's dense inverse search flow at 1 / step of the resolution, smoothed, and its time."""
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     before, after = (_normalized(scene.pixels, step) for scene in (case.before, case.after))
     window = np.outer(*(np.hanning(side).astype(np.float32) for side in before.shape))
     shift, _ = cv2.phaseCorrelate(before.astype(np.float32) - 128, after.astype(np.float32) - 128, window)
@@ -91,7 +90,7 @@ def by_flow(case: Case, _folder: Path, *, step: int) -> Estimate:
     field = _smoothed(there, sure.astype(np.float32), SMOOTHING_PX / step) + shift.astype(np.float32)
     full = case.before.pixels.shape[:0:-1]
     field = step * cv2.resize(field, full, interpolation=cv2.INTER_LINEAR)
-    return np.moveaxis(field, -1, 0), time.perf_counter() - start
+    return np.moveaxis(field, -1, 0), (time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def _normalized(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
@@ -119,15 +118,9 @@ def by_other(case: Case, folder: Path, *, command: Sequence[str], more: Sequence
     """Return the field of another program in an interpreter of its own, and its time."""
     scenes = [str(case.before.write(folder / "before.tif")), str(case.after.write(folder / "after.tif"))]
     target = folder / "field.npz"
-    _run([command[0], str(Path(__file__).with_name("_rivals.py")), *command[1:], *scenes, str(target), *more])
+    run([command[0], str(Path(__file__).with_name("_rivals.py")), *command[1:], *scenes, str(target), *more])
     with np.load(target) as result:
-        return result["field"], float(result["seconds"])
-
-
-def _run(command: Sequence[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {result.returncode}: {result.stderr[-500:]}")
+        return result["field"], tuple(result["seconds"].tolist())
 
 
 @dataclass(frozen=True)
@@ -142,6 +135,7 @@ class Figure:
     error_95: float | None
     known: float
     seconds_per_mpx: float
+    cpu_seconds_per_mpx: float
 
 
 def measure(name: str, method: Callable[[Case, Path], Estimate], case: Case) -> Figure:
@@ -150,8 +144,8 @@ def measure(name: str, method: Callable[[Case, Path], Estimate], case: Case) -> 
         field, seconds = method(case, Path(folder))
     errors = displacement_errors(case, field)
     middle, high = (None if np.isnan(errors[key]) else round(errors[key], 3) for key in ("error px", "error px, 95 %"))
-    rate = seconds / (case.truth.size / 1e6)
-    return Figure(name, case.group, case.scene, case.seed, middle, high, round(errors["known"], 3), round(rate, 3))
+    rates = [round(value / (case.truth.size / 1e6), 3) for value in seconds]
+    return Figure(name, case.group, case.scene, case.seed, middle, high, round(errors["known"], 3), *rates)
 
 
 def markdown(figures: Sequence[Figure], computer: str) -> str:
@@ -168,12 +162,12 @@ def _table(group: str, figures: Sequence[Figure]) -> list[str]:
     lines = [
         f"## {group.removeprefix('E ')}\n",
         f"{len(scenes)} scenes, {seeds} seeds.\n",
-        "| method | error, median | error, 95 % | known | s/Mpx |",
-        "|---|---|---|---|---|",
+        "| method | error, median | error, 95 % | known | s/Mpx | CPU s/Mpx |",
+        "|---|---|---|---|---|---|",
     ]
     for method in dict.fromkeys(figure.method for figure in figures):
         own = [figure for figure in figures if figure.method == method]
-        columns = ([getattr(f, name) for f in own] for name in ("error", "error_95", "known", "seconds_per_mpx"))
+        columns = ([getattr(f, name) for f in own] for name in COLUMNS)
         lines.append(f"| {method} | {' | '.join(_spread(values) for values in columns)} |")
     return [*lines, ""]
 
