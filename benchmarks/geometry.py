@@ -54,6 +54,7 @@ SIZE_PX = (8, 40)
 SECOND_FLIGHT = {"gain": 1.05, "offset": 0.0, "shift_px": (0.0, 0.0), "noise_sigma": 2.0}
 TEXTURE_PERCENTILE = 30  # of the ground; where the gradients are weaker, the error of a field is not measured
 TEXTURE_SIGMA_PX = 8.0
+TEXTURE_LEAST = 0.5  # gray levels per pixel, root mean square; nor where they are weaker than that
 
 THINGS = {
     "fences": (5, (200, 200), (4, 4), (4, 4)),
@@ -226,7 +227,8 @@ def matchable(image: NDArray[np.uint8], ground: NDArray[np.bool_], field: NDArra
     """Return where the error of a field is measured: bool (rows, cols).
 
     That is valid ground that both flights show and where the energy of the gradients (of the gray values after a blur
-    of 1 px, averaged by a Gaussian of :data:`TEXTURE_SIGMA_PX`) exceeds the :data:`TEXTURE_PERCENTILE` of the ground.
+    of 1 px, averaged by a Gaussian of :data:`TEXTURE_SIGMA_PX`) exceeds the :data:`TEXTURE_PERCENTILE` of the ground
+    and the square of :data:`TEXTURE_LEAST`. Gradients at the border of the ground do not count.
 
     Parameters
     ----------
@@ -238,11 +240,15 @@ def matchable(image: NDArray[np.uint8], ground: NDArray[np.bool_], field: NDArra
         True displacement, float (2, rows, cols).
     """
     gray = ndimage.gaussian_filter(image.mean(axis=0, dtype=np.float32), 1)
-    energy = ndimage.gaussian_filter(sum(np.square(part) for part in np.gradient(gray)), TEXTURE_SIGMA_PX)
+    inner = ndimage.binary_erosion(ground, iterations=4, border_value=1).astype(np.float32)
+    energy = sum(np.square(part) for part in np.gradient(gray))
+    total, share = (ndimage.gaussian_filter(values, TEXTURE_SIGMA_PX) for values in (energy * inner, inner))
+    energy = total / np.maximum(share, 1e-3)
     rows, cols = ground.shape
     x, y = field + np.stack(np.meshgrid(np.arange(cols), np.arange(rows)))
     seen = (x >= 0) & (x <= cols - 1) & (y >= 0) & (y <= rows - 1)
-    return ground & seen & (energy > np.percentile(energy[ground], TEXTURE_PERCENTILE))
+    least = max(TEXTURE_LEAST**2, np.percentile(energy[ground], TEXTURE_PERCENTILE))
+    return ground & seen & (energy > least)
 
 
 @dataclass(frozen=True)
@@ -533,16 +539,6 @@ GROUPS: dict[str, tuple[Callable[[Site, int], Ground], tuple[float, float, float
 """The ground and the displacement of each group."""
 
 
-def two_flights(data: Path, seeds: range, part: str = "") -> Iterator[Case]:
-    """Yield the pairs of protocol E, of the groups with ``part`` in their name."""
-    groups = [group for group in GROUPS if part in group]
-    for group, site, seed in itertools.product(groups, list(sites(data)), seeds):
-        yield pair(site, seed, group)
-    for (group, (before, after)), landscape, seed in itertools.product(LEANS.items(), LEANING, seeds):
-        if part in group:
-            yield leaning(group, landscape, seed, before, after)
-
-
 LEANS = {
     "E lean, 10 degrees": ({}, {"off_nadir": 10.0, "view_azimuth": 90.0}),
     "E lean, 5 and 10 degrees": (
@@ -571,3 +567,13 @@ def leaning(group: str, landscape: LandscapeName, seed: int, before: dict[str, f
     made = make_pair(config)
     first, second = (Raster(landscape, pixels, *PLACE) for pixels in (made.before, made.after))
     return Case(group, landscape, seed, first, second, np.zeros((MAX_SIDE, MAX_SIDE), np.int32))
+
+
+def two_flights(data: Path, seeds: range, part: str = "") -> Iterator[Case]:
+    """Yield the pairs of protocol E, of the groups with ``part`` in their name."""
+    groups = [group for group in GROUPS if part in group]
+    for group, site, seed in itertools.product(groups, list(sites(data)), seeds):
+        yield pair(site, seed, group)
+    for (group, (before, after)), landscape, seed in itertools.product(LEANS.items(), LEANING, seeds):
+        if part in group:
+            yield leaning(group, landscape, seed, before, after)

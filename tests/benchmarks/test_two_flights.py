@@ -12,7 +12,17 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import geometry
-from geometry import BENDS, MARGIN, Displacement, Ground, Site, displacement_errors, interior, read_displacement
+from geometry import (
+    BENDS,
+    MARGIN,
+    Displacement,
+    Ground,
+    Site,
+    displacement_errors,
+    interior,
+    matchable,
+    read_displacement,
+)
 from protocols import PLACE, Case, Raster
 
 SIZE = (640, 720)
@@ -163,3 +173,17 @@ def test_errors_are_measured_where_the_ground_can_be_matched_and_something_is_kn
     nothing = displacement_errors(case, np.full_like(truth, np.nan))
     assert nothing["known"] == 0
     assert np.isnan(nothing["error px"])
+
+
+def test_texture_is_needed_to_match_ground_and_the_edge_of_the_data_is_none():
+    rng = np.random.default_rng(0)
+    image = np.full((3, 200, 300), 120, np.uint8)
+    image[:, :, 150:] = np.clip(120 + 40 * rng.normal(size=(3, 200, 150)), 1, 255)
+    ground = np.ones((200, 300), bool)
+    ground[:, :30] = False
+    image[:, ~ground] = 0
+    where = matchable(image, ground, np.zeros((2, 200, 300)))
+    assert not where[:, :130].any()
+    assert where[:, 160:].mean() > 0.9
+    off = np.stack([np.full((200, 300), 20.0), np.zeros((200, 300))])
+    assert not matchable(image, ground, off)[:, 280:].any()
