@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--arosics-python", help="interpreter that can import arosics")
     parser.add_argument("--gefolki", help="folder of a checkout of GeFolki")
     parser.add_argument("--out", type=Path, help="folder of REGISTRATION.md and REGISTRATION.json")
+    parser.add_argument("--machine", default="", help="a sentence about the machine, for the report")
     args = parser.parse_args()
     methods: dict[str, Callable[[Case, Path], Estimate]] = {
         "geosiam": by_geosiam,
@@ -214,10 +215,10 @@ def main() -> None:
                     figures.append(measure(name, method, case))
                     print(figures[-1], flush=True)
                 if args.out:
-                    save(args.out, figures)
+                    save(args.out, figures, f"{machine()}. {args.machine}")
 
 
-def save(folder: Path, figures: Sequence[Figure]) -> None:
+def save(folder: Path, figures: Sequence[Figure], computer: str) -> None:
     """Save the figures with those of other methods and pairs, and write the report."""
     path = folder / "REGISTRATION.json"
     old = [Figure(**values) for values in json.loads(path.read_text())] if path.exists() else []
@@ -226,7 +227,7 @@ def save(folder: Path, figures: Sequence[Figure]) -> None:
     rows = sorted(kept.values(), key=lambda f: (order.get(f.group, len(order)), f.group, f.method, f.scene, f.seed))
     lines = ",\n".join(json.dumps(asdict(figure)) for figure in rows)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    (folder / "REGISTRATION.md").write_text(markdown(rows, machine()), encoding="utf-8")
+    (folder / "REGISTRATION.md").write_text(markdown(rows, computer), encoding="utf-8")
 
 
 if __name__ == "__main__":
