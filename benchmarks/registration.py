@@ -38,6 +38,7 @@ AGREEMENT_PX = 1.0  # of the flow there and back
 NORMALIZATION_PX = 16.0  # sigma of the window in which gray values are normalized
 TEXTURE_PERCENTILE = 20
 ROUNDS = 3
+ROBUST_PX = 2.0  # distance from the smoothed flow at which a weight is a quarter
 AROSICS_PX = ((256, 64), (64, 64))  # window (256 is its default) and distance of the tie points
 COLUMNS = ("error", "error_95", "known", "seconds_per_mpx", "cpu_seconds_per_mpx")
 
@@ -50,8 +51,8 @@ a method gives a displacement. Time: seconds per million pixels of one scene, by
 without imports; for geosiam, what `--register field` adds to a run.
 
 - **OpenCV DIS**: dense inverse search flow (medium) on locally normalized gray values, begun at the shift of a phase
-  correlation, kept where there and back agree within 1 px, smoothed by a robust Gaussian of 24 px; also at a quarter
-  of the resolution.
+  correlation. **Smoothed**: kept where there and back agree within 1 px, then a robust Gaussian of 24 px; also at a
+  quarter of the resolution.
 - **AROSICS**: local co-registration with windows of 256 px (its default) or 64 px; tie points every 64 px, shifts up to
   100 px; linear between the tie points that it does not reject.
 - **EFolki**: GeFolki's variant for two optical scenes, 6 levels, radii 32 to 8, 2 iterations, rank 4.
@@ -70,8 +71,8 @@ def by_geosiam(case: Case, folder: Path) -> Estimate:
     return read_displacement(field, case.before), added
 
 
-def by_flow(case: Case, _folder: Path, *, step: int) -> Estimate:
-    """Return OpenCV's dense inverse search flow at 1 / step of the resolution, smoothed, and its time."""
+def by_flow(case: Case, _folder: Path, *, step: int = 1, smoothed: bool = True) -> Estimate:
+    """Return OpenCV's dense inverse search flow at 1 / step of the resolution, and its time."""
     start = time.perf_counter(), time.process_time()
     before, after = (_normalized(scene.pixels, step) for scene in (case.before, case.after))
     window = np.outer(*(np.hanning(side).astype(np.float32) for side in before.shape))
@@ -82,12 +83,11 @@ def by_flow(case: Case, _folder: Path, *, step: int) -> Estimate:
         after, np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]], float), (cols, rows), borderMode=cv2.BORDER_REPLICATE
     )
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    there, back = search.calc(before, moved, None).copy(), search.calc(moved, before, None)
-    grid = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).astype(np.float32)
-    apart = np.linalg.norm(there + cv2.remap(back, grid + there, None, cv2.INTER_LINEAR), axis=-1)
-    energy = cv2.blur(sum(np.square(part) for part in np.gradient(before.astype(np.float32))), (9, 9))
-    sure = (apart < AGREEMENT_PX) & (energy > np.percentile(energy, TEXTURE_PERCENTILE))
-    field = _smoothed(there, sure.astype(np.float32), SMOOTHING_PX / step) + shift.astype(np.float32)
+    field = search.calc(before, moved, None).copy()
+    if smoothed:
+        sure = _is_sure(before, field, search.calc(moved, before, None))
+        field = _smoothed(field, sure.astype(np.float32), SMOOTHING_PX / step)
+    field += shift.astype(np.float32)
     full = case.before.pixels.shape[:0:-1]
     field = step * cv2.resize(field, full, interpolation=cv2.INTER_LINEAR)
     return np.moveaxis(field, -1, 0), (time.perf_counter() - start[0], time.process_time() - start[1])
@@ -104,13 +104,22 @@ def _normalized(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     return np.clip(128 + 40 * centered / scale, 0, 255).astype(np.uint8)
 
 
+def _is_sure(image: NDArray[np.uint8], there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where the flow there and back (rows, cols, 2) agree and the image has texture: bool (rows, cols)."""
+    rows, cols = image.shape
+    grid = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).astype(np.float32)
+    apart = np.linalg.norm(there + cv2.remap(back, grid + there, None, cv2.INTER_LINEAR), axis=-1)
+    energy = cv2.blur(sum(np.square(part) for part in np.gradient(image.astype(np.float32))), (9, 9))
+    return (apart < AGREEMENT_PX) & (energy > np.percentile(energy, TEXTURE_PERCENTILE))
+
+
 def _smoothed(flow: NDArray[np.float32], sure: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Return a flow (rows, cols, 2) smoothed by a normalized Gaussian, with robust weights (Cauchy's, squared)."""
     blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=sigma)
     weight = sure
     for _ in range(ROUNDS + 1):
         smooth = blur(flow * weight[..., None]) / (blur(weight)[..., None] + np.float32(1e-6))
-        weight = sure / np.square(1 + np.square(flow - smooth).sum(axis=-1))
+        weight = sure / np.square(1 + np.square((flow - smooth) / ROBUST_PX).sum(axis=-1))
     return smooth
 
 
@@ -193,8 +202,9 @@ def main() -> None:
     args = parser.parse_args()
     methods: dict[str, Callable[[Case, Path], Estimate]] = {
         "geosiam": by_geosiam,
-        "OpenCV DIS": partial(by_flow, step=1),
-        "OpenCV DIS, quarter": partial(by_flow, step=4),
+        "OpenCV DIS": partial(by_flow, smoothed=False),
+        "OpenCV DIS, smoothed": by_flow,
+        "OpenCV DIS, smoothed, quarter": partial(by_flow, step=4),
     }
     if args.arosics_python:
         for window, grid in AROSICS_PX:
