@@ -233,17 +233,17 @@ def _moved_things(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
         "### Moved things\n",
         (
             "Mean recall over the pairs, and relative to the same model with `register=none` on the pair that is not "
-            "displaced.\n"
+            "displaced. A field that follows what moved would lower the IoU of the pixels first.\n"
         ),
-        f"| method | pair | all | relative | {' | '.join(kind.removeprefix('recall, ') for kind in kinds)} |",
-        "|---" * (4 + len(kinds)) + "|",
+        f"| method | pair | all | relative | IoU | {' | '.join(kind.removeprefix('recall, ') for kind in kinds)} |",
+        "|---" * (5 + len(kinds)) + "|",
     ]
     for model in models:
         reference = [row for row in rows if (row.method, row.group) == (_unregistered(model), MOVED_NOT_DISPLACED)]
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(MOVED)):
             own = [row for row in rows if (row.method, row.group) == (model, group)]
             if own:
-                values = [_mean(own, name) for name in ("recall", *kinds)]
+                values = [_mean(own, name) for name in ("recall", "IoU", *kinds)]
                 relative = values[0] / _mean(reference, "recall") if reference else np.nan
                 cells = " | ".join(
                     "-" if np.isnan(value) else f"{value:.3f}" for value in (values[0], relative, *values[1:])
