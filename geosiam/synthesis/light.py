@@ -24,7 +24,7 @@ _WIDEST_BLUR = 5  # pixels, radius of the optics' blur at most
 _STEEPEST = 1.3  # slopes are limited to this, or walls would flare
 _BRIGHTEST = 1.6  # direct sun on a surface that faces it, relative to level ground, at most
 _LARGEST_OFF_NADIR = 45.0  # degrees; beyond any camera of a survey
-_WALL = 1.5  # heights that rise more than this from pixel to pixel are walls
+_WALL = np.float32(1.5)  # heights that rise more than this from pixel to pixel are walls
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,12 @@ class Sight:
 
     def seen(self, plane: Plane) -> Plane:
         """Return the values of a map as they are seen, float32 (rows, cols)."""
-        image: Plane = ndimage.map_coordinates(plane, self.positions, order=1, mode="nearest")
-        return image
+        return _interpolated(plane, self.positions)
+
+
+def _interpolated(plane: Plane, positions: NDArray[np.float32]) -> Plane:
+    values: Plane = ndimage.map_coordinates(plane, positions, order=1, mode="nearest")
+    return values
 
 
 def sight(
@@ -196,11 +200,14 @@ def sight(
         reached = candidate >= (k - 0.5) * spacing
         for target, source in ((surface, candidate), (met, there), (level, np.float32(k * spacing))):
             np.copyto(target, source, where=reached)
-    is_facade = surface - level > spacing / 2 + _WALL
-    # A wall is looked up in the pixel where the line meets it; other surfaces lie where their height puts them.
-    away = np.minimum(surface, level + np.float32(spacing / 2))
-    exact = rows[:, None] - away * lean[0], cols - away * lean[1]
-    positions = np.where(is_facade, np.divmod(met, width), exact).astype(np.float32)
+    # Surfaces lie where their height puts them, except at a brink, across which no map may be interpolated. There, maps
+    # are looked up in the pixel that the line meets: in the roof above the brink, and in the wall below it.
+    half = np.float32(spacing / 2)
+    away = np.minimum(surface, level + half)
+    exact = np.stack([rows[:, None] - away * lean[0], cols - away * lean[1]]).astype(np.float32)
+    is_brink = _interpolated(height, exact) < level - half - _WALL
+    is_facade = surface - level > np.where(is_brink, half, half + _WALL)
+    positions = np.where(is_facade | is_brink, np.stack(np.divmod(met, width)).astype(np.float32), exact)
     return Sight(positions, is_facade)
 
 
@@ -212,7 +219,7 @@ def sight_margin(flights: tuple[Flight, ...], bounds: tuple[float, float]) -> tu
         if flight.off_nadir and flight.frame_spacing is None:
             steps += [(length * d, length * r) for length in (ahead, -back) for d, r in [_step(flight.view_azimuth)]]
         elif flight.off_nadir:
-            steps += [(ahead, ahead), (-ahead, -ahead)]
+            steps += [2 * (length,) for reach in (ahead, back) for length in (reach, -reach)]
     (up, left), (down, right) = np.min(steps, axis=0), np.max(steps, axis=0)
     return int(np.ceil(-up)), int(np.ceil(down)), int(np.ceil(-left)), int(np.ceil(right))
 

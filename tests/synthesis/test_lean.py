@@ -84,8 +84,8 @@ def test_the_lattice_of_tiles_does_not_show(monkeypatch):
     tiled = make_pair(config)
     for first, second in ((whole.before, tiled.before), (whole.after, tiled.after)):
         difference = np.abs(first.astype(int) - second)
-        assert difference.max() <= 1  # float32 phases of rows, computed from another corner
-        assert (difference > 0).mean() < 1e-3
+        assert (difference > 0).mean() < 1e-3  # float32 phases and positions, computed from another corner
+        assert (difference > 1).mean() < 1e-4
 
 
 @given(views | mosaics)
@@ -106,7 +106,7 @@ def test_a_roof_is_displaced_by_its_height_times_the_tangent_away_from_the_camer
     displacement = height * np.tan(np.radians(flight.off_nadir))
     azimuth = np.radians(flight.view_azimuth)
     expected = displacement * np.array([np.cos(azimuth), -np.sin(azimuth)])  # rows down, columns right
-    assert centroid(seen) == pytest.approx(centroid(heights[INNER] > 0) + expected, abs=0.8)
+    assert centroid(seen) == pytest.approx(centroid(heights[INNER] > 0) + expected, abs=1.0)
     assert seen.sum() == pytest.approx(600, abs=100)  # its outline is 100 px long
 
 
