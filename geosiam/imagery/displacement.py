@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from affine import Affine
 
@@ -24,7 +23,10 @@ from geosiam.imagery.optical_flow import (
     smooth_field,
 )
 from geosiam.imagery.registration import Shift
-from geosiam.runtime import default_workers
+from geosiam.runtime import default_workers, unchanged_environment
+
+with unchanged_environment():
+    import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,6 +51,7 @@ _MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
 _MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with the field
 _MIN_LOCAL = 0.1  # share of its closest surroundings that have to be matched for a displacement of their own
 _AGREEMENT_PX = 1.0  # a match within this distance agrees
+_OUTLIER = 3.0  # times the usual distance from the stiffest field; a match beyond does not take part
 _ALIKE, _NEAR_PX = 0.8, 3.0  # with this correlation, which no two different places have, it does within this distance
 _RESIZABLE = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
 
@@ -322,6 +325,7 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     distance = np.hypot(*(matches.displacement - one))[matches.reliable]
     shift = Shift(float(center[0]), float(center[1]), float((distance <= _AGREEMENT_PX).mean()), len(distance))
     background, _ = smooth_field(matches, _BACKGROUND, one)
+    matches = _without_outliers(matches, background)
     sigma = _stiffness(matches, background)
     displacement, _ = smooth_field(matches, sigma, background)
     rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
@@ -343,6 +347,14 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     return FieldEstimate(
         field, shift, (median, large, largest), unknown, float(np.median(distance)), float(np.nanmedian(errors))
     )
+
+
+def _without_outliers(matches: Matches, background: NDArray[np.float32]) -> Matches:
+    """Leave out matches far from the stiffest field, compared with the others: those of things that moved."""
+    field, _ = smooth_field(matches, STIFFNESS[0], background)
+    distance = np.hypot(*(matches.displacement - field))
+    usual = np.percentile(distance[matches.reliable], _TYPICAL_PERCENTILE)
+    return matches.where(distance <= max(_AGREEMENT_PX, _OUTLIER * usual))
 
 
 def _stiffness(matches: Matches, background: NDArray[np.float32]) -> float:

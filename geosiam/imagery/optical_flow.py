@@ -15,9 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from scipy import fft
+
+from geosiam.runtime import unchanged_environment
+
+with unchanged_environment():
+    import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

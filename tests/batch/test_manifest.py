@@ -102,7 +102,7 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
     rows += ["m,n,,,,inf", "o,p,,,,5", "q,r,,,,x"]
     text = "\n".join(["before,after,threshold,register,date,connectivity", *rows])
     plan = read_manifest(manifest(tmp_path, text))
-    assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": True}]
+    assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": "shift"}]
     assert [fault.name for fault in plan.faults] == [f"row {number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
     errors = " ".join(fault.error for fault in plan.faults)
     for words in (

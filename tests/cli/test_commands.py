@@ -61,7 +61,7 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert detect.args == ("a.tif", "b.tif", Path("x.gpkg"))
-    options = {"threshold": 0.5, "bands": (3, 2, 1), "register": True}
+    options = {"threshold": 0.5, "bands": (3, 2, 1), "register": "shift"}
     assert detect.keywords == {"scores": None, "project": None, "options": options}
     assert out == "x.gpkg\nx.tif\n"
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"

@@ -152,7 +152,7 @@ def test_stated_defaults_are_those_of_the_library(command: str, names: dict, mod
     defaults = eval(library, vars(importlib.import_module(module)))
     switches = {
         "report": ("no-report", "report"),
-        "register": {None: "by whole pixels"},
+        "register": {},
         "restart": ("resume", "restart"),
         "smooth": ("no-smooth", "smooth"),
     }
@@ -264,7 +264,7 @@ def test_only_given_options_reach_the_library() -> None:
         seen.update(given_values)
 
     probe.main(["--bands", "4,3,2", "--threshold", "0.25", "--no-register"], standalone_mode=False)
-    assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": False}
+    assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": "none"}
     seen.clear()
     probe.main(["--threshold", "auto"], standalone_mode=False)
     assert seen == {"threshold": "auto"}

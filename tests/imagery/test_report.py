@@ -93,15 +93,19 @@ def test_radiometry_that_was_asked_for_and_is_not_applied(write, texture) -> Non
 
 
 def test_a_moved_scene_is_told_in_signed_pixels() -> None:
-    (warning,) = warnings_on_shift(None, (3.0, 0.0), register=None)
+    (warning,) = warnings_on_shift(None, (3.0, 0.0), None, register="auto")
     assert (
-        warning == "the after scene is shifted; it was moved by -3 rows and +0 columns (`register=False` disables this)"
+        warning == "the after scene is shifted; it was moved by -3 rows and +0 columns (`register=none` disables this)"
     )
-    assert warnings_on_shift(None, (3.0, 0.0), register=True) == []
+    assert warnings_on_shift(None, (3.0, 0.0), None, register="shift") == []
 
 
 def test_what_remains_of_a_shift_is_told_with_a_remedy_if_there_is_one() -> None:
     remaining = Shift(3.0, 0.0, 1.0, 9)
     fact = "the scenes are misregistered by about 3.0 px"
-    for register, remedy in ((None, "; consider `register=True`"), (False, "; consider `register=True`"), (True, "")):
-        assert warnings_on_shift(remaining, (0.0, 0.0), register=register) == [fact + remedy]
+    for register, remedy in (
+        ("auto", "; consider `register=field`"),
+        ("none", "; consider `register=auto`"),
+        ("shift", ""),
+    ):
+        assert warnings_on_shift(remaining, (0.0, 0.0), None, register=register) == [fact + remedy]
