@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.polygons.attributes import AttributeReader
-from geosiam.polygons.formats import check_target
+from geosiam.polygons.formats import check_crs, check_target
 from geosiam.polygons.score_stream import as_scores
 from geosiam.polygons.table import polygon_table
 from geosiam.provenance import origin, recorded
@@ -66,12 +67,12 @@ def detect(
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
     targets = Targets.check(output, scores, project, inputs=(before, after))
-    with (
-        open_pair(before, after, options=options) as pair,
-        scored_pair(
-            pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress
-        ) as scored,
-    ):
+    with contextlib.ExitStack() as stack:
+        pair = stack.enter_context(open_pair(before, after, options=options))
+        check_crs(targets.polygons, pair.grid.crs)
+        scored = stack.enter_context(
+            scored_pair(pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress)
+        )
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
         polygon_options = options.at(threshold.value, threshold.seed)
         with AttributeReader(
@@ -145,6 +146,7 @@ def vectorize_to_file(
     check_target(target)
     refuse_overwriting_inputs(target, scores)
     raster = ScoreRaster.open(scores)
+    check_crs(target, raster.grid.crs)
     threshold = choose_threshold(raster, options.threshold, options.seed_threshold)
     count = _write_polygons(raster, target, options.at(threshold.value, threshold.seed))
     warnings = () if threshold.warning is None else (threshold.warning,)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from geosiam.errors import SceneRefusedError
-from geosiam.imagery.grid import Window, apply_affine
+from geosiam.imagery.grid import Window, apply_affine, authority_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -201,5 +201,4 @@ def _scale(scene: Grid, target: Grid) -> tuple[float, float]:
 
 
 def _crs_name(grid: Grid) -> str:
-    authority = grid.crs.to_authority()
-    return ":".join(authority) if authority else "its own coordinate system"
+    return authority_code(CRS.from_wkt(grid.crs.to_wkt())) or "its own coordinate system"

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyproj
 
 from geosiam.imagery.bands import colors_of
+from geosiam.imagery.grid import authority_code
 from geosiam.imagery.masks import has_alpha, has_mask
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.scene import Scene, checked_grid
@@ -106,8 +108,8 @@ def _mask_kinds(dataset: DatasetReader) -> str:
 
 
 def _crs_name(grid: Grid) -> str:
-    authority = grid.crs.to_authority()
-    return ":".join(authority) if authority else str(grid.crs.to_wkt())
+    wkt: str = grid.crs.to_wkt()
+    return authority_code(pyproj.CRS.from_wkt(wkt)) or wkt
 
 
 def fingerprint(scene: Scene | SceneLike) -> str:

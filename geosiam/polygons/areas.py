@@ -124,7 +124,7 @@ class CellAreas:
 
     def _on_earth(self) -> bool:
         ellipsoid = self._crs.ellipsoid
-        if ellipsoid is None or not (self._crs.is_geographic or self._crs.is_projected):
+        if ellipsoid is None or self._crs.is_geocentric:
             return False
         return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _EARTH_TOLERANCE)
 

@@ -24,6 +24,7 @@ from pyogrio.raw import write_arrow
 from geosiam import __version__
 from geosiam.errors import GeosiamError, OutputError
 from geosiam.files import locked, replace_durably
+from geosiam.imagery.grid import authority_code
 from geosiam.polygons.formats import FORMATS, check_target
 from geosiam.polygons.geopackage import LAYER, add_footprint, describe
 from geosiam.polygons.multipolygons import as_multipolygons
@@ -217,9 +218,8 @@ def _complete_geopackage(
 
 
 def _gdal_name(crs: pyproj.CRS) -> str:
-    """Return a CRS in a form that GDAL parses."""
-    epsg = crs.to_epsg()
-    return str(crs.to_wkt("WKT1_GDAL")) if epsg is None else f"EPSG:{epsg}"
+    """Return exactly this CRS in a form that GDAL parses; WKT 1 cannot say all of them."""
+    return authority_code(crs) or str(crs.to_wkt("WKT2_2019"))
 
 
 class _GdalOptions:

@@ -260,16 +260,26 @@ class ScoreRasterWriter:
         _copy_raster(self._working_path, path, driver="VRT")
         with rasterio.open(path, "r+") as dataset:
             dataset.update_tags(**tags)
+            dataset.crs = self._grid.crs  # a GeoTIFF has some in a sidecar file, which a resumed run does not find
         return path
 
     def _make_cog(self, described: Path) -> None:
         with self._disk_errors():
             cog, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
             self._to_cog(described, cog)
+            self._replace_sidecar(cog)
             replace_durably(cog, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")
                 self._hidden("qml").replace(style)
+
+    def _replace_sidecar(self, cog: Path) -> None:
+        """Replace GDAL's sidecar file of the raster, which holds a CRS that a GeoTIFF cannot; remove an old one."""
+        old, new = (path.with_name(f"{path.name}.aux.xml") for path in (self.path, cog))
+        if new.exists():
+            replace_durably(new, old)
+        else:
+            old.unlink(missing_ok=True)
 
     def _to_cog(self, described: Path, target: Path) -> None:
         """Copy the working raster into a cloud optimized GeoTIFF."""
