@@ -32,7 +32,7 @@ class ScoreOptions(PairOptions):
 
     Parameters
     ----------
-    bands, aoi, register, radiometry, on_error, workers
+    bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
     model
         Name of bundled weights or path of a weights file.
@@ -81,7 +81,7 @@ class DetectOptions(ScoreOptions, PolygonOptions):
 
     Parameters
     ----------
-    bands, aoi, register, radiometry, on_error, workers
+    bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
     model, device, precision, scheduler, restart, score_type
         How they are scored: see :class:`ScoreOptions`.

@@ -174,7 +174,9 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOption
         "after scene": _digest(_content(report["after"])),
         "model": model.card.checksum,
         "area of interest": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
-        "choice of bands, registration or radiometry": _digest([options.bands, options.register, options.radiometry]),
+        "choice of bands, nodata, registration or radiometry": _digest(
+            [options.bands_of_scenes, options.nodata, options.register, options.radiometry]
+        ),
         "reading of the scenes": _digest([report[decision] for decision in _DECISIONS]),
         "device or precision": f"{scorer.device.type} {precision_name(scorer.dtype)}",
         "version of geosiam or torch": f"{__version__} {torch.__version__} {BLOCK_PX} {FORWARD_PX}",

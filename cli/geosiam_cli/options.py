@@ -71,6 +71,17 @@ def bands(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def nodata(text: str) -> float | str | tuple[float | str, ...]:
+    """Return ``0`` or ``none``, or one of these for each scene: ``0,none`` as (0.0, "none")."""
+    try:
+        values = tuple(part if part == "none" else float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 2):
+        raise click.BadParameter(f"{text!r} is neither a number nor none, nor two of them such as 0,none")
+    return values[0] if len(values) == 1 else values
+
+
 def threshold(text: str) -> str | float:
     """Return ``auto``, or an anomaly probability above 0, up to 1."""
     if text == "auto":
@@ -225,6 +236,20 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         show_default="by color interpretation",
         help="One band, or the red, green and blue bands of both scenes, counted from 1.",
     ),
+    "after_bands": option(
+        "--after-bands",
+        type=bands,
+        metavar="N|N,N,N",
+        show_default="as --bands",
+        help="The bands of AFTER, if they are others than those of BEFORE.",
+    ),
+    "nodata": option(
+        "--nodata",
+        type=nodata,
+        metavar="V|BEFORE,AFTER",
+        show_default="as declared, or recognized where certain",
+        help="Value of pixels without data, for both scenes or for each; none: as the file declares, and nothing else.",
+    ),
     "aoi": option(
         "--valid-area",
         "aoi",
@@ -296,7 +321,9 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     ),
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
-COMPARISON = ("model", "bands", "aoi", "register", "radiometry", "device", "precision", "workers")
+COMPARISON = (
+    "model", "bands", "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "workers",
+)  # fmt: skip
 EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 
 

@@ -180,6 +180,16 @@ def _parse_bands(value: object) -> tuple[int, ...]:
         raise OptionError(f"bands {value!r}", "are not numbers", "write them like 4 1 2, counted from 1") from error
 
 
+def _parse_nodata(value: object) -> float | str | tuple[float | str, ...]:
+    parts = value if isinstance(value, list | tuple) else str(value).replace(",", " ").split()
+    try:
+        values = tuple("none" if part == "none" else float(part) for part in parts)
+    except ValueError as error:
+        remedy = "write a number, none, or one of them for each scene, such as 0,none"
+        raise OptionError(f"nodata {value!r}", "is not known", remedy) from error
+    return values[0] if len(values) == 1 else values
+
+
 def _parse_switch(column: str, value: object) -> bool:
     text = str(value).strip().lower()
     if text not in (*_YES, *_NO):
@@ -190,6 +200,8 @@ def _parse_switch(column: str, value: object) -> bool:
 _PARSERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PAIR_OPTIONS, str) | {
     "threshold": _parse_threshold,
     "bands": _parse_bands,
+    "after_bands": _parse_bands,
+    "nodata": _parse_nodata,
     "register": partial(_parse_switch, "register"),
     "seed_threshold": partial(_parse_number, "seed_threshold"),
     "connectivity": partial(_parse_integer, "connectivity"),

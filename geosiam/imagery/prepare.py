@@ -12,6 +12,7 @@ from geosiam.imagery.alignment import align, check_resolution, check_transformab
 from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.bands import choose_channels, names_its_colors
 from geosiam.imagery.grid import Window
+from geosiam.imagery.masks import settle_nodata
 from geosiam.imagery.normalization import PLAIN, Unit, choose_stretches, estimate_radiometry
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.options import PairOptions
@@ -125,14 +126,19 @@ class PairBuilder:
             raise SceneRefusedError(before.name, fact, "cut out a part of it: gdal_translate -projwin ... IN OUT")
         self.after_grid = unwrap_longitude(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
+        skip = options.on_error == "skip"
+        self.warnings = [
+            line
+            for scene, nodata in zip(self.scenes, options.nodata_of_scenes, strict=True)
+            for line in settle_nodata(scene, nodata, skip_unreadable=skip)
+        ]
         handles = before.handle(), after.handle()
         by_color = all(names_its_colors(handle) for handle in handles)
         self.channels = (
-            choose_channels(before.name, handles[0], options.bands, by_color=by_color),
-            choose_channels(after.name, handles[1], options.bands, by_color=by_color),
+            choose_channels(before.name, handles[0], options.bands_of_scenes[0], by_color=by_color),
+            choose_channels(after.name, handles[1], options.bands_of_scenes[1], by_color=by_color),
         )
         self.aoi = AreaOfInterest.read(options.aoi, self.grid) if options.aoi is not None else None
-        self.warnings: list[str] = []
         self._unshifted: tuple[AlignedReader, AlignedReader] | None = None
 
     def build(self) -> ScenePair:

@@ -113,6 +113,8 @@ class Scene:
         In-memory file behind the path, kept alive with the scene. Such a scene cannot be sent to another process.
     tiles
         Paths of the files that a virtual raster of tiles consists of.
+    source
+        Path or URL that was given; None: the same as the path. See :meth:`read_through`.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class Scene:
         name: str | None = None,
         memory: MemoryFile | None = None,
         tiles: tuple[str, ...] = (),
+        source: str | None = None,
     ) -> None:
         self.path = path
+        self.source = path if source is None else source
         self.tiles = tiles
         self.name = path if name is None else name
         self.memory = memory
@@ -143,11 +147,16 @@ class Scene:
 
     @property
     def remote(self) -> bool:
-        """Whether the path is a URL or another name that cannot be looked up in the local file system."""
-        return "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
+        """Whether the source is a URL or another name that cannot be looked up in the local file system."""
+        return "://" in self.source or self.source.startswith(("/vsi", "<")) or ":" in self.source[2:]
+
+    def read_through(self, view: str) -> None:
+        """Read a virtual raster (XML) of all bands of the scene instead of the scene from now on."""
+        self._close_handles()
+        self.path = view
 
     def _open(self, view: str | None = None) -> DatasetReader:
-        if not self.remote and not exists(self.path):
+        if not self.remote and not exists(self.source):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             # A scene that has been opened before has a georeference, or it would have been refused.
@@ -193,19 +202,26 @@ class Scene:
 
     def close(self) -> None:
         """Close the handles of all threads."""
+        self._close_handles()
+        if self.memory is not None:
+            self.memory.close()
+
+    def _close_handles(self) -> None:
         with self._lock:
             while self._handles:
                 self._handles.pop().close()
         self._local = threading.local()
-        if self.memory is not None:
-            self.memory.close()
 
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene in this process's memory cannot be sent to another process")
         # The other process may have another working directory.
-        path = str(Path(self.path).absolute()) if exists(self.path) else self.path
-        return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
+        path, source = (
+            str(Path(name).absolute()) if not name.startswith("<") and exists(name) else name
+            for name in (self.path, self.source)
+        )
+        tiles = tuple(str(Path(tile).absolute()) for tile in self.tiles)
+        return {"path": path, "name": self.name, "tiles": tiles, "source": source}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

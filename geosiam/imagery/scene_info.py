@@ -87,7 +87,7 @@ def describe(scene: Scene) -> SceneInfo:
     return SceneInfo(
         name=scene.name,
         tiles=tuple(Path(tile).name for tile in scene.tiles),
-        driver=dataset.driver,
+        driver=scene.handle(scene.source).driver,
         width=dataset.width,
         height=dataset.height,
         bands=dataset.count,
@@ -146,10 +146,10 @@ def _fingerprint(scene: Scene) -> str:
     if scene.tiles:
         lines = [f"{Path(tile).name} {_file_fingerprint(Path(tile))}" for tile in scene.tiles]
         return f"{len(lines)}-{_digest(chr(10).join(lines).encode())}"
-    url = scene.path.removeprefix("/vsicurl/")
+    url = scene.source.removeprefix("/vsicurl/")
     if url.startswith(("http://", "https://")):
         return _url_fingerprint(url)
-    return _file_fingerprint(Path(scene.path))
+    return _file_fingerprint(Path(scene.source))
 
 
 def _url_fingerprint(url: str) -> str:

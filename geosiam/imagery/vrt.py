@@ -77,7 +77,13 @@ class VirtualRaster:
             ET.SubElement(self._root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
 
     def band(
-        self, dtype: str, *, nodata: float | None = None, color: str | None = None, function: str | None = None
+        self,
+        dtype: str,
+        *,
+        nodata: float | None = None,
+        color: str | None = None,
+        function: str | None = None,
+        block: tuple[int, int] | None = None,
     ) -> VirtualBand:
         """Add a band.
 
@@ -91,8 +97,12 @@ class VirtualRaster:
             Color interpretation, by rasterio's name; None: undefined.
         function
             How several sources of the same pixel are combined, ``min`` or ``max``; None: the last source counts.
+        block
+            Rows and columns of the band's blocks; None: GDAL's own.
         """
-        return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, color)
+        sides = {} if block is None else {"blockXSize": str(block[1]), "blockYSize": str(block[0])}
+        element = ET.SubElement(self._root, "VRTRasterBand", {"dataType": _TYPES[dtype]} | sides)
+        return VirtualBand(element, function, nodata, color)
 
     def mask(self, function: str | None = None) -> VirtualBand:
         """Add the mask of all bands: 0 = invalid, 255 = valid."""

@@ -319,3 +319,12 @@ def test_notes_go_to_stderr_unless_quiet(
 ) -> None:
     fake(lambda: output.note("3 polygons"))
     assert run(capsys, *args) == (0, "", expected)
+
+
+def test_a_nodata_value_for_both_scenes_or_for_each() -> None:
+    assert [options.nodata(text) for text in ("0", "none", "-9999,none", "none,1e20")] == [
+        0.0, "none", (-9999.0, "none"), ("none", 1e20),
+    ]  # fmt: skip
+    for wrong in ("", "0,", "1,2,3", "black"):
+        with pytest.raises(click.BadParameter, match="neither a number nor none"):
+            options.nodata(wrong)

@@ -231,7 +231,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
         assert caught.value.remedy == "start from scratch with `restart=True`, or choose another output"
 
     refused("another model", model="paper")
-    refused("another choice of bands, registration or radiometry", bands=(3, 2, 1))
+    refused("another choice of bands, nodata, registration or radiometry", bands=(3, 2, 1))
     refused("another device or precision", precision="bf16" if scoring_is_fp32() else "fp32")
     refused("another after scene", after=scenes.before)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
