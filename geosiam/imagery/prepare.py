@@ -21,6 +21,7 @@ from geosiam.imagery.pair_report import (
     PairReport,
     warnings_on_bands,
     warnings_on_extent,
+    warnings_on_levels,
     warnings_on_radiometry,
     warnings_on_resolution,
     warnings_on_shift,
@@ -284,6 +285,7 @@ class PairBuilder:
             warnings=(
                 *self.warnings,
                 *warnings_on_bands(infos, self.channels),
+                *warnings_on_levels(infos, self._dtypes(), view.sample),
                 *warnings_on_resolution(alignment),
                 *warnings_on_storage((view.before, view.after)),
                 *warnings_on_extent(overlap_fraction),
