@@ -46,11 +46,17 @@ def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md 
     parse = {".json": _json_rows, ".parquet": _parquet_rows}.get(suffix, _csv_rows)
     try:
         rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in parse(manifest)]
+        rows = [row for row in rows if not all(map(is_empty, row.values()))]  # spreadsheets end with such rows
     except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
         raise OptionError(manifest, f"cannot be read ({error})", remedy) from error
     if not rows:
         raise OptionError(manifest, "has no rows", "write one row per pair")
     return rows
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a cell holds nothing: no value, a missing number, or only spaces."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - NaN
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:

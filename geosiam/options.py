@@ -15,7 +15,7 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from geosiam.errors import OptionError
+from geosiam.errors import OptionError, redacted
 from geosiam.imagery.options import PairOptions
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
@@ -72,7 +72,7 @@ class ScoreOptions(PairOptions):
         values = {name: value for name, value in vars(self).items() if name != "scheduler"}
         named = self.scheduler is None or isinstance(self.scheduler, str)
         aoi = None if self.aoi is None else os.fspath(self.aoi)
-        return values | {"aoi": aoi, "scheduler": self.scheduler if named else "a client"}
+        return redacted(values | {"aoi": aoi, "scheduler": self.scheduler if named else "a client"})
 
 
 @dataclass(frozen=True)

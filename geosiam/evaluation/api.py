@@ -26,6 +26,7 @@ from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
 from geosiam.evaluation.report import markdown
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
+from geosiam.files import file_name
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.manifest import read_rows
@@ -78,7 +79,7 @@ class Task:
     @property
     def name(self) -> str:
         """Name of the pair: the file name of the prediction or of the after scene."""
-        return Path(self.prediction or self.after or "").stem
+        return Path(file_name(self.prediction or self.after or "")).stem
 
 
 def evaluate(

@@ -17,7 +17,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.imagery.normalization import FULL_BYTE, Stretch
 from geosiam.polygons.geopackage import LAYER
 
@@ -338,8 +338,9 @@ def _read_table(
     if Path(path).suffix.lower() == ".parquet":
         table = geopandas.read_parquet(path)
         return table if geometry else pd.DataFrame(table)
-    layers = [str(name) for name, _ in pyogrio.list_layers(path)]
-    if not layers:
-        raise DataLayerError("no layer")
-    layer = LAYER if LAYER in layers else layers[0]
-    return pyogrio.read_dataframe(path, layer=layer, columns=columns, read_geometry=geometry)
+    with plain_path(path) as plain:
+        layers = [str(name) for name, _ in pyogrio.list_layers(plain)]
+        if not layers:
+            raise DataLayerError("no layer")
+        layer = LAYER if LAYER in layers else layers[0]
+        return pyogrio.read_dataframe(plain, layer=layer, columns=columns, read_geometry=geometry)

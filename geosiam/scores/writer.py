@@ -17,7 +17,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError, RasterioIOError
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_writable, locked, replace_durably
+from geosiam.files import check_writable, companions, locked, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
@@ -266,6 +266,8 @@ class ScoreRasterWriter:
         with self._disk_errors():
             cog, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
             self._to_cog(described, cog)
+            for companion in companions(self.path):  # overviews and statistics of the raster that is replaced
+                companion.unlink(missing_ok=True)
             replace_durably(cog, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam import __version__
 from geosiam.errors import OptionError, OutputError
+from geosiam.files import file_name
 from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_expand_subcells, expand_subcells
@@ -299,7 +300,7 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
 
 def data_description(options: TrainingOptions) -> str:
     """Describe the training data for the model card; files are named without their folders."""
-    sources = [Path(path).name for path in (*options.data, *options.scenes)]
+    sources = [file_name(path) for path in (*options.data, *options.scenes)]
     sources = sources or ([] if options.fine_tuning else ["CIFAR-10"])
     if options.synthetic_pairs:
         sources.append(f"{options.synthetic_pairs} synthetic pairs")
@@ -315,7 +316,7 @@ def anomaly_label(text: str) -> str:
 
 
 def _repeated(option: str, paths: tuple[str, ...]) -> list[str]:
-    return [word for path in paths for word in (option, Path(path).name)]
+    return [word for path in paths for word in (option, file_name(path))]
 
 
 def _make_folder(out: Path) -> None:
