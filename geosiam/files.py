@@ -84,7 +84,7 @@ def check_writable(target: str | os.PathLike[str]) -> None:
         raise OutputError(path, "its folder does not exist", "create the folder or choose another output")
     if exists(path) and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device"
-        raise OutputError(path, f"is {kind}, and cannot be replaced by a file", "choose another output")
+        raise OutputError(path, f"cannot be written, because it is {kind}", "choose another output")
     if path.suffix.lower() in _DATABASES:
         close_database(path)
 
@@ -146,7 +146,9 @@ def _is_closed(path: Path) -> bool:
         raise OutputError(path, fact, "close whatever has it open, such as QGIS, or choose another output") from error
     except sqlite3.DatabaseError:
         return False
-    return not companions(path)
+    for companion in companions(path):  # of a change that never began
+        companion.unlink(missing_ok=True)
+    return True
 
 
 def _abbreviated(path: Path) -> str:
@@ -157,8 +159,8 @@ def _abbreviated(path: Path) -> str:
 def plain_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield a name of a vector file that pyogrio hands on to GDAL as it is.
 
-    It reads ``!`` and ``;`` in a path as parts of a URI, and would use another file in another folder. Such a path gets
-    a symbolic link in a temporary folder, together with the files of the same stem, which belong to a shapefile or to a
+    It reads ``!`` and ``;`` in a path as parts of a URI, and would use another file in another folder; a relative path
+    may even look like the scheme of one. Such a path gets a symbolic link in a temporary folder, together with the files of the same stem, which belong to a shapefile or to a
     database. A file that is yet to be written needs a plain name itself; its folder may have any.
 
     Parameters
@@ -188,7 +190,7 @@ def _is_special(path: str | os.PathLike[str]) -> bool:
         name.decode("utf-8")
     except UnicodeDecodeError:
         return True
-    return name.startswith(b"//") or any(sign in name for sign in b"!;?")
+    return name.startswith(b"//") or any(sign in name for sign in b"!;?\n\r\t")
 
 
 @contextlib.contextmanager

@@ -67,6 +67,11 @@ class ScoreOptions(PairOptions):
         if self.score_type not in ("uint8", "float32"):
             raise OptionError(f"`score_type` {self.score_type!r}", "is not known", "use uint8 or float32")
 
+    @property
+    def files(self) -> tuple[str | os.PathLike[str], ...]:
+        """What a run reads besides the scenes, as it was named: the area of interest, and weights."""
+        return (self.model,) if self.aoi is None else (self.aoi, self.model)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         values = {name: value for name, value in vars(self).items() if name != "scheduler"}

@@ -18,7 +18,7 @@ from geosiam.results import DetectResult, VectorizeResult
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
 from geosiam.scoring import scored_pair
-from geosiam.targets import Targets, files_read, refuse_overwriting
+from geosiam.targets import Targets, refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -65,7 +65,7 @@ def detect(
     InputError
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
-    targets = Targets.check(output, scores, project, inputs=(before, after), files=files_read(options))
+    targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
     with (
         open_pair(before, after, options=options) as pair,
         scored_pair(

@@ -17,7 +17,7 @@ from geosiam.provenance import Provenance, UnreadableBlock, identity
 from geosiam.results import ScoreResult
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
-from geosiam.targets import files_read, refuse_overwriting
+from geosiam.targets import refuse_overwriting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def score_to_file(
     """
     target = Path(output)
     check_writable(target)
-    refuse_overwriting([target], [before, after], files_read(options))
+    refuse_overwriting([target], [before, after], options.files)
     with (
         open_pair(before, after, options=options) as pair,
         scored_pair(pair, target, options, on_progress=on_progress) as scored,

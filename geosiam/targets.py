@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from geosiam.errors import OutputError, SceneNotFoundError
 from geosiam.files import check_writable, companions, exists
+from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
 from geosiam.polygons.formats import check_target
 from geosiam.qgis.project import SUFFIX as PROJECT_SUFFIX
@@ -17,11 +20,9 @@ from geosiam.qgis.project import check_project
 from geosiam.qgis.scenes import virtual_name
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
-    from geosiam.options import ScoreOptions
 
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _OGR_SOURCE = re.compile(rb"<SrcDataSource[^>]*>([^<]+)<")
@@ -85,11 +86,6 @@ class Targets:
         return targets
 
 
-def files_read(options: ScoreOptions) -> list[str | os.PathLike[str]]:
-    """Return the files besides the scenes that a run with these options reads."""
-    return [name for name in (options.aoi, options.model) if name is not None and exists(name)]
-
-
 def refuse_overwriting(
     targets: Iterable[str | Path], scenes: Iterable[SceneLike] = (), files: Iterable[str | os.PathLike[str]] = ()
 ) -> None:
@@ -102,13 +98,17 @@ def refuse_overwriting(
     scenes
         Scenes that are read; all their files count, see :func:`~geosiam.imagery.open_scene.files_of`.
     files
-        Other files that are read; a shapefile's parts count, and so do the sources of a virtual vector file.
+        Other files that are read, or names of something else, such as bundled weights; a shapefile's parts count, and
+        so do the sources of a virtual vector file.
 
     Raises
     ------
     OutputError
         A target, or a file that is written beside it, is a file of an input.
     """
+    targets, scenes = list(targets), list(scenes)
+    for scene in scenes:
+        _refuse_new_tiles(targets, scene)
     written = {_identity(file): target for target in targets for file in _written(Path(target)) if exists(file)}
     if not written:
         return
@@ -117,13 +117,27 @@ def refuse_overwriting(
     for scene in scenes:
         with contextlib.suppress(SceneNotFoundError):  # which the run itself reports
             read += files_of(scene, folders)
-    read += [part for name in files for part in _parts(Path(name))]
+    read += [part for name in files for part in _parts(name)]
     for file in read:
         if exists(file) and (target := written.get(_identity(file))) is not None:
             fact = "is an input too and would be overwritten"
             if not Path(target).exists() or not Path(target).samefile(file):
                 fact = f"is written with {file}, which is read and would be overwritten"
             raise OutputError(target, fact, "choose another output")
+
+
+def _refuse_new_tiles(targets: Iterable[str | Path], scene: SceneLike) -> None:
+    """Refuse a raster in the folder or pattern of a scene of tiles: the next run would take it for a tile."""
+    if not isinstance(scene, str | os.PathLike):
+        return
+    path = Path(scene)
+    for target in map(Path, targets):
+        if target.suffix.lower() not in TILE_SUFFIXES or exists(target):
+            continue
+        beside = path.is_dir() and target.resolve().parent == path.resolve()
+        named = has_magic(os.fspath(path)) and not exists(path) and target.absolute().match(os.path.abspath(path))  # noqa: PTH100
+        if named or (beside and find_tiles(os.fspath(path)) is not None):
+            raise OutputError(target, f"would be a tile of {scene}", "choose an output in another folder")
 
 
 def _refuse_same(outputs: Sequence[Path]) -> None:
@@ -143,8 +157,11 @@ def _written(target: Path) -> Iterator[Path]:
         yield from (target.with_name(virtual_name(target, date)) for date in ("before", "after"))
 
 
-def _parts(file: Path) -> Iterator[Path]:
-    """Yield a file that is read, and those that are read with it."""
+def _parts(name: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a file that is read, and those that are read with it; a layer of it may be named after a colon."""
+    file = Path(name if exists(name) else os.fspath(name).rpartition(":")[0])
+    if not exists(file):
+        return
     yield file
     yield from companions(file)
     if file.suffix.lower() in _SHAPEFILE:

@@ -204,7 +204,7 @@ def run_batch(
     start = time.monotonic()
     root = Path(folder).absolute()
     with _locked(root):
-        check_outputs(plan, root)
+        check_outputs(plan, detect, root)
         tasks, states = _tasks(plan.pairs, root, detect, options)
         up_to_date = len(states)
         runner: Runner | None = None

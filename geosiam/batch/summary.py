@@ -14,7 +14,7 @@ import pandas as pd
 from geosiam.batch.merge import merge_polygons
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import OutputError, redacted
-from geosiam.files import atomic_write, check_writable, exists
+from geosiam.files import atomic_write, check_writable
 from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from geosiam.batch.events import PairResult
     from geosiam.batch.plan import BatchPlan
+    from geosiam.options import DetectOptions
     from geosiam.report.inputs import Fact
 
 FILES = {
@@ -53,7 +54,7 @@ COLUMNS = tuple(_TYPES)
 _log = logging.getLogger(__name__)
 
 
-def check_outputs(plan: BatchPlan, root: Path) -> None:
+def check_outputs(plan: BatchPlan, detect: DetectOptions, root: Path) -> None:
     """Refuse a folder in which a file of the batch as a whole cannot be written, or is one that the batch reads.
 
     Raises
@@ -64,10 +65,9 @@ def check_outputs(plan: BatchPlan, root: Path) -> None:
     targets = [*(root / name for name in FILES.values()), root / REPORT_FOLDER / PAGE]
     for target in targets[:-1]:
         check_writable(target)
-    options = [pair.overrides for pair in plan.pairs]
-    files = {str(values[name]) for values in options for name in ("aoi", "model") if name in values}
+    files = {plan.source, *(file for pair in plan.pairs for file in pair.options(detect).files)}
     scenes = dict.fromkeys(scene for pair in plan.pairs for scene in (pair.before, pair.after))
-    refuse_overwriting(targets, scenes, [file for file in (*files, plan.source) if file and exists(file)])
+    refuse_overwriting(targets, scenes, files)
 
 
 def write_summaries(

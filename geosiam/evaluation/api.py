@@ -35,6 +35,7 @@ from geosiam.pipeline import detect
 from geosiam.polygons.score_stream import ArrayScores
 from geosiam.scores.raster import THRESHOLD_TAG, ScoreRaster
 from geosiam.scores.threshold import choose_threshold
+from geosiam.targets import refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 PREDICTION = "prediction"
 """Name of the method of a prediction that was given."""
+
+REPORT_FILES = ("evaluation.md", "evaluation.json", "curves.png")
+"""File names of the report in its folder."""
 
 _METER_PIXELS = Affine(1, 0, 0, 0, -1, 0)
 _DEFAULT_THRESHOLD = 0.5  # of score rasters that do not record their model's
@@ -119,6 +123,8 @@ def evaluate(
     for name in baselines:
         baseline(name)
     methods = [*models, *baselines] or [options.model]
+    if out is not None:
+        _check_outputs(tasks, methods, options, out)
     runs = [(task, method) for task in tasks for method in ([PREDICTION] if task.prediction else methods)]
     evaluations = []
     for completed, (task, method) in enumerate(runs):
@@ -175,16 +181,17 @@ def save_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
     """
     evaluations = totals_first(evaluations)
     with_curves = [e for e in evaluations if e.pair == evaluations[0].pair and e.agreement.counts is not None]
+    text_file, json_file, curves = REPORT_FILES
     texts = {
-        "evaluation.md": markdown(evaluations),
-        "evaluation.json": json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=1) + "\n",
+        text_file: markdown(evaluations),
+        json_file: json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=1) + "\n",
     }
-    names = [*texts, *(["curves.png"] if with_curves else [])]
+    names = [*texts, *([curves] if with_curves else [])]
     with _replace_together(folder, names) as temporary:
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         if with_curves:
-            save_curves(temporary / "curves.png", [(e.method, e.agreement) for e in with_curves])
+            save_curves(temporary / curves, [(e.method, e.agreement) for e in with_curves])
     return [folder / name for name in names]
 
 
@@ -244,11 +251,24 @@ def _compare_model(task: Task, model: str, options: DetectOptions, out: Path | N
     with tempfile.TemporaryDirectory() as temporary:
         if out is not None:
             _make_folder(out)
-        target = (out or Path(temporary)) / f"{task.name}-{Path(model).stem}.gpkg"
+        target = _result(task, model, out or Path(temporary))
         result = detect(str(task.before), str(task.after), target, options=replace(options, model=model))
         raster = ScoreRaster.open(result.scores_path)
         truth = Truth.read(task.truth, pixel_grid(raster))
         return compare_scores(raster, truth, result.threshold, min_area=options.min_area)
+
+
+def _check_outputs(tasks: Sequence[Task], methods: Sequence[str], options: DetectOptions, out: Path) -> None:
+    """Refuse a folder in which a result would replace what is compared."""
+    models = [method for method in methods if method not in BASELINES]
+    results = [_result(task, model, out) for task in tasks if task.before for model in models]
+    targets = [*(out / name for name in REPORT_FILES), *results, *(path.with_suffix(".tif") for path in results)]
+    scenes = [scene for task in tasks for scene in (task.before, task.after, task.prediction, task.truth) if scene]
+    refuse_overwriting(targets, scenes, [*options.files, *methods, *(task.truth for task in tasks)])
+
+
+def _result(task: Task, model: str, out: Path) -> Path:
+    return out / f"{task.name}-{Path(model).stem}.gpkg"
 
 
 def _make_folder(folder: Path) -> None:

@@ -129,10 +129,10 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
     if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
-        if path.lower().endswith(".parquet"):
-            frame = geopandas.read_parquet(path)
-        else:
-            with plain_path(path) as plain:
+        with plain_path(path) as plain:
+            if path.lower().endswith(".parquet"):
+                frame = geopandas.read_parquet(plain)
+            else:
                 layers = list(geopandas.list_layers(plain).name)
                 frame = geopandas.read_file(plain, layer=LAYER if LAYER in layers else layers[0])
     except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:

@@ -335,10 +335,10 @@ def read_reviews(
 def _read_table(
     path: str | os.PathLike[str], columns: list[str], *, geometry: bool
 ) -> pd.DataFrame | geopandas.GeoDataFrame:
-    if Path(path).suffix.lower() == ".parquet":
-        table = geopandas.read_parquet(path)
-        return table if geometry else pd.DataFrame(table)
     with plain_path(path) as plain:
+        if Path(path).suffix.lower() == ".parquet":
+            table = geopandas.read_parquet(plain)
+            return table if geometry else pd.DataFrame(table)
         layers = [str(name) for name, _ in pyogrio.list_layers(plain)]
         if not layers:
             raise DataLayerError("no layer")

@@ -196,7 +196,7 @@ def _write_parquet(stream: _BatchStream, path: Path) -> None:
     column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": stream.crs.to_json_dict()}
     geo = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
     schema = stream.schema.with_metadata({"geo": json.dumps(geo)})
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path.absolute(), schema) as writer:
         for batch in stream.batches():
             writer.write_batch(batch.cast(schema))
 
