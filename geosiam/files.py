@@ -160,8 +160,9 @@ def plain_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield a name of a vector file that pyogrio hands on to GDAL as it is.
 
     It reads ``!`` and ``;`` in a path as parts of a URI, and would use another file in another folder; a relative path
-    may even look like the scheme of one. Such a path gets a symbolic link in a temporary folder, together with the files of the same stem, which belong to a shapefile or to a
-    database. A file that is yet to be written needs a plain name itself; its folder may have any.
+    may even look like the scheme of one. Such a path gets a symbolic link in a temporary folder, together with the
+    files of the same stem, which belong to a shapefile or to a database. A file that is yet to be written needs a plain
+    name itself; its folder may have any.
 
     Parameters
     ----------
