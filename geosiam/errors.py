@@ -80,7 +80,7 @@ def _redacted_url(url: str) -> str:
     address, mark, query = _USER.sub("", url).partition("?")
     if not mark:
         return address
-    parameters = query.rstrip(";:,.)]}")
+    parameters = re.sub(r"(?:[;:,)\]}]|(?<!\.\.)\.)*$", "", query)  # punctuation after the address
     parts = _SEPARATORS.split(parameters)  # every second one is a separator
     parts[::2] = map(_redacted_parameter, parts[::2])
     return f"{address}?{''.join(parts)}{query[len(parameters) :]}"
@@ -112,7 +112,7 @@ class GeosiamError(Exception):
         self.subject = redacted(str(subject))
         self.fact = redacted(fact)
         self.remedy = remedy
-        super().__init__(" ".join(f"{self.subject}: {fact}; {remedy}".split()))
+        super().__init__(" ".join(f"{self.subject}: {self.fact}; {remedy}".split()))
 
     def __reduce__(self) -> tuple[type[GeosiamError], tuple[str, str, str]]:
         # What goes wrong on a worker of a cluster is sent to the client.
