@@ -15,7 +15,7 @@ from geosiam.batch.pairing import name_pairs
 from geosiam.batch.plan import PAIR_OPTIONS, BatchPair, BatchPlan, Fault, checked_plan
 from geosiam.errors import InputError, OptionError
 from geosiam.files import exists
-from geosiam.manifest import is_empty, read_rows
+from geosiam.manifest import is_blank, is_empty, read_rows
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def read_manifest(path: str | os.PathLike[str]) -> BatchPlan:
     pairs: list[BatchPair] = []
     faults: list[Fault] = []
     for number, row in enumerate(rows, 1):
+        if is_blank(row):
+            continue
         try:
             pairs.append(_pair(row, manifest.absolute().parent))
         except InputError as error:

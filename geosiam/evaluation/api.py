@@ -29,7 +29,7 @@ from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_
 from geosiam.files import file_name
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.prepare import open_pair
-from geosiam.manifest import read_rows
+from geosiam.manifest import is_blank, read_rows
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.score_stream import ArrayScores
@@ -161,6 +161,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Task]:
     folder = Path(path).parent
     tasks = []
     for number, row in enumerate(rows, 1):
+        if is_blank(row):
+            continue
         paths = {name: text for name in _PATH_COLUMNS if (text := str(row.get(name) or "").strip())}
         try:
             tasks.append(Task(**{name: text if "://" in text else str(folder / text) for name, text in paths.items()}))
