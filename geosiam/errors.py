@@ -19,10 +19,10 @@ of a URL: :func:`redacted` takes them out, here and wherever a name or a message
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+import typing
 from urllib.parse import unquote
 
-_T = TypeVar("_T")
+_T = typing.TypeVar("_T")  # imported as a module, so that the classes here are errors
 
 _HIDDEN = "..."
 

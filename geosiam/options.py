@@ -69,8 +69,9 @@ class ScoreOptions(PairOptions):
 
     @property
     def files(self) -> tuple[str | os.PathLike[str], ...]:
-        """What a run reads besides the scenes, as it was named: the area of interest, and weights."""
-        return (self.model,) if self.aoi is None else (self.aoi, self.model)
+        """Files that a run reads besides the scenes: the area of interest, and weights that are not bundled."""
+        weights = (self.model,) if os.path.isfile(self.model) else ()  # noqa: PTH113 - False for any name
+        return weights if self.aoi is None else (self.aoi, *weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""

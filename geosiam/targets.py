@@ -159,9 +159,11 @@ def _written(target: Path) -> Iterator[Path]:
 
 def _parts(name: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a file that is read, and those that are read with it; a layer of it may be named after a colon."""
-    file = Path(name if exists(name) else os.fspath(name).rpartition(":")[0])
-    if not exists(file):
+    text = os.fspath(name)
+    text = text if exists(text) else text.rpartition(":")[0]
+    if not text or not exists(text):
         return
+    file = Path(text)
     yield file
     yield from companions(file)
     if file.suffix.lower() in _SHAPEFILE:

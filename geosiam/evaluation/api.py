@@ -266,7 +266,8 @@ def _check_outputs(tasks: Sequence[Task], methods: Sequence[str], options: Detec
     results = [_result(task, model, out) for task in tasks if task.before for model in models]
     targets = [*(out / name for name in REPORT_FILES), *results, *(path.with_suffix(".tif") for path in results)]
     scenes = [scene for task in tasks for scene in (task.before, task.after, task.prediction, task.truth) if scene]
-    refuse_overwriting(targets, scenes, [*options.files, *methods, *(task.truth for task in tasks)])
+    files = [*options.files, *(task.truth for task in tasks), *(name for name in models if Path(name).is_file())]
+    refuse_overwriting(targets, scenes, files)
 
 
 def _result(task: Task, model: str, out: Path) -> Path:

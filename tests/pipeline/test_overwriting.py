@@ -21,6 +21,7 @@ from affine import Affine
 from geosiam.errors import OutputError
 from geosiam.imagery.open_scene import files_of
 from geosiam.network.weights import load_model, save_model
+from geosiam.options import DetectOptions
 from geosiam.targets import Targets, refuse_overwriting
 from geosiam.training.api import TrainingOptions, train
 from geosiam_cli.main import main
@@ -225,6 +226,18 @@ def test_a_device_is_no_file(folder: Path, capsys) -> None:
     os.mkfifo(folder / "pipe.tif")
     assert main(["score", str(folder / "before.tif"), str(folder / "after.tif"), "-o", str(folder / "pipe.tif")]) == 3
     assert "because it is a device" in capsys.readouterr().err
+
+
+def test_a_folder_with_the_name_of_weights_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "survey").mkdir()
+    for name in ("survey/o.gpkg", "o.gpkg", "o.tif"):
+        Path(name).write_bytes(b"")
+    assert DetectOptions(model="survey").files == ()
+    for files in (DetectOptions(aoi="no.gpkg").files, ["survey-fast", "no:layer", ""]):
+        refuse_overwriting(["survey/o.gpkg", "o.gpkg", "o.tif"], ["before.tif"], files)
+    with pytest.raises(OutputError, match="is an input too"):
+        refuse_overwriting(["o.gpkg"], ["before.tif"], ["o.gpkg:layer"])
 
 
 def test_scores_do_not_become_a_tile(folder: Path, capsys) -> None:
