@@ -106,13 +106,12 @@ def refuse_overwriting(
     OutputError
         A target, or a file that is written beside it, is a file of an input.
     """
-    targets, scenes = list(targets), list(scenes)
-    for scene in scenes:
-        _refuse_new_tiles(targets, scene)
-    written = {_identity(file): target for target in targets for file in _written(Path(target)) if exists(file)}
+    outputs, scenes = [Path(target) for target in targets], list(scenes)
+    _refuse_new_tiles(outputs, scenes)
+    written = {_identity(file): target for target in outputs for file in _written(target) if exists(file)}
     if not written:
         return
-    folders = {Path(target).resolve().parent for target in targets}
+    folders = {target.resolve().parent for target in outputs}
     read: list[Path] = []
     for scene in scenes:
         with contextlib.suppress(SceneNotFoundError):  # which the run itself reports
@@ -121,23 +120,27 @@ def refuse_overwriting(
     for file in read:
         if exists(file) and (target := written.get(_identity(file))) is not None:
             fact = "is an input too and would be overwritten"
-            if not Path(target).exists() or not Path(target).samefile(file):
+            if not exists(target) or not target.samefile(file):
                 fact = f"is written with {file}, which is read and would be overwritten"
             raise OutputError(target, fact, "choose another output")
 
 
-def _refuse_new_tiles(targets: Iterable[str | Path], scene: SceneLike) -> None:
+def _refuse_new_tiles(targets: Iterable[Path], scenes: Iterable[SceneLike]) -> None:
     """Refuse a raster in the folder or pattern of a scene of tiles: the next run would take it for a tile."""
-    if not isinstance(scene, str | os.PathLike):
-        return
-    path = Path(scene)
-    for target in map(Path, targets):
-        if target.suffix.lower() not in TILE_SUFFIXES or exists(target):
+    new = [target.absolute() for target in targets if target.suffix.lower() in TILE_SUFFIXES and not exists(target)]
+    by_folder = {target.resolve().parent: target for target in new}
+    for scene in scenes if new else ():
+        if not isinstance(scene, str | os.PathLike):
             continue
-        beside = path.is_dir() and target.resolve().parent == path.resolve()
-        named = has_magic(os.fspath(path)) and not exists(path) and target.absolute().match(os.path.abspath(path))  # noqa: PTH100
-        if named or (beside and find_tiles(os.fspath(path)) is not None):
-            raise OutputError(target, f"would be a tile of {scene}", "choose an output in another folder")
+        name, tile = os.fspath(scene), None
+        if os.path.isdir(name):  # noqa: PTH112 - False for any name
+            tile = by_folder.get(Path(name).resolve())
+            if tile is not None and find_tiles(name) is None:  # GDAL opens this folder as one raster
+                tile = None
+        elif has_magic(name) and not exists(name):
+            tile = next((target for target in new if target.match(os.path.abspath(name))), None)  # noqa: PTH100
+        if tile is not None:
+            raise OutputError(tile, f"would be a tile of {name}", "choose an output in another folder")
 
 
 def _refuse_same(outputs: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geosiam.batch.merge import merge_polygons
+from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import OutputError, redacted
 from geosiam.files import atomic_write, check_writable
@@ -63,8 +64,9 @@ def check_outputs(plan: BatchPlan, detect: DetectOptions, root: Path) -> None:
         Names the file.
     """
     targets = [*(root / name for name in FILES.values()), root / REPORT_FOLDER / PAGE]
-    for target in targets[:-1]:
+    for target in targets[:-1]:  # the folder of the page is yet to be made
         check_writable(target)
+    targets += [root / pair.name / name for pair in plan.pairs for name in (SCORES, POLYGONS)]
     files = {plan.source, *(file for pair in plan.pairs for file in pair.options(detect).files)}
     scenes = dict.fromkeys(scene for pair in plan.pairs for scene in (pair.before, pair.after))
     refuse_overwriting(targets, scenes, files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def local_path(name: str) -> Path | None:
     if not text or text.startswith("<"):
         return None
     path = Path(text)
-    archives = (file for file in path.parents if file.name and file.is_file())
+    archives = (file for file in path.parents if file.name and os.path.isfile(file))  # noqa: PTH113 - False for any name
     return path if exists(path) else next(archives, None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam import __version__
-from geosiam.errors import OptionError, OutputError
+from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, exists, file_name
 from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
@@ -190,7 +190,7 @@ class TrainingOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return values | {"out": str(self.out)}
+        return redacted(values | {"out": str(self.out)})
 
 
 @dataclass(frozen=True)
