@@ -13,13 +13,13 @@ from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.formats import check_crs, check_target
 from geosiam.polygons.score_stream import as_scores
 from geosiam.polygons.table import polygon_table
-from geosiam.provenance import origin, recorded
+from geosiam.provenance import inputs_read, origin, recorded
 from geosiam.qgis.project import write_project
 from geosiam.results import DetectResult, VectorizeResult
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
 from geosiam.scoring import scored_pair
-from geosiam.targets import Targets, refuse_overwriting_inputs
+from geosiam.targets import Targets, refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +66,7 @@ def detect(
     InputError
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
-    targets = Targets.check(output, scores, project, inputs=(before, after))
+    targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
     with contextlib.ExitStack() as stack:
         pair = stack.enter_context(open_pair(before, after, options=options))
         check_crs(targets.polygons, pair.grid.crs)
@@ -144,7 +144,7 @@ def vectorize_to_file(
     """
     target = Path(output)
     check_target(target)
-    refuse_overwriting_inputs(target, scores)
+    refuse_overwriting([target], [scores])
     raster = ScoreRaster.open(scores)
     check_crs(target, raster.grid.crs)
     threshold = choose_threshold(raster, options.threshold, options.seed_threshold)
@@ -164,5 +164,6 @@ def _write_polygons(
     from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which `score` does without
 
     table = polygon_table(raster, options, origin(raster.tags), reader)
-    record = {**recorded(raster.tags), **asdict(options)}
+    record = recorded(raster.tags)
+    record = {**record, **inputs_read(record), **asdict(options)}
     return write_polygons(table, output, provenance=record, before_commit=before_commit)

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from geosiam import __version__
+from geosiam.files import file_name
 from geosiam.polygons.table import Origin
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG
 
@@ -147,11 +147,26 @@ def recorded(tags: Mapping[str, str]) -> dict[str, Any]:
     return record
 
 
+def inputs_read(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run has read, and the fingerprints of it, by role; nothing where the record does not say."""
+    pair = record.get("pair", {})
+    scenes = {role: pair[role] for role in ("before", "after") if role in pair}
+    if not scenes:
+        return {}
+    area = record.get("options", {}).get("aoi")
+    model = record.get("model", {})
+    return {
+        "inputs": {role: scene["name"] for role, scene in scenes.items()} | ({"aoi": area} if area else {}),
+        "fingerprints": {role: scene["fingerprint"] for role, scene in scenes.items()}
+        | ({"model": model["checksum"]} if "checksum" in model else {}),
+    }
+
+
 def origin(tags: Mapping[str, str]) -> Origin:
     """Return the origin that each polygon records, from the tags of its score raster."""
     record = recorded(tags)
     pair = record.get("pair", {})
-    before, after = (PurePath(pair[scene]["name"]).name if scene in pair else None for scene in ("before", "after"))
+    before, after = (file_name(pair[scene]["name"]) if scene in pair else None for scene in ("before", "after"))
     shift = tags.get("GEOSIAM_SHIFT_PX")
     return Origin(before, after, record.get("created"), None if shift is None else float(shift))
 

@@ -25,7 +25,29 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)  # never checked here: the library refuses with the remedy and exit code 3
 
 
-class Option(click.Option):
+class _NotEmpty(click.Parameter):
+    """A parameter whose values are not empty, and are text that files and messages can hold."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
+        """Refuse ``""``, as of a shell variable that is not set: as a path it would be the current folder."""
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if not isinstance(text, str):
+                continue
+            if not text:
+                raise click.BadParameter("is empty, like a variable that is not set", ctx=ctx, param=self)
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                fact = "is no UTF-8; rename the file or its folder"
+                raise click.BadParameter(fact, ctx=ctx, param=self) from error
+        return super().type_cast_value(ctx, value)
+
+
+class Argument(_NotEmpty, click.Argument):
+    """An argument that is not empty."""
+
+
+class Option(_NotEmpty, click.Option):
     """An option whose help shows its default in words.
 
     Where click prints ``[default: (one thread per core); x>=1]``, this prints ``[default: one thread per core]``; the
@@ -53,6 +75,7 @@ class Option(click.Option):
 
 
 option = functools.partial(click.option, cls=Option)
+argument = functools.partial(click.argument, cls=Argument)
 
 
 def choice(*values: str) -> dict[str, Any]:
@@ -153,8 +176,8 @@ progress = option(
 
 def scenes(function: Function) -> Function:
     """Add the arguments BEFORE and AFTER."""
-    after = click.argument("after", metavar="AFTER")
-    return click.argument("before", metavar="BEFORE")(after(function))
+    after = argument("after", metavar="AFTER")
+    return argument("before", metavar="BEFORE")(after(function))
 
 
 def output(help_text: str, *, name: str = "output_path", metavar: str = "FILE") -> Decorator:

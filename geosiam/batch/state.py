@@ -18,7 +18,7 @@ import torch
 from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
-from geosiam.errors import InputError
+from geosiam.errors import InputError, redacted
 from geosiam.files import atomic_write
 from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
@@ -224,7 +224,7 @@ def save_state(folder: Path, state: PairState) -> None:
         "identity": state.identity,
         "attempts": state.attempts,
         "facts": {} if state.record is None else state.record.to_dict(),
-        "error": state.error,
+        "error": redacted(state.error),
     }
     with atomic_write(folder / STATE) as partial:
         partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.imagery.grid import Window, apply_affine
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
     from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
 
     try:
-        frame = geopandas.read_file(path)
+        with plain_path(path) as plain:
+            frame = geopandas.read_file(plain)
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
         raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):  # a table of attributes

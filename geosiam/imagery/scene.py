@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import rasterio
 from rasterio.env import get_gdal_config, getenv, hasenv, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError, WarpOperationError
 
-from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError, redacted
 from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
@@ -128,7 +129,7 @@ class Scene:
         self.path = path
         self.source = path if source is None else source
         self.tiles = tiles
-        self.name = path if name is None else name
+        self.name = redacted(path if name is None else name)
         self.memory = memory
         self._local = threading.local()
         self._handles: list[DatasetReader] = []
@@ -164,9 +165,10 @@ class Scene:
                 dataset = rasterio.open(view or self.path)
             _ = colors_of(dataset), dataset.nodatavals  # some defects of a file show only here
         except RasterioError as error:
-            raise SceneUnreadableError(
-                self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
-            ) from error
+            raise _cannot_be_opened(self.name, error) from error
+        except UnicodeEncodeError as error:
+            shown = self.name.encode(errors="backslashreplace").decode()
+            raise SceneRefusedError(shown, "has a name that is no UTF-8", "rename the file or its folder") from error
         with self._lock:
             self._opened_before = True
             self._handles.append(dataset)
@@ -225,6 +227,23 @@ class Scene:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _cannot_be_opened(name: str, error: Exception) -> SceneUnreadableError | SceneNotFoundError:
+    """Return the error for a scene that GDAL cannot open, with the remedy that fits what a server answered."""
+    text = str(error)
+    fact = f"cannot be opened ({text})"
+    status = re.search(r"(?:HTTP|response)[^\d]{0,25}(?:code|error)?[^\d]{0,5}\b([45]\d\d)\b", text)
+    code = int(status[1]) if status else 0
+    if code in (404, 410):
+        return SceneNotFoundError(name, f"does not exist (the server answers {code})", "check the address")
+    if code in (400, 401, 403):
+        return SceneUnreadableError(name, fact, "check the address, and the password or signature, which may be over")
+    if code:
+        return SceneUnreadableError(name, fact, "the server has a fault: try again later")
+    if re.search(r"resolve host|connect to|timed out|CURL error|SSL", text, re.IGNORECASE):
+        return SceneUnreadableError(name, fact, "check the address and the connection to the server")
+    return SceneUnreadableError(name, fact, "use a raster that GDAL reads")
 
 
 def _can_be_opened(name: str) -> bool:

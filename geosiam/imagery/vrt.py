@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET  # XML is written here, never parsed
+
+from geosiam.files import exists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +45,8 @@ _VSI_PREFIXES = {
     "oss": "vsioss",
 }
 _ARCHIVES = ("zip", "tar", "gzip")
+_REMOTE = re.compile(r"\b(?!file|vrt)[a-z0-9+.]{2,}://|/vsi(?!mem)")
+_VSI_ARCHIVES = ("zip", "tar", "gzip", "7z", "rar")
 
 
 def gdal_name(name: str) -> str:
@@ -57,6 +65,38 @@ def gdal_name(name: str) -> str:
         archive, separator, path = location.partition("!")
         location = f"{archive}/{path.lstrip('/')}" if separator else location
     return f"{prefix}/{url_scheme}{location}" if prefix else location
+
+
+def is_remote(name: str) -> bool:
+    """Return whether GDAL asks a server for what a path or URI names."""
+    return local_path(name) is None and _REMOTE.search(name.lower()) is not None
+
+
+def local_path(name: str) -> Path | None:
+    """Return the local file that is read for a path, a URI or GDAL's name: of a member of an archive, the archive.
+
+    Returns
+    -------
+    the file; None for one that does not exist, is remote, in memory, or named in another way, such as a subdataset
+    """
+    text = gdal_name(name)
+    while match := re.match(r"/vsi([a-z0-9_]+)[/?](.*)", text, re.DOTALL):
+        kind, text = match.groups()
+        if kind in ("subfile", "sparse"):
+            text = text.partition(",")[2] or text
+        elif kind in ("cached", "crypt"):
+            text = unquote(re.split(r"\bfile=", text)[-1].split("&")[0])
+        elif kind == "curl" and text.lower().startswith("file://"):
+            text = text[len("file://") :]
+        elif kind not in (*_VSI_ARCHIVES, "mem"):
+            return None
+        if text.startswith("{"):
+            text = text[1:].replace("}", "", 1)
+    if not text or text.startswith("<"):
+        return None
+    path = Path(text)
+    archives = (file for file in path.parents if file.name and os.path.isfile(file))  # noqa: PTH113 - False for any name
+    return path if exists(path) else next(archives, None)
 
 
 class VirtualRaster:

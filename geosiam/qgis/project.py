@@ -12,7 +12,7 @@ from xml.etree.ElementTree import tostring
 from affine import Affine
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import atomic_write_files, check_writable
+from geosiam.files import atomic_write_files, check_writable, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.schema import COLUMNS, REVIEWS
 from geosiam.qgis.layers import MapLayer, project_element, qml_style
@@ -125,7 +125,8 @@ def _polygon_layers(path: Path, threshold: float, folder: Path, cells: Grid) -> 
 def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: str) -> MapLayer:
     import pyogrio  # noqa: PLC0415 - slow to import, and most runs make no project
 
-    info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    with plain_path(path) as plain:
+        info = pyogrio.read_info(plain, layer=layer, force_total_bounds=True)
     bounds = info["total_bounds"]
     extent = None if bounds is None else (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3]))
     return MapLayer(name, source, "vector", info["crs"], extent, qml_style(qml), expanded=True, in_themes=True)

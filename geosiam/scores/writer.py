@@ -17,7 +17,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError, RasterioIOError
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_writable, locked, replace_durably
+from geosiam.files import check_writable, companions, locked, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
@@ -267,19 +267,15 @@ class ScoreRasterWriter:
         with self._disk_errors():
             cog, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
             self._to_cog(described, cog)
-            self._replace_sidecar(cog)
+            for companion in companions(self.path):  # overviews and statistics of the raster that is replaced
+                companion.unlink(missing_ok=True)
+            sidecar = cog.with_name(f"{cog.name}.aux.xml")
+            if sidecar.exists():  # with a coordinate system that a GeoTIFF cannot say
+                replace_durably(sidecar, self.path.with_name(f"{self.path.name}.aux.xml"))
             replace_durably(cog, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")
                 self._hidden("qml").replace(style)
-
-    def _replace_sidecar(self, cog: Path) -> None:
-        """Replace GDAL's sidecar file of the raster, which holds a CRS that a GeoTIFF cannot; remove an old one."""
-        old, new = (path.with_name(f"{path.name}.aux.xml") for path in (self.path, cog))
-        if new.exists():
-            replace_durably(new, old)
-        else:
-            old.unlink(missing_ok=True)
 
     def _to_cog(self, described: Path, target: Path) -> None:
         """Copy the working raster into a cloud optimized GeoTIFF."""
