@@ -15,7 +15,7 @@ from geosiam.imagery.scene import Scene, environment, ignore_missing_georeferenc
 from geosiam.imagery.vrt import is_remote, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     import xarray
@@ -46,45 +46,45 @@ def open_scene(scene: SceneLike) -> Scene:
 
 
 def files_of(scene: SceneLike, folders: Collection[Path] | None = None) -> list[Path]:
-    """Return the local files that a scene is read from, directly or through others.
+    """Return the local files that a scene is read from, directly or through others: see :func:`parts_of`."""
+    if isinstance(scene, str | os.PathLike):
+        path = os.fspath(scene)
+        names = (find_tiles(path) or [path]) if path else []
+    elif isinstance(scene, DatasetReader):
+        names = [scene.name]
+    else:
+        source = getattr(scene, "encoding", {}).get("source")
+        names = [source] if isinstance(source, str) else []
+    return list(dict.fromkeys(file for file in parts_of(names, folders).values() if file is not None))
 
-    These are the files of a folder or pattern, the archive of a member, the sources of a virtual raster, which may be
-    virtual in turn, and files beside a raster: georeference, mask, overviews, statistics.
+
+def parts_of(names: Iterable[str], folders: Collection[Path] | None = None) -> dict[str, Path | None]:
+    """Return the names of all that rasters are read from, directly or through others, with the local file of each.
+
+    These are the archive of a member, the sources of a virtual raster, which may be virtual in turn, and files beside
+    a raster: georeference, mask, overviews, statistics. A name without a local file is that of remote data, of data in
+    memory, or stands for its parts, which follow it.
 
     Parameters
     ----------
-    scene
-        The scene. Of an array, it is the file that xarray has opened it from.
+    names
+        Names of the rasters.
     folders
         Resolved folders in which files beside a raster matter; None: all. Only rasters in these, and those that may
         refer to files elsewhere, are opened.
-
-    Raises
-    ------
-    SceneNotFoundError
-        A pattern matches no file, or a folder holds no rasters.
     """
-    if isinstance(scene, str | os.PathLike):
-        path = os.fspath(scene)
-        waiting = (find_tiles(path) or [path]) if path else []
-    elif isinstance(scene, DatasetReader):
-        waiting = [scene.name]
-    else:
-        source = getattr(scene, "encoding", {}).get("source")
-        waiting = [source] if isinstance(source, str) else []
-    found: dict[Path, None] = {}
+    waiting = list(names)
+    found: dict[str, Path | None] = {}
     seen = set(waiting)
     with environment():
         while waiting:
             name = waiting.pop()
-            file = local_path(name)
-            if file is not None:
-                found[file] = None
+            file = found[name] = local_path(name)
             if file is None or _refers(file) or folders is None or file.resolve().parent in folders:
                 parts = [part for part in _parts(name) if part not in seen]
                 seen.update(parts)
                 waiting += parts
-    return list(found)
+    return found
 
 
 def _refers(file: Path) -> bool:
