@@ -12,6 +12,7 @@ from geosiam import __version__
 from geosiam.files import file_name
 from geosiam.polygons.table import Origin
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG
+from geosiam.scores.working_file import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -185,8 +186,8 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOption
     report = pair.report.to_dict()
     area = pair.aoi
     return {
-        "before scene": _digest(_content(report["before"])),
-        "after scene": _digest(_content(report["after"])),
+        "before scene": _version(report["before"]),
+        "after scene": _version(report["after"]),
         "model": model.card.checksum,
         "area of interest": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
         "choice of bands, nodata, registration or radiometry": _digest(
@@ -198,9 +199,11 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOption
     }
 
 
-def _content(scene: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the name of a file that has a fingerprint: the same file may be called by another path."""
-    return {key: value for key, value in scene.items() if key != "name" or not scene["fingerprint"]}
+def _version(scene: dict[str, Any]) -> str:
+    """Return a digest of a scene without its name, because the same file may be called by another path."""
+    if not scene["fingerprint"]:
+        return UNKNOWN
+    return _digest({key: value for key, value in scene.items() if key != "name"})
 
 
 def _digest(value: Sequence[Any] | dict[str, Any]) -> str:

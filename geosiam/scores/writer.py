@@ -23,6 +23,7 @@ from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
     CACHE_CELLS,
     TILE,
+    UNKNOWN,
     Journal,
     ScoreType,
     WorkingRaster,
@@ -171,6 +172,13 @@ class ScoreRasterWriter:
             raise self._refusal("was started by another version of geosiam")
         if differing := journal.differing(self._identity):
             raise self._refusal(f"was started with another {', another '.join(differing)}")
+        if unknown := [name for name, digest in self._identity.items() if digest == UNKNOWN]:
+            _log.warning(
+                "%s: starting again, because nothing tells whether the %s has changed since the interrupted run",
+                self.path,
+                " or the ".join(unknown),
+            )
+            return None
         try:
             self._working = WorkingRaster(self._working_path, self._grid, self._dtype)
         except (OSError, RasterioError) as error:
