@@ -189,6 +189,9 @@ def _compare(tile: _Tile, grid: Grid, first: _Tile, reference: Grid) -> None:
         value, expected = getattr(tile.kind, field.name), getattr(first.kind, field.name)
         if value != expected and not (field.name == "coordinate_system" and grid.crs == reference.crs):
             quality = field.name.replace("_", " ")
+            if len(tile.kind.types) != len(first.kind.types):
+                fact = f"has {len(tile.kind.types)} bands, {first_name} has {len(first.kind.types)}"
+                raise SceneRefusedError(tile.path, fact, _REMEDY)
             values = f" ({_short(value)} and {_short(expected)})" if field.name in ("types", "colors", "nodata") else ""
             raise SceneRefusedError(tile.path, f"differs from {first_name} in its {quality}{values}", _REMEDY)
     corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]

@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
+from geosiam.imagery.alignment import across_the_dateline
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Window
 from geosiam.imagery.masks import BLUR_PX, MaskRule, has_alpha, has_no_mask, mask_rule, without_blur
@@ -298,9 +299,11 @@ class AlignedReader:
         if nodata is not None:
             # With an alpha band, GDAL would fill pixels that are nodata in single bands.
             options = {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
+        source = across_the_dateline(self.alignment.scene, target) or self.alignment.scene
         return WarpedVRT(
             dataset,
-            src_transform=self.alignment.scene.transform,
+            src_crs=source.crs,
+            src_transform=source.transform,
             crs=target.crs,
             transform=target.transform @ Affine.translation(cols, rows),
             width=target.width,
