@@ -60,6 +60,13 @@ def companions(path: str | os.PathLike[str]) -> list[Path]:
     return [companion for companion in (*beside, *indexes) if exists(companion)]
 
 
+def file_and_layer(path: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """Split ``FILE:LAYER``, the name of a layer of a vector file; the layer is None if none is named."""
+    name = os.fspath(path)
+    file, colon, layer = name.rpartition(":")
+    return (file, layer) if colon and not exists(name) and exists(file) else (name, None)
+
+
 def check_writable(target: str | os.PathLike[str]) -> None:
     """Refuse a target that cannot be written or replaced, before any work is done.
 

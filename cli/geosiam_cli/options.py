@@ -279,7 +279,7 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         also=["--aoi"],
         metavar="FILE",
         show_default="the whole overlap",
-        help="Score only inside these polygons (any vector file).",
+        help="Score only inside these polygons (any vector file; FILE:LAYER names one of its layers).",
     ),
     "register": option(
         "--register/--no-register",

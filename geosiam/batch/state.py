@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.errors import InputError, redacted
-from geosiam.files import atomic_write
+from geosiam.files import atomic_write, file_and_layer
 from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
 from geosiam.provenance import ModelReference
@@ -266,7 +265,7 @@ def _identity(
     pair: BatchPair, shared: DetectOptions, fingerprints: Callable[[str], str], checksums: Callable[[str], str]
 ) -> str:
     options = pair.options(shared)
-    inputs = [pair.before, pair.after, *([] if options.aoi is None else [os.fspath(options.aoi)])]
+    inputs = [pair.before, pair.after, *([] if options.aoi is None else [file_and_layer(options.aoi)[0]])]
     versions = [fingerprints(path) for path in inputs]
     if not all(versions):
         return ""

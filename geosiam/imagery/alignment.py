@@ -10,7 +10,6 @@ import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
-from rasterio.crs import CRS as RasterioCRS
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import Window, apply_affine, authority_code
@@ -82,7 +81,7 @@ def across_the_dateline(scene: Grid, target: Grid) -> Grid | None:
         r'PRIMEM\["[^"]*",[^,\]]*(,AUTHORITY\[[^]]*\])?', f'PRIMEM["turned",{first!r}', system.to_wkt("WKT1_GDAL")
     )
     moved = Affine.translation(-middle * full_turn / 360, 0) @ scene.transform
-    turned = replace(scene, crs=RasterioCRS.from_wkt(wkt), transform=moved)
+    turned = replace(scene, crs=type(scene.crs).from_wkt(wkt), transform=moved)
     middles = np.array([scene.width / 2]), np.array([scene.height / 2])
     if not np.allclose(_transform(scene, target, *middles), _transform(turned, target, *middles), rtol=0, atol=0.01):
         return None

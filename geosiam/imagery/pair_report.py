@@ -75,8 +75,10 @@ class PairReport:
         return asdict(self)
 
 
-def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels]) -> list[str]:
-    """Warn if bands of different kinds or types are compared."""
+def warnings_on_bands(
+    scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels], *, same_unit: bool = True
+) -> list[str]:
+    """Warn if bands of different kinds or types are compared; values of different units share one stretch."""
     warnings = []
     before, after = (choice.color_count for choice in channels)
     if before != after:
@@ -87,7 +89,7 @@ def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Chann
             warnings.append(
                 f"bands 1 to 3 of the {date} scene are {', '.join(colors)}; choose bands that fit both with `bands`"
             )
-    if scenes[0].dtype != scenes[1].dtype:
+    if same_unit and scenes[0].dtype != scenes[1].dtype:
         warnings.append(
             f"the scenes have different data types ({scenes[0].dtype}, {scenes[1].dtype}); each is stretched separately"
         )

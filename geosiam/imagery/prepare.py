@@ -265,6 +265,7 @@ class PairBuilder:
         view, shift, remaining = registered.view, registered.shift, registered.remaining
         overlap, alignment = view.overlap, view.after.alignment
         infos = describe(self.scenes[0]), describe(self.scenes[1])
+        units = [_unit(scene, channels) for scene, channels in zip(self.scenes, self.channels, strict=True)]
         rows, cols = overlap.shape
         overlap_fraction = rows * cols / (self.grid.width * self.grid.height)
         return PairReport(
@@ -284,7 +285,7 @@ class PairBuilder:
             shift_px=round(remaining.length, 3) if remaining is not None and remaining.trustworthy else None,
             warnings=(
                 *self.warnings,
-                *warnings_on_bands(infos, self.channels),
+                *warnings_on_bands(infos, self.channels, same_unit=units[0] == units[1]),
                 *warnings_on_levels(infos, self._dtypes(), view.sample),
                 *warnings_on_resolution(alignment),
                 *warnings_on_storage((view.before, view.after)),
