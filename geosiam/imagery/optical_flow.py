@@ -124,9 +124,8 @@ class Matches:
         """Return the matches without a margin of nodes."""
         rows, cols = (slice(margin, side - margin) for side in self.reliable.shape)
         displacement, information = (array[:, rows, cols] for array in (self.displacement, self.information))
-        return Matches(
-            displacement, information, *(mask[rows, cols] for mask in (self.reliable, self.valid, self.correlation))
-        )
+        reliable, valid = self.reliable[rows, cols], self.valid[rows, cols]
+        return Matches(displacement, information, reliable, valid, self.correlation[rows, cols])
 
     def coarsened(self, nodes: int) -> Matches:
         """Return squares of ``nodes x nodes`` nodes as one each; both sides are multiples of it."""
@@ -144,7 +143,7 @@ class Matches:
         (dd, dr, rr), (down, right) = information, sums
         displacement = _solved(dd, dr, rr, down, right, ridge=1e-9)
         mean = information / np.maximum(count, 1)
-        correlation = total(self.correlation * self.reliable)[0] / np.maximum(count, 1)
+        correlation = np.asarray(total(self.correlation * self.reliable)[0] / np.maximum(count, 1), np.float32)
         return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0, correlation)
 
 
@@ -217,7 +216,7 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     dd, dr, rr = around_nodes(down * down), around_nodes(down * right), around_nodes(right * right)
     dt, rt = around_nodes(down * difference), around_nodes(right * difference)
     energies = around_nodes(first * first * valid) * around_nodes(second * second * valid)
-    correlation = around_nodes(first * second * valid) / np.sqrt(energies + 1e-6)
+    correlation = np.asarray(around_nodes(first * second * valid) / np.sqrt(energies + 1e-6), np.float32)
     step = -_solved(dd, dr, rr, dt, rt, ridge=1e-3 * share + 1e-6)
     length = np.hypot(*step)
     step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-6))

@@ -26,7 +26,7 @@ FOOTPRINT_LAYER = "footprint"
 RUN_COLUMNS = ("created", "geosiam_version", "inputs", "fingerprints", "model", "options", "threshold")
 
 
-def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: Path, crs: str) -> None:
+def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: str, crs: str) -> None:
     """Add the layer of the scored area to a GeoPackage: a table in a CRS, in either form."""
     layer: dict[str, Any] = {
         "layer": FOOTPRINT_LAYER,

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geosiam.errors import OptionError
+from geosiam.files import close_database, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.synthesis.light import Flight
 from geosiam.synthesis.materials import LANDSCAPES, LandscapeName
@@ -300,5 +301,7 @@ def _profile(grid: Grid) -> dict[str, object]:
 
 
 def _write_truth(truth: geopandas.GeoDataFrame, path: Path) -> None:
+    close_database(path)
     path.unlink(missing_ok=True)
-    truth.to_file(path, layer="truth", driver="GPKG", engine="pyogrio")
+    with plain_path(path) as plain:
+        truth.to_file(plain, layer="truth", driver="GPKG", engine="pyogrio")

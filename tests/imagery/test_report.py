@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, shift
@@ -109,3 +110,13 @@ def test_what_remains_of_a_shift_is_told_with_a_remedy_if_there_is_one() -> None
         ("shift", ""),
     ):
         assert warnings_on_shift(remaining, (0.0, 0.0), None, register=register) == [fact + remedy]
+
+
+def test_values_of_another_unit_are_not_said_to_be_stretched_separately(write, texture) -> None:
+    reflectance = texture().astype(np.float32) / 255
+    stored = write("b.tif", (reflectance * 10_000).astype(np.uint16))
+    with rasterio.open(stored, "r+") as file:
+        file.scales = (1e-4,) * 3
+    found = warnings_of(write("a.tif", reflectance), stored)
+    assert "store values in different units; their scale and offset are applied" in found
+    assert "stretched separately" not in found
