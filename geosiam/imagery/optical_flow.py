@@ -82,6 +82,8 @@ _LONGEST_STEP = 1.5  # pixels of the level by which an iteration moves a node
 _AGREEMENT = 0.3  # pixels of the level within which estimates agree with the field, at least
 _ROUNDS = 3  # of robust weighting
 _TWICINGS = 2
+_TREND, _TREND_NODES = 2.0, 3.0  # smoothing of the trend, in that of the field and at least in nodes
+_TREND_RIDGE = 0.05  # variance of the slopes' prior, in that of the window
 _LEAST_STRETCH = 0.2  # determinant of the Jacobian; at zero the field folds
 
 
@@ -309,9 +311,9 @@ def smooth_field(
     field = prior
     for _ in range(_ROUNDS):
         information = matches.information * weight
-        field = _average(information, matches.displacement, prior, sigma)
-        for _ in range(_TWICINGS):
-            field = field + _average(information, matches.displacement - field, np.zeros_like(prior), sigma)
+        field = _local_trend(information, matches.displacement, prior, max(_TREND * sigma, _TREND_NODES))
+        for _ in range(1 + _TWICINGS):
+            field = field + _average(information, matches.displacement - field, sigma)
         distance = np.hypot(*(matches.displacement - field))
         typical = float(np.median(distance[matches.reliable])) if matches.reliable.any() else 0.0
         weight = matches.reliable / (1 + (distance / max(agreement, 2 * typical)) ** 2) ** 2
@@ -319,13 +321,34 @@ def smooth_field(
     return field, weight
 
 
-def _average(
-    information: NDArray[np.float32], values: NDArray[np.float32], prior: NDArray[np.float32], sigma: float
-) -> NDArray[np.float32]:
+def _average(information: NDArray[np.float32], values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Return the average of vectors (2, rows, cols) around each node, weighted by information matrices."""
     sums = [blurred(image, sigma) for image in (*information, *_times(information, values))]
     dd, dr, rr, down, right = sums
-    return _solved(dd, dr, rr, down + _PRIOR * prior[0], right + _PRIOR * prior[1], ridge=_PRIOR)
+    return _solved(dd, dr, rr, down, right, ridge=_PRIOR)
+
+
+def _local_trend(
+    information: NDArray[np.float32], values: NDArray[np.float32], prior: NDArray[np.float32], sigma: float
+) -> NDArray[np.float32]:
+    """Return the planes through the vectors (2, rows, cols) around each node, which go on beyond the outermost ones."""
+    weight = (information[0] + information[2]).astype(np.float64)
+    rows, cols = (at.astype(np.float64) for at in np.indices(weight.shape))
+    s, sr, sc = (blurred(weight * at, sigma) for at in (np.ones_like(rows), rows, cols))
+    srr, src, scc = (blurred(weight * at, sigma) for at in (rows * rows, rows * cols, cols * cols))
+    ridge = _TREND_RIDGE * sigma**2 * s + _PRIOR
+    a, b, c = s + _PRIOR, sr - rows * s, sc - cols * s  # of the normal equations, around each node
+    d = srr - 2 * rows * sr + rows * rows * s + ridge
+    e = src - rows * sc - cols * sr + rows * cols * s
+    f = scc - 2 * cols * sc + cols * cols * s + ridge
+    minors = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * minors[0] + b * minors[1] + c * minors[2]
+    trend = []
+    for value, before in zip(values.astype(np.float64), prior, strict=True):
+        v, vr, vc = (blurred(weight * value * at, sigma) for at in (np.ones_like(rows), rows, cols))
+        sums = v + _PRIOR * before, vr - rows * v, vc - cols * v
+        trend.append(sum(minor * part for minor, part in zip(minors, sums, strict=True)) / determinant)
+    return np.asarray(trend, np.float32)
 
 
 def _times(information: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
