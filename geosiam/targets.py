@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from geosiam.errors import OutputError
+from geosiam.errors import OptionError, OutputError
 from geosiam.files import check_writable, exists
 from geosiam.imagery.open_scene import files_of
 from geosiam.polygons.formats import check_target
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geosiam.imagery.open_scene import SceneLike
+    from geosiam.imagery.options import PairOptions
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,32 @@ class Targets:
         if Path(polygons).resolve() == raster.resolve():
             raise OutputError(raster, "cannot hold both the polygons and the scores", "choose another file for one")
         return cls(Path(polygons), raster, None if project is None else Path(project))
+
+
+def check_displacement(
+    displacement: str | Path | None, options: PairOptions, outputs: Sequence[Path], inputs: Sequence[SceneLike]
+) -> Path | None:
+    """Check the raster of the displacement before any work is done, and return its path; None: none is requested.
+
+    Raises
+    ------
+    OptionError
+        The displacement is not estimated at all.
+    OutputError
+        A folder does not exist, a name is too long, or the file is an input or another output.
+    """
+    if displacement is None:
+        return None
+    if options.register not in ("auto", "field"):
+        remedy = "use `register=auto` or `register=field`, or leave `displacement` out"
+        raise OptionError(
+            displacement, f"cannot be written, because `register={options.register}` estimates none", remedy
+        )
+    check_writable(displacement)
+    refuse_overwriting_inputs(displacement, *inputs)
+    if Path(displacement).resolve() in [output.resolve() for output in outputs]:
+        raise OutputError(displacement, "is another output too", "choose another file for the displacement")
+    return Path(displacement)
 
 
 def refuse_overwriting_inputs(target: str | Path, *inputs: SceneLike) -> None:
