@@ -44,8 +44,8 @@ _TYPES = {
     "pair": "str", "site": "str", "before": "str", "after": "str", "before_date": "str", "date": "str", "status": "str",
     "count": "Int64", "area_m2": "Float64", "score_max": "Float64", "threshold": "Float64", "seconds": "Float64",
     "mpx": "Float64", "shift_px": "Float64", "bend_px": "Float64", "overlap_fraction": "Float64",
-    "valid_fraction": "Float64", "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64", "holes": "Int64", "attempts": "Int64",
-    "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
+    "valid_fraction": "Float64", "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64",
+    "holes": "Int64", "attempts": "Int64", "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
 }  # fmt: skip
 COLUMNS = tuple(_TYPES)
 """Columns of the table of pairs."""
