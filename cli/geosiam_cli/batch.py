@@ -148,7 +148,8 @@ def _print_result(result: BatchResult) -> None:
     )
     output.warn(f"{name}: {why}" for name, why in result.misfits.items())
     if result.misfits:
-        output.note(f"the scenes of {len(result.misfits)} pairs do not fit, or may not: see the warnings")
+        count = f"{len(result.misfits)} of {len(result.pairs)} pairs"
+        output.note(f"the scenes of {count} do not fit, or may not: see the warnings")
     if result.failed:
         output.warn(f"{pair.name}: {pair.error}" for pair in result.failed)
         fact = f"has {len(result.failed)} of {len(result.pairs)} pairs without results"

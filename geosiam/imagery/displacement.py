@@ -305,6 +305,7 @@ class _Lattice:
         matches.displacement[:, rows, cols] = part.displacement
         matches.information[:, rows, cols] = part.information
         matches.reliable[rows, cols] = part.reliable
+        matches.valid[rows, cols] = part.valid
 
 
 def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
