@@ -52,6 +52,7 @@ bench: $(INSTALLED)  ## measure speed and memory on generated scenes, for hours
 
 accuracy: $(INSTALLED)  ## judge models and classical methods on the real scenes in DATA=DIR, for an hour
 	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --model survey --model survey-fast --baseline all --out benchmarks
+	$(BIN)/python benchmarks/registration.py --data "$(DATA)" --out benchmarks
 	$(BIN)/python benchmarks/finetuning.py --data "$(DATA)"
 	$(BIN)/python benchmarks/tarp.py --data "$(DATA)"
 

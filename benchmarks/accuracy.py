@@ -6,7 +6,7 @@
 Models are evaluated by the results of `geosiam detect` with its defaults: the score raster at every threshold, and
 the polygons at the threshold that detect chose itself. Baselines get the same two images on one grid and report the
 connected pixels (8-connected) above Otsu's threshold. With --out, results of methods that are not run now are kept.
-A model may be named with an option of detect, as in ``survey:radiometry=none`` or ``survey:register=yes``.
+A model may be named with an option of detect, as in ``survey:radiometry=none`` or ``survey:register=field``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
 from accuracy_report import ALARM_RATES, ALL_PAIRS, Row, markdown, merged, quick_table, save
+from geometry import displacement_errors, read_displacement
 from protocols import PROTOCOLS, cases
 from rasterio.features import rasterize
 from scipy import ndimage
-from sweep import EIGHT_CONNECTED, ObjectSweep, object_scores_raster, recall_of_strongest, sweep_objects
+from sweep import EIGHT_CONNECTED, ObjectSweep, match_labels, object_scores_raster, recall_of_strongest, sweep_objects
 
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.counts import ScoreCounts, in_cells
@@ -40,10 +41,12 @@ from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.working_file import FINE_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from protocols import Case
+
+DISPLACEMENT = "displacement.tif"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class Prediction:
         int32 (rows, cols) of pixels: number of the reported object, counted from 1; 0 = none.
     strength
         Mean score of each object, shape (objects,).
+    displacement
+        Displacement of the after scene that the method estimated, float32 (2, rows, cols) in pixels to the right and
+        down; None if it says nothing about it.
     """
 
     scores: NDArray[np.float32]
@@ -69,6 +75,7 @@ class Prediction:
     threshold: float
     objects: NDArray[np.int32]
     strength: NDArray[np.floating[Any]]
+    displacement: NDArray[np.float32] | None = None
 
 
 def predict(method: str, case: Case, folder: Path) -> Prediction:
@@ -76,14 +83,21 @@ def predict(method: str, case: Case, folder: Path) -> Prediction:
     before, after = case.before.write(folder / "before.tif"), case.after.write(folder / "after.tif")
     if method in BASELINES:
         return predict_by_baseline(method, before, after)
-    return predict_by_model(method, before, after, folder / "found.gpkg")
+    prediction = predict_by_model(method, before, after, folder / "found.gpkg")
+    if (folder / DISPLACEMENT).exists():
+        field = read_displacement(folder / DISPLACEMENT, case.before)
+        (folder / DISPLACEMENT).unlink()
+        return replace(prediction, displacement=field)
+    return prediction
 
 
 def predict_by_model(method: str, before: Path, after: Path, target: Path) -> Prediction:
     """Run `geosiam detect` with its defaults and the option in the name of the method."""
     model, _, option = method.partition(":")
     name, _, value = option.partition("=")
-    settings: dict[str, Any] = {name: value == "yes" if name == "register" else value} if option else {}
+    settings: dict[str, Any] = {name: value} if option else {}
+    if "displacement" in DetectOptions.__dataclass_fields__:
+        settings["displacement"] = target.with_name(DISPLACEMENT)
     result = detect(before, after, target, options=DetectOptions(model=model, restart=True, **settings))
     raster = ScoreRaster.open(result.scores_path)
     scores = np.concatenate([strip for _, strip in raster.strips()])
@@ -133,7 +147,21 @@ def compare(case: Case, prediction: Prediction) -> tuple[dict[str, float], Score
         **objects,
         "alarms/Mpx": (any_overlap.predicted - any_overlap.correct) / max(1, counts.pixels) * 1e6,
     }
+    if case.displacement is not None and prediction.displacement is not None:
+        metrics |= displacement_errors(case, prediction.displacement)
+    if case.kinds:
+        metrics |= recall_of_kinds(prediction.objects, truth, case.kinds)
     return metrics, counts
+
+
+def recall_of_kinds(
+    objects: NDArray[np.int32], truth: NDArray[np.int32], kinds: Mapping[str, range]
+) -> dict[str, float]:
+    """Return the recall of each kind of object."""
+    _, is_found = match_labels(objects, truth)
+    numbers = np.unique(truth[truth > 0])
+    of_kind = {kind: is_found[np.isin(numbers, span)] for kind, span in kinds.items()}
+    return {f"recall, {kind}": float(found.mean()) if found.size else np.nan for kind, found in of_kind.items()}
 
 
 def recall_at_rate(prediction: Prediction, truth: NDArray[np.int32], sweep: ObjectSweep, rate: float) -> float:
@@ -153,12 +181,12 @@ def pixel_metrics(counts: ScoreCounts) -> dict[str, float]:
     }
 
 
-def rows_of(method: str, data: Path, protocol: str, seeds: range) -> Iterator[Row]:
+def rows_of(method: str, data: Path, protocol: str, seeds: range, part: str = "") -> Iterator[Row]:
     """Evaluate one method on one protocol; for LEVIR also over all pairs together, as is usual."""
     totals: dict[str, ScoreCounts] = {}
     name = method.removesuffix(".safetensors").rpartition("/")[2]
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(data, protocol, seeds):
+        for case in cases(data, protocol, seeds, part):
             metrics, counts = compare(case, predict(method, case, Path(folder)))
             yield Row(name, case.group, case.scene, case.seed, metrics)
             if protocol == "C":
@@ -170,10 +198,11 @@ def rows_of(method: str, data: Path, protocol: str, seeds: range) -> Iterator[Ro
 def main() -> None:
     """Evaluate, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with scenes/ and change/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with scenes/, change/ and train/")
     parser.add_argument("--model", action="append", default=[], help="bundled name or weights file; repeat for more")
     parser.add_argument("--baseline", action="append", default=[], choices=["all", *BASELINES], help="repeat for more")
     parser.add_argument("--protocol", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
+    parser.add_argument("--group", default="", help="only groups whose name contains this")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--out", type=Path, help="folder of ACCURACY.md and ACCURACY.json")
@@ -185,7 +214,7 @@ def main() -> None:
     for method in methods:
         for protocol in args.protocol:
             start = time.perf_counter()
-            rows = list(rows_of(method, args.data, protocol, seeds))
+            rows = list(rows_of(method, args.data, protocol, seeds, args.group))
             print(
                 f"\n{method}, protocol {protocol}, {time.perf_counter() - start:.0f} s\n{quick_table(rows)}", flush=True
             )

@@ -4,12 +4,13 @@ A  objects inserted into a copy of a scene, without and with nuisance on the cop
 B  the same objects inserted into the second of two real dates, where unlabeled real changes are the nuisance
 C  real change with labels: LEVIR-CD samples (buildings) and Beijing
 D  no change: the copy with nuisance alone, and consecutive dates
+E  two flights that do not fit: `geometry.py`
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -91,6 +92,13 @@ class Case:
         The scenes.
     truth
         int32 (rows, cols) on the grid of ``before``: number of the true object, 0 = none.
+    displacement
+        True displacement of the content of ``after`` relative to ``before``, float32 (2, rows, cols) on the grid of
+        ``before``: pixels to the right and down. None if it is not known.
+    matchable
+        bool (rows, cols): where an estimate of the displacement is compared with the true one.
+    kinds
+        Numbers of the true objects of each kind, if there are several.
     """
 
     group: str
@@ -99,16 +107,23 @@ class Case:
     before: Raster
     after: Raster
     truth: NDArray[np.int32]
+    displacement: NDArray[np.float32] | None = None
+    matchable: NDArray[np.bool_] | None = None
+    kinds: Mapping[str, range] = field(default_factory=dict)
 
 
-PROTOCOLS = ("A", "B", "C", "D")
+PROTOCOLS = ("A", "B", "C", "D", "E")
 
 
-def cases(data: Path, protocol: str, seeds: range) -> Iterator[Case]:
-    """Yield the pairs of a protocol."""
-    return {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}[protocol](
-        data, seeds
-    )
+def cases(data: Path, protocol: str, seeds: range, part: str = "") -> Iterator[Case]:
+    """Yield the pairs of a protocol, of the groups with ``part`` in their name."""
+    from geometry import two_flights  # which is made of the parts below
+
+    if protocol == "E":
+        yield from two_flights(data, seeds, part)
+        return
+    makers = {"A": insertions_in_copies, "B": insertions_in_dates, "C": labeled_changes, "D": no_changes}
+    yield from (case for case in makers[protocol](data, seeds) if part in case.group)
 
 
 def insertions_in_copies(data: Path, seeds: range) -> Iterator[Case]:

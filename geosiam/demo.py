@@ -12,9 +12,10 @@ import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
 
-from geosiam.errors import OutputError
+from geosiam.errors import GeosiamError, OutputError
 from geosiam.evaluation.metrics import object_scores
 from geosiam.evaluation.plots import save_panel
+from geosiam.files import exists, plain_path
 from geosiam.imagery.grid import Grid
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
@@ -91,14 +92,18 @@ def run_demo(
     """
     folder = Path(folder)
     config = SyntheticConfig(height=size, width=size, seed=seed)
+    _refuse_other_scenes(folder)
     try:
         scenes = write_pair_tiles(config, folder)
+    except GeosiamError:
+        raise
     except OSError as error:
         raise OutputError(folder, f"cannot be written to ({error})", "choose another folder") from error
     options = replace(options, restart=True)  # the scenes are new, so there is nothing to resume
     result = detect(scenes.before, scenes.after, folder / "anomalies.gpkg", options=options, on_progress=on_progress)
-    truth = geopandas.read_file(scenes.truth)
-    polygons = geopandas.read_file(result.polygons_path, layer=LAYER)
+    with plain_path(scenes.truth) as truth_file, plain_path(result.polygons_path) as polygon_file:
+        truth = geopandas.read_file(truth_file)
+        polygons = geopandas.read_file(polygon_file, layer=LAYER)
     objects = object_scores(polygons, truth)
     panel = folder / "panel.png"
     title = f"{objects.found} of {objects.truth} changes found, {objects.correct} of {objects.predicted} polygons right"
@@ -125,6 +130,13 @@ def run_demo(
         recall=objects.recall,
         precision=objects.precision,
     )
+
+
+def _refuse_other_scenes(folder: Path) -> None:
+    """Refuse a folder with scenes of the same names that no demo made: those of a demo come with their truth."""
+    scenes = [folder / name for name in ("before.tif", "after.tif") if exists(folder / name)]
+    if scenes and not exists(folder / "truth.gpkg"):
+        raise OutputError(scenes[0], "is not of a demo and would be overwritten", "choose another folder")
 
 
 def _draw_panel(

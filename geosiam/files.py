@@ -8,12 +8,13 @@ import glob
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from geosiam.errors import OutputError
+from geosiam.errors import OutputError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,12 @@ _log = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 200
 """Longest name of an output in bytes: file systems take 255, and temporary files beside it have longer names."""
+
+
+_DATABASES = (".gpkg",)
+_COMPANIONS = {".gpkg": ("-wal", "-shm", "-journal"), **dict.fromkeys((".tif", ".tiff"), (".aux.xml", ".ovr", ".msk"))}
+_SHAPEFILE_INDEXES = (".qix", ".sbn", ".sbx", ".idm", ".ind")
+_CLOSE_SECONDS = 1.0  # that another program may take to finish a change
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
@@ -33,15 +40,46 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def file_name(resource: str) -> str:
+    """Return the file name of a path or URL, without the parameters of a URL."""
+    text = redacted(resource)
+    if "://" in text or text.startswith("/vsi"):
+        text = text.rpartition("url=")[2].partition("?")[0].partition("&")[0].rstrip("/")
+    return PurePath(text).name
+
+
+def companions(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files beside a file that every reader takes for a part of it; those that exist.
+
+    Of a GeoPackage they are SQLite's log and journal, of a raster GDAL's overviews, mask and statistics, of a shapefile
+    its indexes.
+    """
+    file = Path(path)
+    beside = [file.with_name(file.name + end) for end in _COMPANIONS.get(file.suffix.lower(), ())]
+    indexes = [file.with_suffix(suffix) for suffix in _SHAPEFILE_INDEXES] if file.suffix.lower() == ".shp" else []
+    return [companion for companion in (*beside, *indexes) if exists(companion)]
+
+
+def file_and_layer(path: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """Split ``FILE:LAYER``, the name of a layer of a vector file; the layer is None if none is named."""
+    name = os.fspath(path)
+    file, colon, layer = name.rpartition(":")
+    return (file, layer) if colon and not exists(name) and exists(file) else (name, None)
+
+
 def check_writable(target: str | os.PathLike[str]) -> None:
-    """Refuse a target whose folder does not exist or whose name is too long, before any work is done.
+    """Refuse a target that cannot be written or replaced, before any work is done.
 
     Raises
     ------
     OutputError
-        The folder does not exist, or the name is too long.
+        The folder does not exist, the name is too long or no UTF-8, the target is a folder or a device, or a database
+        that another program has open.
     """
     path = Path(target)
+    if not path.name:
+        raise OutputError(f"'{path}'", "is no name of a file", "name the output, such as anomalies.gpkg")
+    check_text(path)
     length = len(os.fsencode(path.name))
     if length > MAX_NAME_BYTES:
         raise OutputError(_abbreviated(path), f"its name has {length} bytes", f"use a name of at most {MAX_NAME_BYTES}")
@@ -51,10 +89,116 @@ def check_writable(target: str | os.PathLike[str]) -> None:
         raise OutputError(path, f"cannot be written ({error.strerror})", "choose another output") from error
     if not has_folder:
         raise OutputError(path, "its folder does not exist", "create the folder or choose another output")
+    if exists(path) and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device"
+        raise OutputError(path, f"cannot be written, because it is {kind}", "choose another output")
+    if path.suffix.lower() in _DATABASES:
+        close_database(path)
+
+
+def check_text(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that GDAL cannot be told: all its names are UTF-8.
+
+    Raises
+    ------
+    OutputError
+        Some bytes of the name are no UTF-8.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fspath(path).encode(errors="backslashreplace").decode()
+        raise OutputError(shown, "has a name that is no UTF-8", "rename the file or its folder") from error
+
+
+def close_database(path: Path) -> None:
+    """Merge the log and journal of an SQLite database into it, as SQLite does when the last program closes it.
+
+    They belong to this one file: left beside the file that replaces it, they would put their own content in its place.
+
+    Raises
+    ------
+    OutputError
+        Another program has the database open, or the log belongs to no database here.
+    """
+    if path.is_file() and path.stat().st_size and _is_closed(path):
+        return
+    for companion in companions(path):
+        if companion.name.endswith("-shm") or not companion.stat().st_size:
+            companion.unlink(missing_ok=True)
+        else:
+            fact = f"has beside it {companion.name}, which is not its own"
+            raise OutputError(path, fact, "move that file away or delete it, or choose another output")
+
+
+def _is_closed(path: Path) -> bool:
+    """Close a database that only logs and journals are left of; return False if the file is none.
+
+    Raises
+    ------
+    OutputError
+        It is open in another program.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_CLOSE_SECONDS, isolation_level=None)) as db:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # rolls an unfinished change back
+            if db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                db.execute("PRAGMA journal_mode = DELETE")  # raises while another program has the file open
+            db.execute("BEGIN EXCLUSIVE")
+            db.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if not os.access(path, os.W_OK) and not companions(path):
+            return True  # a file that may not be changed may yet be replaced
+        fact = f"cannot be replaced ({error})"
+        raise OutputError(path, fact, "close whatever has it open, such as QGIS, or choose another output") from error
+    except sqlite3.DatabaseError:
+        return False
+    for companion in companions(path):  # of a change that never began
+        companion.unlink(missing_ok=True)
+    return True
 
 
 def _abbreviated(path: Path) -> str:
     return f"{path.name[:40]}...{path.suffix[-8:]}"
+
+
+@contextlib.contextmanager
+def plain_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a name of a vector file that pyogrio hands on to GDAL as it is.
+
+    It reads ``!`` and ``;`` in a path as parts of a URI, and would use another file in another folder; a relative path
+    may even look like the scheme of one. Such a path gets a symbolic link in a temporary folder, together with the
+    files of the same stem, which belong to a shapefile or to a database. A file that is yet to be written needs a plain
+    name itself; its folder may have any.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+    file = Path(path).absolute()
+    if os.name == "nt" or not _is_special(file):
+        yield str(file)
+        return
+    with tempfile.TemporaryDirectory(prefix="geosiam.") as folder:
+        links = Path(folder, "links")
+        if not _is_special(file.name):
+            links.symlink_to(file.parent)
+            yield str(links / file.name)
+            return
+        links.mkdir()
+        for part in file.parent.glob(f"{glob.escape(file.stem)}.*"):
+            (links / f"file{part.name[len(file.stem) :]}").symlink_to(part)
+        yield str(links / f"file{file.suffix}")
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    name = os.fsencode(path)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return name.startswith(b"//") or any(sign in name for sign in b"!;?\n\r\t")
 
 
 @contextlib.contextmanager

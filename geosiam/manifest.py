@@ -18,7 +18,7 @@ SUFFIXES = (".csv", ".tsv", ".json", ".parquet")
 
 
 def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md for its form") -> list[dict[str, Any]]:
-    """Return the rows of a manifest by column; column names are stripped and in lower case.
+    """Return the rows of a manifest by column, also blank ones; column names are stripped and in lower case.
 
     Values of CSV files are text. Values of JSON and Parquet files keep their types; a missing value is None.
 
@@ -35,7 +35,7 @@ def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md 
     SceneNotFoundError
         The file does not exist.
     OptionError
-        The file is not a manifest, cannot be read, or has no rows.
+        The file is not a manifest, cannot be read, or has no rows but blank ones.
     """
     manifest = Path(path)
     if not exists(manifest):
@@ -48,9 +48,19 @@ def read_rows(path: str | os.PathLike[str], *, remedy: str = "see docs/batch.md 
         rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in parse(manifest)]
     except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
         raise OptionError(manifest, f"cannot be read ({error})", remedy) from error
-    if not rows:
+    if all(map(is_blank, rows)):
         raise OptionError(manifest, "has no rows", "write one row per pair")
     return rows
+
+
+def is_blank(row: dict[str, Any]) -> bool:
+    """Return whether a row holds nothing, as below the last one of a spreadsheet: it is no pair."""
+    return all(map(is_empty, row.values()))
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a cell holds nothing: no value, a missing number, or only spaces."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - NaN
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from geosiam.errors import OptionError
+from geosiam.errors import OptionError, redacted
+from geosiam.files import file_and_layer
 from geosiam.imagery.options import PairOptions
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
@@ -32,7 +33,7 @@ class ScoreOptions(PairOptions):
 
     Parameters
     ----------
-    bands, aoi, register, radiometry, on_error, workers
+    bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
     model
         Name of bundled weights or path of a weights file.
@@ -67,12 +68,18 @@ class ScoreOptions(PairOptions):
         if self.score_type not in ("uint8", "float32"):
             raise OptionError(f"`score_type` {self.score_type!r}", "is not known", "use uint8 or float32")
 
+    @property
+    def files(self) -> tuple[str | os.PathLike[str], ...]:
+        """Files that a run reads besides the scenes: the area of interest, and weights that are not bundled."""
+        weights = (self.model,) if os.path.isfile(self.model) else ()  # noqa: PTH113 - False for any name
+        return weights if self.aoi is None else (file_and_layer(self.aoi)[0], *weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         values = {name: value for name, value in vars(self).items() if name != "scheduler"}
         named = self.scheduler is None or isinstance(self.scheduler, str)
         aoi = None if self.aoi is None else os.fspath(self.aoi)
-        return values | {"aoi": aoi, "scheduler": self.scheduler if named else "a client"}
+        return redacted(values | {"aoi": aoi, "scheduler": self.scheduler if named else "a client"})
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class DetectOptions(ScoreOptions, PolygonOptions):
 
     Parameters
     ----------
-    bands, aoi, register, radiometry, on_error, workers
+    bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
     model, device, precision, scheduler, restart, score_type
         How they are scored: see :class:`ScoreOptions`.

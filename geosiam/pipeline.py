@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +10,16 @@ from typing import TYPE_CHECKING
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.polygons.attributes import AttributeReader
-from geosiam.polygons.formats import check_target
+from geosiam.polygons.formats import check_crs, check_target
 from geosiam.polygons.score_stream import as_scores
 from geosiam.polygons.table import polygon_table
-from geosiam.provenance import origin, recorded
+from geosiam.provenance import inputs_read, origin, recorded
 from geosiam.qgis.project import write_project
 from geosiam.results import DetectResult, VectorizeResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
 from geosiam.scoring import scored_pair
-from geosiam.targets import Targets, check_displacement, refuse_overwriting_inputs
+from geosiam.targets import Targets, check_displacement, refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -72,15 +73,15 @@ def detect(
     InputError
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
-    targets = Targets.check(output, scores, project, inputs=(before, after))
+    targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
     outputs = [path for path in (targets.polygons, targets.scores, targets.project) if path is not None]
     field = check_displacement(displacement, options, outputs, (before, after))
-    with (
-        open_pair(before, after, options=options) as pair,
-        scored_pair(
-            pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress
-        ) as scored,
-    ):
+    with contextlib.ExitStack() as stack:
+        pair = stack.enter_context(open_pair(before, after, options=options))
+        check_crs(targets.polygons, pair.grid.crs)
+        scored = stack.enter_context(
+            scored_pair(pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress)
+        )
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
         polygon_options = options.at(threshold.value, threshold.seed)
         with AttributeReader(
@@ -168,8 +169,9 @@ def vectorize_to_file(
     """
     target = Path(output)
     check_target(target)
-    refuse_overwriting_inputs(target, scores)
+    refuse_overwriting([target], [scores])
     raster = ScoreRaster.open(scores)
+    check_crs(target, raster.grid.crs)
     threshold = choose_threshold(raster, options.threshold, options.seed_threshold)
     count = _write_polygons(raster, target, options.at(threshold.value, threshold.seed))
     warnings = () if threshold.warning is None else (threshold.warning,)
@@ -189,7 +191,8 @@ def _write_polygons(
     from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which `score` does without
 
     table = polygon_table(raster, options, origin(raster.tags), reader)
-    record = {**recorded(raster.tags), **asdict(options)}
+    record = recorded(raster.tags)
+    record = {**record, **inputs_read(record), **asdict(options)}
     return write_polygons(table, output, provenance=record, displacement=displacement, before_commit=before_commit)
 
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from geosiam import __version__
+from geosiam.files import file_name
 from geosiam.polygons.table import Origin
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG
+from geosiam.scores.working_file import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,11 +149,26 @@ def recorded(tags: Mapping[str, str]) -> dict[str, Any]:
     return record
 
 
+def inputs_read(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run has read, and the fingerprints of it, by role; nothing where the record does not say."""
+    pair = record.get("pair", {})
+    scenes = {role: pair[role] for role in ("before", "after") if role in pair}
+    if not scenes:
+        return {}
+    area = record.get("options", {}).get("aoi")
+    model = record.get("model", {})
+    return {
+        "inputs": {role: scene["name"] for role, scene in scenes.items()} | ({"aoi": area} if area else {}),
+        "fingerprints": {role: scene["fingerprint"] for role, scene in scenes.items()}
+        | ({"model": model["checksum"]} if "checksum" in model else {}),
+    }
+
+
 def origin(tags: Mapping[str, str]) -> Origin:
     """Return the origin that each polygon records, from the tags of its score raster."""
     record = recorded(tags)
     pair = record.get("pair", {})
-    before, after = (PurePath(pair[scene]["name"]).name if scene in pair else None for scene in ("before", "after"))
+    before, after = (file_name(pair[scene]["name"]) if scene in pair else None for scene in ("before", "after"))
     shift = tags.get("GEOSIAM_SHIFT_PX")
     return Origin(before, after, record.get("created"), None if shift is None else float(shift))
 
@@ -171,20 +187,24 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOption
     report = pair.report.to_dict()
     area = pair.aoi
     return {
-        "before scene": _digest(_content(report["before"])),
-        "after scene": _digest(_content(report["after"])),
+        "before scene": _version(report["before"]),
+        "after scene": _version(report["after"]),
         "model": model.card.checksum,
         "area of interest": "" if area is None else _digest([polygon.wkb_hex for polygon in area.polygons]),
-        "choice of bands, registration or radiometry": _digest([options.bands, options.register, options.radiometry]),
+        "choice of bands, nodata, registration or radiometry": _digest(
+            [options.bands_of_scenes, options.nodata, options.register, options.radiometry]
+        ),
         "reading of the scenes": _digest([report[decision] for decision in _DECISIONS]),
         "device or precision": f"{scorer.device.type} {precision_name(scorer.dtype)}",
         "version of geosiam or torch": f"{__version__} {torch.__version__} {BLOCK_PX} {FORWARD_PX}",
     }
 
 
-def _content(scene: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the name of a file that has a fingerprint: the same file may be called by another path."""
-    return {key: value for key, value in scene.items() if key != "name" or not scene["fingerprint"]}
+def _version(scene: dict[str, Any]) -> str:
+    """Return a digest of a scene without its name, because the same file may be called by another path."""
+    if not scene["fingerprint"]:
+        return UNKNOWN
+    return _digest({key: value for key, value in scene.items() if key != "name"})
 
 
 def _digest(value: Sequence[Any] | dict[str, Any]) -> str:

@@ -84,6 +84,18 @@ def ignored_warnings(category: type[Warning]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """Undo changes of environment variables, such as that of OpenCV's import, which hides libraries of others."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def default_workers() -> int:
     """Return the number of processors this process may use, by its affinity and its container's quota."""
     from dask.system import cpu_count  # noqa: PLC0415 - dask takes longer to import than a command's help may take

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from geosiam.files import check_writable
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import ScoreOptions
@@ -16,7 +17,7 @@ from geosiam.provenance import Provenance, UnreadableBlock, identity
 from geosiam.results import ScoreResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
-from geosiam.targets import check_displacement, refuse_overwriting_inputs
+from geosiam.targets import check_displacement, refuse_overwriting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ def score_to_file(
         As in :func:`~geosiam.pipeline.detect`.
     """
     target = Path(output)
-    refuse_overwriting_inputs(target, before, after)
+    check_writable(target)
+    refuse_overwriting([target], [before, after], options.files)
     field = check_displacement(displacement, options, [target], [before, after])
     with (
         open_pair(before, after, options=options) as pair,

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_writable, exists
+from geosiam.errors import OptionError, OutputError, SceneNotFoundError
+from geosiam.files import check_writable, companions, exists
+from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
 from geosiam.polygons.formats import check_target
+from geosiam.qgis.project import SUFFIX as PROJECT_SUFFIX
 from geosiam.qgis.project import check_project
+from geosiam.qgis.scenes import virtual_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
-    from geosiam.imagery.options import PairOptions
+    from geosiam.options import ScoreOptions
+
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+_OGR_SOURCE = re.compile(rb"<SrcDataSource[^>]*>([^<]+)<")
+_OGR_VRT_BYTES = 2**20  # of a virtual vector file that are searched for its sources
 
 
 @dataclass(frozen=True)
@@ -39,31 +50,45 @@ class Targets:
 
     @classmethod
     def check(
-        cls, polygons: str | Path, scores: str | Path | None, project: str | Path | None, inputs: Sequence[SceneLike]
+        cls,
+        polygons: str | Path,
+        scores: str | Path | None,
+        project: str | Path | None,
+        inputs: Sequence[SceneLike],
+        files: Iterable[str | os.PathLike[str]] = (),
     ) -> Self:
         """Check the files and return them; by default the score raster is beside the polygons.
+
+        Parameters
+        ----------
+        polygons, scores, project
+            As the user named them.
+        inputs
+            The scenes.
+        files
+            Other files that the run reads.
 
         Raises
         ------
         OptionError
             A suffix names no format.
         OutputError
-            A folder does not exist, a name is too long, a file is an input, or two files are the same.
+            A file cannot be written, is an input, or two of them are the same.
         """
         check_target(polygons)
-        refuse_overwriting_inputs(polygons, *inputs)
         raster = Path(polygons).with_suffix(".tif") if scores is None else Path(scores)
         check_writable(raster)
         if project is not None:
             check_project(project)
-        refuse_overwriting_inputs(raster, *inputs)
-        if Path(polygons).resolve() == raster.resolve():
-            raise OutputError(raster, "cannot hold both the polygons and the scores", "choose another file for one")
-        return cls(Path(polygons), raster, None if project is None else Path(project))
+        targets = cls(Path(polygons), raster, None if project is None else Path(project))
+        outputs = [targets.polygons, targets.scores, *([] if targets.project is None else [targets.project])]
+        _refuse_same(outputs)
+        refuse_overwriting(outputs, inputs, files)
+        return targets
 
 
 def check_displacement(
-    displacement: str | Path | None, options: PairOptions, outputs: Sequence[Path], inputs: Sequence[SceneLike]
+    displacement: str | Path | None, options: ScoreOptions, outputs: Sequence[Path], inputs: Sequence[SceneLike]
 ) -> Path | None:
     """Check the raster of the displacement before any work is done, and return its path; None: none is requested.
 
@@ -82,22 +107,108 @@ def check_displacement(
             displacement, f"cannot be written, because `register={options.register}` estimates none", remedy
         )
     check_writable(displacement)
-    refuse_overwriting_inputs(displacement, *inputs)
-    if Path(displacement).resolve() in [output.resolve() for output in outputs]:
-        raise OutputError(displacement, "is another output too", "choose another file for the displacement")
+    _refuse_same([*outputs, Path(displacement)])
+    refuse_overwriting([displacement], inputs, options.files)
     return Path(displacement)
 
 
-def refuse_overwriting_inputs(target: str | Path, *inputs: SceneLike) -> None:
+def refuse_overwriting(
+    targets: Iterable[str | Path], scenes: Iterable[SceneLike] = (), files: Iterable[str | os.PathLike[str]] = ()
+) -> None:
     """Refuse to write over what is read: `-o after.gpkg` would otherwise put the scores where after.tif lies.
+
+    Parameters
+    ----------
+    targets
+        Files to write.
+    scenes
+        Scenes that are read; all their files count, see :func:`~geosiam.imagery.open_scene.files_of`.
+    files
+        Other files that are read, or names of something else, such as bundled weights; a shapefile's parts count, and
+        so do the sources of a virtual vector file.
 
     Raises
     ------
     OutputError
-        The target is a file of an input.
+        A target, or a file that is written beside it, is a file of an input.
     """
-    if not exists(target):
+    outputs, scenes = [Path(target) for target in targets], list(scenes)
+    _refuse_new_tiles(outputs, scenes)
+    written = {_identity(file): target for target in outputs for file in _written(target) if exists(file)}
+    if not written:
         return
-    for name in (name for scene in inputs for name in files_of(scene)):
-        if exists(name) and Path(target).samefile(name):
-            raise OutputError(target, "is an input too and would be overwritten", "choose another output")
+    folders = {target.resolve().parent for target in outputs}
+    read: list[Path] = []
+    for scene in scenes:
+        with contextlib.suppress(SceneNotFoundError):  # which the run itself reports
+            read += files_of(scene, folders)
+    read += [part for name in files for part in _parts(name)]
+    for file in read:
+        if exists(file) and (target := written.get(_identity(file))) is not None:
+            fact = "is an input too and would be overwritten"
+            if not exists(target) or not target.samefile(file):
+                fact = f"is written with {file}, which is read and would be overwritten"
+            raise OutputError(target, fact, "choose another output")
+
+
+def _refuse_new_tiles(targets: Iterable[Path], scenes: Iterable[SceneLike]) -> None:
+    """Refuse a raster in the folder or pattern of a scene of tiles: the next run would take it for a tile."""
+    new = [target.absolute() for target in targets if target.suffix.lower() in TILE_SUFFIXES and not exists(target)]
+    by_folder = {target.resolve().parent: target for target in new}
+    for scene in scenes if new else ():
+        if not isinstance(scene, str | os.PathLike):
+            continue
+        name, tile = os.fspath(scene), None
+        if os.path.isdir(name):  # noqa: PTH112 - False for any name
+            tile = by_folder.get(Path(name).resolve())
+            if tile is not None and find_tiles(name) is None:  # GDAL opens this folder as one raster
+                tile = None
+        elif has_magic(name) and not exists(name):
+            tile = next((target for target in new if target.match(os.path.abspath(name))), None)  # noqa: PTH100
+        if tile is not None:
+            raise OutputError(tile, f"would be a tile of {name}", "choose an output in another folder")
+
+
+def _refuse_same(outputs: Sequence[Path]) -> None:
+    for index, output in enumerate(outputs):
+        for other in outputs[:index]:
+            if output.resolve() == other.resolve() or (exists(output) and exists(other) and output.samefile(other)):
+                raise OutputError(output, "cannot hold two of the results", "choose another file for one")
+
+
+def _written(target: Path) -> Iterator[Path]:
+    """Yield a file to write, and those that are written or removed with it."""
+    yield target
+    yield from companions(target)
+    if target.suffix.lower() == ".shp":
+        yield from map(target.with_suffix, _SHAPEFILE)
+    if target.suffix.lower() == PROJECT_SUFFIX:
+        yield from (target.with_name(virtual_name(target, date)) for date in ("before", "after"))
+
+
+def _parts(name: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a file that is read, and those that are read with it; a layer of it may be named after a colon."""
+    text = os.fspath(name)
+    text = text if exists(text) else text.rpartition(":")[0]
+    if not text or not exists(text):
+        return
+    file = Path(text)
+    yield file
+    yield from companions(file)
+    if file.suffix.lower() in _SHAPEFILE:
+        yield from map(file.with_suffix, _SHAPEFILE)
+    if file.is_dir():
+        yield from (part for part in file.iterdir() if part.is_file())
+    elif file.is_file():
+        with file.open("rb") as opened:
+            start = opened.read(_OGR_VRT_BYTES)
+        if start.lstrip().startswith(b"<OGRVRT"):
+            for source in _OGR_SOURCE.findall(start):
+                name = Path(source.decode(errors="surrogateescape"))
+                yield from (name, file.parent / name)
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Return what two names of one file share, hard links included."""
+    status = file.stat()
+    return status.st_dev, status.st_ino

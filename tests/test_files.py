@@ -47,6 +47,16 @@ def scene(tmp_path: Path) -> Path:
         ["info", "{scene}", "{scene}", "--model", LONG],
         ["info", "{scene}", "{scene}", "--model", f"{LONG}.safetensors"],
         ["info", "{scene}", "a\0b.tif"],
+        ["batch", "{folder}", "-o", f"{{folder}}/{LONG}"],
+        ["batch", f"{LONG}.csv", "-o", "{folder}/out"],
+        ["report", f"{LONG}.gpkg", "-o", "{folder}/out"],
+        ["review", f"{LONG}.json", "{scene}"],
+        ["evaluate", f"{LONG}.tif", "{scene}"],
+        ["evaluate", "{scene}", f"{LONG}.gpkg"],
+        ["train", "--scenes", "{scene}", "-o", f"{{folder}}/{LONG}.safetensors"],
+        ["train", "--scenes", "{scene}", "-o", f"{{folder}}/{LONG}/m.safetensors"],
+        ["train", "--scenes", f"{LONG}.tif", "-o", "{folder}/m.safetensors"],
+        ["demo", f"{{folder}}/{LONG}"],
     ],
 )
 def test_long_names_are_refused_in_one_line(arguments: list[str], scene: Path, capsys) -> None:

@@ -75,8 +75,8 @@ TABLE = {**options.LIBRARY_OPTIONS, **BATCH_OPTIONS}
         "geosiam batch october/ november/ -o /shared/survey --scheduler tcp://host:8786",
     ),
 )
-@click.argument("source", metavar="MANIFEST|DIR|STAC")
-@click.argument("after", metavar="[AFTER_DIR]", required=False)
+@options.argument("source", metavar="MANIFEST|DIR|STAC")
+@options.argument("after", metavar="[AFTER_DIR]", required=False)
 @options.output("Folder for the results.", name="folder", metavar="DIR")
 @options.option("--before", metavar="SCENE", help="Compare this one scene with every scene of DIR or STAC.")
 @options.option(

@@ -17,7 +17,7 @@ from geosiam_cli.progress import progress_report
         "geosiam demo survey --size 2048 --seed 7",
     ),
 )
-@click.argument("folder", metavar="[DIR]", type=options.PATH, default=Path("demo-output"))
+@options.argument("folder", metavar="[DIR]", type=options.PATH, default=Path("demo-output"))
 @options.option(
     "--size",
     type=click.IntRange(min=256),

@@ -30,7 +30,7 @@ _COMPARISON = tuple(name for name in options.COMPARISON if name != "model")
         "geosiam evaluate --review anomalies.gpkg --target-precision 0.9",
     ),
 )
-@click.argument("files", metavar="[PREDICTION TRUTH | BEFORE AFTER TRUTH]", nargs=-1)
+@options.argument("files", metavar="[PREDICTION TRUTH | BEFORE AFTER TRUTH]", nargs=-1)
 @options.option(
     "--pairs",
     type=options.PATH,

@@ -6,8 +6,11 @@ failed; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import importlib
+import io
 import json
 import os
 import sys
@@ -16,10 +19,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from geosiam.errors import GeosiamError, IncompleteRunError
+from geosiam.errors import GeosiamError, IncompleteRunError, OutputError, redacted
 from geosiam.runtime import tune_allocator
 from geosiam_cli import options
-from geosiam_cli.state import State, configure_logging
+from geosiam_cli.state import State, configure_logging, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +47,9 @@ _GC_THRESHOLDS = 50_000, 20, 100
 create hundreds of thousands of objects that live as long as the process. Collecting seldom, and not at all at the end
 (``gc.freeze``), reduces the processor time of `detect` on 512 x 512 px from 7.6 to 6.1 s; the latter alone, to 6.3 s
 (two shared cores, Python 3.11, best of 10 interleaved runs)."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says about a disk, a quota or a file that is full."""
 
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 4, 130
 
@@ -85,6 +91,10 @@ def program() -> NoReturn:
     gc.set_threshold(*_GC_THRESHOLDS)
     code = main()
     gc.freeze()
+    try:
+        sys.stdout.flush()
+    except OSError:  # has been reported; the interpreter would do so again, with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -107,17 +117,19 @@ def main(args: Sequence[str] | None = None) -> int:
         # Outside standalone mode click raises errors instead of printing them; a closed stdout it still handles.
         code = cli.main(args, prog_name="geosiam", standalone_mode=False, obj=state)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        print_error(shown.getvalue().rstrip("\n"))
         return error.exit_code
     except GeosiamError as error:
         return _print_refusal(error, state)
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes this for Ctrl-D, but here it is a truncated file
             return _print_bug(error.__cause__, state)
-        click.echo("geosiam: interrupted", err=True)
+        print_error("geosiam: interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: the user learns what to do about it
-        return _print_bug(error, state)
+        return _print_full(error, state) if getattr(error, "errno", None) in _FULL else _print_bug(error, state)
     return code if isinstance(code, int) else 0
 
 
@@ -125,27 +137,34 @@ def _print_refusal(error: GeosiamError, state: State) -> int:
     """Print an error of the library in the words of the command line, and return its exit code."""
     code = EXIT_INCOMPLETE if isinstance(error, IncompleteRunError) else EXIT_REFUSED
     message = state.with_flags(str(error))
-    click.echo(f"geosiam: error: {message}", err=True)
+    print_error(f"geosiam: error: {message}")
     if state.json and not state.result_printed:
         parts = {name: state.with_flags(getattr(error, name)) for name in ("subject", "fact", "remedy")}
         _print_json_error(error, message, code, **parts)
     return code
 
 
+def _print_full(error: Exception, state: State) -> int:
+    """Print that a disk is full, mostly the one that stdout is on: the library names its own files."""
+    subject = getattr(error, "filename", None) or "standard output"
+    fact = f"cannot be written ({getattr(error, 'strerror', None) or error})"
+    return _print_refusal(OutputError(subject, fact, "free disk space, or write to another place"), state)
+
+
 def _print_bug(error: BaseException, state: State) -> int:
     from importlib.metadata import version  # slow to import, and most runs end well
 
-    traceback.print_exception(error)
-    click.echo(
+    print_error("".join(traceback.format_exception(error)).rstrip())
+    print_error(
         f"geosiam: unexpected error: this is a bug in geosiam {version('geosiam')} (Python {sys.version.split()[0]}, "
-        f"{sys.platform}); please report it with the command and the lines above",
-        err=True,
+        f"{sys.platform}); please report it with the command and the lines above"
     )
     if state.json and not state.result_printed:
-        _print_json_error(error, str(error), EXIT_UNEXPECTED)
+        _print_json_error(error, redacted(str(error)), EXIT_UNEXPECTED)
     return EXIT_UNEXPECTED
 
 
 def _print_json_error(error: BaseException, message: str, code: int, **parts: str) -> None:
     content = {"kind": type(error).__name__, "message": message, **parts, "exit_code": code}
-    click.echo(json.dumps({"error": content}, indent=2))
+    with contextlib.suppress(OSError):  # full, which may be the error
+        click.echo(json.dumps({"error": content}, indent=2))

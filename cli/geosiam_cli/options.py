@@ -25,7 +25,29 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)  # never checked here: the library refuses with the remedy and exit code 3
 
 
-class Option(click.Option):
+class _NotEmpty(click.Parameter):
+    """A parameter whose values are not empty, and are text that files and messages can hold."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
+        """Refuse ``""``, as of a shell variable that is not set: as a path it would be the current folder."""
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if not isinstance(text, str):
+                continue
+            if not text:
+                raise click.BadParameter("is empty, like a variable that is not set", ctx=ctx, param=self)
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                fact = "is no UTF-8; rename the file or its folder"
+                raise click.BadParameter(fact, ctx=ctx, param=self) from error
+        return super().type_cast_value(ctx, value)
+
+
+class Argument(_NotEmpty, click.Argument):
+    """An argument that is not empty."""
+
+
+class Option(_NotEmpty, click.Option):
     """An option whose help shows its default in words.
 
     Where click prints ``[default: (one thread per core); x>=1]``, this prints ``[default: one thread per core]``; the
@@ -53,6 +75,7 @@ class Option(click.Option):
 
 
 option = functools.partial(click.option, cls=Option)
+argument = functools.partial(click.argument, cls=Argument)
 
 
 def choice(*values: str) -> dict[str, Any]:
@@ -69,6 +92,17 @@ def bands(text: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < 1:
         raise click.BadParameter(f"{text!r} is not a list of band numbers from 1, such as 4,3,2")
     return numbers
+
+
+def nodata(text: str) -> float | str | tuple[float | str, ...]:
+    """Return ``0`` or ``none``, or one of these for each scene: ``0,none`` as (0.0, "none")."""
+    try:
+        values = tuple(part if part == "none" else float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 2):
+        raise click.BadParameter(f"{text!r} is neither a number nor none, nor two of them such as 0,none")
+    return values[0] if len(values) == 1 else values
 
 
 def threshold(text: str) -> str | float:
@@ -142,8 +176,8 @@ progress = option(
 
 def scenes(function: Function) -> Function:
     """Add the arguments BEFORE and AFTER."""
-    after = click.argument("after", metavar="AFTER")
-    return click.argument("before", metavar="BEFORE")(after(function))
+    after = argument("after", metavar="AFTER")
+    return argument("before", metavar="BEFORE")(after(function))
 
 
 def output(help_text: str, *, name: str = "output_path", metavar: str = "FILE") -> Decorator:
@@ -234,13 +268,27 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         show_default="by color interpretation",
         help="One band, or the red, green and blue bands of both scenes, counted from 1.",
     ),
+    "after_bands": option(
+        "--after-bands",
+        type=bands,
+        metavar="N|N,N,N",
+        show_default="as --bands",
+        help="The bands of AFTER, if they are others than those of BEFORE.",
+    ),
+    "nodata": option(
+        "--nodata",
+        type=nodata,
+        metavar="V|BEFORE,AFTER",
+        show_default="as declared, or recognized where certain",
+        help="Value of pixels without data, for both scenes or for each; none: as the file declares, and nothing else.",
+    ),
     "aoi": option(
         "--valid-area",
         "aoi",
         also=["--aoi"],
         metavar="FILE",
         show_default="the whole overlap",
-        help="Score only inside these polygons (any vector file).",
+        help="Score only inside these polygons (any vector file; FILE:LAYER names one of its layers).",
     ),
     "register": option(
         "--register",
@@ -309,7 +357,9 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
     ),
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
-COMPARISON = ("model", "bands", "aoi", "register", "radiometry", "device", "precision", "workers")
+COMPARISON = (
+    "model", "bands", "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "workers",
+)  # fmt: skip
 EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 
 

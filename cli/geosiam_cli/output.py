@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam.errors import IncompleteRunError
+from geosiam.errors import IncompleteRunError, redacted
 from geosiam_cli import state
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def result(value: object, *, as_json: object = None) -> None:
 def note(text: str) -> None:
     """Print a note about the result on stderr, unless only errors are wanted there."""
     if not state.current().quiet:
-        click.echo(text, err=True)
+        state.print_error(text)
 
 
 def warn(messages: Iterable[str]) -> None:
@@ -92,7 +92,7 @@ def plain(value: object) -> object:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float) else redacted(str(value))
 
 
 def _with_flags(value: object, current: state.State, *, is_message: bool = False) -> object:

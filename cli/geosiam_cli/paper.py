@@ -23,7 +23,7 @@ NAMES = ("all", "fig2", "fig3", "fig4", "fig5", "fig6", "position", "transfer", 
         "geosiam paper fig6 --data DIR --out reproduction --scene mine.tif",
     ),
 )
-@click.argument("names", metavar="FIGURE...", nargs=-1, required=True, type=click.Choice(NAMES))
+@options.argument("names", metavar="FIGURE...", nargs=-1, required=True, type=click.Choice(NAMES))
 @options.option(
     "--data",
     type=options.PATH,

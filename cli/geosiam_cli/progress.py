@@ -68,7 +68,7 @@ def _json_lines(description: str, unit: str) -> Iterator[OnProgress]:
         if per_mille > reported:
             reported = per_mille
             entry = {"stage": description, "done": done, "total": total, "unit": unit, "note": note}
-            click.echo(json.dumps({"progress": entry}), err=True)
+            state.print_error(json.dumps({"progress": entry}))
 
     yield on_progress
 

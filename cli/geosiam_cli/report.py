@@ -55,7 +55,7 @@ REPORT_OPTIONS: dict[str, options.Decorator] = {
         'geosiam report monday.gpkg tuesday.gpkg -o week --title "Week 47"',
     ),
 )
-@click.argument("results", metavar="RESULT...", nargs=-1, required=True)
+@options.argument("results", metavar="RESULT...", nargs=-1, required=True)
 @options.output("Folder for the page, index.html; created if needed.", name="folder", metavar="DIR")
 @options.library_options(*REPORT_OPTIONS, table=REPORT_OPTIONS)
 @options.json_output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import click
-
 from geosiam_cli import options, output
 
 
@@ -14,8 +12,8 @@ from geosiam_cli import options, output
         "geosiam review ~/Downloads/verdicts.json survey/",
     ),
 )
-@click.argument("verdicts", metavar="VERDICTS")
-@click.argument("results", metavar="RESULT...", nargs=-1, required=True)
+@options.argument("verdicts", metavar="VERDICTS")
+@options.argument("results", metavar="RESULT...", nargs=-1, required=True)
 @options.json_output
 def command(*, verdicts: str, results: tuple[str, ...]) -> None:
     """Write verdicts from the page into the GeoPackages.

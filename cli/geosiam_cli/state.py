@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from dataclasses import dataclass
 
 import click
 
+from geosiam.errors import redacted
 from geosiam_cli.messages import with_flags
 
 
@@ -49,6 +51,12 @@ def current() -> State:
     """Return the state of the running command; defaults where a command is called without the entry point."""
     context = click.get_current_context(silent=True)
     return State() if context is None else context.ensure_object(State)
+
+
+def print_error(text: str) -> None:
+    """Print a line on stderr; where it is full or gone, the run goes on without."""
+    with contextlib.suppress(OSError):
+        click.echo(redacted(text), err=True)
 
 
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -98,7 +106,7 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of one record."""
-        text = self._state.with_flags(super().format(record))
+        text = redacted(self._state.with_flags(super().format(record)))
         if record.levelno <= logging.INFO:
             return f"geosiam: {text}"
         return f"geosiam: {record.levelname.lower()}: {text}"

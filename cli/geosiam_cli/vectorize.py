@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from geosiam_cli import options, output
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
         "geosiam vectorize scores.tif -o drawn.gpkg --no-smooth --simplify 0.2m",
     ),
 )
-@click.argument("scores", metavar="SCORES")
+@options.argument("scores", metavar="SCORES")
 @options.output(options.POLYGON_FORMATS)
 @options.library_options(*options.POLYGONS)
 @options.json_output

@@ -19,7 +19,7 @@ from geosiam.batch.resources import Resources, available_memory, parse_memory
 from geosiam.batch.runner import PairTask, Runner
 from geosiam.batch.stac_input import is_stac, read_stac
 from geosiam.batch.state import identities, is_up_to_date, load_state
-from geosiam.batch.summary import write_page, write_summaries
+from geosiam.batch.summary import check_outputs, write_page, write_summaries
 from geosiam.errors import OptionError, OutputError, SceneRefusedError
 from geosiam.files import locked
 from geosiam.options import DetectOptions
@@ -167,7 +167,7 @@ def plan_batch(
         reasons = "; ".join(f"{Path(scene.scene).name}: {scene.reason}" for scene in plan.unmatched[:3])
         fact = f"has no two scenes that can be paired ({reasons or 'it is empty'})"
         raise SceneRefusedError(path, fact, "see docs/batch.md for how scenes are paired")
-    return _with_shapes(plan)
+    return replace(_with_shapes(plan), source="" if is_folder else path)
 
 
 def run_batch(
@@ -204,6 +204,7 @@ def run_batch(
     start = time.monotonic()
     root = Path(folder).absolute()
     with _locked(root):
+        check_outputs(plan, detect, root)
         tasks, states = _tasks(plan.pairs, root, detect, options)
         up_to_date = len(states)
         runner: Runner | None = None

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geosiam.errors import OutputError
+from geosiam.errors import OutputError, redacted
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +75,8 @@ class PairResult:
         values = dict(vars(self))
         values["facts"] = {} if self.record is None else self.record.to_dict()
         del values["record"]
-        return values | {key: None if values[key] is None else str(values[key]) for key in ("scores", "anomalies")}
+        files = {key: None if values[key] is None else str(values[key]) for key in ("scores", "anomalies")}
+        return redacted(values | files)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class BatchResult:
             "files": {name: str(path) for name, path in self.files.items()},
             "done": len(self.pairs) - len(self.failed),
             "failed": [{"name": pair.name, "error": pair.error} for pair in self.failed],
-            "unpaired": [asdict(scene) for scene in self.unmatched],
+            "unpaired": [redacted(asdict(scene)) for scene in self.unmatched],
             "misfits": self.misfits,
             "notes": list(self.notes),
             "seconds": self.seconds,
@@ -211,7 +212,10 @@ class JsonLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
+            _refuse_other_file(Path(path))
             self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by the context
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(path, f"cannot be written ({error.strerror})", "choose another path") from error
         self._last_progress = 0.0
@@ -250,6 +254,15 @@ class JsonLog:
             self._file.close()
 
 
+def _refuse_other_file(path: Path) -> None:
+    """Refuse to append to a file that is no log, such as a manifest or a scene."""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(1)
+        if start not in (b"", b"{"):
+            raise OutputError(path, "is not a log, so nothing is appended to it", "name another file for the log")
+
+
 def append_line(path: Path, **entry: object) -> None:
     """Append an entry with its time to a log; errors are ignored, because a full disk must not end the batch."""
     with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
@@ -258,4 +271,4 @@ def append_line(path: Path, **entry: object) -> None:
 
 def _json_line(entry: dict[str, Any]) -> str:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"time": now, **entry}, default=str) + "\n"
+    return json.dumps(redacted({"time": now, **entry}), default=str) + "\n"

@@ -17,6 +17,7 @@ from shapely.geometry.polygon import orient
 
 from geosiam.batch.dates import ACQUISITION_TAGS, FILE_TAGS, SceneDate, date_in, date_of, iso_date, place_in
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
+from geosiam.files import file_name
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.mosaic import find_tiles
 from geosiam.imagery.open_scene import open_scene
@@ -125,7 +126,7 @@ def shapes_of(scenes: Sequence[str]) -> list[tuple[int, int] | None]:
 
 def stem_of(scene: str) -> str:
     """Return the file name of a scene without folder and suffix; for a pattern of tiles, the name of its folder."""
-    path = Path(scene.split("?", maxsplit=1)[0].rstrip("/"))
+    path = Path(file_name(scene) if "://" in scene or scene.startswith("/vsi") else scene)
     if any(sign in path.name for sign in "*?["):
         path = path.parent
     return path.stem if path.suffix.lower() in _SUFFIXES else path.name

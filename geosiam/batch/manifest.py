@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ from geosiam.batch.pairing import name_pairs
 from geosiam.batch.plan import PAIR_OPTIONS, BatchPair, BatchPlan, Fault, checked_plan
 from geosiam.errors import InputError, OptionError
 from geosiam.files import exists
-from geosiam.manifest import read_rows
+from geosiam.manifest import is_blank, is_empty, read_rows
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def read_manifest(path: str | os.PathLike[str]) -> BatchPlan:
     pairs: list[BatchPair] = []
     faults: list[Fault] = []
     for number, row in enumerate(rows, 1):
+        if is_blank(row):
+            continue
         try:
             pairs.append(_pair(row, manifest.absolute().parent))
         except InputError as error:
@@ -63,7 +64,7 @@ def _with_present_names(row: dict[str, Any]) -> dict[str, Any]:
     """Rename old columns; if a row has both spellings, a value under the present one counts."""
     renamed = {column: value for column, value in row.items() if column not in OLD_COLUMNS}
     for old, present in OLD_COLUMNS.items():
-        if old in row and _is_empty(renamed.get(present)):
+        if old in row and is_empty(renamed.get(present)):
             renamed[present] = row[old]
     return renamed
 
@@ -85,7 +86,7 @@ def _check_columns(manifest: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _pair(row: dict[str, Any], folder: Path) -> BatchPair:
-    values = {column: value for column, value in row.items() if not _is_empty(value)}
+    values = {column: value for column, value in row.items() if not is_empty(value)}
     for required in ("before", "after"):
         if required not in values:
             raise OptionError("the pair", f"has no {required} scene", f"name one in the column {required!r}")
@@ -110,10 +111,6 @@ def _pair(row: dict[str, Any], folder: Path) -> BatchPair:
 def _absolute(path: str, folder: Path) -> str:
     is_remote = "://" in path or path.startswith(("/vsi", "<"))
     return path if is_remote else os.path.abspath(folder / path)  # noqa: PTH100 - resolves .. but follows no links
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _with_default_names(pairs: Sequence[BatchPair]) -> list[BatchPair]:
@@ -180,6 +177,16 @@ def _parse_bands(value: object) -> tuple[int, ...]:
         raise OptionError(f"bands {value!r}", "are not numbers", "write them like 4 1 2, counted from 1") from error
 
 
+def _parse_nodata(value: object) -> float | str | tuple[float | str, ...]:
+    parts = value if isinstance(value, list | tuple) else str(value).replace(",", " ").split()
+    try:
+        values = tuple("none" if part == "none" else float(part) for part in parts)
+    except ValueError as error:
+        remedy = "write a number, none, or one of them for each scene, such as 0,none"
+        raise OptionError(f"nodata {value!r}", "is not known", remedy) from error
+    return values[0] if len(values) == 1 else values
+
+
 def _parse_switch(column: str, value: object) -> bool:
     text = str(value).strip().lower()
     if text not in (*_YES, *_NO):
@@ -195,6 +202,8 @@ def _parse_register(value: object) -> str:
 _PARSERS: dict[str, Callable[[object], Any]] = dict.fromkeys(PAIR_OPTIONS, str) | {
     "threshold": _parse_threshold,
     "bands": _parse_bands,
+    "after_bands": _parse_bands,
+    "nodata": _parse_nodata,
     "register": _parse_register,
     "seed_threshold": partial(_parse_number, "seed_threshold"),
     "connectivity": partial(_parse_integer, "connectivity"),

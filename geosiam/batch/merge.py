@@ -14,6 +14,7 @@ from pyogrio.raw import read
 from pyproj.exceptions import ProjError
 
 from geosiam.errors import GeosiamError
+from geosiam.files import plain_path
 from geosiam.polygons.geopackage import FOOTPRINT_LAYER, LAYER
 from geosiam.polygons.results import last_change, normalize_reviews, read_result, read_reviews
 from geosiam.polygons.writer import write_polygons
@@ -72,10 +73,12 @@ def merge_polygons(pairs: Sequence[PairResult], target: Path) -> tuple[str, ...]
     polygons["review"] = reviews.merged(files, polygons)
     polygons["object_id"] = object_ids(polygons.geometry.array, pd.factorize(polygons["pair"])[0].tolist())
     footprint = _concatenated([group.footprint for group in groups], list(files))
+    runs = {name: read_result(path).run for name, path in files.items()}
     provenance = {
         "inputs": list(files),
+        "fingerprints": runs,
         "threshold": min(pair.record.threshold for pair in merged if pair.record is not None),
-        "merged": {name: read_result(path).run for name, path in files.items()},
+        "merged": runs,
     }
     write_polygons(polygons, target, provenance=provenance, more_columns=_PAIR_COLUMNS, footprint=footprint)
     return left_out
@@ -100,7 +103,9 @@ class _Layer:
 
     @classmethod
     def of(cls, pair: PairResult, layer: str) -> Self:
-        meta, _, wkb, values = read(pair.anomalies, layer=layer)
+        assert pair.anomalies is not None
+        with plain_path(pair.anomalies) as plain:
+            meta, _, wkb, values = read(plain, layer=layer)
         about_pair = {"pair": pair.name, "site": pair.site, "before_date": pair.before_date, "date": pair.date}
         columns = dict(zip(meta["fields"], values, strict=True))
         columns |= {column: np.full(len(wkb), value, object) for column, value in about_pair.items()}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from geosiam.errors import OptionError
+from geosiam.errors import OptionError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,8 +19,8 @@ RESERVED_NAMES = frozenset({"report"})
 """Names in the output folder that no pair may have."""
 
 PAIR_OPTIONS = (
-    "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands", "aoi",
-    "register", "radiometry", "device", "precision", "on_error", "score_type",
+    "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands",
+    "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "on_error", "score_type",
 )  # fmt: skip
 """The options of :class:`~geosiam.options.DetectOptions` that may differ between the pairs of a batch."""
 
@@ -98,21 +98,26 @@ class BatchPlan:
         Scenes without a partner.
     notes
         Decisions that the user should know about.
+    source
+        The manifest or document that the pairs are from; empty for folders.
     """
 
     pairs: tuple[BatchPair, ...]
     faults: tuple[Fault, ...] = ()
     unmatched: tuple[UnmatchedScene, ...] = ()
     notes: tuple[str, ...] = ()
+    source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "faults": [asdict(fault) for fault in self.faults],
-            "unpaired": [asdict(scene) for scene in self.unmatched],
-            "notes": list(self.notes),
-        }
+        return redacted(
+            {
+                "pairs": [asdict(pair) for pair in self.pairs],
+                "faults": [asdict(fault) for fault in self.faults],
+                "unpaired": [asdict(scene) for scene in self.unmatched],
+                "notes": list(self.notes),
+            }
+        )
 
 
 def checked_plan(

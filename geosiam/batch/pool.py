@@ -80,9 +80,7 @@ class PairRequest:
     def from_line(cls, line: str) -> PairRequest:
         """Parse a line that :meth:`to_line` returned."""
         values: dict[str, Any] = json.loads(line)
-        options = values.pop("options")
-        options["bands"] = None if options["bands"] is None else tuple(options["bands"])
-        return cls(**values, options=DetectOptions(**options))
+        return cls(**{**values, "options": DetectOptions(**values["options"])})
 
 
 @dataclass(frozen=True)

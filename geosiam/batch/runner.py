@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geosiam.batch.events import BatchEvent, Progress, append_line
 from geosiam.batch.pool import PairRequest
 from geosiam.batch.state import LOG, PairRecord, PairState, save_state
+from geosiam.errors import redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,6 +228,7 @@ class Runner:
         self._emit("retry", task.pair.name, {"reason": message})
 
     def _fail(self, task: PairTask, message: str) -> None:
+        message = redacted(message)
         state = PairState("failed", task.identity, task.attempts, error=message)
         with contextlib.suppress(OSError):
             save_state(task.folder, state)

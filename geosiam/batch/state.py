@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,8 +17,8 @@ import torch
 from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
-from geosiam.errors import InputError
-from geosiam.files import atomic_write
+from geosiam.errors import InputError, redacted
+from geosiam.files import atomic_write, file_and_layer
 from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
 from geosiam.provenance import ModelReference
@@ -247,7 +246,7 @@ def save_state(folder: Path, state: PairState) -> None:
         "identity": state.identity,
         "attempts": state.attempts,
         "facts": {} if state.record is None else state.record.to_dict(),
-        "error": state.error,
+        "error": redacted(state.error),
     }
     with atomic_write(folder / STATE) as partial:
         partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
@@ -289,7 +288,7 @@ def _identity(
     pair: BatchPair, shared: DetectOptions, fingerprints: Callable[[str], str], checksums: Callable[[str], str]
 ) -> str:
     options = pair.options(shared)
-    inputs = [pair.before, pair.after, *([] if options.aoi is None else [os.fspath(options.aoi)])]
+    inputs = [pair.before, pair.after, *([] if options.aoi is None else [file_and_layer(options.aoi)[0]])]
     versions = [fingerprints(path) for path in inputs]
     if not all(versions):
         return ""

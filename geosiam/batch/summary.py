@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geosiam.batch.merge import merge_polygons
+from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.batch.stac_output import item_collection
-from geosiam.errors import OutputError
-from geosiam.files import atomic_write
+from geosiam.errors import OutputError, redacted
+from geosiam.files import atomic_write, check_writable
 from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
+from geosiam.targets import refuse_overwriting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from geosiam.batch.events import PairResult
     from geosiam.batch.plan import BatchPlan
     from geosiam.batch.state import PairRecord
+    from geosiam.options import DetectOptions
     from geosiam.report.inputs import Fact
 
 FILES = {
@@ -51,6 +54,23 @@ COLUMNS = tuple(_TYPES)
 """Columns of the table of pairs."""
 
 _log = logging.getLogger(__name__)
+
+
+def check_outputs(plan: BatchPlan, detect: DetectOptions, root: Path) -> None:
+    """Refuse a folder in which a file of the batch as a whole cannot be written, or is one that the batch reads.
+
+    Raises
+    ------
+    OutputError
+        Names the file.
+    """
+    targets = [*(root / name for name in FILES.values()), root / REPORT_FOLDER / PAGE]
+    for target in targets[:-1]:  # the folder of the page is yet to be made
+        check_writable(target)
+    targets += [root / pair.name / name for pair in plan.pairs for name in (SCORES, POLYGONS)]
+    files = {plan.source, *(file for pair in plan.pairs for file in pair.options(detect).files)}
+    scenes = dict.fromkeys(scene for pair in plan.pairs for scene in (pair.before, pair.after))
+    refuse_overwriting(targets, scenes, files)
 
 
 def write_summaries(
@@ -105,7 +125,7 @@ def results_digest(plan: BatchPlan, pairs: Sequence[PairResult]) -> str:
 
 def table_of(pairs: Sequence[PairResult], folder: Path) -> pd.DataFrame:
     """Return a table with one row per pair and :data:`COLUMNS`; paths of results are relative to the folder."""
-    rows = [_row(pair, folder) for pair in pairs]
+    rows = [redacted(_row(pair, folder)) for pair in pairs]
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in _TYPES.items()})
 
 
@@ -144,7 +164,7 @@ def write_page(plan: BatchPlan, pairs: Sequence[PairResult], root: Path) -> tupl
         )
     except Exception as error:  # noqa: BLE001 - hours of work must not end in an error because of the page
         _log.debug("the page could not be written", exc_info=True)
-        return None, f"the page of the batch could not be written: {error}"
+        return None, redacted(f"the page of the batch could not be written: {error}")
     return report.path, None
 
 
@@ -289,7 +309,7 @@ def _bend(record: PairRecord) -> str | None:
 
 def _write_json(target: Path, content: dict[str, Any]) -> None:
     with _open_replacement(target) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(redacted(content), indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import IO, Any
 from geosiam.batch.pool import POLYGONS, SCORES, PairRequest, WorkerEvent
 from geosiam.batch.resources import process_memory
 from geosiam.batch.state import PairRecord, pair_metadata
-from geosiam.errors import ClusterError, GeosiamError, SceneNotFoundError, SceneUnreadableError
+from geosiam.errors import ClusterError, GeosiamError, SceneNotFoundError, SceneUnreadableError, redacted
 from geosiam.pipeline import detect
 from geosiam.runtime import tune_allocator
 
@@ -55,7 +55,7 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self._events.write("log", level=record.levelname.lower(), message=record.getMessage())
+        self._events.write("log", level=record.levelname.lower(), message=redacted(record.getMessage()))
 
 
 def main() -> None:
@@ -153,9 +153,9 @@ def _unexpected(error: Exception) -> dict[str, Any]:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return {
         "kind": type(error).__name__,
-        "message": f"unexpected error, please report it: {text}",
+        "message": f"unexpected error, please report it: {redacted(text)}",
         "transient": isinstance(error, (MemoryError, OSError)),
-        "traceback": traceback.format_exc(),
+        "traceback": redacted(traceback.format_exc()),
     }
 
 

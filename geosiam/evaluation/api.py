@@ -26,14 +26,16 @@ from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
 from geosiam.evaluation.report import markdown
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
+from geosiam.files import file_name
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.prepare import open_pair
-from geosiam.manifest import read_rows
+from geosiam.manifest import is_blank, read_rows
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 from geosiam.polygons.score_stream import ArrayScores
 from geosiam.scores.raster import THRESHOLD_TAG, ScoreRaster
 from geosiam.scores.threshold import choose_threshold
+from geosiam.targets import refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 PREDICTION = "prediction"
 """Name of the method of a prediction that was given."""
+
+REPORT_FILES = ("evaluation.md", "evaluation.json", "curves.png")
+"""File names of the report in its folder."""
 
 _METER_PIXELS = Affine(1, 0, 0, 0, -1, 0)
 _DEFAULT_THRESHOLD = 0.5  # of score rasters that do not record their model's
@@ -78,7 +83,7 @@ class Task:
     @property
     def name(self) -> str:
         """Name of the pair: the file name of the prediction or of the after scene."""
-        return Path(self.prediction or self.after or "").stem
+        return Path(file_name(self.prediction or self.after or "")).stem
 
 
 def evaluate(
@@ -118,6 +123,8 @@ def evaluate(
     for name in baselines:
         baseline(name)
     methods = [*models, *baselines] or [options.model]
+    if out is not None:
+        _check_outputs(tasks, methods, options, out)
     runs = [(task, method) for task in tasks for method in ([PREDICTION] if task.prediction else methods)]
     evaluations = []
     for completed, (task, method) in enumerate(runs):
@@ -154,6 +161,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Task]:
     folder = Path(path).parent
     tasks = []
     for number, row in enumerate(rows, 1):
+        if is_blank(row):
+            continue
         paths = {name: text for name in _PATH_COLUMNS if (text := str(row.get(name) or "").strip())}
         try:
             tasks.append(Task(**{name: text if "://" in text else str(folder / text) for name, text in paths.items()}))
@@ -174,16 +183,17 @@ def save_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
     """
     evaluations = totals_first(evaluations)
     with_curves = [e for e in evaluations if e.pair == evaluations[0].pair and e.agreement.counts is not None]
+    text_file, json_file, curves = REPORT_FILES
     texts = {
-        "evaluation.md": markdown(evaluations),
-        "evaluation.json": json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=1) + "\n",
+        text_file: markdown(evaluations),
+        json_file: json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=1) + "\n",
     }
-    names = [*texts, *(["curves.png"] if with_curves else [])]
+    names = [*texts, *([curves] if with_curves else [])]
     with _replace_together(folder, names) as temporary:
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         if with_curves:
-            save_curves(temporary / "curves.png", [(e.method, e.agreement) for e in with_curves])
+            save_curves(temporary / curves, [(e.method, e.agreement) for e in with_curves])
     return [folder / name for name in names]
 
 
@@ -243,11 +253,25 @@ def _compare_model(task: Task, model: str, options: DetectOptions, out: Path | N
     with tempfile.TemporaryDirectory() as temporary:
         if out is not None:
             _make_folder(out)
-        target = (out or Path(temporary)) / f"{task.name}-{Path(model).stem}.gpkg"
+        target = _result(task, model, out or Path(temporary))
         result = detect(str(task.before), str(task.after), target, options=replace(options, model=model))
         raster = ScoreRaster.open(result.scores_path)
         truth = Truth.read(task.truth, pixel_grid(raster))
         return compare_scores(raster, truth, result.threshold, min_area=options.min_area)
+
+
+def _check_outputs(tasks: Sequence[Task], methods: Sequence[str], options: DetectOptions, out: Path) -> None:
+    """Refuse a folder in which a result would replace what is compared."""
+    models = [method for method in methods if method not in BASELINES]
+    results = [_result(task, model, out) for task in tasks if task.before for model in models]
+    targets = [*(out / name for name in REPORT_FILES), *results, *(path.with_suffix(".tif") for path in results)]
+    scenes = [scene for task in tasks for scene in (task.before, task.after, task.prediction, task.truth) if scene]
+    files = [*options.files, *(task.truth for task in tasks), *(name for name in models if Path(name).is_file())]
+    refuse_overwriting(targets, scenes, files)
+
+
+def _result(task: Task, model: str, out: Path) -> Path:
+    return out / f"{task.name}-{Path(model).stem}.gpkg"
 
 
 def _make_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.options import PolygonOptions
@@ -129,11 +129,12 @@ def read_polygons(path: str) -> geopandas.GeoDataFrame:
     if not exists(path):
         raise SceneNotFoundError(path, "does not exist", "check the path")
     try:
-        if path.lower().endswith(".parquet"):
-            frame = geopandas.read_parquet(path)
-        else:
-            layers = list(geopandas.list_layers(path).name)
-            frame = geopandas.read_file(path, layer=LAYER if LAYER in layers else layers[0])
+        with plain_path(path) as plain:
+            if path.lower().endswith(".parquet"):
+                frame = geopandas.read_parquet(plain)
+            else:
+                layers = list(geopandas.list_layers(plain).name)
+                frame = geopandas.read_file(plain, layer=LAYER if LAYER in layers else layers[0])
     except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:
         raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):

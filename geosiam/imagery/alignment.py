@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from geosiam.errors import SceneRefusedError
-from geosiam.imagery.grid import Window, apply_affine
+from geosiam.imagery.grid import Window, apply_affine, authority_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +61,35 @@ class Alignment:
     def ratio(self) -> float:
         """Number of the scene's pixels along the side of one target pixel."""
         return float(1 / np.sqrt(self.scale[0] * self.scale[1]))
+
+
+def across_the_dateline(scene: Grid, target: Grid) -> Grid | None:
+    """Return a grid in degrees that ends beyond 180 degrees with longitudes counted from its own middle.
+
+    PROJ's longitudes end at 180 degrees, and so would what GDAL warps to another system. Other grids are returned as
+    they are; None for one whose coordinates, counted so, would mean other places, because PROJ knows the transformation
+    of its datum for one prime meridian only.
+    """
+    if not scene.crs.is_geographic or scene.crs == target.crs:
+        return scene
+    left, _, right, _ = scene.bounds
+    full_turn = _full_turn(scene)
+    if right - left > full_turn or max(-left, right) <= full_turn / 2:
+        return scene
+    system = CRS.from_wkt(scene.crs.to_wkt())
+    middle = round(_middle(scene) * 360 / full_turn)
+    first = middle + system.prime_meridian.longitude if system.prime_meridian is not None else middle
+    wkt = re.sub(
+        r'PRIMEM\["[^"]*",[^,\]]*(,AUTHORITY\[[^]]*\])?', f'PRIMEM["turned",{first!r}', system.to_wkt("WKT1_GDAL")
+    )
+    moved = Affine.translation(-middle * full_turn / 360, 0) @ scene.transform
+    turned = replace(scene, crs=type(scene.crs).from_wkt(wkt), transform=moved)
+    middles = np.array([scene.width / 2]), np.array([scene.height / 2])
+    if not np.allclose(
+        transform_pixels(scene, target, *middles), transform_pixels(turned, target, *middles), rtol=0, atol=0.01
+    ):
+        return None
+    return turned
 
 
 def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[float, float] = (0.0, 0.0)) -> Alignment:
@@ -132,6 +162,9 @@ def check_transformable(name: str, scene: Grid, target: Grid) -> None:
             f"cannot be transformed from {_crs_name(scene)} to {_crs_name(target)} ({error})",
             "use one coordinate system for both",
         ) from error
+    if across_the_dateline(scene, target) is None:
+        fact = f"lies across the dateline in {_crs_name(scene)}, which cannot be warped to {_crs_name(target)}"
+        raise SceneRefusedError(name, fact, "use one coordinate system for both")
 
 
 def check_resolution(names: tuple[str, str], grids: tuple[Grid, Grid], alignment: Alignment) -> None:
@@ -161,7 +194,26 @@ def transform_pixels(
         x, y = transformer.transform(x, y)
         undefined = ~(np.isfinite(x) & np.isfinite(y))
         x[undefined] = y[undefined] = np.nan  # NumPy warns of infinity times zero
+        x = _turned(x, target)
     return apply_affine(~target.transform, x, y)
+
+
+def _turned(x: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Return longitudes, turned by 360 degrees where that is nearer to the middle of a grid in degrees."""
+    if not grid.crs.is_geographic:
+        return x
+    full_turn = _full_turn(grid)
+    return x - full_turn * np.round((x - _middle(grid)) / full_turn)
+
+
+def _full_turn(grid: Grid) -> float:
+    """Return 360 degrees in the angular unit of a grid."""
+    return float(2 * np.pi / grid.crs.units_factor[1])
+
+
+def _middle(grid: Grid) -> float:
+    """Return the longitude in the middle of a grid in degrees."""
+    return float((grid.transform @ (grid.width / 2, grid.height / 2))[0])
 
 
 def _pixel_offset(scene: Grid, target: Grid) -> tuple[int, int] | None:
@@ -181,9 +233,8 @@ def unwrap_longitude(scene: Grid, target: Grid) -> Grid:
     """
     if scene.crs != target.crs or not scene.crs.is_geographic:
         return scene
-    full_turn = 2 * np.pi / scene.crs.units_factor[1]
-    middles = [(grid.transform @ (grid.width / 2, grid.height / 2))[0] for grid in (scene, target)]
-    turns = round((middles[1] - middles[0]) / full_turn)
+    full_turn = _full_turn(scene)
+    turns = round((_middle(target) - _middle(scene)) / full_turn)
     return replace(scene, transform=Affine.translation(turns * full_turn, 0) @ scene.transform) if turns else scene
 
 
@@ -203,5 +254,4 @@ def _scale(scene: Grid, target: Grid) -> tuple[float, float]:
 
 
 def _crs_name(grid: Grid) -> str:
-    authority = grid.crs.to_authority()
-    return ":".join(authority) if authority else "its own coordinate system"
+    return authority_code(CRS.from_wkt(grid.crs.to_wkt())) or "its own coordinate system"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,10 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, file_and_layer, plain_path
 from geosiam.imagery.grid import Window, apply_affine
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     import geopandas
@@ -63,7 +63,7 @@ class AreaOfInterest:
         OptionError
             No polygon lies in the scene.
         """
-        if not exists(path):
+        if not exists(file_and_layer(path)[0]):
             raise SceneNotFoundError(path, "does not exist", "check the path given as `aoi`")
         frame = _polygons(path)
         try:
@@ -112,7 +112,11 @@ def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
     from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - likewise
 
     try:
-        frame = geopandas.read_file(path)
+        file, layer = file_and_layer(path)
+        with plain_path(file) as plain:
+            frame = geopandas.read_file(plain, layer=_layer(path, plain, layer))
+    except SceneRefusedError:
+        raise
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
         raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
     if not isinstance(frame, geopandas.GeoDataFrame):  # a table of attributes
@@ -125,6 +129,28 @@ def _polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
     if not (np.abs(frame.total_bounds) < _MAX_COORDINATE).all():
         raise SceneRefusedError(path, "has coordinates that are not finite", "export the area again")
     return frame
+
+
+def _layer(path: str | os.PathLike[str], file: str, named: str | None) -> str | None:
+    """Return the layer to read: the one that is named, or the only one of polygons; None where GDAL lists none.
+
+    Raises
+    ------
+    SceneRefusedError
+        There is no such layer, or there are several.
+    """
+    import pyogrio  # noqa: PLC0415 - slow to import, and most pairs come without an area
+
+    layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(file)}
+    if named is not None:
+        if named not in layers:
+            raise SceneRefusedError(path, f"has no layer {named!r}", f"name one of {', '.join(layers)}")
+        return named
+    areas = [name for name, kind in layers.items() if "Polygon" in kind or kind in ("Unknown", "GeometryCollection")]
+    if len(areas) > 1:
+        fact = f"has several layers of polygons ({', '.join(areas)})"
+        raise SceneRefusedError(path, fact, f"name one: {os.fspath(path)}:{areas[0]}")
+    return areas[0] if areas else None
 
 
 _SAMPLES = 41  # points along a side of the grid at which both coordinate systems are compared

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from affine import Affine
 
@@ -24,7 +23,10 @@ from geosiam.imagery.optical_flow import (
     smooth_field,
 )
 from geosiam.imagery.registration import Shift
-from geosiam.runtime import default_workers
+from geosiam.runtime import default_workers, unchanged_environment
+
+with unchanged_environment():
+    import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,12 +43,16 @@ _MAX_THREADS = 8  # each needs about 100 MB
 _MAX_NODES = 4_000_000  # of a field; of larger scenes, several nodes become one
 _BACKGROUND = 16.0  # standard deviation in nodes of the smoothing that fills where nothing is known
 _HELD_OUT_NODES = 3  # side of the squares of nodes that are predicted from the others
+_NEIGHBORHOOD = 2.0  # standard deviation in nodes of the neighborhood whose agreement is the confidence
 _TYPICAL_PERCENTILE = 80  # of the distances by which stiffnesses are compared; what moved or changed lies above
 _STIFFER_IS_BETTER = 1.25  # a stiffer field may predict single nodes this much worse
 _TOLERANCE_PX = 0.1  # and by this many pixels
 _MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
-_MIN_KNOWN = 0.1  # share of the neighborhood of a node that has to agree with the field there
-_AGREEMENT_PX = 1.0  # a node within this distance of the median displacement agrees with it
+_MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with the field
+_MIN_LOCAL = 0.1  # share of its closest surroundings that have to be matched for a displacement of their own
+_AGREEMENT_PX = 1.0  # a match within this distance agrees
+_OUTLIER = 3.0  # times the usual distance from the stiffest field; a match beyond does not take part
+_ALIKE, _NEAR_PX = 0.8, 3.0  # with this correlation, which no two different places have, it does within this distance
 _RESIZABLE = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
 
 
@@ -66,7 +72,8 @@ class DisplacementField:
     displacement
         float32 (2, rows, cols): how far the content lies too far down and right, in pixels of the before scene.
     confidence
-        float32 (rows, cols): share of the ground around the node that was matched and agrees with the field, 0 to 1.
+        float32 (rows, cols): share of the ground around the node whose match agrees with a field that was drawn
+        without it, 0 to 1.
     local
         float32 (2, rows, cols): the displacement of the closest surroundings, which the field may be too stiff to
         follow; NaN where nothing was matched.
@@ -177,7 +184,7 @@ class FieldEstimate:
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
         better = self.error_of_field <= policy.max_error_ratio * self.error_of_shift
-        return better and self.bend[1] >= policy.min_bend_px
+        return better and self.bend[1] >= policy.min_bend_px and self.unknown_fraction <= policy.max_unknown
 
 
 def estimate_field(
@@ -306,6 +313,7 @@ class _Lattice:
         matches.information[:, rows, cols] = part.information
         matches.reliable[rows, cols] = part.reliable
         matches.valid[rows, cols] = part.valid
+        matches.correlation[rows, cols] = part.correlation
 
 
 def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
@@ -317,13 +325,18 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     distance = np.hypot(*(matches.displacement - one))[matches.reliable]
     shift = Shift(float(center[0]), float(center[1]), float((distance <= _AGREEMENT_PX).mean()), len(distance))
     background, _ = smooth_field(matches, _BACKGROUND, one)
+    matches = _without_outliers(matches, background)
     sigma = _stiffness(matches, background)
-    error = _error(matches, sigma, background)
-    displacement, weight = smooth_field(matches, sigma, background)
-    whole = np.ones_like(weight)
-    confidence = np.asarray(blurred(weight, sigma) / blurred(whole, sigma), np.float32)
+    displacement, _ = smooth_field(matches, sigma, background)
+    rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
+    squares = (rows + cols) % 2 == 0
+    errors = _held_out_errors(matches, (squares, ~squares), sigma, background)
+    whole = np.ones_like(errors)
+    alike = (matches.correlation >= _ALIKE) & (errors <= _NEAR_PX)
+    agrees = (alike | (errors <= _AGREEMENT_PX)).astype(np.float32)
+    confidence = np.asarray(blurred(agrees, _NEIGHBORHOOD) / blurred(whole, _NEIGHBORHOOD), np.float32)
     local, weight = smooth_field(matches, STIFFNESS[-1], displacement)
-    local[:, blurred(weight, STIFFNESS[-1]) < _MIN_KNOWN * blurred(whole, STIFFNESS[-1])] = np.nan
+    local[:, blurred(weight, STIFFNESS[-1]) < _MIN_LOCAL * blurred(whole, STIFFNESS[-1])] = np.nan
     field = DisplacementField(lattice.spacing, lattice.first, displacement, confidence, local)
     bend = np.hypot(*(displacement - one))[field.known]
     if not bend.size:
@@ -331,31 +344,43 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     median, large, largest = (float(value) for value in np.percentile(bend, (50, 95, 100)))
     valid = int(np.count_nonzero(matches.valid))
     unknown = 1 - int(np.count_nonzero(field.known & matches.valid)) / max(1, valid)
-    return FieldEstimate(field, shift, (median, large, largest), unknown, float(np.median(distance)), error)
+    return FieldEstimate(
+        field, shift, (median, large, largest), unknown, float(np.median(distance)), float(np.nanmedian(errors))
+    )
+
+
+def _without_outliers(matches: Matches, background: NDArray[np.float32]) -> Matches:
+    """Leave out matches far from the stiffest field, compared with the others: those of things that moved."""
+    field, _ = smooth_field(matches, STIFFNESS[0], background)
+    distance = np.hypot(*(matches.displacement - field))
+    usual = np.percentile(distance[matches.reliable], _TYPICAL_PERCENTILE)
+    return matches.where(distance <= max(_AGREEMENT_PX, _OUTLIER * usual))
 
 
 def _stiffness(matches: Matches, background: NDArray[np.float32]) -> float:
     """Return the stiffness of the field: the stiffest that predicts single nodes about as well as any other."""
     rows, cols = np.indices(matches.reliable.shape)
     parts = [(rows % 3 == i) & (cols % 3 == j) for i, j in ((0, 0), (1, 2))]
-    errors = [np.percentile(_errors(matches, parts, sigma, background), _TYPICAL_PERCENTILE) for sigma in STIFFNESS]
+    errors = [
+        np.nanpercentile(_held_out_errors(matches, parts, sigma, background), _TYPICAL_PERCENTILE)
+        for sigma in STIFFNESS
+    ]
     enough = max(min(errors) * _STIFFER_IS_BETTER, min(errors) + _TOLERANCE_PX)
-    return next(sigma for sigma, error in zip(STIFFNESS, errors, strict=True) if error <= enough)
+    return next((sigma for sigma, error in zip(STIFFNESS, errors, strict=True) if error <= enough), STIFFNESS[0])
 
 
-def _error(matches: Matches, sigma: float, background: NDArray[np.float32]) -> float:
-    """Return how far matches typically lie from a field that was drawn without them and their neighbors."""
-    rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
-    squares = (rows + cols) % 2 == 0
-    return float(np.median(_errors(matches, [squares, ~squares], sigma, background)))
-
-
-def _errors(
+def _held_out_errors(
     matches: Matches, parts: Sequence[NDArray[np.bool_]], sigma: float, background: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return the distances of the reliable matches of each part from a field that was drawn without the part."""
-    distances = []
+) -> NDArray[np.float32]:
+    """Return the distance in pixels of each match in one of the parts from a field that is drawn without that part.
+
+    Returns
+    -------
+    float32 (rows, cols), NaN outside of the parts and where no match is reliable
+    """
+    errors = np.full(matches.reliable.shape, np.nan, np.float32)
     for part in parts:
         field, _ = smooth_field(matches.where(~part), sigma, background)
-        distances.append(np.hypot(*(matches.displacement - field))[part & matches.reliable])
-    return np.concatenate([*distances, [0.0]])
+        members = part & matches.reliable
+        errors[members] = np.hypot(*(matches.displacement - field))[members]
+    return errors

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyproj
 from affine import Affine
 
 if TYPE_CHECKING:
@@ -261,6 +262,18 @@ class Stripes:
 
     def __iter__(self) -> Iterator[Block]:
         return (self[place] for place in range(len(self)))
+
+
+def authority_code(crs: pyproj.CRS) -> str | None:
+    """Return authority and code of a coordinate reference system, such as ``EPSG:32633``; None if no code means it.
+
+    Both PROJ and GDAL answer with the code of a similar system: of a custom one without a datum, with that of the
+    national system of the same projection, which lies a hundred meters away.
+    """
+    authority = crs.to_authority()
+    if authority is None or not pyproj.CRS.from_authority(*authority).equals(crs, ignore_axis_order=True):
+        return None
+    return ":".join(authority)
 
 
 def apply_affine(

@@ -24,7 +24,9 @@ from geosiam.imagery.vrt import VirtualRaster
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-_SUFFIXES = {".tif", ".tiff", ".gtiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".webp", ".asc", ".dem"}
+TILE_SUFFIXES = {".tif", ".tiff", ".gtiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".webp", ".asc", ".dem"}
+"""Suffixes of the files of a folder that are its tiles."""
+
 _MAX_OFFSET_PX = 1e-2  # of a tile from whole pixels of the first one
 _MAX_SIDE_PX = 2**31 - 1  # GDAL's limit
 _REMEDY = "make the tiles alike, for example with gdalwarp, or name only those that are"
@@ -78,8 +80,8 @@ def _in_folder(folder: Path) -> list[str] | None:
     try:
         with ignore_missing_georeference():
             rasterio.open(folder).close()
-    except RasterioError:
-        files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    except (RasterioError, UnicodeEncodeError):
+        files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in TILE_SUFFIXES and file.is_file()]
         tiles = [str(file) for file in files if not file.name.startswith(".")]
         if not tiles:
             raise SceneNotFoundError(
@@ -187,6 +189,9 @@ def _compare(tile: _Tile, grid: Grid, first: _Tile, reference: Grid) -> None:
         value, expected = getattr(tile.kind, field.name), getattr(first.kind, field.name)
         if value != expected and not (field.name == "coordinate_system" and grid.crs == reference.crs):
             quality = field.name.replace("_", " ")
+            if len(tile.kind.types) != len(first.kind.types):
+                fact = f"has {len(tile.kind.types)} bands, {first_name} has {len(first.kind.types)}"
+                raise SceneRefusedError(tile.path, fact, _REMEDY)
             values = f" ({_short(value)} and {_short(expected)})" if field.name in ("types", "colors", "nodata") else ""
             raise SceneRefusedError(tile.path, f"differs from {first_name} in its {quality}{values}", _REMEDY)
     corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]

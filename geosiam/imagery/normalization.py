@@ -28,6 +28,7 @@ _MIN_SHARE = 0.5  # of a shared range; a scene that uses less gets a range of it
 _MAX_FLOAT32 = 1e30  # float32 ends at 3e38
 _MIN_RELATIVE_WIDTH = 1e-3  # of a range in float32, which has seven digits
 _MAX_VALUE = 1e300  # differences of larger values are infinite
+_FEW_LEVELS = 25  # of 255; masks and class maps in bytes hold no larger value
 _CONSTANT_WIDTH = 1e-6  # width of the range of a constant channel, relative to its value
 
 
@@ -102,7 +103,8 @@ def choose_stretches(
     Scenes of the same type share one stretch, so that a difference between them stays visible, unless one of them is
     so much darker or flatter than the other that it would be squeezed into a small part of the range. A constant scene
     has no range of its own, and shares the other's. Scenes that store the same quantity in different units share the
-    stretch of the measured values.
+    stretch of the measured values. Bytes that are all small, as those of masks and class maps are, would all be black:
+    they share a stretch from the smallest to the largest.
 
     Parameters
     ----------
@@ -118,11 +120,21 @@ def choose_stretches(
         first, second = _shared_or_own(units[0].measured(before), units[1].measured(after))
         return units[0].stored(first), units[1].stored(second)
     fixed = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
+    if all(has_few_levels(dtype, values) for dtype, values in zip(dtypes, pixels, strict=True)):
+        levels = np.concatenate(pixels, axis=1).astype(np.float64)
+        lowest = levels.min(axis=1)
+        stretch = Stretch(_triple(lowest), _triple(np.maximum(levels.max(axis=1), lowest + 1)))
+        return stretch, stretch
     if fixed[0] is not None and fixed[1] is not None:
         return fixed[0], fixed[1]
     if dtypes[0] != dtypes[1]:
         return fixed[0] or _percentile_stretch(before), fixed[1] or _percentile_stretch(after)
     return _shared_or_own(before, after)
+
+
+def has_few_levels(dtype: str, pixels: NDArray[Any]) -> bool:
+    """Return whether a scene of bytes holds small values only, in its valid pixels (3, n)."""
+    return dtype == "uint8" and bool(pixels.max() <= _FEW_LEVELS)
 
 
 def _shared_or_own(first: NDArray[Any], second: NDArray[Any]) -> tuple[Stretch, Stretch]:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeAlias
 
+import rasterio
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
-from geosiam.errors import SceneRefusedError
+from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.mosaic import find_tiles, mosaic
-from geosiam.imagery.scene import Scene, ignore_missing_georeference
+from geosiam.imagery.scene import Scene, environment, ignore_missing_georeference
+from geosiam.imagery.vrt import is_remote, local_path
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
     import xarray
+
+_XML_START = 1024  # bytes in which a virtual raster or another file that refers to files begins
 
 SceneLike: TypeAlias = "str | os.PathLike[str] | DatasetReader | xarray.DataArray"
 """A path, a URL that GDAL reads, an open rasterio dataset, or a georeferenced DataArray."""
@@ -30,17 +38,73 @@ def open_scene(scene: SceneLike) -> Scene:
     """
     if isinstance(scene, str | os.PathLike):
         path = os.fspath(scene)
+        if not path:
+            raise SceneNotFoundError("the name of a scene", "is empty", "name a raster, or a folder of tiles")
         tiles = find_tiles(path)
         return Scene(path) if tiles is None else Scene(mosaic(tiles), path, tiles=tuple(tiles))
     return Scene(scene.name) if isinstance(scene, DatasetReader) else _scene_in_memory(scene)
 
 
-def files_of(scene: SceneLike) -> list[str]:
-    """Return the names of the files that a scene is read from; none for an array."""
+def files_of(scene: SceneLike, folders: Collection[Path] | None = None) -> list[Path]:
+    """Return the local files that a scene is read from, directly or through others: see :func:`parts_of`."""
     if isinstance(scene, str | os.PathLike):
         path = os.fspath(scene)
-        return find_tiles(path) or [path]
-    return [scene.name] if isinstance(scene, DatasetReader) else []
+        names = (find_tiles(path) or [path]) if path else []
+    elif isinstance(scene, DatasetReader):
+        names = [scene.name]
+    else:
+        source = getattr(scene, "encoding", {}).get("source")
+        names = [source] if isinstance(source, str) else []
+    return list(dict.fromkeys(file for file in parts_of(names, folders).values() if file is not None))
+
+
+def parts_of(names: Iterable[str], folders: Collection[Path] | None = None) -> dict[str, Path | None]:
+    """Return the names of all that rasters are read from, directly or through others, with the local file of each.
+
+    These are the archive of a member, the sources of a virtual raster, which may be virtual in turn, and files beside
+    a raster: georeference, mask, overviews, statistics. A name without a local file is that of remote data, of data in
+    memory, or stands for its parts, which follow it.
+
+    Parameters
+    ----------
+    names
+        Names of the rasters.
+    folders
+        Resolved folders in which files beside a raster matter; None: all. Only rasters in these, and those that may
+        refer to files elsewhere, are opened.
+    """
+    waiting = list(names)
+    found: dict[str, Path | None] = {}
+    seen = set(waiting)
+    with environment():
+        while waiting:
+            name = waiting.pop()
+            file = found[name] = local_path(name)
+            if file is None or _refers(file) or folders is None or file.resolve().parent in folders:
+                parts = [part for part in _parts(name) if part not in seen]
+                seen.update(parts)
+                waiting += parts
+    return found
+
+
+def _refers(file: Path) -> bool:
+    """Return whether a file may refer to other files: a folder, or one of XML, such as a virtual raster."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_XML_START).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    except OSError:
+        return file.is_dir()
+
+
+def _parts(name: str) -> list[str]:
+    """Return the names of the files that GDAL counts as parts of a raster; none of one that is remote or unreadable."""
+    if is_remote(name):
+        return []
+    try:
+        with ignore_missing_georeference(), rasterio.open(name) as dataset:
+            return [str(part) for part in dataset.files]
+    except (RasterioError, ValueError):
+        return []
 
 
 def _scene_in_memory(array: xarray.DataArray) -> Scene:

@@ -15,9 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from scipy import fft
+
+from geosiam.runtime import unchanged_environment
+
+with unchanged_environment():
+    import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,18 +99,22 @@ class Matches:
         bool (rows, cols): whether there is texture and both images are alike.
     valid
         bool (rows, cols): whether both images have data there.
+    correlation
+        float32 (rows, cols): correlation of both images around the node.
     """
 
     displacement: NDArray[np.float32]
     information: NDArray[np.float32]
     reliable: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+    correlation: NDArray[np.float32]
 
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Matches:
         """Return nodes without an estimate."""
         masks = np.zeros((2, *shape), bool)
-        return cls(np.zeros((2, *shape), np.float32), np.zeros((3, *shape), np.float32), *masks)
+        images = (np.zeros((count, *shape), np.float32) for count in (2, 3))
+        return cls(*images, *masks, np.zeros(shape, np.float32))
 
     def where(self, mask: NDArray[np.bool_]) -> Matches:
         """Return the matches with those outside of a mask marked as not reliable."""
@@ -116,7 +124,8 @@ class Matches:
         """Return the matches without a margin of nodes."""
         rows, cols = (slice(margin, side - margin) for side in self.reliable.shape)
         displacement, information = (array[:, rows, cols] for array in (self.displacement, self.information))
-        return Matches(displacement, information, self.reliable[rows, cols], self.valid[rows, cols])
+        reliable, valid = self.reliable[rows, cols], self.valid[rows, cols]
+        return Matches(displacement, information, reliable, valid, self.correlation[rows, cols])
 
     def coarsened(self, nodes: int) -> Matches:
         """Return squares of ``nodes x nodes`` nodes as one each; both sides are multiples of it."""
@@ -134,7 +143,8 @@ class Matches:
         (dd, dr, rr), (down, right) = information, sums
         displacement = _solved(dd, dr, rr, down, right, ridge=1e-9)
         mean = information / np.maximum(count, 1)
-        return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0)
+        correlation = np.asarray(total(self.correlation * self.reliable)[0] / np.maximum(count, 1), np.float32)
+        return Matches(displacement, mean, count > 0, total(self.valid)[0] > 0, correlation)
 
 
 @dataclass(frozen=True)
@@ -206,7 +216,7 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     dd, dr, rr = around_nodes(down * down), around_nodes(down * right), around_nodes(right * right)
     dt, rt = around_nodes(down * difference), around_nodes(right * difference)
     energies = around_nodes(first * first * valid) * around_nodes(second * second * valid)
-    correlation = around_nodes(first * second * valid) / np.sqrt(energies + 1e-6)
+    correlation = np.asarray(around_nodes(first * second * valid) / np.sqrt(energies + 1e-6), np.float32)
     step = -_solved(dd, dr, rr, dt, rt, ridge=1e-3 * share + 1e-6)
     length = np.hypot(*step)
     step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-6))
@@ -214,7 +224,7 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     residual = np.maximum(left / np.maximum(share, 1e-3), _MIN_RESIDUAL)
     reliable = (share > _MIN_VALID) & (correlation > _MIN_CORRELATION) & (dd + rr > _MIN_GRADIENT * residual)
     total = field + step * np.float32(level.scale)
-    return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID)
+    return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID, correlation)
 
 
 def _equalized(image: Image, valid: Image, side: int) -> Image:

@@ -35,6 +35,12 @@ class PairOptions:
     ----------
     bands
         One or three 1-based band numbers for both scenes; None: by color interpretation, else the first three.
+    after_bands
+        Band numbers of the after scene, if they differ from those of the before scene; None: `bands`.
+    nodata
+        Value of the pixels that are invalid, in place of what the files declare: one for both scenes, or one for each,
+        before and after, of which ``"none"`` leaves a scene as it is. None: as declared; where nothing is, values that
+        certainly mean nodata are recognized.
     aoi
         Area of interest: a vector file outside of whose polygons nothing is valid; None: the whole overlap.
     register
@@ -58,6 +64,8 @@ class PairOptions:
 
     _: KW_ONLY
     bands: tuple[int, ...] | None = None
+    after_bands: tuple[int, ...] | None = None
+    nodata: float | str | tuple[float | str, ...] | None = None
     aoi: str | os.PathLike[str] | None = None
     register: str | bool | None = "auto"
     radiometry: str = "auto"
@@ -75,3 +83,18 @@ class PairOptions:
             raise OptionError(f"`on_error` {self.on_error!r}", "is not known", "use stop or skip")
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"`workers` {self.workers}", "must be positive", "use 1 or more")
+        values = self.nodata if isinstance(self.nodata, tuple) else (self.nodata,)
+        if not 1 <= len(values) <= 2 or not all(v is None or v == "none" or isinstance(v, int | float) for v in values):  # noqa: PLR2004 - scenes
+            remedy = "use a number, none, or one of them for each scene, such as 0,none"
+            raise OptionError(f"`nodata` {self.nodata!r}", "is not known", remedy)
+
+    @property
+    def nodata_of_scenes(self) -> tuple[float | str | None, float | str | None]:
+        """The nodata value of the before and the after scene, ``"none"``, or None if it was not given."""
+        values = self.nodata if isinstance(self.nodata, tuple) else (self.nodata,)
+        return values[0], values[-1]
+
+    @property
+    def bands_of_scenes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """The bands of the before and the after scene, as given."""
+        return self.bands, self.bands if self.after_bands is None else self.after_bands

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from geosiam.imagery.bands import FIRST_BANDS
+from geosiam.imagery.normalization import has_few_levels
 from geosiam.imagery.registration import Shift
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.bands import Channels
     from geosiam.imagery.normalization import RadiometricNormalization
     from geosiam.imagery.reader import AlignedReader
+    from geosiam.imagery.sampling import Sample
     from geosiam.imagery.scene_info import SceneInfo
 
 _RGB = ["red", "green", "blue"]
@@ -135,8 +137,10 @@ def _bent(displacement: dict[str, Any]) -> str:
     return f"the scenes bend apart by {displacement['p95_px']:.1f} px (95th percentile), which is not corrected"
 
 
-def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels]) -> list[str]:
-    """Warn if bands of different kinds or types are compared."""
+def warnings_on_bands(
+    scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Channels, Channels], *, same_unit: bool = True
+) -> list[str]:
+    """Warn if bands of different kinds or types are compared; values of different units share one stretch."""
     warnings = []
     before, after = (choice.color_count for choice in channels)
     if before != after:
@@ -147,11 +151,27 @@ def warnings_on_bands(scenes: tuple[SceneInfo, SceneInfo], channels: tuple[Chann
             warnings.append(
                 f"bands 1 to 3 of the {date} scene are {', '.join(colors)}; choose bands that fit both with `bands`"
             )
-    if scenes[0].dtype != scenes[1].dtype:
+    if same_unit and scenes[0].dtype != scenes[1].dtype:
         warnings.append(
             f"the scenes have different data types ({scenes[0].dtype}, {scenes[1].dtype}); each is stretched separately"
         )
     return warnings
+
+
+def warnings_on_levels(scenes: tuple[SceneInfo, SceneInfo], dtypes: tuple[str, str], sample: Sample) -> list[str]:
+    """Say so if bytes hold small values only, such as those of masks and class maps."""
+    pixels = sample.before, sample.after
+    few = [has_few_levels(dtype, values) for dtype, values in zip(dtypes, pixels, strict=True)]
+    if all(few):
+        largest = max(int(values.max()) for values in pixels)
+        return [
+            f"the scenes hold no value above {largest}, of 255; they are stretched from the smallest to the largest"
+        ]
+    if dtypes[0] == dtypes[1] and any(few):
+        dark, other = (0, 1) if few[0] else (1, 0)
+        fact = f"{scenes[dark].name} holds no value above {int(pixels[dark].max())}, {scenes[other].name} does"
+        return [f"{fact}; values of one meaning should be equal in both"]
+    return []
 
 
 def warnings_on_resolution(alignment: Alignment) -> list[str]:

@@ -13,6 +13,7 @@ from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.bands import choose_channels, names_its_colors
 from geosiam.imagery.displacement import estimate_field
 from geosiam.imagery.grid import Window
+from geosiam.imagery.masks import settle_nodata
 from geosiam.imagery.normalization import PLAIN, Unit, choose_stretches, estimate_radiometry
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.options import PairOptions
@@ -21,6 +22,7 @@ from geosiam.imagery.pair_report import (
     PairReport,
     warnings_on_bands,
     warnings_on_extent,
+    warnings_on_levels,
     warnings_on_radiometry,
     warnings_on_resolution,
     warnings_on_shift,
@@ -140,14 +142,19 @@ class PairBuilder:
             raise SceneRefusedError(before.name, fact, "cut out a part of it: gdal_translate -projwin ... IN OUT")
         self.after_grid = unwrap_longitude(checked_grid(after), self.grid)
         check_transformable(after.name, self.after_grid, self.grid)
+        skip = options.on_error == "skip"
+        self.warnings = [
+            line
+            for scene, nodata in zip(self.scenes, options.nodata_of_scenes, strict=True)
+            for line in settle_nodata(scene, nodata, skip_unreadable=skip)
+        ]
         handles = before.handle(), after.handle()
         by_color = all(names_its_colors(handle) for handle in handles)
         self.channels = (
-            choose_channels(before.name, handles[0], options.bands, by_color=by_color),
-            choose_channels(after.name, handles[1], options.bands, by_color=by_color),
+            choose_channels(before.name, handles[0], options.bands_of_scenes[0], by_color=by_color),
+            choose_channels(after.name, handles[1], options.bands_of_scenes[1], by_color=by_color),
         )
         self.aoi = AreaOfInterest.read(options.aoi, self.grid) if options.aoi is not None else None
-        self.warnings: list[str] = []
         self._unshifted: tuple[AlignedReader, AlignedReader] | None = None
 
     def build(self) -> ScenePair:
@@ -323,6 +330,7 @@ class PairBuilder:
         view, shift, remaining = registered.view, registered.shift, registered.remaining
         overlap, alignment = view.overlap, view.after.alignment
         infos = describe(self.scenes[0]), describe(self.scenes[1])
+        units = [_unit(scene, channels) for scene, channels in zip(self.scenes, self.channels, strict=True)]
         rows, cols = overlap.shape
         overlap_fraction = rows * cols / (self.grid.width * self.grid.height)
         local = None if registered.local is None else registered.local.to_dict(registered.displacement)
@@ -344,7 +352,8 @@ class PairBuilder:
             displacement=local,
             warnings=(
                 *self.warnings,
-                *warnings_on_bands(infos, self.channels),
+                *warnings_on_bands(infos, self.channels, same_unit=units[0] == units[1]),
+                *warnings_on_levels(infos, self._dtypes(), view.sample),
                 *warnings_on_resolution(alignment),
                 *warnings_on_storage((view.before, view.after)),
                 *warnings_on_extent(overlap_fraction),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,9 +15,10 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
+from geosiam.imagery.alignment import across_the_dateline
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Window
-from geosiam.imagery.masks import MaskRule, has_alpha, has_no_mask, mask_rule
+from geosiam.imagery.masks import BLUR_PX, MaskRule, has_alpha, has_no_mask, mask_rule, without_blur
 from geosiam.imagery.scene import DECODING_ERRORS, GDAL_CACHE_BYTES, environment
 from geosiam.imagery.tile_cache import Tile, TileCache, TileLayout, assemble
 
@@ -224,6 +226,18 @@ class AlignedReader:
         return self._dataset() if self.alignment.offset is not None else self._vrt()
 
     def _decode(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        nodata = self._mask_rule().blurred
+        if nodata is None:
+            return self._decode_exactly(window)
+        reach = math.ceil(BLUR_PX * max(self.alignment.scale))
+        height, width = self._storage.shape
+        wider = window.grown(2 * reach).intersection(Window(0, height, 0, width))
+        assert wider is not None
+        values, valid = self._decode_exactly(wider)
+        inner = window.relative_to(wider).slices
+        return values[:, *inner], without_blur(valid, values, nodata, reach)[inner]
+
+    def _decode_exactly(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if self.alignment.offset is not None:
             return self._decode_window(self._dataset(), window)
         return self._decode_warped(window)
@@ -285,9 +299,11 @@ class AlignedReader:
         if nodata is not None:
             # With an alpha band, GDAL would fill pixels that are nodata in single bands.
             options = {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
+        source = across_the_dateline(self.alignment.scene, target) or self.alignment.scene
         return WarpedVRT(
             dataset,
-            src_transform=self.alignment.scene.transform,
+            src_crs=source.crs,
+            src_transform=source.transform,
             crs=target.crs,
             transform=target.transform @ Affine.translation(cols, rows),
             width=target.width,

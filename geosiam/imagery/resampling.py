@@ -6,12 +6,15 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from geosiam.imagery.alignment import AVERAGING_RATIO, align, transform_pixels
 from geosiam.imagery.grid import Window
 from geosiam.imagery.reader import AlignedReader
+from geosiam.runtime import unchanged_environment
+
+with unchanged_environment():
+    import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

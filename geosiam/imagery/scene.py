@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import rasterio
 from rasterio.env import get_gdal_config, getenv, hasenv, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError, WarpOperationError
 
-from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
+from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError, redacted
 from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
@@ -113,6 +114,8 @@ class Scene:
         In-memory file behind the path, kept alive with the scene. Such a scene cannot be sent to another process.
     tiles
         Paths of the files that a virtual raster of tiles consists of.
+    source
+        Path or URL that was given; None: the same as the path. See :meth:`read_through`.
     """
 
     def __init__(
@@ -121,10 +124,12 @@ class Scene:
         name: str | None = None,
         memory: MemoryFile | None = None,
         tiles: tuple[str, ...] = (),
+        source: str | None = None,
     ) -> None:
         self.path = path
+        self.source = path if source is None else source
         self.tiles = tiles
-        self.name = path if name is None else name
+        self.name = redacted(path if name is None else name)
         self.memory = memory
         self._local = threading.local()
         self._handles: list[DatasetReader] = []
@@ -143,11 +148,16 @@ class Scene:
 
     @property
     def remote(self) -> bool:
-        """Whether the path is a URL or another name that cannot be looked up in the local file system."""
-        return "://" in self.path or self.path.startswith(("/vsi", "<")) or ":" in self.path[2:]
+        """Whether the source is a URL or another name that cannot be looked up in the local file system."""
+        return "://" in self.source or self.source.startswith(("/vsi", "<")) or ":" in self.source[2:]
+
+    def read_through(self, view: str) -> None:
+        """Read a virtual raster (XML) of all bands of the scene instead of the scene from now on."""
+        self._close_handles()
+        self.path = view
 
     def _open(self, view: str | None = None) -> DatasetReader:
-        if not self.remote and not exists(self.path):
+        if not self.remote and not exists(self.source):
             raise SceneNotFoundError(self.name, "does not exist", "check the path")
         try:
             # A scene that has been opened before has a georeference, or it would have been refused.
@@ -155,9 +165,10 @@ class Scene:
                 dataset = rasterio.open(view or self.path)
             _ = colors_of(dataset), dataset.nodatavals  # some defects of a file show only here
         except RasterioError as error:
-            raise SceneUnreadableError(
-                self.name, f"cannot be opened ({error})", "use a raster that GDAL reads"
-            ) from error
+            raise _cannot_be_opened(self.name, error) from error
+        except UnicodeEncodeError as error:
+            shown = self.name.encode(errors="backslashreplace").decode()
+            raise SceneRefusedError(shown, "has a name that is no UTF-8", "rename the file or its folder") from error
         with self._lock:
             self._opened_before = True
             self._handles.append(dataset)
@@ -193,22 +204,46 @@ class Scene:
 
     def close(self) -> None:
         """Close the handles of all threads."""
+        self._close_handles()
+        if self.memory is not None:
+            self.memory.close()
+
+    def _close_handles(self) -> None:
         with self._lock:
             while self._handles:
                 self._handles.pop().close()
         self._local = threading.local()
-        if self.memory is not None:
-            self.memory.close()
 
     def __getstate__(self) -> dict[str, Any]:
         if self.memory is not None:
             raise TypeError("a scene in this process's memory cannot be sent to another process")
         # The other process may have another working directory.
-        path = str(Path(self.path).absolute()) if exists(self.path) else self.path
-        return {"path": path, "name": self.name, "tiles": tuple(str(Path(tile).absolute()) for tile in self.tiles)}
+        path, source = (
+            str(Path(name).absolute()) if not name.startswith("<") and exists(name) else name
+            for name in (self.path, self.source)
+        )
+        tiles = tuple(str(Path(tile).absolute()) for tile in self.tiles)
+        return {"path": path, "name": self.name, "tiles": tiles, "source": source}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _cannot_be_opened(name: str, error: Exception) -> SceneUnreadableError | SceneNotFoundError:
+    """Return the error for a scene that GDAL cannot open, with the remedy that fits what a server answered."""
+    text = str(error)
+    fact = f"cannot be opened ({text})"
+    status = re.search(r"(?:HTTP|response)[^\d]{0,25}(?:code|error)?[^\d]{0,5}\b([45]\d\d)\b", text)
+    code = int(status[1]) if status else 0
+    if code in (404, 410):
+        return SceneNotFoundError(name, f"does not exist (the server answers {code})", "check the address")
+    if code in (400, 401, 403):
+        return SceneUnreadableError(name, fact, "check the address, and the password or signature, which may be over")
+    if code:
+        return SceneUnreadableError(name, fact, "the server has a fault: try again later")
+    if re.search(r"resolve host|connect to|timed out|CURL error|SSL", text, re.IGNORECASE):
+        return SceneUnreadableError(name, fact, "check the address and the connection to the server")
+    return SceneUnreadableError(name, fact, "use a raster that GDAL reads")
 
 
 def _can_be_opened(name: str) -> bool:

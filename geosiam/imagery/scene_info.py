@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyproj
 
+from geosiam.errors import InputError
 from geosiam.imagery.bands import colors_of
+from geosiam.imagery.grid import authority_code
 from geosiam.imagery.masks import has_alpha, has_mask
-from geosiam.imagery.open_scene import open_scene
+from geosiam.imagery.open_scene import open_scene, parts_of
 from geosiam.imagery.scene import Scene, checked_grid
+from geosiam.imagery.vrt import is_remote
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -85,7 +89,7 @@ def describe(scene: Scene) -> SceneInfo:
     return SceneInfo(
         name=scene.name,
         tiles=tuple(Path(tile).name for tile in scene.tiles),
-        driver=dataset.driver,
+        driver=scene.handle(scene.source).driver,
         width=dataset.width,
         height=dataset.height,
         bands=dataset.count,
@@ -106,16 +110,17 @@ def _mask_kinds(dataset: DatasetReader) -> str:
 
 
 def _crs_name(grid: Grid) -> str:
-    authority = grid.crs.to_authority()
-    return ":".join(authority) if authority else str(grid.crs.to_wkt())
+    wkt: str = grid.crs.to_wkt()
+    return authority_code(pyproj.CRS.from_wkt(wkt)) or wkt
 
 
 def fingerprint(scene: Scene | SceneLike) -> str:
     """Return a text that differs if a scene has changed, without reading all of the scene.
 
     Of a file it is the size in bytes, the modification time in nanoseconds, and the start of the SHA-256 of the first
-    mebibyte, where a GeoTIFF has its header; of tiles, a digest of that of each; of an array, its size and digest. Of
-    an HTTP address it is a digest of the ETag, Last-Modified and Content-Length that the server sends.
+    mebibyte, where a GeoTIFF has its header; of tiles, of the sources of a virtual raster, and of a raster with files
+    beside it such as a mask, a digest of that of each; of an array, its size and digest. Of an HTTP address it is a
+    digest of the ETag, Last-Modified and Content-Length that the server sends.
 
     Returns
     -------
@@ -141,16 +146,44 @@ def _fingerprint(scene: Scene) -> str:
     if scene.memory is not None:
         content = bytes(scene.memory.getbuffer())
         return f"{len(content)}-{_digest(content[:_HEADER_BYTES])}"
-    if scene.tiles:
-        lines = [f"{Path(tile).name} {_file_fingerprint(Path(tile))}" for tile in scene.tiles]
-        return f"{len(lines)}-{_digest(chr(10).join(lines).encode())}"
-    url = scene.path.removeprefix("/vsicurl/")
-    if url.startswith(("http://", "https://")):
-        return _url_fingerprint(url)
-    return _file_fingerprint(Path(scene.path))
+    if is_remote(scene.source) and not _url_fingerprint(scene.source):
+        return ""
+    parts = parts_of(scene.tiles or _names(scene))
+    if any(_is_unknown(name) for name, file in parts.items() if file is None):
+        return ""
+    known = [name for name, file in parts.items() if is_remote(name) or (file is not None and not file.is_dir())]
+    lines = set()
+    for name in known:
+        file = parts[name]
+        version = _url_fingerprint(name) if file is None else _file_fingerprint(file)
+        if not version:
+            return ""
+        lines.add((name if file is None else file.name, version))
+    if len(lines) == 1:
+        return lines.pop()[1]
+    text = "\n".join(" ".join(line) for line in sorted(lines))
+    return f"{len(lines)}-{_digest(text.encode())}" if lines else ""
 
 
-def _url_fingerprint(url: str) -> str:
+def _is_unknown(name: str) -> bool:
+    """Return whether a name without a local file hides what it is read from, as that of a database does."""
+    return not is_remote(name) and not name.startswith("<") and len(parts_of([name])) == 1
+
+
+def _names(scene: Scene) -> list[str]:
+    """Return the names that a scene is read by: of remote data, also those beside it, which only GDAL knows."""
+    if not is_remote(scene.source):
+        return [scene.source]
+    try:
+        return [str(name) for name in scene.handle(scene.source).files] or [scene.source]
+    except InputError:
+        return [scene.source]
+
+
+def _url_fingerprint(name: str) -> str:
+    url = name.removeprefix("/vsicurl/")
+    if not url.startswith(("http://", "https://")):
+        return ""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - http and https only
     try:
         with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as response:  # noqa: S310 - likewise

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET  # XML is written here, never parsed
+
+from geosiam.files import exists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +45,8 @@ _VSI_PREFIXES = {
     "oss": "vsioss",
 }
 _ARCHIVES = ("zip", "tar", "gzip")
+_REMOTE = re.compile(r"\b(?!file|vrt)[a-z0-9+.]{2,}://|/vsi(?!mem)")
+_VSI_ARCHIVES = ("zip", "tar", "gzip", "7z", "rar")
 
 
 def gdal_name(name: str) -> str:
@@ -59,6 +67,38 @@ def gdal_name(name: str) -> str:
     return f"{prefix}/{url_scheme}{location}" if prefix else location
 
 
+def is_remote(name: str) -> bool:
+    """Return whether GDAL asks a server for what a path or URI names."""
+    return local_path(name) is None and _REMOTE.search(name.lower()) is not None
+
+
+def local_path(name: str) -> Path | None:
+    """Return the local file that is read for a path, a URI or GDAL's name: of a member of an archive, the archive.
+
+    Returns
+    -------
+    the file; None for one that does not exist, is remote, in memory, or named in another way, such as a subdataset
+    """
+    text = gdal_name(name)
+    while match := re.match(r"/vsi([a-z0-9_]+)[/?](.*)", text, re.DOTALL):
+        kind, text = match.groups()
+        if kind in ("subfile", "sparse"):
+            text = text.partition(",")[2] or text
+        elif kind in ("cached", "crypt"):
+            text = unquote(re.split(r"\bfile=", text)[-1].split("&")[0])
+        elif kind == "curl" and text.lower().startswith("file://"):
+            text = text[len("file://") :]
+        elif kind not in (*_VSI_ARCHIVES, "mem"):
+            return None
+        if text.startswith("{"):
+            text = text[1:].replace("}", "", 1)
+    if not text or text.startswith("<"):
+        return None
+    path = Path(text)
+    archives = (file for file in path.parents if file.name and os.path.isfile(file))  # noqa: PTH113 - False for any name
+    return path if exists(path) else next(archives, None)
+
+
 class VirtualRaster:
     """A virtual raster, to which bands are added.
 
@@ -77,7 +117,13 @@ class VirtualRaster:
             ET.SubElement(self._root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
 
     def band(
-        self, dtype: str, *, nodata: float | None = None, color: str | None = None, function: str | None = None
+        self,
+        dtype: str,
+        *,
+        nodata: float | None = None,
+        color: str | None = None,
+        function: str | None = None,
+        block: tuple[int, int] | None = None,
     ) -> VirtualBand:
         """Add a band.
 
@@ -91,8 +137,12 @@ class VirtualRaster:
             Color interpretation, by rasterio's name; None: undefined.
         function
             How several sources of the same pixel are combined, ``min`` or ``max``; None: the last source counts.
+        block
+            Rows and columns of the band's blocks; None: GDAL's own.
         """
-        return VirtualBand(ET.SubElement(self._root, "VRTRasterBand", dataType=_TYPES[dtype]), function, nodata, color)
+        sides = {} if block is None else {"blockXSize": str(block[1]), "blockYSize": str(block[0])}
+        element = ET.SubElement(self._root, "VRTRasterBand", {"dataType": _TYPES[dtype]} | sides)
+        return VirtualBand(element, function, nodata, color)
 
     def mask(self, function: str | None = None) -> VirtualBand:
         """Add the mask of all bands: 0 = invalid, 255 = valid."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import pickle
 import threading
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.grid import Block
     from geosiam.inference.scorer import BlockResult, BlockTask
+
+_log = logging.getLogger(__name__)
 
 _BLOCKS_PER_TASK = 4
 """Blocks of one Dask task: on small clusters, client and scheduler take a tenth of the time of a block for a task."""
@@ -96,6 +99,8 @@ def stream_on_cluster(
     """
     from distributed import as_completed  # noqa: PLC0415 - an extra, and slow to import
 
+    if not client.nthreads():
+        _log.warning("the cluster has no workers yet; waiting for the first one")
     contents = _Payload.pack(task)
     workers = _Workers(client)
     in_flight = _InFlight(client, pending, WorkPartition(count, len(workers.capacities())), wants_statistics)

@@ -13,6 +13,7 @@ from rasterio.features import rasterize
 
 from geosiam.evaluation.metrics import object_scores, window_auroc, window_truth
 from geosiam.evaluation.plots import save_panel
+from geosiam.files import plain_path
 from geosiam.imagery.grid import Grid
 from geosiam.network.weights import available_models, load_model
 from geosiam.options import DetectOptions
@@ -135,7 +136,7 @@ def measure(template: Template, model: str, fill: str, seed: int, *, disturbed: 
         after = template.write(folder / "after.tif", _after_image(inserted, seed, disturbed=disturbed))
         options = DetectOptions(model=model)
         detect(before, after, folder / "anomalies.gpkg", options=options)
-        polygons = geopandas.read_file(folder / "anomalies.gpkg", layer=LAYER)
+        polygons = _polygons(folder)
         # The AUROC needs float scores: the 254 steps of the score raster would create ties.
         scores = score(before, after, options=options).to_numpy()
     objects = object_scores(polygons, _true_polygons(template, inserted))
@@ -181,6 +182,11 @@ def _true_polygons(template: Template, inserted: InsertedScene) -> geopandas.Geo
     return objects.affine_transform([t.a, t.b, t.d, t.e, t.c, t.f])
 
 
+def _polygons(folder: Path) -> geopandas.GeoDataFrame:
+    with plain_path(folder / "anomalies.gpkg") as plain:
+        return geopandas.read_file(plain, layer=LAYER)
+
+
 def _iou(polygons: geopandas.GeoDataFrame, mask: NDArray[np.bool_], template: Template) -> float:
     if not len(polygons):
         return 0.0
@@ -200,7 +206,7 @@ def _picture(bench: Workbench, template: Template, model: str, fill: str) -> Pic
         save_panel(
             path, template.image, inserted.image, score(before, after, options=options).to_numpy(),
             grid=Grid(template.crs, template.transform, template.image.shape[2], template.image.shape[1]),
-            predicted=geopandas.read_file(folder / "anomalies.gpkg", layer=LAYER),
+            predicted=_polygons(folder),
             truth=_true_polygons(template, inserted),
             width_px=1100,
         )  # fmt: skip

@@ -98,7 +98,8 @@ class CellAreas:
         to_wgs84 = pyproj.Transformer.from_crs(self._crs, _WGS84, always_xy=True)
         lon_lat = np.array(to_wgs84.transform(*apply_affine(self._transform, col, line)))
         lon_lat[:, ~np.isfinite(lon_lat).all(axis=0)] = np.nan
-        return lon_lat[0], lon_lat[1]
+        turns = np.where(np.abs(lon_lat[0]) > 180, np.round(lon_lat[0] / 360), 0)  # noqa: PLR2004 - degrees
+        return lon_lat[0] - 360 * turns, lon_lat[1]
 
     def perimeters(self, outlines: MultiPolygons) -> NDArray[np.float64]:
         """Return the length of outlines in CRS coordinates, holes included, in meters: shape (n,)."""
@@ -124,7 +125,7 @@ class CellAreas:
 
     def _on_earth(self) -> bool:
         ellipsoid = self._crs.ellipsoid
-        if ellipsoid is None or not (self._crs.is_geographic or self._crs.is_projected):
+        if ellipsoid is None or self._crs.is_geocentric:
             return False
         return bool(abs(ellipsoid.semi_major_metre / _EARTH_M - 1) < _EARTH_TOLERANCE)
 

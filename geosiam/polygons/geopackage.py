@@ -40,7 +40,7 @@ DISPLACEMENT_LAYER = "displacement"
 RUN_COLUMNS = ("created", "geosiam_version", "inputs", "fingerprints", "model", "options", "threshold")
 
 
-def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: Path, crs: str) -> None:
+def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: str, crs: str) -> None:
     """Add the layer of the scored area to a GeoPackage: a table in a CRS, in either form."""
     layer: dict[str, Any] = {
         "layer": FOOTPRINT_LAYER,
@@ -77,7 +77,7 @@ class DisplacementPoints:
     exaggeration: float
     qml: str
 
-    def add_to(self, path: Path, crs: str) -> None:
+    def add_to(self, path: str, crs: str) -> None:
         """Add the layer to a GeoPackage."""
         description = f"Displacement of the after scene; its arrows are drawn {self.exaggeration:g} times as long"
         options = {"GEOMETRY_NAME": "geom", "DESCRIPTION": description}

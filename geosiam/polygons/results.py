@@ -18,7 +18,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.imagery.normalization import FULL_BYTE, Stretch
 from geosiam.polygons.geopackage import DISPLACEMENT_LAYER, LAYER
 
@@ -206,7 +206,8 @@ def read_displacement(path: str | os.PathLike[str]) -> NDArray[np.float64]:
         row = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (DISPLACEMENT_LAYER,)).fetchone()
     if row is None:
         return np.empty((0, 4))
-    points = pyogrio.read_dataframe(path, layer=DISPLACEMENT_LAYER, columns=["dx_px", "dy_px"])
+    with plain_path(path) as plain:
+        points = pyogrio.read_dataframe(plain, layer=DISPLACEMENT_LAYER, columns=["dx_px", "dy_px"])
     return np.column_stack([points.geometry.x, points.geometry.y, points["dy_px"], points["dx_px"]])
 
 
@@ -358,11 +359,12 @@ def read_reviews(
 def _read_table(
     path: str | os.PathLike[str], columns: list[str], *, geometry: bool
 ) -> pd.DataFrame | geopandas.GeoDataFrame:
-    if Path(path).suffix.lower() == ".parquet":
-        table = geopandas.read_parquet(path)
-        return table if geometry else pd.DataFrame(table)
-    layers = [str(name) for name, _ in pyogrio.list_layers(path)]
-    if not layers:
-        raise DataLayerError("no layer")
-    layer = LAYER if LAYER in layers else layers[0]
-    return pyogrio.read_dataframe(path, layer=layer, columns=columns, read_geometry=geometry)
+    with plain_path(path) as plain:
+        if Path(path).suffix.lower() == ".parquet":
+            table = geopandas.read_parquet(plain)
+            return table if geometry else pd.DataFrame(table)
+        layers = [str(name) for name, _ in pyogrio.list_layers(plain)]
+        if not layers:
+            raise DataLayerError("no layer")
+        layer = LAYER if LAYER in layers else layers[0]
+        return pyogrio.read_dataframe(plain, layer=layer, columns=columns, read_geometry=geometry)

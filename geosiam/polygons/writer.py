@@ -23,7 +23,8 @@ from pyogrio.raw import write_arrow
 
 from geosiam import __version__
 from geosiam.errors import GeosiamError, OutputError
-from geosiam.files import locked, replace_durably
+from geosiam.files import close_database, companions, locked, plain_path, replace_durably
+from geosiam.imagery.grid import authority_code
 from geosiam.polygons.formats import FORMATS, check_target
 from geosiam.polygons.geopackage import LAYER, add_footprint, describe
 from geosiam.polygons.multipolygons import as_multipolygons
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from geosiam.polygons.geopackage import DisplacementPoints
 
+_PLAIN_STEM = "polygons"  # of a file that is being written: drivers and pyogrio read signs in a name in their own way
 _LAYER_OPTIONS = {
     ".gpkg": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Anomalies between two scenes"},
     ".geojson": {"RFC7946": "YES", "COORDINATE_PRECISION": "9"},  # the usual 7 digits are a centimeter
@@ -95,9 +97,9 @@ def write_polygons(
     check_target(target)
     stream = _BatchStream(polygons, tuple(more_columns or ()))
     with locked(target.with_name(f".{target.name}.partial.lock"), target), _staging_folder(target) as folder:
-        partial = folder / target.name
+        partial = folder / f"{_PLAIN_STEM}{target.suffix}"
         with stream.original_error(), _as_output_error(target):
-            _write(stream, partial)
+            _write(stream, partial, target.stem)
             if partial.suffix.lower() == ".gpkg":
                 area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
                 described = {**(more_columns or {}), **COLUMNS}
@@ -168,8 +170,8 @@ def _arrow_table(frame: geopandas.GeoDataFrame, more_columns: tuple[str, ...]) -
     return pa.table([*more, *columns, geometry], schema=pa.schema([*more_fields, *SCHEMA]))
 
 
-def _write(stream: _BatchStream, path: Path) -> None:
-    """Write all polygons to a new file."""
+def _write(stream: _BatchStream, path: Path, name: str) -> None:
+    """Write all polygons to a new file; formats that have no layers get a name instead."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         _write_parquet(stream, path)
@@ -177,11 +179,11 @@ def _write(stream: _BatchStream, path: Path) -> None:
     reader = pa.RecordBatchReader.from_batches(stream.schema, stream.batches())
     if suffix == ".shp":
         reader = _with_short_names(reader, stream.schema)
-    with _BULK_LOADING.applied():
+    with _BULK_LOADING.applied(), plain_path(path) as plain:
         write_arrow(
             reader,
-            path,
-            layer=LAYER if suffix == ".gpkg" else path.stem,
+            plain,
+            layer=LAYER if suffix == ".gpkg" else name,
             driver=FORMATS[suffix],
             geometry_name=GEOMETRY,
             # A shapefile does not distinguish polygons and multipolygons.
@@ -203,7 +205,7 @@ def _write_parquet(stream: _BatchStream, path: Path) -> None:
     column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": stream.crs.to_json_dict()}
     geo = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
     schema = stream.schema.with_metadata({"geo": json.dumps(geo)})
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path.absolute(), schema) as writer:
         for batch in stream.batches():
             writer.write_batch(batch.cast(schema))
 
@@ -220,19 +222,18 @@ def _complete_geopackage(
     """Add to a GeoPackage of polygons what the other formats cannot hold."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if footprint is not None:
-        with _BULK_LOADING.applied():
-            add_footprint(footprint, path, _gdal_name(crs))
+        with _BULK_LOADING.applied(), plain_path(path) as plain:
+            add_footprint(footprint, plain, _gdal_name(crs))
     if displacement is not None:
-        with _BULK_LOADING.applied():
-            displacement.add_to(path, _gdal_name(crs))
+        with _BULK_LOADING.applied(), plain_path(path) as plain:
+            displacement.add_to(plain, _gdal_name(crs))
     record = {"created": now, "geosiam_version": __version__, **provenance}
     describe(path, record, now, columns, footprint=footprint is not None, displacement=displacement)
 
 
 def _gdal_name(crs: pyproj.CRS) -> str:
-    """Return a CRS in a form that GDAL parses."""
-    epsg = crs.to_epsg()
-    return str(crs.to_wkt("WKT1_GDAL")) if epsg is None else f"EPSG:{epsg}"
+    """Return exactly this CRS in a form that GDAL parses; WKT 1 cannot say all of them."""
+    return authority_code(crs) or str(crs.to_wkt("WKT2_2019"))
 
 
 class _GdalOptions:
@@ -316,6 +317,13 @@ def _staging_folder(target: Path) -> Iterator[Path]:
 
 
 def _move_into_place(folder: Path, target: Path) -> None:
-    """Move the files of a folder beside the target, the target itself last: when it appears, the others are there."""
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-        replace_durably(file, target.with_name(file.name))
+    """Move the files of a folder beside the target, the target itself last: when it appears, the others are there.
+
+    What is beside the file that is replaced, and belongs to that one only, goes with it.
+    """
+    if target.suffix.lower() == ".gpkg":
+        close_database(target)
+    for companion in companions(target):
+        companion.unlink(missing_ok=True)
+    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == target.suffix):
+        replace_durably(file, target.with_name(f"{target.stem}{file.name.removeprefix(_PLAIN_STEM)}"))

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import tostring
 from affine import Affine
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import atomic_write_files, check_writable
+from geosiam.files import atomic_write_files, check_writable, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.schema import COLUMNS, REVIEWS
 from geosiam.qgis.layers import MapLayer, project_element, qml_style
@@ -84,7 +84,11 @@ def write_project(
     target = Path(path)
     try:
         with atomic_write_files(target) as partial:
-            layers = [*_polygon_layers(polygons, threshold, target.parent), _score_layer(scores, target.parent)]
+            cells = ScoreRaster.open(scores).grid
+            layers = [
+                *_polygon_layers(polygons, threshold, target.parent, cells),
+                _score_layer(scores, target.parent, cells),
+            ]
             scenes = (
                 scene_layer("after", after, report, target, partial.parent),
                 scene_layer("before", before, report, target, partial.parent),
@@ -105,11 +109,15 @@ def _zip(path: Path, name: str, text: str) -> None:
         archive.writestr(entry, text.encode(), zipfile.ZIP_DEFLATED)
 
 
-def _polygon_layers(path: Path, threshold: float, folder: Path) -> list[MapLayer]:
+def _polygon_layers(path: Path, threshold: float, folder: Path, cells: Grid) -> list[MapLayer]:
     """Return the layers of the file of polygons: those that have a style in a GeoPackage; the only one otherwise."""
     source = relative_path(path, folder)
     if path.suffix.lower() != ".gpkg":
-        return [_polygon_layer(path, None, source, path.stem, polygon_qml(threshold, COLUMNS, REVIEWS))]
+        qml = polygon_qml(threshold, COLUMNS, REVIEWS)
+        if path.suffix.lower() == ".parquet":  # which few builds of GDAL read
+            system, style = cells.crs.to_wkt(), qml_style(qml)
+            return [MapLayer(path.stem, source, "vector", system, cells.bounds, style, expanded=True, in_themes=True)]
+        return [_polygon_layer(path, None, source, path.stem, qml)]
     with contextlib.closing(sqlite3.connect(path)) as db:
         styles = db.execute("SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault ORDER BY id").fetchall()
     return [_polygon_layer(path, layer, f"{source}|layername={layer}", layer, qml) for layer, qml in styles]
@@ -118,15 +126,15 @@ def _polygon_layers(path: Path, threshold: float, folder: Path) -> list[MapLayer
 def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: str) -> MapLayer:
     import pyogrio  # noqa: PLC0415 - slow to import, and most runs make no project
 
-    info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    with plain_path(path) as plain:
+        info = pyogrio.read_info(plain, layer=layer, force_total_bounds=True)
     bounds = info["total_bounds"]
     extent = None if bounds is None else (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3]))
     shown = MapLayer(name, source, "vector", info["crs"], extent, qml_style(qml), expanded=True, in_themes=True)
     return replace(shown, geometry="Point", in_themes=False) if info["geometry_type"] == "Point" else shown
 
 
-def _score_layer(path: Path, folder: Path) -> MapLayer:
-    cells = ScoreRaster.open(path).grid
+def _score_layer(path: Path, folder: Path, cells: Grid) -> MapLayer:
     style = qml_style(raster_qml())
     return MapLayer("anomaly scores", relative_path(path, folder), "raster", cells.crs.to_wkt(), cells.bounds, style)
 

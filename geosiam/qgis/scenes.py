@@ -10,7 +10,8 @@ from xml.etree.ElementTree import fromstring, tostring
 
 from rasterio.enums import ColorInterp
 
-from geosiam.files import exists
+from geosiam.errors import redacted
+from geosiam.files import exists, file_name
 from geosiam.imagery.normalization import Unit
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.scene import checked_grid
@@ -59,17 +60,26 @@ def scene_layer(
             _log.warning("%s is not in the QGIS project, because it exists in memory only", source.name)
             return None
         if source.tiles:
-            virtual = f"{project.stem}.{date}.vrt"
+            virtual = virtual_name(project, date)
             (folder / virtual).write_text(_with_relative_tiles(source.path, project.parent), encoding="utf-8")
             path = f"./{virtual}"
         else:
             path = relative_path(path, project.parent)
-        name = f"{date} ({Path(source.name.split('?')[0]).name})"
+        if redacted(path) != path:
+            path = redacted(path)
+            message = "%s is in the QGIS project without its password or signature: name it again in QGIS"
+            _log.warning(message, source.name)
+        name = f"{date} ({file_name(source.name)})"
         bands = report.before_bands if date == "before" else report.after_bands
         style = _style(dataset, bands["indexes"], report.scaling[date])
         return MapLayer(name, path, "raster", grid.crs.to_wkt(), grid.bounds, style, date=date)
     finally:
         source.close()
+
+
+def virtual_name(project: Path, date: str) -> str:
+    """Return the name of the virtual raster beside a project that shows a scene of tiles."""
+    return f"{project.stem}.{date}.vrt"
 
 
 def relative_path(path: str | os.PathLike[str], folder: Path) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from geosiam.errors import GeosiamError, OptionError, OutputError
-from geosiam.files import atomic_write, check_writable, locked, remove_partials
+from geosiam.files import atomic_write, check_writable, exists, locked, remove_partials
 from geosiam.polygons.results import read_result
 from geosiam.report.content import Card, Content, rank
 from geosiam.report.encoding import Budget
 from geosiam.report.inputs import check_unique_names
-from geosiam.report.page import Page, PageWriter
+from geosiam.report.page import Page, PageWriter, page_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,6 +133,7 @@ def write_report(
     """
     check_unique_names(pairs)
     target = Path(folder) / PAGE
+    _check_target(target)
     results = _read_results(pairs)
     files = [(i, pair.anomalies) for i, (pair, _) in enumerate(results) if pair.anomalies is not None]
     ranking = rank(files, max(options.mapped, options.cards), options.cards)
@@ -155,6 +156,12 @@ def write_report(
         pictures=sum(card.before is not None for card in content.cards),
         size=page.written,
     )
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to replace a file of another kind, such as the first page of a web site."""
+    if exists(target) and target.stat().st_size and page_digest(target) is None:
+        raise OutputError(target, "is not a page of geosiam and would be overwritten", "choose another folder")
 
 
 def _read_results(pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, ResultSummary | None]]:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geosiam import __version__
+from geosiam.errors import redacted
+from geosiam.files import file_name
 from geosiam.polygons.results import normalize_review
 from geosiam.polygons.schema import REVIEWS
 from geosiam.qml import POLYGON_COLORS
@@ -23,6 +24,7 @@ from geosiam.report.map import common_limit, encode_rings, ring_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import geopandas
 
@@ -119,12 +121,12 @@ class PairContent:
             content |= {"extent": self.frame.extent, "step": ring_step(self.frame.extent)}
         if self.overview is not None:
             content["overview"] = {"picture": self.overview.picture, "extent": self.overview.extent}
-        return content
+        return redacted(content)
 
     def _facts(self) -> dict[str, Fact]:
         facts: dict[str, Fact] = {
-            "Before": None if self.pair.before is None else Path(self.pair.before).name,
-            "After": None if self.pair.after is None else Path(self.pair.after).name,
+            "Before": None if self.pair.before is None else file_name(str(self.pair.before)),
+            "After": None if self.pair.after is None else file_name(str(self.pair.after)),
         }
         if self.result is not None:
             facts |= {"Model": self.result.record.model, "Threshold": self.result.record.threshold}
@@ -193,7 +195,8 @@ class Content:
             "planes": planes,
             "pairs": [pair.to_dict(number) for pair, number in zip(self.pairs, numbers, strict=True)],
             "unmatched": [
-                {"scene": Path(scene.scene).name, "reason": scene.reason[:_MAX_TEXT]} for scene in self.unmatched
+                {"scene": file_name(scene.scene), "reason": redacted(scene.reason)[:_MAX_TEXT]}
+                for scene in self.unmatched
             ],
             "anomalies": self._columns(),
             "cards": [card.to_dict() for card in self.cards],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyogrio
 
 from geosiam.errors import OptionError, SceneNotFoundError, SceneUnreadableError
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.results import is_result, read_result
 
@@ -144,7 +144,8 @@ def check_unique_names(pairs: Iterable[ReportPair]) -> None:
 def strongest_polygons(path: Path, limit: int) -> geopandas.GeoDataFrame:
     """Return the polygons with the highest mean scores, the larger ones first where scores are equal."""
     query = f"SELECT * FROM {LAYER} ORDER BY score_mean DESC, area_m2 DESC, id LIMIT {limit}"  # noqa: S608 - ours
-    return pyogrio.read_dataframe(path, sql=query)
+    with plain_path(path) as plain:
+        return pyogrio.read_dataframe(plain, sql=query)
 
 
 def _short_name(file: Path) -> str:

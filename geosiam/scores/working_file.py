@@ -66,6 +66,10 @@ def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
     return scores
 
 
+UNKNOWN = "unknown"
+"""Digest of what may have changed without a sign: a run that depends on it is never resumed."""
+
+
 class WorkingRaster:
     """The GeoTIFF that blocks are written to, in any order, before it becomes the score raster.
 

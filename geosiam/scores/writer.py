@@ -18,12 +18,13 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import MemoryFile
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import atomic_write, check_writable, locked, replace_durably
+from geosiam.files import atomic_write, check_writable, companions, locked, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
     CACHE_CELLS,
     TILE,
+    UNKNOWN,
     Journal,
     ScoreType,
     WorkingRaster,
@@ -180,6 +181,13 @@ class ScoreRasterWriter:
             raise self._refusal("was started by another version of geosiam")
         if differing := journal.differing(self._identity):
             raise self._refusal(f"was started with another {', another '.join(differing)}")
+        if unknown := [name for name, digest in self._identity.items() if digest == UNKNOWN]:
+            _log.warning(
+                "%s: starting again, because nothing tells whether the %s has changed since the interrupted run",
+                self.path,
+                " or the ".join(unknown),
+            )
+            return None
         try:
             self._working = WorkingRaster(self._working_path, self._grid, self._dtype)
         except (OSError, RasterioError) as error:
@@ -269,12 +277,18 @@ class ScoreRasterWriter:
         _copy_raster(self._working_path, path, driver="VRT")
         with rasterio.open(path, "r+") as dataset:
             dataset.update_tags(**tags)
+            dataset.crs = self._grid.crs  # a GeoTIFF has some in a sidecar file, which a resumed run does not find
         return path
 
     def _make_cog(self, described: Path) -> None:
         with self._disk_errors():
             cog, style = self._hidden("cog.tif"), self.path.with_suffix(".qml")
             self._to_cog(described, cog)
+            for companion in companions(self.path):  # overviews and statistics of the raster that is replaced
+                companion.unlink(missing_ok=True)
+            sidecar = cog.with_name(f"{cog.name}.aux.xml")
+            if sidecar.exists():  # with a coordinate system that a GeoTIFF cannot say
+                replace_durably(sidecar, self.path.with_name(f"{self.path.name}.aux.xml"))
             replace_durably(cog, self.path)
             if not style.exists():
                 self._hidden("qml").write_text(raster_qml(), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,11 +14,15 @@ from geosiam.synthesis.things import Thing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from geosiam.synthesis.blocks import BlockContent
     from geosiam.synthesis.layout import Plan
+    from geosiam.synthesis.light import Flight
 
 _SMALLEST_PX, _LARGEST_PX = 6.0, 60.0
 _GAP_PX = 12.0  # between changed objects, so that each can be detected separately
+_RIDGE = 1.5  # height that hides what is behind relative to a thing's own, which is that of its eaves for a house
 _MAX_REJECTED = 120  # positions rejected in a row before the scene counts as full
 
 
@@ -109,6 +113,7 @@ def choose_changes(
     gsd: float,
     shape: tuple[int, int],
     seed: int,
+    flights: tuple[Flight, Flight],
 ) -> list[Change]:
     """Return up to ``count`` changes that are clear of everything else, on land, entirely inside the scene.
 
@@ -124,6 +129,8 @@ def choose_changes(
         Rows and columns of the scene.
     seed
         Seed of the changes.
+    flights
+        Conditions of both dates: nothing leans over a change at the date that shows it.
     """
     rng = np.random.default_rng([seed, 7])
     changes: list[Change] = []
@@ -133,13 +140,14 @@ def choose_changes(
         rejected += 1
         xy = rng.uniform(0, 1, 2) * (shape[1] * gsd, shape[0] * gsd)
         change = _propose(plan, rng, (float(xy[0]), float(xy[1])), gsd, content)
-        reach = change.thing.reach
+        lean = flights[change.kind == "added"].lean(xy[0], xy[1])
+        reach = change.thing.reach + float(np.hypot(*lean)) * change.thing.height
         edge = reach + 2 * gsd
         if not (edge < xy[0] < shape[1] * gsd - edge and edge < xy[1] < shape[0] * gsd - edge):
             continue
         if (np.hypot(*(occupied[:, :2] - xy).T) < occupied[:, 2] + reach + _GAP_PX * gsd).any():
             continue
-        if not _is_clear(plan, content, change.thing, gsd):
+        if not _is_clear(plan, content, change.thing, gsd, lean):
             continue
         rejected = 0
         changes.append(change)
@@ -172,7 +180,9 @@ def _propose(
     return Change(kind, what, thing)
 
 
-def _is_clear(plan: Plan, content: Callable[[int, int], BlockContent], thing: Thing, gsd: float) -> bool:
+def _is_clear(
+    plan: Plan, content: Callable[[int, int], BlockContent], thing: Thing, gsd: float, lean: NDArray[np.floating]
+) -> bool:
     """Return whether a thing is neither in water nor touches or is hidden by another one."""
     center = np.array([thing.x]), np.array([thing.y])
     if float(plan.shore(*center)[0]) < thing.reach + 1:
@@ -185,9 +195,17 @@ def _is_clear(plan: Plan, content: Callable[[int, int], BlockContent], thing: Th
             return False
     for block in ((i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)):
         for other in content(*block).things:
-            if other.kind != "ground" and _near(thing, other, 3 * gsd):
+            if other.kind != "ground" and any(_near(thing, seen, 3 * gsd) for seen in _leaning(other, lean)):
                 return False
     return True
+
+
+def _leaning(thing: Thing, lean: NDArray[np.floating]) -> list[Thing]:
+    """Return a thing at its place, and also where its middle and its top are seen if it leans."""
+    if not lean.any():
+        return [thing]
+    down, right = (_RIDGE * thing.height * step for step in lean)
+    return [replace(thing, x=thing.x + share * right, y=thing.y + share * down) for share in (0.0, 0.5, 1.0)]
 
 
 def _near(thing: Thing, other: Thing, gap: float) -> bool:

@@ -82,12 +82,17 @@ class Positions:
 
         The plan is so smooth that it is computed every 0.8 m and interpolated in between.
         """
-        step = int(np.clip(0.8 / gsd, 1, 16))
+        step = node_spacing(gsd)
         rows, cols = (-(-n // step) + 1 for n in window.shape)
         x = (window.col_start + 0.5 + step * np.arange(cols)) * gsd
         y = (window.row_start + 0.5 + step * np.arange(rows)) * gsd
         coarse = cls.at(plan, x[None, :], y[:, None])
         return cls(*(_interpolated(a, step, window.shape) for a in (coarse.p, coarse.q, coarse.shore)))
+
+
+def node_spacing(gsd: float) -> int:
+    """Return the distance in pixels of the positions that are computed; those between them are interpolated."""
+    return int(np.clip(0.8 / gsd, 1, 16))
 
 
 def _interpolated(nodes: FloatArray, step: int, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,12 +1,14 @@
-"""Render materials and heights as a photograph: sun, cast shadows, haze, exposure, optics, sensor, compression."""
+"""Render materials and heights as a photograph: sun, shadows, lean, haze, exposure, optics, sensor, compression."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
+from geosiam.errors import OptionError
 from geosiam.synthesis import noise
 
 if TYPE_CHECKING:
@@ -15,10 +17,14 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Window
 
     Plane = NDArray[np.float32]
+    Coordinates = NDArray[np.floating[Any]] | np.floating[Any]
 
 _AMBIENT = np.array([0.20, 0.24, 0.31], np.float32)  # sky light relative to a flat sunlit white sheet, bluish
 _WIDEST_BLUR = 5  # pixels, radius of the optics' blur at most
 _STEEPEST = 1.3  # slopes are limited to this, or walls would flare
+_BRIGHTEST = 1.6  # direct sun on a surface that faces it, relative to level ground, at most
+_LARGEST_OFF_NADIR = 45.0  # degrees; beyond any camera of a survey
+_WALL = np.float32(1.5)  # heights that rise more than this from pixel to pixel are walls
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,21 @@ class Flight:
         Standard deviation of the optics' blur in pixels; up to about 1.7.
     jpeg_quality
         Quality (1-100) of JPEG compression; None: not compressed.
+    off_nadir
+        Angle between the line of sight and the vertical in degrees, 0 to 45: a surface at height h appears
+        ``h * tan(off_nadir)`` away from the camera, so roofs and crowns lean, hide the ground behind them and show
+        their walls. 0: a true orthophoto. With ``frame_spacing``, the largest angle.
+    view_azimuth
+        Direction toward the camera in degrees clockwise from north; with ``frame_spacing``, that of the flight lines.
+    frame_spacing
+        Distance in meters between the centers of the frames that make up a mosaic. Each point is taken from the frame
+        whose center is nearest, and leans away from it: not at all at the center, most in the corners. None: the
+        camera is so far away that all lines of sight are parallel.
+
+    Raises
+    ------
+    OptionError
+        The off-nadir angle or the spacing is out of range.
     """
 
     sun_azimuth: float = 150.0
@@ -57,12 +78,150 @@ class Flight:
     blur_px: float = 0.55
     jpeg_quality: int | None = 92
     weathering: float = 0.0
+    off_nadir: float = 0.0
+    view_azimuth: float = 0.0
+    frame_spacing: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.off_nadir <= _LARGEST_OFF_NADIR:
+            fact, remedy = "is not an angle from the vertical", f"give 0 to {_LARGEST_OFF_NADIR:g} degrees"
+            raise OptionError(f"`off_nadir={self.off_nadir}`", fact, remedy)
+        if self.frame_spacing is not None and not self.frame_spacing > 0:
+            fact, remedy = "is not a distance in meters", "give a positive number"
+            raise OptionError(f"`frame_spacing={self.frame_spacing}`", fact, remedy)
 
     @property
     def toward_sun(self) -> tuple[float, float]:
         """Unit step toward the sun in rows and columns (north is up)."""
-        azimuth = np.radians(self.sun_azimuth)
-        return -float(np.cos(azimuth)), float(np.sin(azimuth))
+        return _step(self.sun_azimuth)
+
+    @property
+    def tangent(self) -> float:
+        """Tangent of the off-nadir angle: the largest displacement relative to height."""
+        return float(np.tan(np.radians(self.off_nadir)))
+
+    def lean(self, x: Coordinates, y: Coordinates) -> NDArray[np.float32]:
+        """Return the displacement of surfaces relative to their height, away from the camera.
+
+        Parameters
+        ----------
+        x, y
+            Where they are seen, in scene meters to the right and down; the arrays are broadcast against each other.
+
+        Returns
+        -------
+        float32 (2, ...): down and to the right
+        """
+        down, right = _step(self.view_azimuth)
+        along: Coordinates = np.full(np.broadcast_shapes(x.shape, y.shape), -self.tangent)
+        across: Coordinates = np.zeros_like(along)
+        if self.frame_spacing is not None:
+            lattice = (y * down + x * right) / self.frame_spacing, (x * down - y * right) / self.frame_spacing
+            along, across = (2**0.5 * self.tangent * (k - np.floor(k) - 0.5) for k in lattice)
+        return np.stack([along * down - across * right, along * right + across * down]).astype(np.float32)
+
+    def sun_on_facades(self, lean: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return direct sun on walls that face the camera relative to level ground (Lambert), given their lean."""
+        down, right = self.toward_sun
+        facing = -(lean[0] * down + lean[1] * right) / np.maximum(np.hypot(*lean), np.float32(1e-9))
+        cot = 1 / float(np.tan(np.radians(self.sun_elevation)))
+        lit: NDArray[np.float32] = np.clip(facing * np.float32(cot), 0, _BRIGHTEST)
+        return lit
+
+
+def _step(azimuth: float) -> tuple[float, float]:
+    """Return the unit step in rows and columns toward an azimuth in degrees clockwise from north."""
+    radians = np.radians(azimuth)
+    return -float(np.cos(radians)), float(np.sin(radians))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the lines of sight of a flight meet.
+
+    Parameters
+    ----------
+    positions
+        float32 (2, rows, cols): row and column of the map at which each line of sight ends.
+    is_facade
+        bool (rows, cols): the line ends at a wall, below the height that the map has there.
+    """
+
+    positions: NDArray[np.float32]
+    is_facade: NDArray[np.bool_]
+
+    @property
+    def walls(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows and columns of the pixels of the map at whose walls lines of sight end, (walls,) each."""
+        rows, cols = self.positions[:, self.is_facade].astype(np.intp)
+        return rows, cols
+
+    def seen(self, plane: Plane) -> Plane:
+        """Return the values of a map as they are seen, float32 (rows, cols)."""
+        return _interpolated(plane, self.positions)
+
+
+def _interpolated(plane: Plane, positions: NDArray[np.float32]) -> Plane:
+    values: Plane = ndimage.map_coordinates(plane, positions, order=1, mode="nearest")
+    return values
+
+
+def sight(
+    height: Plane, inner: tuple[slice, slice], lean: NDArray[np.float32], tangent: float, bounds: tuple[float, float]
+) -> Sight:
+    """Return what is seen at each inner pixel: the first surface that its line of sight meets from above.
+
+    Levels of height are visited from the deepest to the highest, and what is higher covers what is lower.
+
+    Parameters
+    ----------
+    height
+        float32 (rows, cols) in pixels, the inner part and its surroundings, between the bounds.
+    inner
+        Rows and columns of the pixels to return; :func:`sight_margin` says how far the surroundings must reach.
+    lean
+        :meth:`Flight.lean` of the inner pixels, as an array that can be broadcast to them.
+    tangent
+        Largest lean in the flight.
+    bounds
+        Largest height above and largest depth below the ground in pixels.
+    """
+    highest, deepest = bounds
+    rows, cols = (np.arange(s.start, s.stop, dtype=np.int32) for s in inner)
+    spacing = 1 / max(tangent, 1e-6)  # of the levels: a pixel of displacement
+    flat, width = height.ravel(), height.shape[1]
+    here = rows[:, None] * np.int32(width) + cols
+    level = np.full(here.shape, -deepest, np.float32)
+    surface, met = level.copy(), here.copy()
+    for k in range(-int(np.ceil(deepest / spacing)), int(np.ceil(highest / spacing)) + 1):
+        offset = np.rint(np.float32(-k * spacing) * lean).astype(np.int32)
+        there = here + offset[0] * np.int32(width) + offset[1]
+        candidate = flat.take(there)
+        reached = candidate >= (k - 0.5) * spacing
+        for target, source in ((surface, candidate), (met, there), (level, np.float32(k * spacing))):
+            np.copyto(target, source, where=reached)
+    # Surfaces lie where their height puts them, except at a brink, across which no map may be interpolated. There, maps
+    # are looked up in the pixel that the line meets: in the roof above the brink, and in the wall below it.
+    half = np.float32(spacing / 2)
+    away = np.minimum(surface, level + half)
+    exact = np.stack([rows[:, None] - away * lean[0], cols - away * lean[1]]).astype(np.float32)
+    is_brink = _interpolated(height, exact) < level - half - _WALL
+    is_facade = surface - level > np.where(is_brink, half, half + _WALL)
+    positions = np.where(is_facade | is_brink, np.stack(np.divmod(met, width)).astype(np.float32), exact)
+    return Sight(positions, is_facade)
+
+
+def sight_margin(flights: tuple[Flight, ...], bounds: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Return the pixels above, below, left and right of a window that :func:`sight` needs; none if nothing leans."""
+    steps = [(0.0, 0.0)]
+    for flight in flights:
+        ahead, back = (bound * flight.tangent + 2 for bound in bounds)
+        if flight.off_nadir and flight.frame_spacing is None:
+            steps += [(length * d, length * r) for length in (ahead, -back) for d, r in [_step(flight.view_azimuth)]]
+        elif flight.off_nadir:
+            steps += [2 * (length,) for reach in (ahead, back) for length in (reach, -reach)]
+    (up, left), (down, right) = np.min(steps, axis=0), np.max(steps, axis=0)
+    return int(np.ceil(-up)), int(np.ceil(down)), int(np.ceil(-left)), int(np.ceil(right))
 
 
 def shaded(height: Plane, core: tuple[slice, slice], reach: int, flight: Flight) -> Plane:
@@ -128,7 +287,7 @@ def sunlight(surface: Plane, flight: Flight) -> Plane:
     slope_y += slope_x
     slope_y += 1
     np.sqrt(slope_y, out=slope_y)
-    level: Plane = np.clip(light / slope_y, 0.05, 1.6)
+    level: Plane = np.clip(light / slope_y, 0.05, _BRIGHTEST)
     return level
 
 

@@ -21,11 +21,12 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geosiam.errors import OptionError
+from geosiam.files import close_database, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.synthesis.light import Flight
 from geosiam.synthesis.materials import LANDSCAPES, LandscapeName
 from geosiam.synthesis.scene import TILE, SyntheticScene
-from geosiam.synthesis.things import outline
+from geosiam.synthesis.things import leaning_outline, outline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _CORNER = (389_460.0, 5_819_250.0)  # UTM 33N, some flat country
 _FILE_TILE = 512
+_FRAME_SPACING_PX = (150, 800)  # of frames that overlap by four fifths, and by less
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class SyntheticPair:
         Nominal grid of both; the content of ``after`` is off by ``shift_px``.
     truth
         One polygon per changed object (without shadows) in the CRS of the grid, at the position on the first date;
-        columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...).
+        columns ``kind`` ("added", "removed") and ``what`` ("car", "tarp", ...). If the flight that shows the object
+        leans, the polygon covers all that is seen of it, from its footprint to its displaced top.
     truth_mask
         bool (height, width): pixels whose center lies in a truth polygon.
     """
@@ -130,7 +133,8 @@ class SyntheticPaths:
 
 
 def varied_config(
-    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, max_weathering: float = 0.0
+    seed: int, height: int = 1024, width: int = 1024, *, objects: int = 24, max_weathering: float = 0.0,
+    max_off_nadir: float = 0.0,
 ) -> SyntheticConfig:  # fmt: skip
     """Return a configuration whose landscape, ground sample distance, light and season all vary with the seed.
 
@@ -144,6 +148,9 @@ def varied_config(
         As in :class:`SyntheticConfig`.
     max_weathering
         Largest weathering at the second date; see :class:`Flight`.
+    max_off_nadir
+        Largest off-nadir angle of both flights in degrees. Each has a view of its own, the same all over or different
+        from frame to frame. All else is drawn as without.
     """
     rng = np.random.default_rng([seed, 9])
 
@@ -166,7 +173,17 @@ def varied_config(
         gsd=float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))), shift_px=(float(shift[0]), float(shift[1])),
     )  # fmt: skip
     weathering = float(rng.uniform(0, max_weathering))
-    return replace(config, after=replace(config.after, weathering=weathering))
+    flights = [config.before, replace(config.after, weathering=weathering)]
+    if max_off_nadir:
+        flights = [_leaning(flight, config.gsd, max_off_nadir, rng) for flight in flights]
+    return replace(config, before=flights[0], after=flights[1])
+
+
+def _leaning(flight: Flight, gsd: float, max_off_nadir: float, rng: np.random.Generator) -> Flight:
+    """Return a flight that leans one way all over, or frame by frame, at even odds."""
+    spacing = gsd * float(rng.uniform(*_FRAME_SPACING_PX)) if rng.random() < 0.5 else None  # noqa: PLR2004
+    angle, azimuth = float(rng.uniform(0, max_off_nadir)), float(rng.uniform(0, 360))
+    return replace(flight, off_nadir=angle, view_azimuth=azimuth, frame_spacing=spacing)
 
 
 def make_pair(config: SyntheticConfig | None = None) -> SyntheticPair:
@@ -255,7 +272,10 @@ def _truth(scene: SyntheticScene, grid: Grid) -> geopandas.GeoDataFrame:
     """Return the outlines of the changed objects in the CRS of the grid."""
     polygons = []
     for change in scene.changes:
-        cols, rows = (outline(change.thing) / scene.gsd).T
+        flight = scene.flights[change.kind == "added"]
+        lean = flight.lean(np.float64(change.thing.x), np.float64(change.thing.y))
+        vertices = leaning_outline(change.thing, lean) if flight.off_nadir else outline(change.thing)
+        cols, rows = (vertices / scene.gsd).T
         polygons.append(shapely.Polygon(np.column_stack(grid.transform @ (cols, rows))))
     columns = {"kind": [c.kind for c in scene.changes], "what": [c.what for c in scene.changes]}
     return geopandas.GeoDataFrame(columns, geometry=polygons, crs=grid.crs)
@@ -281,5 +301,7 @@ def _profile(grid: Grid) -> dict[str, object]:
 
 
 def _write_truth(truth: geopandas.GeoDataFrame, path: Path) -> None:
+    close_database(path)
     path.unlink(missing_ok=True)
-    truth.to_file(path, layer="truth", driver="GPKG", engine="pyogrio")
+    with plain_path(path) as plain:
+        truth.to_file(plain, layer="truth", driver="GPKG", engine="pyogrio")

@@ -1,8 +1,8 @@
 """One synthetic scene, any window of which can be rendered.
 
 The scene is drawn in tiles of a fixed lattice. A tile depends on the configuration and its position only: everything
-in it is a function of the position, and what reaches in from outside (crowns, shadows) is drawn in a margin. So a
-scene of any size can be rendered in the memory of a tile.
+in it is a function of the position, and what reaches in from outside (crowns, shadows, leaning roofs) is drawn in a
+margin. So a scene of any size can be rendered in the memory of a tile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geosiam.imagery.grid import Window
 from geosiam.synthesis import light, noise
 from geosiam.synthesis.blocks import BlockContent, Builder
 from geosiam.synthesis.changes import Change, choose_changes
-from geosiam.synthesis.ground import Positions, ground_ids
+from geosiam.synthesis.ground import Positions, ground_ids, node_spacing
 from geosiam.synthesis.layout import Plan
 from geosiam.synthesis.materials import Palette
 from geosiam.synthesis.things import Canvas, Thing
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TILE = 512  # pixels; a multiple of 8, so that compression blocks meet at tile borders
 _TALLEST = 12.0  # meters; things of this height cast the longest shadows
 _LONGEST_SHADOW_PX = 320
+_DEEPEST = 1.2  # meters; pits are as deep, or a few pixels deep in coarse scenes
+_DEEPEST_PX = 3
 _PROBE = 4.0  # meters between the positions at which the blocks around a window are looked up
 
 
@@ -62,12 +64,13 @@ class SyntheticScene:
         self.plan = Plan(seed, landscape, gsd, (shape[1] * gsd, shape[0] * gsd))
         self.content = lru_cache(maxsize=1024)(self._content)
         self.changes: list[Change] = choose_changes(
-            self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed
+            self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed, flights=flights
         )
         self._extents = np.array([(c.thing.x, c.thing.y, c.thing.reach) for c in self.changes]).reshape(-1, 3).T
         lowest = min(np.tan(np.radians(f.sun_elevation)) for f in flights)
         self._reach = min(int(np.ceil(_TALLEST / gsd / lowest)), _LONGEST_SHADOW_PX)
         self._ceiling = np.float32(self._reach * lowest)
+        self._bounds = float(self._ceiling), max(_DEEPEST / gsd, _DEEPEST_PX)
 
     def render(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return both dates, uint8 (3, rows, cols) each, for any window inside the scene."""
@@ -88,8 +91,10 @@ class SyntheticScene:
 
     def _tile(self, tile: Window) -> NDArray[np.uint8]:
         """Return both dates of one tile, uint8 (2, 3, TILE, TILE)."""
-        edge = light.margin(self.shift) + 1
-        core = _expanded(tile, edge, edge, edge, edge)
+        edge = light.margin(self.shift)
+        # Whole steps between nodes, so that the ground is the same whether a flight leans or not.
+        step, margins = node_spacing(self.gsd), light.sight_margin(self.flights, self._bounds)
+        core = _expanded(tile, *(edge + 1 + step * -(-margin // step) for margin in margins))
         padded, inner = self._with_shadow_margin(core)
         palette = Palette(self.gsd)
         ground = ground_ids(self.plan, self.content, palette, Positions.of_window(self.plan, core, self.gsd), self.gsd)
@@ -99,11 +104,12 @@ class SyntheticScene:
         texture = self._texture(core)
         out = np.empty((2, 3, TILE, TILE), np.uint8)
         for date in range(2):
-            canvas = Canvas(padded, self.gsd, palette, static.ids.copy(), static.height.copy(), static.bumps)
+            maps = static.ids.copy(), static.height.copy(), static.bumps, static.walls.copy()
+            canvas = Canvas(padded, self.gsd, palette, *maps)
             for index in self._changes_near(padded):
                 if (self.changes[index].kind == "added") == bool(date):
                     canvas.draw(self.changes[index].thing)
-            out[date] = self._date(date, canvas, ground, tile=tile, inner=inner, texture=texture)
+            out[date] = self._date(date, canvas, ground, tile=tile, core=core, inner=inner, texture=texture)
         return out
 
     def _changes_near(self, window: Window) -> NDArray[np.intp]:
@@ -123,9 +129,9 @@ class SyntheticScene:
 
     def _empty_canvas(self, window: Window, palette: Palette) -> Canvas:
         bumps = noise.smooth(window, max(2, round(0.8 / self.gsd)), self.seed + 11)
-        return Canvas(
-            window, self.gsd, palette, np.full(window.shape, -1, np.int16), np.zeros(window.shape, np.float32), bumps
-        )
+        nothing = np.full(window.shape, -1, np.int16)
+        height = np.zeros(window.shape, np.float32)
+        return Canvas(window, self.gsd, palette, nothing, height, bumps, nothing.copy())
 
     def _things(self, window: Window) -> list[Thing]:
         """Return the things that may reach into a window, in an order that does not depend on the window."""
@@ -162,10 +168,11 @@ class SyntheticScene:
         ground: NDArray[np.int16],
         *,
         tile: Window,
+        core: Window,
         inner: tuple[slice, slice],
         texture: tuple[NDArray[np.float32], ...],
     ) -> NDArray[np.uint8]:
-        """Return the photograph of one date from its maps: uint8 (3, TILE, TILE)."""
+        """Return the photograph of one date from its maps of the ground (core): uint8 (3, TILE, TILE)."""
         flight = self.flights[date]
         height = np.minimum(canvas.height * np.float32(1 / self.gsd), self._ceiling)
         drawn = canvas.ids[inner]
@@ -177,18 +184,55 @@ class SyntheticScene:
         sun[1:-1, 1:-1] = light.sunlight(surface, flight)
         shadow = light.shaded(height, inner, self._reach, flight)
         palette = canvas.palette.weathered(flight.weathering, self.seed + date)
-        albedo = self._albedo(palette, ids, flight.season, (blend, grain, broad), tile)
-        cut = (slice(1, -1), slice(1, -1))
+        edge = light.margin(self.shift)
+        start = (core.col_start + edge + 1.5) * self.gsd, (core.row_start + edge + 1.5) * self.gsd
+        albedo = self._albedo(palette, ids, flight.season, (blend, grain, broad), start)
+        planes, seen = [*albedo, sun, shadow], _expanded(tile, edge, edge, edge, edge)
+        if flight.off_nadir:
+            walls = np.where(canvas.walls[inner] >= 0, canvas.walls[inner], ids)
+            planes = self._leaning(planes, (height[inner], walls), palette, flight, windows=(seen, core))
+        else:
+            planes = [plane[_relative(seen, core).slices] for plane in planes]
         return light.photograph(
-            [band[cut] for band in albedo],
-            sun[cut],
-            shadow[cut],
+            planes[:3],
+            planes[3],
+            planes[4],
             flight,
             window=tile,
             shift=self.shift if date else (0.0, 0.0),
             seed=self.seed + 101 * (date + 1),
-            edge=light.margin(self.shift),
+            edge=edge,
         )
+
+    def _leaning(
+        self,
+        planes: list[NDArray[np.float32]],
+        maps: tuple[NDArray[np.float32], NDArray[np.intp]],
+        palette: Palette,
+        flight: Flight,
+        *,
+        windows: tuple[Window, Window],
+    ) -> list[NDArray[np.float32]]:
+        """Return reflectance, sun and shadow as a camera sees them that does not look straight down.
+
+        ``maps`` are heights in pixels and the materials of walls; ``windows`` are what is seen, and what the planes and
+        the maps cover.
+        """
+        seen, core = windows
+        x = (np.arange(seen.col_start, seen.col_stop) + 0.5) * self.gsd
+        y = (np.arange(seen.row_start, seen.row_stop) + 0.5) * self.gsd
+        lean = flight.lean(x[None, :], y[:, None])
+        height, walls = np.maximum(maps[0], np.float32(-self._bounds[1])), maps[1]
+        sight = light.sight(height, _relative(seen, core).slices, lean, flight.tangent, self._bounds)
+        ids = walls[sight.walls]
+        built = palette.column("vegetation")[ids] == 0  # crowns have no walls: their rim is seen from the side
+        where = tuple(index[built] for index in np.nonzero(sight.is_facade))
+        first, second = palette.colors(flight.season)
+        colors = ((first + second) / 2)[ids[built]]
+        planes = [sight.seen(plane) for plane in planes]
+        for plane, wall in zip(planes, (*colors.T, flight.sun_on_facades(lean)[where], 0.0), strict=True):
+            plane[where] = wall
+        return planes
 
     def _albedo(
         self,
@@ -196,13 +240,11 @@ class SyntheticScene:
         ids: NDArray[np.intp],
         season: float,
         texture: tuple[NDArray[np.float32], ...],
-        tile: Window,
+        start: tuple[float, float],
     ) -> list[NDArray[np.float32]]:
-        """Return linear reflectance of red, green and blue."""
+        """Return linear reflectance of red, green and blue; rows begin at ``start`` (x, y in meters)."""
         blend, grain, broad = texture
-        right, down, phase, strength = palette.row_waves(
-            (tile.col_start + 0.5) * self.gsd, (tile.row_start + 0.5) * self.gsd
-        )
+        right, down, phase, strength = palette.row_waves(*start)
         first, second = palette.colors(season)
         mixed = blend * palette.column("mix").take(ids) + np.float32(0.5)
         rows = np.arange(ids.shape[0], dtype=np.float32)[:, None]

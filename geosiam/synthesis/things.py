@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 from geosiam.imagery.grid import Window
 from geosiam.synthesis import materials as m
@@ -78,6 +79,8 @@ class Canvas:
         float32 (rows, cols): meters above the ground.
     bumps
         float32 (rows, cols): smooth noise that makes crowns and heaps irregular.
+    walls
+        int16 (rows, cols): index of the material of the walls below the surface, -1 = that of bare ground.
     """
 
     window: Window
@@ -86,6 +89,7 @@ class Canvas:
     ids: NDArray[np.int16]
     height: NDArray[np.float32]
     bumps: NDArray[np.float32]
+    walls: NDArray[np.int16]
 
     @property
     def corner(self) -> tuple[int, int]:
@@ -115,13 +119,21 @@ class Canvas:
         return where, dx * c + dy * s, dy * c - dx * s
 
     def put(
-        self, where: tuple[slice, slice], mask: NDArray[np.bool_], material: m.Material, height: Patch | float
+        self,
+        where: tuple[slice, slice],
+        mask: NDArray[np.bool_],
+        material: m.Material,
+        height: Patch | float,
+        *,
+        wall: m.Material | None = None,
     ) -> None:
-        """Set material and height where the mask is true and nothing higher stands."""
+        """Set material and height where the mask is true and nothing higher stands; walls are of the same material."""
         ids, heights = self.ids[where], self.height[where]
         mask = mask & (heights <= np.maximum(height, 0))
-        np.copyto(ids, self.palette.add(material), where=mask)
+        index = self.palette.add(material)
+        np.copyto(ids, index, where=mask)
         np.copyto(heights, np.asarray(height, np.float32), where=mask)
+        np.copyto(self.walls[where], self.palette.add(wall) if wall else index, where=mask)
 
 
 def _span(low: float, high: float, gsd: float, start: int, stop: int) -> tuple[int, int]:
@@ -142,6 +154,28 @@ def outline(thing: Thing) -> NDArray[np.float64]:
         v = 0.5 * thing.width * np.array([-1, -1, 1, 1])
     c, s = np.cos(thing.angle), np.sin(thing.angle)
     return np.stack([thing.x + u * c - v * s, thing.y + u * s + v * c], axis=1)
+
+
+_SIDES = {"car": 0.8, "crown": 0.7, "debris": 0.7, "pile": 0.4, "pit": 0.0, "ground": 0.0}
+"""Height of the sides relative to the thing's own, where that is not 1: what narrows upward leans with its middle."""
+
+
+def leaning_outline(thing: Thing, lean: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the outline of a thing with its sides as a leaning flight shows it, like :func:`outline`.
+
+    It is the footprint and all positions that the footprint passes as it is moved by the lean of the sides; for a box
+    that is exactly what is seen of it.
+
+    Parameters
+    ----------
+    thing
+        The thing.
+    lean
+        :meth:`Flight.lean` at the thing: displacement down and to the right relative to height.
+    """
+    base = outline(thing)
+    moved = base + lean[::-1] * thing.height * _SIDES.get(thing.kind, 1.0)
+    return np.array(shapely.MultiPoint(np.concatenate([base, moved])).convex_hull.exterior.coords)[:-1]
 
 
 def _wobble(phi: NDArray[np.floating], variant: int) -> NDArray[np.floating]:
@@ -173,9 +207,10 @@ def _house(canvas: Canvas, thing: Thing, where: tuple[slice, slice], u: Patch, v
     if thing.variant % 3 == 0:
         roof = np.minimum(roof, eaves + (thing.length / 2 - np.abs(u)) * rise / half)
     inside = _inside_box(thing, u, v)
-    canvas.put(where, inside, thing.material, roof)
+    plaster = m.painted(m.PLASTER[thing.variant % len(m.PLASTER)])
+    canvas.put(where, inside, thing.material, roof, wall=plaster)
     ridge = inside & (np.abs(v) < max(0.12, 0.6 * canvas.gsd)) & (roof > eaves + 0.9 * rise)
-    canvas.put(where, ridge, m.painted(thing.material.color2 or thing.material.color), roof + 0.05)
+    canvas.put(where, ridge, m.painted(thing.material.color2 or thing.material.color), roof + 0.05, wall=plaster)
     side = 1 if thing.variant % 2 else -1
     if thing.variant % 5 in {1, 2}:
         panel = _near(u, -thing.length * 0.08, thing.length * 0.28) & _near(v, side * half * 0.5, half * 0.3)

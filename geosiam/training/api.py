@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam import __version__
-from geosiam.errors import OptionError, OutputError
+from geosiam.errors import OptionError, OutputError, redacted
+from geosiam.files import check_writable, exists, file_name
 from geosiam.inference.device import choose_device
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.network.siamese import can_expand_subcells, expand_subcells
 from geosiam.network.weights import ModelCard, load_model, save_model
+from geosiam.targets import refuse_overwriting
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
 from geosiam.training.datasets import load_chips, synthetic_pairs
 from geosiam.training.finetune import own_scenes, reviewed_pairs
-from geosiam.training.loop import TrainingRun, averaged, preserved_torch_state
+from geosiam.training.loop import FILES_BESIDE, TrainingRun, averaged, preserved_torch_state
 from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, with_network
 from geosiam.training.sources import Mixture
 from geosiam.training.target_recipe import TargetRecipe
@@ -188,7 +190,7 @@ class TrainingOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return values | {"out": str(self.out)}
+        return redacted(values | {"out": str(self.out)})
 
 
 @dataclass(frozen=True)
@@ -233,12 +235,12 @@ def train(
     recipe
         Custom recipe to use instead of the one that the options name; the command in the card does not mention it.
     """
+    _check_output(options)
     with preserved_torch_state():
         init = load_model(options.initial_weights) if options.initial_weights else None
         recipe = recipe or _recipe(options, init)
         models = [_load_for_averaging(name, recipe) for name in options.average]
         chips, held_out = build_sources(options, init)
-        _make_folder(options.out)
         run = TrainingRun(
             recipe,
             chips,
@@ -299,7 +301,7 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
 
 def data_description(options: TrainingOptions) -> str:
     """Describe the training data for the model card; files are named without their folders."""
-    sources = [Path(path).name for path in (*options.data, *options.scenes)]
+    sources = [file_name(path) for path in (*options.data, *options.scenes)]
     sources = sources or ([] if options.fine_tuning else ["CIFAR-10"])
     if options.synthetic_pairs:
         sources.append(f"{options.synthetic_pairs} synthetic pairs")
@@ -315,7 +317,17 @@ def anomaly_label(text: str) -> str:
 
 
 def _repeated(option: str, paths: tuple[str, ...]) -> list[str]:
-    return [word for path in paths for word in (option, Path(path).name)]
+    return [word for path in paths for word in (option, file_name(path))]
+
+
+def _check_output(options: TrainingOptions) -> None:
+    """Refuse weights that cannot be written, or that are a file of what the training reads; make their folder."""
+    _make_folder(options.out)
+    check_writable(options.out)
+    beside = [options.out.with_name(f"{options.out.stem}{suffix}") for suffix in FILES_BESIDE]
+    named = (*options.data, *options.anomaly, options.review, options.initial_weights, *options.average)
+    files = [name for name in named if name is not None and exists(name) and Path(name).is_file()]
+    refuse_overwriting([options.out, *beside], options.scenes, files)
 
 
 def _make_folder(out: Path) -> None:

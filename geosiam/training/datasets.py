@@ -211,16 +211,25 @@ def central_window(window: Window) -> Window:
     return Window(top, top + rows, left, left + cols)
 
 
-def synthetic_pairs(count: int, seed: int) -> tuple[PairStack, PairStack]:
-    """Return ``count`` synthetic pairs for training, and an eighth as many that are held out."""
+def synthetic_pairs(count: int, seed: int, *, max_off_nadir: float = 0.0) -> tuple[PairStack, PairStack]:
+    """Return ``count`` synthetic pairs for training, and an eighth as many that are held out.
+
+    Parameters
+    ----------
+    count, seed
+        Number of pairs for training, and seed of the training.
+    max_off_nadir
+        Largest off-nadir angle of both flights in degrees, so that lean is normal; see :func:`varied_config`.
+    """
     first_seed = (seed + 1) * _SYNTHETIC_SEEDS
     pairs = [
-        _labeled_pair(number) for number in range(first_seed, first_seed + count + max(1, count // _SYNTHETIC_HELD_OUT))
+        _labeled_pair(number, max_off_nadir)
+        for number in range(first_seed, first_seed + count + max(1, count // _SYNTHETIC_HELD_OUT))
     ]
     return PairStack(pairs[:count]), PairStack(pairs[count:])
 
 
-def _labeled_pair(seed: int) -> Tensor:
+def _labeled_pair(seed: int, max_off_nadir: float) -> Tensor:
     """Return a synthetic pair as :class:`PairStack` takes it, without misregistration, which the recipe adds."""
     config = varied_config(
         seed,
@@ -228,6 +237,7 @@ def _labeled_pair(seed: int) -> Tensor:
         _SYNTHETIC_SIDE_PX,
         objects=_SYNTHETIC_OBJECTS,
         max_weathering=_SYNTHETIC_WEATHERING,
+        max_off_nadir=max_off_nadir,
     )
     pair = make_pair(replace(config, shift_px=(0.0, 0.0)))
     return torch.from_numpy(np.concatenate([pair.before, pair.after, _labels(pair)[None]]))

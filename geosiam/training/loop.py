@@ -43,6 +43,10 @@ _WARMUP = 0.25  # share of the steps in which the learning rate rises
 _START, _FLOOR = 0.04, 1e-3  # first and last learning rate, relative to the peak
 
 
+FILES_BESIDE = _CHECKPOINT, _CURVES, _PLOT = (".checkpoint.safetensors", ".curves.csv", ".curves.png")
+"""Ends of the names of files that a training writes beside the weights."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """Losses and held-out metrics of one epoch.
@@ -127,7 +131,7 @@ class TrainingRun:
     @property
     def checkpoint(self) -> Path:
         """Path of the file that holds the network, the optimizer and the history between epochs."""
-        return self._beside(".checkpoint.safetensors")
+        return self._beside(_CHECKPOINT)
 
     def _beside(self, suffix: str) -> Path:
         return self.stem.with_name(self.stem.name + suffix)
@@ -236,8 +240,8 @@ class TrainingRun:
         try:
             with atomic_write(self.checkpoint) as partial:
                 save_file(tensors, partial, metadata=metadata)
-            save_history(self.history, self._beside(".curves.csv"))
-            save_curves(self.history, self._beside(".curves.png"), title=f"recipe {self.recipe.name}")
+            save_history(self.history, self._beside(_CURVES))
+            save_curves(self.history, self._beside(_PLOT), title=f"recipe {self.recipe.name}")
         except (SafetensorError, OSError) as error:
             fact = f"its checkpoint or curves cannot be written ({error})"
             raise OutputError(self.stem, fact, "free disk space, or choose another folder") from error

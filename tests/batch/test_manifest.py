@@ -102,7 +102,7 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
     rows += ["m,n,,,,inf", "o,p,,,,5", "q,r,,,,x"]
     text = "\n".join(["before,after,threshold,register,date,connectivity", *rows])
     plan = read_manifest(manifest(tmp_path, text))
-    assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": True}]
+    assert [pair.overrides for pair in plan.pairs] == [{"threshold": 0.5, "register": "shift"}]
     assert [fault.name for fault in plan.faults] == [f"row {number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
     errors = " ".join(fault.error for fault in plan.faults)
     for words in (
@@ -152,3 +152,33 @@ def test_the_old_name_of_the_area_column_is_still_accepted(tmp_path: Path) -> No
         None,
     ]
     assert (plan.faults, plan.notes) == ((), ())
+
+
+@pytest.mark.parametrize("blank", [";;", " ; ; ", "", "; ;"])
+def test_blank_rows_are_no_pairs(tmp_path: Path, blank: str) -> None:
+    """Spreadsheets write them below the last row, and people between groups."""
+    text = f"before;after;aoi\na;b;\n{blank}\nc;;\n{blank}\n{blank}\n"
+    plan = read_manifest(manifest(tmp_path, text))
+    assert [pair.after for pair in plan.pairs] == [str(tmp_path / "b")]
+    (fault,) = plan.faults
+    assert fault.error.startswith("row 2: " if blank == "" else "row 3: ")  # csv itself skips a line of nothing
+    with pytest.raises(OptionError, match="has no rows"):
+        read_manifest(manifest(tmp_path, f"before;after;aoi\n{blank}\n"))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_blank_rows_of_all_forms(tmp_path: Path, suffix: str) -> None:
+    rows = [{"before": "a", "after": "b", "threshold": 0.5}, {"before": None, "after": "", "threshold": None}]
+    path = tmp_path / f"pairs{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    plan = read_manifest(path)
+    assert (len(plan.pairs), plan.faults) == (1, ())
+    assert plan.pairs[0].options(DetectOptions()).threshold == 0.5
+
+
+def test_cells_of_spaces_are_empty(tmp_path: Path) -> None:
+    plan = read_manifest(manifest(tmp_path, "before,after,aoi,name\na,b, ,  \n"))
+    assert (plan.pairs[0].overrides, plan.pairs[0].name) == ({}, "b")

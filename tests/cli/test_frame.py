@@ -104,7 +104,7 @@ def test_every_command_has_help_with_an_explanation_and_examples(name: str, caps
     assert "Examples:" in out
     assert f"geosiam {name}" in out[out.index("Examples:") :]
     assert "\n\n" in load(name).help  # a summary and something after it
-    assert all(option.help for option in load(name).params if isinstance(option, click.Option))
+    assert all(option.help for option in load(name).params if isinstance(option, click.Option) and not option.hidden)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -122,7 +122,7 @@ def test_every_command_stands_in_the_reference_with_all_its_options(name: str) -
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     section = text.split(f"## `geosiam {name}")[1].split("\n## ")[0]
     common = {"--verbose", "--quiet", "--json"}
-    names = {long_name(o) for o in load(name).params if isinstance(o, click.Option)} - common
+    names = {long_name(o) for o in load(name).params if isinstance(o, click.Option) and not o.hidden} - common
     assert [option for option in sorted(names) if option not in section] == []
     assert f"geosiam {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -152,7 +152,6 @@ def test_stated_defaults_are_those_of_the_library(command: str, names: dict, mod
     defaults = eval(library, vars(importlib.import_module(module)))
     switches = {
         "report": ("no-report", "report"),
-        "register": {None: "by whole pixels"},
         "restart": ("resume", "restart"),
         "smooth": ("no-smooth", "smooth"),
     }
@@ -264,7 +263,7 @@ def test_only_given_options_reach_the_library() -> None:
         seen.update(given_values)
 
     probe.main(["--bands", "4,3,2", "--threshold", "0.25", "--no-register"], standalone_mode=False)
-    assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": False}
+    assert seen == {"bands": (4, 3, 2), "threshold": 0.25, "register": "none"}
     seen.clear()
     probe.main(["--threshold", "auto"], standalone_mode=False)
     assert seen == {"threshold": "auto"}
@@ -319,3 +318,12 @@ def test_notes_go_to_stderr_unless_quiet(
 ) -> None:
     fake(lambda: output.note("3 polygons"))
     assert run(capsys, *args) == (0, "", expected)
+
+
+def test_a_nodata_value_for_both_scenes_or_for_each() -> None:
+    assert [options.nodata(text) for text in ("0", "none", "-9999,none", "none,1e20")] == [
+        0.0, "none", (-9999.0, "none"), ("none", 1e20),
+    ]  # fmt: skip
+    for wrong in ("", "0,", "1,2,3", "black"):
+        with pytest.raises(click.BadParameter, match="neither a number nor none"):
+            options.nodata(wrong)

@@ -91,8 +91,9 @@ def test_every_field_of_the_library_has_a_flag(command: str, module: str, librar
     ("command", "text", "expected"),
     [
         ("detect", "`aoi` is empty", "--valid-area is empty"),
-        ("detect", "use `register=False`", "use --no-register"),
-        ("detect", "consider `register=True`", "consider --register"),
+        ("detect", "use `smooth=False`", "use --no-smooth"),
+        ("detect", "consider `smooth=True`", "consider --smooth"),
+        ("detect", "consider `register=field`", "consider --register field"),
         ("detect", "use `restart=True` or `restart=False`", "use --restart or --resume"),
         ("detect", 'choose another `output`, or `on_error="skip"`', "choose another --output, or --on-error skip"),
         ("detect", "`project` needs `scores`", "--qgz needs --scores"),
@@ -144,13 +145,13 @@ def probe(monkeypatch: pytest.MonkeyPatch):
 
 
 def raise_option_error() -> None:
-    raise OptionError("`min_area`", "is below `threshold`", "use `register=False`")
+    raise OptionError("`min_area`", "is below `threshold`", "use `smooth=False`")
 
 
 def test_errors_name_flags(probe, capsys: pytest.CaptureFixture[str]) -> None:
     probe(raise_option_error)
     assert main(["probe"]) == 3
-    text = "--min-area: is below --threshold; use --no-register"
+    text = "--min-area: is below --threshold; use --no-smooth"
     assert capsys.readouterr() == ("", f"geosiam: error: {text}\n")
     assert main(["probe", "--json"]) == 3
     out, err = capsys.readouterr()
@@ -162,7 +163,7 @@ def test_errors_name_flags(probe, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_log_lines_name_flags_in_threads_too(probe, capsys: pytest.CaptureFixture[str]) -> None:
     def log() -> None:
-        logging.getLogger("geosiam.pipeline").warning("moved by %d rows; `register=False` disables it", 3)
+        logging.getLogger("geosiam.pipeline").warning("moved by %d rows; `register=none` disables it", 3)
         worker = threading.Thread(target=logging.getLogger("geosiam.x").warning, args=("use `workers=2`",))
         worker.start()
         worker.join()
@@ -170,7 +171,7 @@ def test_log_lines_name_flags_in_threads_too(probe, capsys: pytest.CaptureFixtur
     probe(log)
     assert main(["probe"]) == 0
     assert capsys.readouterr().err == (
-        "geosiam: warning: moved by 3 rows; --no-register disables it\ngeosiam: warning: use --workers 2\n"
+        "geosiam: warning: moved by 3 rows; --register none disables it\ngeosiam: warning: use --workers 2\n"
     )
 
 
@@ -188,9 +189,9 @@ def test_messages_in_results_name_flags_and_nothing_else_is_changed(
 
 
 def test_warnings_of_results_name_flags(probe, capsys: pytest.CaptureFixture[str]) -> None:
-    probe(lambda: output.warn(["misregistered by 3 px; consider `register=True`"]))
+    probe(lambda: output.warn(["misregistered by 3 px; consider `register=shift`"]))
     assert main(["probe"]) == 0
-    assert capsys.readouterr().err == "geosiam: warning: misregistered by 3 px; consider --register\n"
+    assert capsys.readouterr().err == "geosiam: warning: misregistered by 3 px; consider --register shift\n"
 
 
 # --- end to end -----------------------------------------------------------------------------------------------------

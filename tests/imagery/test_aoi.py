@@ -16,6 +16,7 @@ from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.grid import Grid, Window, apply_affine
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
+from geosiam.options import DetectOptions
 
 MARS = 'GEOGCS["Mars",DATUM["D_Mars",SPHEROID["Mars",3396190,169.89]],PRIMEM["0",0],UNIT["degree",0.0174532925199433]]'
 GRIDS = {
@@ -113,3 +114,19 @@ def test_a_table_without_geometry_is_no_area(write, texture, tmp_path) -> None:
     (tmp_path / "a.csv").write_text("name,size\nfield,3\n")
     with pytest.raises(SceneRefusedError, match="holds no polygons"):
         open_pair(good, good, options=PairOptions(aoi=tmp_path / "a.csv"))
+
+
+def test_one_of_several_layers_is_named(write, texture, tmp_path) -> None:
+    scene, path = write("a.tif", texture()), tmp_path / "areas.gpkg"
+    left, top = 400_000, 5_000_000
+    for layer, width in (("west", 20), ("whole", 75)):
+        frame = geopandas.GeoDataFrame(geometry=[shapely.box(left, top - 60, left + width, top)], crs="EPSG:32633")
+        frame.to_file(path, layer=layer)
+    with pytest.raises(SceneRefusedError, match=r"several layers of polygons \(west, whole\); name one: .*gpkg:west"):
+        open_pair(scene, scene, options=PairOptions(aoi=path))
+    with pytest.raises(SceneRefusedError, match="has no layer 'east'; name one of west, whole"):
+        open_pair(scene, scene, options=PairOptions(aoi=f"{path}:east"))
+    for layer, columns in (("west", 40), ("whole", 150)):
+        with open_pair(scene, scene, options=PairOptions(aoi=f"{path}:{layer}")) as pair:
+            assert pair.valid(Window(0, 120, 0, 150)).sum() == 120 * columns
+    assert DetectOptions(aoi=f"{path}:west").files == (str(path),)

@@ -95,7 +95,7 @@ def test_registering_removes_the_shift(rows: float, cols: float, write) -> None:
     with open_pair(a, b, options=PairOptions(register=False)) as pair:
         assert pair.report.moved_px == (0, 0)
         assert pair.report.shift_px == pytest.approx(np.hypot(rows, cols), abs=0.15)
-        assert any("`register=True`" in warning for warning in pair.report.warnings)
+        assert any("`register=auto`" in warning for warning in pair.report.warnings)
     with open_pair(a, b, options=PairOptions(register=True)) as pair:
         assert pair.report.moved_px == pytest.approx((rows, cols), abs=0.15)
         assert pair.report.shift_px < 0.25  # resampling blurs, and the second estimate with it
@@ -112,7 +112,7 @@ def test_unasked_a_scene_is_moved_by_whole_pixels_and_read_as_it_is(tail: tuple[
     assert (report.moved_px, report.resampling) == ((3, -2), "none")
     assert report.shift_px == pytest.approx(np.hypot(*tail), abs=0.1)
     assert any(
-        "is shifted; it was moved by -3 rows and +2 columns (`register=False` disables this)" in warning
+        "is shifted; it was moved by -3 rows and +2 columns (`register=none` disables this)" in warning
         for warning in report.warnings
     )
     with rasterio.open(b) as scene:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter, shift
@@ -94,8 +95,9 @@ def test_radiometry_that_was_asked_for_and_is_not_applied(write, texture) -> Non
 
 def test_a_moved_scene_is_told_in_signed_pixels() -> None:
     (warning,) = warnings_on_shift(None, (3.0, 0.0), None, register="auto")
-    disabled = "(`register=none` disables this)"
-    assert warning == f"the after scene is shifted; it was moved by -3 rows and +0 columns {disabled}"
+    assert (
+        warning == "the after scene is shifted; it was moved by -3 rows and +0 columns (`register=none` disables this)"
+    )
     assert warnings_on_shift(None, (3.0, 0.0), None, register="shift") == []
 
 
@@ -114,3 +116,13 @@ def test_a_bend_that_is_left_is_told_where_it_is_known() -> None:
     assert warning == f"{fact}; consider `register=field`"
     for change in ({"p95_px": 1.9}, {"unknown_fraction": 0.8}):
         assert warnings_on_shift(None, (0.0, 0.0), {**local, **change}, register="auto") == []
+
+
+def test_values_of_another_unit_are_not_said_to_be_stretched_separately(write, texture) -> None:
+    reflectance = texture().astype(np.float32) / 255
+    stored = write("b.tif", (reflectance * 10_000).astype(np.uint16))
+    with rasterio.open(stored, "r+") as file:
+        file.scales = (1e-4,) * 3
+    found = warnings_of(write("a.tif", reflectance), stored)
+    assert "store values in different units; their scale and offset are applied" in found
+    assert "stretched separately" not in found

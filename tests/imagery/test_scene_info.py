@@ -3,12 +3,15 @@
 import http.server
 import os
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import rioxarray  # noqa: F401
 import xarray
 from affine import Affine
@@ -119,3 +122,82 @@ def test_each_header_tells_a_changed_scene(one, other) -> None:
             fingerprints.append(fingerprint(url))
     assert "" not in fingerprints
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+# -- through what refers to other files --------------------------------------------------------------------------------
+
+
+def exported_again(path: Path) -> None:
+    """Write other pixels into a file, as another export does."""
+    with rasterio.open(path, "r+") as file:
+        file.write(255 - file.read())
+
+
+def wrapped(path: Path, kind: str) -> str:
+    """Return a name by which a raster is read through something else."""
+    folder = path.parent
+    if kind in ("VRT", "VRT of a VRT", "file URI of a VRT"):
+        rasterio.shutil.copy(path, folder / "one.vrt", driver="VRT")
+        rasterio.shutil.copy(folder / "one.vrt", folder / "two.vrt", driver="VRT")
+        return {"VRT": str(folder / "one.vrt"), "VRT of a VRT": str(folder / "two.vrt")}.get(
+            kind, f"file://{folder}/one.vrt"
+        )
+    if kind in ("folder", "pattern"):
+        (folder / "tiles").mkdir(exist_ok=True)
+        (folder / "tiles" / path.name).symlink_to(path)
+        return str(folder / "tiles") if kind == "folder" else f"{folder}/tiles/*.tif"
+    return {"file URI": f"file://{path}", "part of a file": f"/vsisubfile/0_{path.stat().st_size},{path}"}[kind]
+
+
+KINDS = ("VRT", "VRT of a VRT", "file URI", "file URI of a VRT", "folder", "pattern", "part of a file")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_that_is_exported_again(kind: str, write, texture) -> None:
+    path = write("a.tif", texture())
+    name = wrapped(path, kind)
+    first = fingerprint(name)
+    assert fingerprint(name) == first != ""
+    exported_again(path)
+    assert fingerprint(name) not in ("", first)
+
+
+@pytest.mark.parametrize("sidecar", ["a.tif.msk", "a.tif.ovr", "a.tif.aux.xml"])
+@pytest.mark.parametrize("kind", ["itself", "VRT", "folder"])
+def test_a_sidecar_that_is_exported_again(kind: str, sidecar: str, write, texture) -> None:
+    path = write("a.tif", texture())
+    name = str(path) if kind == "itself" else wrapped(path, kind)
+    without = fingerprint(name)
+    folder = path.parent / "tiles" if kind == "folder" else path.parent
+    beside = folder / sidecar
+    if sidecar.endswith(".xml"):
+        beside.write_text("<PAMDataset><Metadata><MDI key='A'>1</MDI></Metadata></PAMDataset>")
+    else:
+        half = {"height": 60, "width": 75} if sidecar.endswith(".ovr") else {}
+        write("other.tif", texture(bands=1 if sidecar.endswith(".msk") else 3, **half)).rename(beside)
+    first = fingerprint(name)
+    assert first not in ("", without)
+    os.utime(beside, ns=(1, 1))
+    assert fingerprint(name) not in ("", first, without)
+
+
+def test_a_member_of_an_archive_and_a_database(write, texture, tmp_path) -> None:
+    path = write("a.tif", texture())
+    name = f"zip://{tmp_path}/scenes.zip!a.tif"
+    for seconds in (100, 200):
+        with zipfile.ZipFile(tmp_path / "scenes.zip", "w") as archive:
+            archive.write(path, "a.tif")
+        os.utime(tmp_path / "scenes.zip", (seconds, seconds))
+        assert fingerprint(name).split("-")[1] == f"{seconds}000000000"
+    assert fingerprint("PG:dbname=survey") == ""
+
+
+def test_a_virtual_raster_of_remote_data_is_as_trustworthy_as_their_server(server: str, write, texture) -> None:
+    path = write("a.tif", texture())
+    virtual = path.with_name("a.vrt")
+    rasterio.shutil.copy(f"{server}/a.tif", virtual, driver="VRT")
+    first = fingerprint(virtual)
+    os.utime(path, (100, 100))
+    assert fingerprint(virtual) not in ("", first)
+    path.unlink()
+    assert fingerprint(virtual) == "", "nobody knows"

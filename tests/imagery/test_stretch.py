@@ -134,3 +134,33 @@ def test_units_are_read_from_the_files(write, texture) -> None:
         block = pair.read(Window(0, 200, 0, 200))
         assert any("different units" in warning for warning in pair.report.warnings)
     np.testing.assert_allclose(block.before, block.after, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+@pytest.mark.parametrize("levels", [2, 10])
+def test_masks_and_class_maps_use_the_whole_range(levels: int, dtype: str, write) -> None:
+    classes = np.indices((60, 60)).sum(axis=0)[None] % levels
+    paths = [write(f"{name}.tif", image.astype(dtype)) for name, image in (("a", classes), ("b", levels - 1 - classes))]
+    with open_pair(*paths, options=PairOptions(radiometry="none")) as pair:
+        block = pair.read(Window(0, 60, 0, 60))
+        warned = any("no value above" in line for line in pair.report.warnings)
+    np.testing.assert_allclose(block.before[0], classes[0] / (levels - 1), atol=1e-6)
+    np.testing.assert_allclose(block.after[0], 1 - classes[0] / (levels - 1), atol=1e-6)
+    assert warned == (dtype == "uint8")
+
+
+def test_classes_that_one_date_lacks_keep_their_place(write) -> None:
+    classes = np.indices((60, 60)).sum(axis=0)[None].astype(np.uint8) % 2
+    more = classes.copy()
+    more[:, 30:50, 30:50] = 8
+    with open_pair(write("a.tif", classes), write("b.tif", more), options=PairOptions(radiometry="none")) as pair:
+        block = pair.read(Window(0, 60, 0, 60))
+    np.testing.assert_array_equal(block.before[:, :20], block.after[:, :20])
+    np.testing.assert_array_equal(block.after[0], np.float32(more[0]) / 8)
+
+
+def test_masks_of_different_codes_are_mentioned(write) -> None:
+    mask = np.indices((60, 60)).sum(axis=0)[None].astype(np.uint8) % 2
+    with open_pair(write("a.tif", mask * 255), write("b.tif", mask)) as pair:
+        assert any("b.tif holds no value above 1" in line for line in pair.report.warnings)
+        assert pair.stretches == (FULL_BYTE, FULL_BYTE)

@@ -457,3 +457,20 @@ def test_a_scheduler_that_goes_away_is_one_line_and_the_run_is_kept(
         crew.stop()
     detect(scenes.before, scenes.after, out / "a.gpkg")
     assert_same(out / "a.gpkg", here)
+
+
+def test_a_cluster_without_workers_is_not_waited_for_in_silence(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Empty:
+        def nthreads(self) -> dict[str, int]:
+            return {}
+
+    def pack(_: object) -> bytes:
+        raise ConnectionError
+
+    monkeypatch.setattr(cluster._Payload, "pack", staticmethod(pack))
+    results = stream_on_cluster(Empty(), None, lambda _: [], 1)
+    with pytest.raises(ConnectionError):
+        next(results)
+    assert "the cluster has no workers yet; waiting for the first one" in caplog.text

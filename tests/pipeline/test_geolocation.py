@@ -11,6 +11,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import Grid, apply_affine
 from geosiam.pipeline import detect
 
@@ -85,11 +86,8 @@ def _near(x: np.ndarray, grid: Grid) -> np.ndarray:
 def found_at(before: Path, after: Path, grid: Grid, folder: Path) -> np.ndarray:
     """Return the centroids of the polygons in pixel coordinates (row, col)."""
     result = detect(before, after, folder / "found.gpkg")
-    polygons = geopandas.read_file(result.polygons_path, layer="anomalies")
     assert result.warnings == () or "compared" in result.warnings[0]
-    centroids = np.array([(point.x, point.y) for point in polygons.geometry.apply(lambda shape: shape.centroid)])
-    cols, rows = apply_affine(~grid.transform, *centroids.T)
-    return np.column_stack([rows, cols])
+    return _in_pixels(geopandas.read_file(result.polygons_path, layer="anomalies"), grid)
 
 
 def assert_found(centroids: np.ndarray, expected: list[tuple[float, float]]) -> None:
@@ -151,6 +149,53 @@ def test_objects_are_found_where_they_are_in_a_scene_of_another_system(case: str
     inside = _covered(grid, other)
     assert len(inside) >= 3
     assert_found(centroids, inside)
+
+
+DEGREE_PX = 4.7e-6  # half a meter at 17 degrees south
+
+
+@pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS:UserWarning")
+@pytest.mark.parametrize("other_system", [32760, 32701, 4269, 3832])
+@pytest.mark.parametrize("first", ["degrees", "other"])
+@pytest.mark.parametrize(("share", "turn"), [(0.25, 0), (0.5, -360), (0.8, 0)])
+def test_the_dateline_between_two_systems(
+    share: float, turn: int, first: str, other_system: int, tmp_path: Path
+) -> None:
+    """The dateline is at this share of the width of both scenes, one of which has degrees that go on across it."""
+    west = 180 - share * SIDE * DEGREE_PX
+    degrees = at(4326, west + turn, -17.0, Affine.scale(DEGREE_PX, -DEGREE_PX))
+    if other_system == 4269:
+        turned = west + (0 if turn else -360)
+        other = at(other_system, turned, -17.0, Affine.scale(DEGREE_PX, -DEGREE_PX))
+    else:
+        corner = Transformer.from_crs(4326, other_system, always_xy=True).transform(west, -17.0)
+        other = at(other_system, *corner, Affine.scale(0.5, -0.5))
+    grid, later = (degrees, other) if first == "degrees" else (other, degrees)
+    before = write(tmp_path / "a.tif", grid, grid, objects=False)
+    after = write(tmp_path / "b.tif", later, grid, objects=True)
+    result = detect(before, after, tmp_path / "found.gpkg")
+    assert result.report.overlap_fraction > 0.85
+    polygons = geopandas.read_file(result.polygons_path, layer="anomalies")
+    assert polygons["centroid_lon"].between(-180, 180).all()
+    assert_found(_in_pixels(polygons, grid), _covered(grid, later))
+    assert len(_covered(grid, later)) == len(OBJECTS)
+
+
+def test_a_datum_that_cannot_be_turned_is_refused(tmp_path: Path) -> None:
+    grid = at(32760, 819_500, 8_118_000, Affine.scale(0.5, -0.5))
+    write(tmp_path / "a.tif", grid, grid, objects=False)
+    west = Transformer.from_crs(32760, 4135, always_xy=True).transform(819_500, 8_118_000)
+    other = at(4135, 180 - SIDE / 2 * DEGREE_PX, west[1], Affine.scale(DEGREE_PX, -DEGREE_PX))
+    write(tmp_path / "b.tif", other, other, objects=False)
+    with pytest.raises(SceneRefusedError, match=r"b\.tif: lies across the dateline in EPSG:4135"):
+        detect(tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "found.gpkg")
+
+
+def _in_pixels(polygons: geopandas.GeoDataFrame, grid: Grid) -> np.ndarray:
+    """Return the centroids of polygons in pixel coordinates (row, col) of a grid."""
+    centroids = np.array([(point.x, point.y) for point in polygons.geometry.apply(lambda shape: shape.centroid)])
+    cols, rows = apply_affine(~grid.transform, *centroids.T)
+    return np.column_stack([rows, cols])
 
 
 def _covered(grid: Grid, other: Grid) -> list[tuple[float, float]]:

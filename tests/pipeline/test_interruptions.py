@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from same_result import assert_same
 
 from geosiam.errors import OutputError, SceneUnreadableError
-from geosiam.imagery import reader
+from geosiam.imagery import reader, scene_info
 from geosiam.inference import scorer
 from geosiam.inference.scorer import Scorer
 from geosiam.network.weights import load_model
@@ -231,7 +232,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
         assert caught.value.remedy == "start from scratch with `restart=True`, or choose another output"
 
     refused("another model", model="paper")
-    refused("another choice of bands, registration or radiometry", bands=(3, 2, 1))
+    refused("another choice of bands, nodata, registration or radiometry", bands=(3, 2, 1))
     refused("another device or precision", precision="bf16" if scoring_is_fp32() else "fp32")
     refused("another after scene", after=scenes.before)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
@@ -246,6 +247,32 @@ def scoring_is_fp32() -> bool:
     from geosiam.inference.device import choose_device, choose_precision
 
     return choose_precision("auto", choose_device("auto")) == torch.float32
+
+
+def test_a_run_whose_sources_were_exported_again_is_not_resumed(scenes: SyntheticPaths, tmp_path: Path) -> None:
+    after = Path(shutil.copy(scenes.after, tmp_path / "after.tif"))
+    rasterio.shutil.copy(after, tmp_path / "after.vrt", driver="VRT")
+    through = SyntheticPaths(scenes.before, tmp_path / "after.vrt", scenes.truth)
+    interrupted(through, tmp_path / "a.tif")
+    with rasterio.open(after, "r+") as file:
+        file.write(file.read()[:, ::-1])
+    with pytest.raises(OutputError, match="was started with another after scene"):
+        score_to_file(scenes.before, tmp_path / "after.vrt", tmp_path / "a.tif")
+
+
+def test_a_run_of_scenes_without_any_sign_of_their_version_begins_again(
+    scenes: SyntheticPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scene_info, "_file_fingerprint", lambda _: "")
+    interrupted(scenes, tmp_path / "a.tif")
+    done = []
+    score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=lambda *progress: done.append(progress))
+    assert (
+        "starting again, because nothing tells whether the before scene or the after scene has changed" in caplog.text
+    )
+    assert done[0][0] < done[-1][1] / 4
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        assert raster.read_masks(1).any()
 
 
 def test_an_interruption_of_the_vectorising_costs_no_scoring(

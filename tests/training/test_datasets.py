@@ -200,3 +200,11 @@ def test_synthetic_pairs_label_what_changed() -> None:
     assert 0.001 < changed.float().mean() < 0.2
     assert difference[changed].mean() > 2 * difference[quiet].mean()
     assert not torch.equal(pairs.scenes[0][:3], held_out.scenes[0][:3])
+
+
+def test_synthetic_pairs_lean_only_if_asked() -> None:
+    upright, _ = synthetic_pairs(1, seed=0)
+    asked, _ = synthetic_pairs(1, seed=0, max_off_nadir=0.0)
+    leaning, _ = synthetic_pairs(1, seed=0, max_off_nadir=15.0)
+    assert torch.equal(upright.scenes[0], asked.scenes[0])
+    assert not torch.equal(upright.scenes[0][:6], leaning.scenes[0][:6])
