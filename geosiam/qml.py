@@ -38,11 +38,11 @@ ARROW_COLORS = ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"
 _LENGTHS_PX = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # lower bounds of the classes of arrows, the same for all pairs
 _ANY_LENGTH_PX = 1e6
 _ARROW = {
-    "arrow_type": "0", "head_type": "0", "is_curved": "0", "is_repeated": "0", "arrow_width": "0.35",
-    "arrow_width_unit": "MM", "arrow_start_width": "0.35", "arrow_start_width_unit": "MM", "head_length": "1.1",
-    "head_length_unit": "MM", "head_thickness": "0.7", "head_thickness_unit": "MM",
+    "arrow_type": "0", "head_type": "0", "is_curved": "0", "is_repeated": "0", "arrow_width": "0.45",
+    "arrow_width_unit": "MM", "arrow_start_width": "0.45", "arrow_start_width_unit": "MM", "head_length": "1.4",
+    "head_length_unit": "MM", "head_thickness": "0.85", "head_thickness_unit": "MM",
 }  # fmt: skip
-_ARROW_OUTLINE = {"outline_color": "255,255,255,255", "outline_width": "0.15"}
+_ARROW_OUTLINE = {"outline_color": "255,255,255,255", "outline_width": "0.08"}
 _SCORE, _AREA, _LENGTH = "score_mean", "area_m2", "length_px"
 _FOOTPRINT_COLOR = "#2b7bba"
 _SYMBOLOGY = "Symbology"
