@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import MemoryFile
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import atomic_write, check_writable, companions, locked, replace_durably
+from geosiam.files import atomic_write_files, check_writable, companions, locked, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
@@ -378,7 +378,7 @@ def write_bands(
     """
     check_writable(path)
     size = {"width": grid.width, "height": grid.height, "count": len(bands), "dtype": "float32", "nodata": np.nan}
-    with _as_output_error(path), atomic_write(path, durable=True) as cog, MemoryFile(ext=".tif") as memory:
+    with _as_output_error(path), atomic_write_files(path, durable=True) as cog, MemoryFile(ext=".tif") as memory:
         with memory.open(driver="GTiff", crs=grid.crs, transform=grid.transform, **size) as dataset:
             dataset.write(np.stack(list(bands.values())))
             dataset.descriptions = tuple(bands)
@@ -389,6 +389,8 @@ def write_bands(
         with rasterio.open(cog) as written:  # GDAL does not report a disk that is full when it closes the copy
             if not np.array_equal(written.read(), np.stack(list(bands.values())), equal_nan=True):
                 raise OSError(_NOT_AS_WRITTEN)
+        for companion in companions(Path(path)):  # overviews and statistics of the raster that is replaced
+            companion.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,9 @@ from geosiam.options import DetectOptions, ScoreOptions
 from geosiam.pipeline import detect
 from geosiam.polygons import geopackage
 from geosiam.polygons.geopackage import displacement_points
+from geosiam.polygons.results import read_result
+from geosiam.report.images import PairPictures
+from geosiam.report.inputs import find_pairs
 from geosiam.results import DISPLACEMENT_BANDS, write_displacement
 from geosiam.scoring import score_to_file
 from geosiam_cli.main import main
@@ -161,6 +164,22 @@ def test_a_score_and_an_inspection_write_the_same_raster(run: Run, tmp_path: Pat
     assert [(tmp_path / name).read_bytes() == expected for name in ("score.tif", "info.tif")] == [True, True]
 
 
+def test_a_raster_that_is_replaced_takes_its_companions_with_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.tif").write_bytes(b"of an earlier run")
+    (tmp_path / "d.tif.aux.xml").write_text("<PAMDataset/>")
+    with open_pair(run.before, run.after) as pair:
+        write_displacement(tmp_path / "d.tif", pair)
+    assert [path.name for path in tmp_path.iterdir()] == ["d.tif"]
+    assert (tmp_path / "d.tif").read_bytes() == run.raster.read_bytes()
+
+
+def test_a_raster_that_cannot_be_written_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.tif").mkdir()  # whoever runs the tests, a file cannot take the place of a folder
+    with open_pair(run.before, run.after) as pair, pytest.raises(OutputError, match=r"d\.tif: cannot be written"):
+        write_displacement(tmp_path / "d.tif", pair)
+    assert [path.name for path in tmp_path.iterdir()] == ["d.tif"]
+
+
 @pytest.mark.parametrize("register", ["none", "shift"])
 def test_without_an_estimate_it_is_refused_before_any_work(register: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=f"`register={register}` estimates none; use `register=auto`"):
@@ -242,6 +261,22 @@ def test_points_lie_on_rotated_grids_too(tmp_path: Path) -> None:
     down, right = truth(rows, cols)
     errors = np.hypot(points["dx_px"].to_numpy() - right, points["dy_px"].to_numpy() - down)
     assert np.percentile(errors, 90) < MATCHED_PX
+
+
+def test_pictures_of_a_report_show_the_same_ground_at_both_dates(run: Run) -> None:
+    (pair,) = find_pairs([run.result.polygons_path])
+    record = read_result(pair.anomalies).record
+    assert record.field_applied
+    outline = shapely.MultiPolygon([shapely.box(500_010, 5_799_940, 500_011, 5_799_941)])  # 7 px apart
+    likeness = []
+    for each in (record, replace(record, field_applied=False)):
+        pictures = PairPictures.open(pair, each)
+        chip = pictures.chip(outline, 384)
+        middle = np.s_[48:80, 48:80, :3]  # of 128 x 128 pixels; the displacement differs in the corners
+        likeness.append(np.corrcoef(chip.before[middle].ravel(), chip.after[middle].ravel())[0, 1])
+        pictures.close()
+    assert likeness[0] > 0.9
+    assert likeness[1] < 0.5
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
