@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

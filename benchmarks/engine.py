@@ -29,7 +29,7 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
 from geosiam.inference.device import precision_name
 from geosiam.inference.scorer import Scorer
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.network.weights import load_model
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from accuracy import by_model, judge
 from affine import Affine
 from protocols import Case, Raster, known_pixels, on_grid, whole
 
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.synthesis.insertion import insert_anomalies
 from geosiam.training.api import TrainingOptions, train
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geosiam.errors import OptionError, redacted
 from geosiam.files import file_and_layer
 from geosiam.imagery.options import PairOptions
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam_cli import options, output
 from geosiam_cli.progress import progress_report
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geosiam.imagery.options import RADIOMETRY_MODES, REGISTER_MODES
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam_cli.state import State, configure_logging
 
 if TYPE_CHECKING:

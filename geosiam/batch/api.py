@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geosiam.batch.backends import cost_model, start_pool
 from geosiam.batch.events import BatchEvent, BatchResult, PairResult
 from geosiam.batch.inventory import inspect_scenes, scenes_in, shapes_of
 from geosiam.batch.manifest import read_manifest
 from geosiam.batch.pairing import pair_folders, pair_series, pair_with_template
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.batch.resources import Resources, available_memory, parse_memory
-from geosiam.batch.runner import PairTask, Runner
+from geosiam.batch.runner import PairTask, Runner, cost_model, start_pool
 from geosiam.batch.stac_input import is_stac, read_stac
 from geosiam.batch.state import identities, is_up_to_date, load_state
 from geosiam.batch.summary import check_outputs, write_page, write_summaries

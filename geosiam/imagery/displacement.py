@@ -162,6 +162,8 @@ class FieldEstimate:
         Distance of the field from that shift where it is known: median, 95th percentile and largest.
     unknown_fraction
         Share of the ground where both scenes have data but nothing could be matched, 0 to 1.
+    agreement
+        Share of the matches that agree with a field that was drawn without them, 0 to 1.
     error_of_shift, error_of_field
         Median distance of matches from the one shift, and from a field that was drawn without them.
     """
@@ -170,6 +172,7 @@ class FieldEstimate:
     shift: Shift
     bend: tuple[float, float, float]
     unknown_fraction: float
+    agreement: float
     error_of_shift: float
     error_of_field: float
 
@@ -184,7 +187,7 @@ class FieldEstimate:
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
         better = self.error_of_field <= policy.max_error_ratio * self.error_of_shift
-        return better and self.bend[1] >= policy.min_bend_px and self.unknown_fraction <= policy.max_unknown
+        return better and self.bend[1] >= policy.min_bend_px and self.agreement >= policy.min_agreement
 
 
 def estimate_field(
@@ -320,9 +323,10 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     """Draw the stiffest field that explains the matches."""
     if np.count_nonzero(matches.reliable) < _MIN_MATCHES:
         return None
-    center = np.median(matches.displacement[:, matches.reliable], axis=1)
+    reliable = matches.reliable
+    center = np.median(matches.displacement[:, reliable], axis=1)
     one = np.zeros_like(matches.displacement) + center.astype(np.float32)[:, None, None]
-    distance = np.hypot(*(matches.displacement - one))[matches.reliable]
+    distance = np.hypot(*(matches.displacement - one))[reliable]
     shift = Shift(float(center[0]), float(center[1]), float((distance <= _AGREEMENT_PX).mean()), len(distance))
     background, _ = smooth_field(matches, _BACKGROUND, one)
     matches = _without_outliers(matches, background)
@@ -345,7 +349,13 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     valid = int(np.count_nonzero(matches.valid))
     unknown = 1 - int(np.count_nonzero(field.known & matches.valid)) / max(1, valid)
     return FieldEstimate(
-        field, shift, (median, large, largest), unknown, float(np.median(distance)), float(np.nanmedian(errors))
+        field,
+        shift,
+        bend=(median, large, largest),
+        unknown_fraction=unknown,
+        agreement=float(agrees[reliable].mean()),
+        error_of_shift=float(np.median(distance)),
+        error_of_field=float(np.nanmedian(errors)),
     )
 
 

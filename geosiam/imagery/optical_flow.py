@@ -112,9 +112,9 @@ class Matches:
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Matches:
         """Return nodes without an estimate."""
-        masks = np.zeros((2, *shape), bool)
-        images = (np.zeros((count, *shape), np.float32) for count in (2, 3))
-        return cls(*images, *masks, np.zeros(shape, np.float32))
+        images = [np.zeros((count, *shape), np.float32) for count in (2, 3)]
+        masks = [np.zeros(shape, bool) for _ in range(2)]
+        return cls(images[0], images[1], masks[0], masks[1], np.zeros(shape, np.float32))
 
     def where(self, mask: NDArray[np.bool_]) -> Matches:
         """Return the matches with those outside of a mask marked as not reliable."""

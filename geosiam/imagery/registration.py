@@ -91,8 +91,9 @@ class RegistrationPolicy:
         Smallest bend that a field is applied for by default: the 95th percentile of its distance from one shift.
     max_error_ratio
         Matches have to lie nearer to a field that was drawn without them than to one shift, by this factor.
-    max_unknown
-        Largest share of the ground without a match for which a field is applied by default.
+    min_agreement
+        Least share of the matches that have to agree with a field that was drawn without them. Between flights of a
+        few weeks it is above 0.9, between years less than 0.8.
     """
 
     max_shift_px: float = 100.0
@@ -100,8 +101,8 @@ class RegistrationPolicy:
     min_resampled_px: float = 0.5
     min_requested_px: float = 0.1
     min_bend_px: float = 1.0
-    max_error_ratio: float = 0.6
-    max_unknown: float = 0.5
+    max_error_ratio: float = 0.5
+    min_agreement: float = 0.75
 
     def is_far(self, shift: Shift | None) -> TypeGuard[Shift]:
         """Return whether a plausible shift has to be estimated again."""

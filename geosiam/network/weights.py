@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
 from geosiam.files import atomic_write, check_writable, exists
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
 if TYPE_CHECKING:

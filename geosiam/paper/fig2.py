@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from geosiam.errors import OptionError
 from geosiam.evaluation.metrics import auroc
 from geosiam.paper.digits import CLASSES, VARIANTS, Variant, digit_folder, load_digits, train_variant
-from geosiam.paper.drawing import save_figure
 from geosiam.paper.results import Finding, Picture, Result, Table, interval, spread
+from geosiam.paper.workbench import save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

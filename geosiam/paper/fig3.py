@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from geosiam.evaluation.metrics import auroc
 from geosiam.paper.digits import SIDE, VARIANTS, digit_folder, load_digits, train_variant
-from geosiam.paper.drawing import ACROSS, mosaic, save_figure
 from geosiam.paper.fig2 import pair_logits
 from geosiam.paper.results import Finding, Picture, Result, Table, spread
-from geosiam.paper.workbench import score
+from geosiam.paper.workbench import ACROSS, mosaic, save_figure, score
 
 if TYPE_CHECKING:
     from pathlib import Path

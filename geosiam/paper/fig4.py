@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from geosiam.paper.chips import anomaly_recipe, cifar_file, load_cifar, pair_accuracy, train_anomalies
-from geosiam.paper.drawing import save_figure
 from geosiam.paper.results import Finding, Picture, Result, Table, spread
+from geosiam.paper.workbench import save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

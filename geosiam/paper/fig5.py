@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from geosiam.paper.chips import anomaly_recipe, cifar_file, load_cifar, train_anomalies
-from geosiam.paper.drawing import ACROSS, mosaic, save_figure
 from geosiam.paper.results import Finding, Picture, Result, Table, spread
-from geosiam.paper.workbench import score
+from geosiam.paper.workbench import ACROSS, mosaic, save_figure, score
 from geosiam.training.anomalies import paper_rectangles
 
 if TYPE_CHECKING:

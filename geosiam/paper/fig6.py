@@ -17,9 +17,9 @@ from geosiam.files import plain_path
 from geosiam.imagery.grid import Grid
 from geosiam.network.weights import available_models, load_model
 from geosiam.options import DetectOptions
-from geosiam.paper.drawing import shrink
 from geosiam.paper.results import Finding, Picture, Result, Table, median_worst
 from geosiam.paper.templates import Template, figure_files, figure_templates
+from geosiam.paper.workbench import shrink
 from geosiam.pipeline import detect
 from geosiam.polygons.geopackage import LAYER
 from geosiam.scoring import score

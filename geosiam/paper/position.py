@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from scipy.special import logit
 
 from geosiam.network.weights import load_model
-from geosiam.paper.drawing import save_figure
 from geosiam.paper.results import Finding, Picture, Result, Table
 from geosiam.paper.templates import figure_files, figure_templates
-from geosiam.paper.workbench import log_odds
+from geosiam.paper.workbench import log_odds, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,10 @@ from torch import Generator
 
 from geosiam.network.siamese import Convolution, NetworkConfig
 from geosiam.paper.chips import cifar_file, load_cifar
-from geosiam.paper.drawing import save_figure
 from geosiam.paper.fig6 import SIZE_PX
 from geosiam.paper.results import Finding, Picture, Result, Table, spread
 from geosiam.paper.templates import figure_files, figure_templates
-from geosiam.paper.workbench import fingerprint, score
+from geosiam.paper.workbench import fingerprint, save_figure, score
 from geosiam.synthesis.insertion import insert_anomalies
 from geosiam.training.anomalies import chance, paper_rectangles
 from geosiam.training.recipes import LEAST_COVER_OF_8_PX, Batch, CrossEntropy, PaperRecipe, Schedule, dense_labels

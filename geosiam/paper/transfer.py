@@ -14,11 +14,10 @@ from scipy.ndimage import maximum_filter
 from geosiam.evaluation.autoencoder import Autoencoder, reconstruction_error, train_autoencoder
 from geosiam.evaluation.metrics import auroc, window_truth
 from geosiam.network.weights import load_model
-from geosiam.paper.drawing import save_figure
 from geosiam.paper.fig6 import CELL_SHARE, SIZE_PX, WINDOW_SHARE
 from geosiam.paper.results import Finding, Picture, Result, Table, interval, spread
 from geosiam.paper.templates import scene_files, squares
-from geosiam.paper.workbench import score
+from geosiam.paper.workbench import save_figure, score
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 
 if TYPE_CHECKING:

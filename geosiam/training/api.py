@@ -12,7 +12,7 @@ from geosiam import __version__
 from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, exists, file_name
 from geosiam.inference.device import choose_device
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.network.siamese import can_expand_subcells, expand_subcells
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.targets import refuse_overwriting

@@ -8,14 +8,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Generator
 
 from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork
-from geosiam.paper.drawing import mosaic
 from geosiam.paper.fig2 import Clustering, _compare, cluster_sizes
 from geosiam.paper.fig3 import roc
 from geosiam.paper.fig4 import converged_at
 from geosiam.paper.fig5 import chip_scores, mosaic_pair
 from geosiam.paper.resolution import DenseRectangles, chip_network
 from geosiam.paper.results import interval, median_worst, spread
-from geosiam.paper.workbench import log_odds, score
+from geosiam.paper.workbench import log_odds, mosaic, score
 from geosiam.training.recipes import Schedule
 from geosiam.training.sources import ChipStack
 

@@ -21,7 +21,7 @@ from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair
 from geosiam.imagery.prepare import open_pair
 from geosiam.inspection import inspect_pair
-from geosiam.network.default import DEFAULT_MODEL
+from geosiam.network import DEFAULT_MODEL
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.pipeline import detect, vectorize_to_file
