@@ -116,7 +116,7 @@ def inspect_pair(
     InputError
         The pair or an option would be refused.
     """
-    field = check_displacement(displacement, options, [], (before, after))
+    field = check_displacement(displacement, options, [], (before, after), options.files)
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, options=options) as pair:
         lattice = scorer.lattice(pair.grid)

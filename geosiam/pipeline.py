@@ -75,7 +75,7 @@ def detect(
     """
     targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
     outputs = [path for path in (targets.polygons, targets.scores, targets.project) if path is not None]
-    field = check_displacement(displacement, options, outputs, (before, after))
+    field = check_displacement(displacement, options, outputs, (before, after), options.files)
     with contextlib.ExitStack() as stack:
         pair = stack.enter_context(open_pair(before, after, options=options))
         check_crs(targets.polygons, pair.grid.crs)

@@ -63,7 +63,7 @@ def score_to_file(
     target = Path(output)
     check_writable(target)
     refuse_overwriting([target], [before, after], options.files)
-    field = check_displacement(displacement, options, [target], [before, after])
+    field = check_displacement(displacement, options, [target], [before, after], options.files)
     with (
         open_pair(before, after, options=options) as pair,
         scored_pair(pair, target, options, on_progress=on_progress) as scored,

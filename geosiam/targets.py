@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
-    from geosiam.options import ScoreOptions
+    from geosiam.imagery.options import PairOptions
 
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _OGR_SOURCE = re.compile(rb"<SrcDataSource[^>]*>([^<]+)<")
@@ -88,7 +88,11 @@ class Targets:
 
 
 def check_displacement(
-    displacement: str | Path | None, options: ScoreOptions, outputs: Sequence[Path], inputs: Sequence[SceneLike]
+    displacement: str | Path | None,
+    options: PairOptions,
+    outputs: Sequence[Path],
+    inputs: Sequence[SceneLike],
+    files: Iterable[str | os.PathLike[str]],
 ) -> Path | None:
     """Check the raster of the displacement before any work is done, and return its path; None: none is requested.
 
@@ -108,7 +112,7 @@ def check_displacement(
         )
     check_writable(displacement)
     _refuse_same([*outputs, Path(displacement)])
-    refuse_overwriting([displacement], inputs, options.files)
+    refuse_overwriting([displacement], inputs, files)
     return Path(displacement)
 
 
