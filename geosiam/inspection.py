@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,13 @@ from geosiam.imagery.reader import CACHE_BYTES
 from geosiam.imagery.scene import GDAL_CACHE_BYTES
 from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX, BlockTask, load_scorer
 from geosiam.options import ScoreOptions
+from geosiam.results import write_displacement
 from geosiam.runtime import default_workers
+from geosiam.targets import check_displacement
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
     from geosiam.imagery.pair_report import PairReport
@@ -46,6 +50,10 @@ class PairInspection:
         Time of the whole run, extrapolated from one block that was read and scored on this machine.
     estimated_memory_mb
         Estimated peak memory in megabytes.
+    displacement_path
+        The raster of the displacement; None if none was requested, or there is no estimate.
+    displacement_warning
+        Warning to the user that it was not written; None: there is none.
     """
 
     report: PairReport
@@ -56,15 +64,42 @@ class PairInspection:
     workers: int
     estimated_seconds: float
     estimated_memory_mb: int
+    displacement_path: Path | None = None
+    displacement_warning: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings to the user."""
+        return (*self.report.warnings, *([self.displacement_warning] if self.displacement_warning else []))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold, those of the report among them."""
         rows, cols = self.score_grid
-        estimates = {key: value for key, value in asdict(self).items() if key not in {"report", "score_grid"}}
-        return {**self.report.to_dict(), **estimates, "score_grid": {"rows": rows, "cols": cols}}
+        names = ("model", "stride", "blocks", "workers", "estimated_seconds", "estimated_memory_mb")
+        estimates = {name: getattr(self, name) for name in names}
+        content = {**self.report.to_dict(), **estimates, "score_grid": {"rows": rows, "cols": cols}}
+        path = {} if self.displacement_path is None else {"displacement_raster": str(self.displacement_path)}
+        return content | path | {"warnings": list(self.warnings)}
+
+    def in_words(self) -> dict[str, Any]:
+        """Return the values of :meth:`to_dict` to be read, with the misregistration in words."""
+        values = self.to_dict()
+        registration = {"registration": self.report.registration()}
+        return {
+            name: value
+            for key, content in values.items()
+            for name, value in (registration if key == "shift" else {key: content}).items()
+            if name not in {"moved_px", "shift_px", "displacement"}
+        }
 
 
-def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreOptions()) -> PairInspection:
+def inspect_pair(
+    before: SceneLike,
+    after: SceneLike,
+    *,
+    options: ScoreOptions = ScoreOptions(),
+    displacement: str | Path | None = None,
+) -> PairInspection:
     """Check a pair as `detect` would, and estimate time and memory, without running it.
 
     Parameters
@@ -73,16 +108,20 @@ def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions =
         The scenes, as :func:`geosiam.detect` takes them.
     options
         Options that they would be scored with.
+    displacement
+        Raster of the displacement to write, as in :func:`geosiam.detect`; None: no such raster.
 
     Raises
     ------
     InputError
         The pair or an option would be refused.
     """
+    field = check_displacement(displacement, options, [], (before, after), options.files)
     model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
     with open_pair(before, after, options=options) as pair:
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()
+        missing = None if field is None else write_displacement(field, pair, workers=options.workers)
         return PairInspection(
             report=pair.report,
             model=model.card.name,
@@ -92,6 +131,8 @@ def inspect_pair(before: SceneLike, after: SceneLike, *, options: ScoreOptions =
             workers=workers,
             estimated_seconds=round(_estimated_seconds(pair, scorer, workers), 1),
             estimated_memory_mb=round(estimated_memory(scorer, workers) / 1e6),
+            displacement_path=None if missing else field,
+            displacement_warning=missing,
         )
 
 

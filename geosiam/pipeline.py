@@ -15,11 +15,11 @@ from geosiam.polygons.score_stream import as_scores
 from geosiam.polygons.table import polygon_table
 from geosiam.provenance import inputs_read, origin, recorded
 from geosiam.qgis.project import write_project
-from geosiam.results import DetectResult, VectorizeResult
+from geosiam.results import DetectResult, VectorizeResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
 from geosiam.scoring import scored_pair
-from geosiam.targets import Targets, refuse_overwriting
+from geosiam.targets import Targets, check_displacement, refuse_overwriting
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geosiam.imagery.open_scene import SceneLike
+    from geosiam.imagery.pair import ScenePair
+    from geosiam.polygons.geopackage import DisplacementPoints
     from geosiam.scores.raster import ModelScores
     from geosiam.scoring import Progress
 
@@ -41,6 +43,7 @@ def detect(
     options: DetectOptions = DetectOptions(),
     scores: str | Path | None = None,
     project: str | Path | None = None,
+    displacement: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> DetectResult:
     """Find what changed between two georeferenced scenes.
@@ -58,6 +61,10 @@ def detect(
         Score raster to write; None: beside `output`, same stem, ``.tif``.
     project
         QGIS project (``.qgz``) to write, which shows scenes, scores and polygons; None: no project.
+    displacement
+        Raster to write of how far the after scene's content lies apart, from place to place, with the bands
+        :data:`~geosiam.results.DISPLACEMENT_BANDS`; None: no such raster. It needs `register` ``"auto"`` or
+        ``"field"``; if the scenes cannot be matched, it is not written, and a warning says so.
     on_progress
         Called with (pixels scored, total pixels).
 
@@ -67,6 +74,8 @@ def detect(
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
     targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
+    outputs = [path for path in (targets.polygons, targets.scores, targets.project) if path is not None]
+    field = check_displacement(displacement, options, outputs, (before, after), options.files)
     with contextlib.ExitStack() as stack:
         pair = stack.enter_context(open_pair(before, after, options=options))
         check_crs(targets.polygons, pair.grid.crs)
@@ -83,13 +92,29 @@ def detect(
             workers=options.workers,
             zonal_stats=scored.zonal_stats,
         ) as reader:
-            count = _write_polygons(scored.raster, targets.polygons, polygon_options, reader, before_commit=scored.wait)
+            count = _write_polygons(
+                scored.raster,
+                targets.polygons,
+                polygon_options,
+                reader=reader,
+                displacement=_points(pair, requested=targets.project is not None),
+                before_commit=scored.wait,
+            )
+        missing = None if field is None else write_displacement(field, pair, workers=options.workers)
     if targets.project is not None:
         report = scored.provenance.pair
         paths = {"scores": targets.scores, "polygons": targets.polygons}
         write_project(targets.project, before=before, after=after, **paths, threshold=threshold.value, report=report)
     return DetectResult(
-        targets.scores, scored.provenance, targets.polygons, count, threshold.value, targets.project, threshold.warning
+        targets.scores,
+        scored.provenance,
+        targets.polygons,
+        count,
+        threshold.value,
+        targets.project,
+        threshold.warning,
+        displacement_path=None if missing else field,
+        displacement_warning=missing,
     )
 
 
@@ -157,7 +182,9 @@ def _write_polygons(
     raster: ScoreRaster,
     output: Path,
     options: PolygonOptions,
+    *,
     reader: AttributeReader | None = None,
+    displacement: DisplacementPoints | None = None,
     before_commit: Callable[[], None] | None = None,
 ) -> int:
     """Write the polygons of a score raster with the provenance it records; return their number."""
@@ -166,4 +193,12 @@ def _write_polygons(
     table = polygon_table(raster, options, origin(raster.tags), reader)
     record = recorded(raster.tags)
     record = {**record, **inputs_read(record), **asdict(options)}
-    return write_polygons(table, output, provenance=record, before_commit=before_commit)
+    return write_polygons(table, output, provenance=record, displacement=displacement, before_commit=before_commit)
+
+
+def _points(pair: ScenePair, *, requested: bool) -> DisplacementPoints | None:
+    """Return the displacement for the file of polygons, if the after scene is read through it or if it is requested."""
+    from geosiam.polygons.geopackage import displacement_points  # noqa: PLC0415 - as above
+
+    applied = pair.displacement is not None and pair.displacement.applied
+    return displacement_points(pair) if applied or requested else None

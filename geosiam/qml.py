@@ -1,4 +1,4 @@
-"""Styles of QGIS (QML), and of other GIS (SLD), for polygons, their footprint and score rasters."""
+"""Styles of QGIS (QML), and of other GIS (SLD), for polygons, their footprint, displacements and score rasters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 QGIS_VERSION = "3.22.0"
 """Version of QGIS in styles and projects: older than any that reads them, which would warn of a newer one."""
@@ -32,7 +32,18 @@ Low scores are transparent, and high ones translucent, so that the change in the
 because the polygons above are yellow to red.
 """
 
-_SCORE, _AREA = "score_mean", "area_m2"
+ARROW_COLORS = ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725")
+"""Colors of arrows from short to long: viridis."""
+
+_LENGTHS_PX = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # lower bounds of the classes of arrows, the same for all pairs
+_ANY_LENGTH_PX = 1e6
+_ARROW = {
+    "arrow_type": "0", "head_type": "0", "is_curved": "0", "is_repeated": "0", "arrow_width": "0.45",
+    "arrow_width_unit": "MM", "arrow_start_width": "0.45", "arrow_start_width_unit": "MM", "head_length": "1.4",
+    "head_length_unit": "MM", "head_thickness": "0.85", "head_thickness_unit": "MM",
+}  # fmt: skip
+_ARROW_OUTLINE = {"outline_color": "255,255,255,255", "outline_width": "0.08"}
+_SCORE, _AREA, _LENGTH = "score_mean", "area_m2", "length_px"
 _FOOTPRINT_COLOR = "#2b7bba"
 _SYMBOLOGY = "Symbology"
 _FEATURE_ID = "fid"  # the GeoPackage's own number
@@ -91,6 +102,39 @@ def footprint_qml() -> str:
     symbols = SubElement(SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0"), "symbols")
     _add_fill_symbol(symbols, "0", {**_fill(_FOOTPRINT_COLOR), "style": "no", "outline_style": "dash"})
     return _document(root)
+
+
+def displacement_qml(to_map: Sequence[float]) -> str:
+    """Return the QGIS style of a displacement: arrows to where the after scene shows the ground of each point.
+
+    Parameters
+    ----------
+    to_map
+        Map units right per pixel right and per pixel down, and map units up likewise, as they are drawn.
+    """
+    root = Element("qgis", version=QGIS_VERSION, styleCategories=_SYMBOLOGY)
+    renderer = SubElement(
+        root,
+        "renderer-v2",
+        {"type": "graduatedSymbol", "attr": _LENGTH, "graduatedMethod": "GraduatedColor", "enableorderby": "0"},
+    )
+    ranges, symbols = SubElement(renderer, "ranges"), SubElement(renderer, "symbols")
+    right, up = (f'{across!r} * "dx_px" + {down!r} * "dy_px"' for across, down in (to_map[:2], to_map[2:]))
+    line = {"geometryModifier": f"make_line($geometry, translate($geometry, {right}, {up}))", "SymbolType": "Line"}
+    for i, (lower, upper, label, color) in enumerate(_length_classes()):
+        bounds = {"lower": f"{lower:.9f}", "upper": f"{upper:.9f}"}
+        SubElement(ranges, "range", {"symbol": str(i), **bounds, "label": label, "render": "true"})
+        generated = _add_symbol(symbols, "marker", str(i), "GeometryGenerator", line)
+        arrow = _add_symbol(generated, "line", f"@{i}@0", "ArrowLine", _ARROW)
+        _add_symbol(arrow, "fill", f"@@{i}@0@0", "SimpleFill", {**_fill(color, 255), **_ARROW_OUTLINE})
+    return _document(root)
+
+
+def _length_classes() -> Iterator[tuple[float, float, str, str]]:
+    """Yield lower and upper bound, label and color of the classes of lengths in pixels."""
+    for lower, upper, color in zip(_LENGTHS_PX, (*_LENGTHS_PX[1:], _ANY_LENGTH_PX), ARROW_COLORS, strict=True):
+        label = f"more than {lower:g} px" if upper == _ANY_LENGTH_PX else f"{lower:g} to {upper:g} px"
+        yield lower, upper, label, color
 
 
 def polygon_sld(threshold: float, layer: str) -> str:
@@ -161,16 +205,22 @@ def _document(root: Element) -> str:
 
 
 def _add_fill_symbol(symbols: Element, name: str, properties: Mapping[str, str]) -> None:
-    symbol = SubElement(symbols, "symbol", {"type": "fill", "name": name, "alpha": "1", "force_rhr": "0"})
-    layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+    _add_symbol(symbols, "fill", name, "SimpleFill", properties)
+
+
+def _add_symbol(parent: Element, kind: str, name: str, layer_class: str, properties: Mapping[str, str]) -> Element:
+    """Add a symbol of one layer, and return the layer."""
+    symbol = SubElement(parent, "symbol", {"type": kind, "name": name, "alpha": "1", "force_rhr": "0"})
+    layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"})
     for key, value in properties.items():
         SubElement(layer, "prop", k=key, v=value)
+    return layer
 
 
-def _fill(color: str) -> dict[str, str]:
+def _fill(color: str, opacity: int = 90) -> dict[str, str]:
     rgb = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
     return {
-        "color": f"{rgb},90",
+        "color": f"{rgb},{opacity}",
         "outline_color": f"{rgb},255",
         "outline_style": "solid",
         "outline_width": "0.4",

@@ -14,10 +14,10 @@ from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import ScoreOptions
 from geosiam.provenance import Provenance, UnreadableBlock, identity
-from geosiam.results import ScoreResult
+from geosiam.results import ScoreResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.writer import ScoreRasterWriter
-from geosiam.targets import refuse_overwriting
+from geosiam.targets import check_displacement, refuse_overwriting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,13 +41,14 @@ def score_to_file(
     output: str | Path,
     *,
     options: ScoreOptions = ScoreOptions(),
+    displacement: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> ScoreResult:
     """Score a pair into a raster of anomaly probabilities: in parallel, in bounded memory, resumable.
 
     Parameters
     ----------
-    before, after, on_progress
+    before, after, displacement, on_progress
         As in :func:`~geosiam.pipeline.detect`.
     output
         Score raster to write.
@@ -62,11 +63,14 @@ def score_to_file(
     target = Path(output)
     check_writable(target)
     refuse_overwriting([target], [before, after], options.files)
+    field = check_displacement(displacement, options, [target], [before, after], options.files)
     with (
         open_pair(before, after, options=options) as pair,
         scored_pair(pair, target, options, on_progress=on_progress) as scored,
     ):
-        return ScoreResult(target, scored.provenance)
+        missing = None if field is None else write_displacement(field, pair, workers=options.workers)
+    written = None if missing else field
+    return ScoreResult(target, scored.provenance, displacement_path=written, displacement_warning=missing)
 
 
 def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreOptions()) -> xr.DataArray:

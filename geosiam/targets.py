@@ -10,7 +10,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from geosiam.errors import OutputError, SceneNotFoundError
+from geosiam.errors import OptionError, OutputError, SceneNotFoundError
 from geosiam.files import check_writable, companions, exists
 from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
+    from geosiam.imagery.options import PairOptions
 
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _OGR_SOURCE = re.compile(rb"<SrcDataSource[^>]*>([^<]+)<")
@@ -84,6 +85,35 @@ class Targets:
         _refuse_same(outputs)
         refuse_overwriting(outputs, inputs, files)
         return targets
+
+
+def check_displacement(
+    displacement: str | Path | None,
+    options: PairOptions,
+    outputs: Sequence[Path],
+    inputs: Sequence[SceneLike],
+    files: Iterable[str | os.PathLike[str]],
+) -> Path | None:
+    """Check the raster of the displacement before any work is done, and return its path; None: none is requested.
+
+    Raises
+    ------
+    OptionError
+        The displacement is not estimated at all.
+    OutputError
+        A folder does not exist, a name is too long, or the file is an input or another output.
+    """
+    if displacement is None:
+        return None
+    if options.register not in ("auto", "field"):
+        remedy = "use `register=auto` or `register=field`, or leave `displacement` out"
+        raise OptionError(
+            displacement, f"cannot be written, because `register={options.register}` estimates none", remedy
+        )
+    check_writable(displacement)
+    _refuse_same([*outputs, Path(displacement)])
+    refuse_overwriting([displacement], inputs, files)
+    return Path(displacement)
 
 
 def refuse_overwriting(

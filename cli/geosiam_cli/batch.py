@@ -146,6 +146,10 @@ def _print_result(result: BatchResult) -> None:
     output.note(
         f"{len(finished)} of {len(result.pairs)} pairs have results ({ran_now} new), {anomalies} anomalies in total"
     )
+    output.warn(f"{name}: {why}" for name, why in result.misfits.items())
+    if result.misfits:
+        count = f"{len(result.misfits)} of {len(result.pairs)} pairs"
+        output.note(f"the scenes of {count} do not fit, or may not: see the warnings")
     if result.failed:
         output.warn(f"{pair.name}: {pair.error}" for pair in result.failed)
         fact = f"has {len(result.failed)} of {len(result.pairs)} pairs without results"

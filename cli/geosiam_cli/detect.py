@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @options.output(options.POLYGON_FORMATS)
 @options.score_raster
 @options.project
+@options.displacement
 @options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
 @options.progress
 @options.json_output
@@ -37,6 +38,7 @@ def command(
     output_path: Path,
     scores: Path | None,
     project: Path | None,
+    displacement: Path | None,
     given_values: dict[str, Any],
 ) -> None:
     """Find what changed between two scenes and outline it.
@@ -54,10 +56,17 @@ def command(
     settings = DetectOptions(**given_values)
     with progress_report("scoring") as on_progress:
         result = detect(
-            before, after, output_path, options=settings, scores=scores, project=project, on_progress=on_progress
+            before,
+            after,
+            output_path,
+            options=settings,
+            scores=scores,
+            project=project,
+            displacement=displacement,
+            on_progress=on_progress,
         )
     output.warn(result.warnings)
-    paths = [result.polygons_path, result.scores_path, *([result.project_path] if result.project_path else [])]
-    output.result(paths, as_json=result.to_dict())
+    paths = (result.polygons_path, result.scores_path, result.project_path, result.displacement_path)
+    output.result([path for path in paths if path is not None], as_json=result.to_dict())
     output.note(f"{result.count} polygons with a score of at least {result.threshold:.3g}")
     output.require_complete(result.scores_path, result.unreadable)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geosiam_cli import options, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @options.command(
@@ -15,16 +18,18 @@ from geosiam_cli import options, output
     ),
 )
 @options.scenes
+@options.displacement
 @options.library_options(*options.COMPARISON)
 @options.json_output
-def command(*, before: str, after: str, given_values: dict[str, Any]) -> None:
+def command(*, before: str, after: str, displacement: Path | None, given_values: dict[str, Any]) -> None:
     """Show what detect would do with two scenes, without doing it.
 
     Opens both scenes and prints their grids, the overlap, the bands, how AFTER would be resampled and its colors
-    matched, warnings about the pair, and the estimated time and memory of a run. The exit code is 3 if detect would
-    refuse the pair.
+    matched, how far the scenes are shifted and bend apart and what would be done about it, warnings about the pair, and
+    the estimated time and memory of a run. The exit code is 3 if detect would refuse the pair.
     """
     from geosiam.inspection import inspect_pair
     from geosiam.options import ScoreOptions
 
-    output.result(inspect_pair(before, after, options=ScoreOptions(**given_values)).to_dict())
+    inspection = inspect_pair(before, after, options=ScoreOptions(**given_values), displacement=displacement)
+    output.result(inspection.in_words(), as_json=inspection.to_dict())

@@ -204,6 +204,15 @@ project = option(
     help="QGIS project to write (.qgz), with both scenes, the scores and the polygons.",
 )
 
+displacement = option(
+    "--displacement",
+    type=PATH,
+    metavar="FILE",
+    show_default="none",
+    help="Raster to write (GeoTIFF) of how far the content of AFTER lies too far right and down from place to place, "
+    "in pixels and meters.",
+)
+
 LIBRARY_OPTIONS: dict[str, Decorator] = {
     "threshold": option(
         "--threshold",

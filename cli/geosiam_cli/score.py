@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 )
 @options.scenes
 @options.output("Score raster to write (GeoTIFF).")
+@options.displacement
 @options.library_options(*options.COMPARISON, *options.EXECUTION)
 @options.progress
 @options.json_output
-def command(*, before: str, after: str, output_path: Path, given_values: dict[str, Any]) -> None:
+def command(
+    *, before: str, after: str, output_path: Path, displacement: Path | None, given_values: dict[str, Any]
+) -> None:
     """Compute the score raster alone.
 
     Writes a GeoTIFF with one band of anomaly probabilities, aligned to the grid of BEFORE. A cell covers 2 x 2 or more
@@ -35,7 +38,10 @@ def command(*, before: str, after: str, output_path: Path, given_values: dict[st
 
     settings = ScoreOptions(**given_values)
     with progress_report("scoring") as on_progress:
-        result = score_to_file(before, after, output_path, options=settings, on_progress=on_progress)
+        result = score_to_file(
+            before, after, output_path, options=settings, displacement=displacement, on_progress=on_progress
+        )
     output.warn(result.warnings)
-    output.result(result.scores_path, as_json=result.to_dict())
+    paths = [path for path in (result.scores_path, result.displacement_path) if path is not None]
+    output.result(paths, as_json=result.to_dict())
     output.require_complete(result.scores_path, result.unreadable)

@@ -113,6 +113,11 @@ class BatchResult:
         """The pairs without results."""
         return tuple(pair for pair in self.pairs if not pair.done)
 
+    @property
+    def misfits(self) -> dict[str, str]:
+        """Names of the pairs whose scenes do not fit, or may not, and why."""
+        return {pair.name: pair.record.misfit for pair in self.pairs if pair.record and pair.record.misfit}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         return {
@@ -121,6 +126,7 @@ class BatchResult:
             "done": len(self.pairs) - len(self.failed),
             "failed": [{"name": pair.name, "error": pair.error} for pair in self.failed],
             "unpaired": [redacted(asdict(scene)) for scene in self.unmatched],
+            "misfits": self.misfits,
             "notes": list(self.notes),
             "seconds": self.seconds,
             "pairs": [pair.to_dict() for pair in self.pairs],

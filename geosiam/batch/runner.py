@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 2
 _TICK_SECONDS = 0.25  # between two progress events, and between two checks of the time limit
-_DETAILS_OF_DONE = ("count", "area_m2", "seconds", "pixels", "shift_px", "warnings")
+_DETAILS_OF_DONE = ("count", "area_m2", "seconds", "pixels", "shift_px", "bend_px", "warnings")
 
 
 @dataclass

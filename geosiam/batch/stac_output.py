@@ -54,6 +54,7 @@ def _pair_item(pair: PairResult, record: PairRecord, folder: Path) -> dict[str, 
         "geosiam:area_m2": record.area_m2,
         "geosiam:threshold": record.threshold,
         "geosiam:shift_px": record.shift_px,
+        "geosiam:bend_px": record.bend_px,
         "geosiam:warnings": list(record.warnings),
         **_times(pair, record),
     }

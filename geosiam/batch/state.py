@@ -83,6 +83,13 @@ class PairRecord:
         Remarkable facts about the pair, unreadable blocks included.
     memory_mb
         Peak memory of the worker process in MB; None if not measured.
+    bend_px
+        How far the scenes bend apart before any correction: 95th percentile of the distance from one shift, in pixels;
+        None if unknown.
+    field_applied
+        Whether that was corrected: the after scene was read through a displacement field.
+    misfit
+        Why the scenes do not fit as they were read, or why that is not known; None if they fit.
     """
 
     count: int
@@ -107,6 +114,9 @@ class PairRecord:
     unreadable: int
     warnings: tuple[str, ...]
     memory_mb: float | None = None
+    bend_px: float | None = None
+    field_applied: bool = False
+    misfit: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as it stands in files: plain values that JSON can hold."""
@@ -144,6 +154,7 @@ def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
         Its run time in seconds.
     """
     provenance, report = result.provenance, result.report
+    local = report.displacement or {}
     area, score_max = _polygon_statistics(result.polygons_path)
     footprint = footprint_of(ScoreRaster.open(result.scores_path).grid)
     return PairRecord(
@@ -156,7 +167,7 @@ def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
         overlap_fraction=report.overlap_fraction,
         valid_fraction=report.valid_fraction,
         shift_px=report.shift_px,
-        corrected=any(report.moved_px),
+        corrected=any(report.moved_px) or local.get("applied", False),
         pixel_size=report.before.pixel_size,
         crs=report.before.crs,
         footprint=None if footprint is None else shapely.geometry.mapping(footprint),
@@ -167,8 +178,20 @@ def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
         geosiam_version=provenance.geosiam_version,
         created=provenance.created,
         unreadable=len(result.unreadable),
-        warnings=(*result.warnings, *(f"no scores: {block.reason}" for block in result.unreadable)),
+        warnings=(
+            *_with_misfit(result.warnings, report.misfit),
+            *(f"no scores: {block.reason}" for block in result.unreadable),
+        ),
+        bend_px=local.get("p95_px"),
+        field_applied=local.get("applied", False),
+        misfit=report.misfit,
     )
+
+
+def _with_misfit(warnings: Sequence[str], misfit: str | None) -> tuple[str, ...]:
+    """Return the warnings about a pair, of which one says why its scenes do not fit."""
+    said = misfit is None or any(warning.startswith(misfit) for warning in warnings)
+    return (*warnings, *([] if said else [str(misfit)]))
 
 
 def _polygon_statistics(path: Path) -> tuple[float, float | None]:

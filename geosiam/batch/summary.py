@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from geosiam.batch.events import PairResult
     from geosiam.batch.plan import BatchPlan
+    from geosiam.batch.state import PairRecord
     from geosiam.options import DetectOptions
     from geosiam.report.inputs import Fact
 
@@ -45,9 +46,9 @@ REPORT_FOLDER = "report"
 _TYPES = {
     "pair": "str", "site": "str", "before": "str", "after": "str", "before_date": "str", "date": "str", "status": "str",
     "count": "Int64", "area_m2": "Float64", "score_max": "Float64", "threshold": "Float64", "seconds": "Float64",
-    "mpx": "Float64", "shift_px": "Float64", "overlap_fraction": "Float64", "valid_fraction": "Float64",
-    "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64", "holes": "Int64", "attempts": "Int64",
-    "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
+    "mpx": "Float64", "shift_px": "Float64", "bend_px": "Float64", "overlap_fraction": "Float64",
+    "valid_fraction": "Float64", "crs": "str", "model": "str", "precision": "str", "memory_mb": "Float64",
+    "holes": "Int64", "attempts": "Int64", "warnings": "str", "error": "str", "anomalies": "str", "scores": "str",
 }  # fmt: skip
 COLUMNS = tuple(_TYPES)
 """Columns of the table of pairs."""
@@ -227,6 +228,7 @@ def _summary(plan: BatchPlan, pairs: Sequence[PairResult]) -> dict[str, Any]:
         "notes": list(plan.notes),
         "anomalies": sum(record.count for record in records.values()),
         "area_m2": sum(record.area_m2 for record in records.values()),
+        "misfits": {name: record.misfit for name, record in records.items() if record.misfit},
         "warnings": {name: list(record.warnings) for name, record in records.items() if record.warnings},
     }
 
@@ -260,6 +262,7 @@ def _row(pair: PairResult, folder: Path) -> dict[str, Any]:
         "seconds": record.seconds,
         "mpx": record.pixels / 1e6,
         "shift_px": record.shift_px,
+        "bend_px": record.bend_px,
         "overlap_fraction": record.overlap_fraction,
         "valid_fraction": record.valid_fraction,
         "crs": record.crs,
@@ -291,9 +294,17 @@ def _page_facts(pair: PairResult) -> dict[str, Fact]:
         facts |= {
             "Size": f"{pair.record.pixels / 1e6:.3g} Mpx",
             "Overlap": None if overlap is None else f"{overlap:.0%}",
+            "Bend": _bend(pair.record),
+            "Fit": pair.record.misfit,
             "Took": f"{pair.record.seconds:.3g} s",
         }
     return {label: value for label, value in facts.items() if value not in ("", None)}
+
+
+def _bend(record: PairRecord) -> str | None:
+    if record.bend_px is None:
+        return None
+    return f"{record.bend_px:.1f} px (95th percentile), {'corrected' if record.field_applied else 'not corrected'}"
 
 
 def _write_json(target: Path, content: dict[str, Any]) -> None:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam.imagery.bands import FIRST_BANDS
 from geosiam.imagery.normalization import has_few_levels
+from geosiam.imagery.registration import Shift
 
 if TYPE_CHECKING:
     from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.bands import Channels
     from geosiam.imagery.normalization import RadiometricNormalization
     from geosiam.imagery.reader import AlignedReader
-    from geosiam.imagery.registration import Shift
     from geosiam.imagery.sampling import Sample
     from geosiam.imagery.scene_info import SceneInfo
 
 _RGB = ["red", "green", "blue"]
 _NOTICEABLE_RATIO = 1.5  # of pixel sizes
 _NOTICEABLE_SHIFT_PX = 2.0
+_LARGE_UNKNOWN = 0.5  # share of the ground where the scenes cannot be matched
 _SMALL_OVERLAP = 0.5  # share of the before scene
 _STRONG_GAIN, _STRONG_OFFSET = 2.0, 0.25  # of the normalization; values lie in [0, 1]
 
@@ -78,6 +79,62 @@ class PairReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         return asdict(self)
+
+    @property
+    def misfit(self) -> str | None:
+        """Why the scenes do not fit as they are read, or why that is not known; None if they fit."""
+        if self.shift_px is not None and self.shift_px > _NOTICEABLE_SHIFT_PX:
+            return _misregistered(self.shift_px)
+        if self.displacement is None:
+            return None
+        if _bends(self.displacement):
+            return _bent(self.displacement)
+        unknown = self.displacement["unknown_fraction"]
+        if unknown > _LARGE_UNKNOWN:
+            return f"the scenes cannot be matched on {unknown:.0%} of the ground; look whether they fit there"
+        return None
+
+    def registration(self) -> dict[str, str]:
+        """Return what is known of the misregistration, and what is done about it, in words by topic."""
+        words = {"shift": "not known", "bend": "not known", "nothing known": "-", "correction": self._correction()}
+        if self.shift is not None:
+            shift = Shift(self.shift["rows"], self.shift["cols"], self.shift["confidence"], int(self.shift["patches"]))
+            share = f"{shift.confidence:.0%} of {shift.patches} patches agree"
+            reliable = "" if shift.trustworthy else "not reliably known, "
+            words["shift"] = f"{reliable}{_directed(shift.rows, shift.cols)} ({share})"
+        if (local := self.displacement) is not None:
+            percentiles = f"median {local['median_px']:.1f}, 95th percentile {local['p95_px']:.1f}"
+            words["bend"] = f"{percentiles}, largest {local['largest_px']:.1f} px"
+            words["nothing known"] = f"on {local['unknown_fraction']:.0%} of the ground"
+        words["remaining"] = "not known" if self.shift_px is None else f"{self.shift_px:.1f} px"
+        return words
+
+    def _correction(self) -> str:
+        if self.displacement is not None and self.displacement["applied"]:
+            return "the after scene is read through a displacement field"
+        if any(self.moved_px):
+            return f"the after scene is moved by {_directed(*(-offset for offset in self.moved_px))}"
+        return "none"
+
+
+def _directed(rows: float, cols: float) -> str:
+    """Return a shift in words."""
+    down, right = ("down" if rows >= 0 else "up"), ("right" if cols >= 0 else "left")
+    return f"{abs(cols):.1f} px {right}, {abs(rows):.1f} px {down}"
+
+
+def _bends(displacement: dict[str, Any]) -> bool:
+    """Return whether most of the ground is known to bend noticeably, and this is not corrected."""
+    known = displacement["unknown_fraction"] <= _LARGE_UNKNOWN
+    return known and not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
+
+
+def _misregistered(length: float) -> str:
+    return f"the scenes are misregistered by about {length:.1f} px"
+
+
+def _bent(displacement: dict[str, Any]) -> str:
+    return f"the scenes bend apart by {displacement['p95_px']:.1f} px (95th percentile), which is not corrected"
 
 
 def warnings_on_bands(
@@ -179,5 +236,7 @@ def warnings_on_shift(
         )
     if remaining is not None and remaining.trustworthy and remaining.length > _NOTICEABLE_SHIFT_PX:
         remedy = {"none": "; consider `register=auto`", "auto": "; consider `register=field`"}.get(register, "")
-        warnings.append(f"the scenes are misregistered by about {remaining.length:.1f} px{remedy}")
+        warnings.append(f"{_misregistered(remaining.length)}{remedy}")
+    elif displacement is not None and _bends(displacement):
+        warnings.append(f"{_bent(displacement)}; consider `register=field`")
     return warnings

@@ -144,6 +144,43 @@ class CellAreas:
         return factor
 
 
+def pixel_lengths(grid: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lengths of pixels on the ground, along a row and along a column, around points of a grid.
+
+    In a projected CRS they are lengths in the plane, in meters whatever the unit of the CRS; in a geographic CRS, and
+    where the projection distorts areas by more than 1 %, they are geodesic.
+
+    Parameters
+    ----------
+    grid
+        The grid of the pixels.
+    cols, rows
+        Points in pixels of the grid, shape (n,) each.
+
+    Returns
+    -------
+    float64 (2, n) in meters; NaN where the CRS has no place on the ellipsoid
+    """
+    crs = pyproj.CRS.from_user_input(grid.crs.to_wkt())
+    offsets = np.array([[-0.5, 0.5, 0, 0], [0, 0, -0.5, 0.5]])  # from one side of a pixel to the other, and down
+    x, y = apply_affine(grid.transform, cols[:, None] + offsets[0], rows[:, None] + offsets[1])
+    ellipsoid, geodetic = crs.ellipsoid, crs.geodetic_crs
+    if not crs.is_geographic and not (crs.is_projected and _distorts_areas(crs, grid)):
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        return np.stack([np.hypot(np.diff(x)[:, i], np.diff(y)[:, i]) * unit for i in (0, 2)])
+    assert ellipsoid is not None
+    assert geodetic is not None
+    angles = np.array(pyproj.Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y))
+    lon, lat = np.degrees(angles * geodetic.axis_info[0].unit_conversion_factor)
+    geod = pyproj.Geod(a=ellipsoid.semi_major_metre, b=ellipsoid.semi_minor_metre)
+    on_ground = np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)
+    lengths = np.full((2, len(x)), np.nan)
+    for i in (0, 1):
+        ends = (side[on_ground, 2 * i + end] for end in (0, 1) for side in (lon, lat))
+        lengths[i, on_ground] = geod.inv(*ends)[2]
+    return lengths
+
+
 def _distorts_areas(crs: pyproj.CRS, grid: Grid) -> bool:
     """Return whether areas at the corners or in the middle of a grid have to be corrected."""
     x, y = np.array([*grid.corners, grid.transform @ (grid.width / 2, grid.height / 2)]).T

@@ -1,4 +1,4 @@
-"""Add to a GeoPackage what is not a polygon: footprint, column descriptions, QGIS styles, provenance."""
+"""Add to a GeoPackage what is not a polygon: footprint, displacement, column descriptions, QGIS styles, provenance."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ import contextlib
 import functools
 import json
 import sqlite3
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyogrio
+import shapely
 from pyogrio.raw import write_arrow
 
-from geosiam.polygons.schema import FOOTPRINT_COLUMNS, GEOMETRY, REVIEWS
-from geosiam.qml import footprint_qml, polygon_qml, polygon_sld
+from geosiam.imagery.grid import apply_affine
+from geosiam.polygons.schema import (
+    DISPLACEMENT_COLUMNS,
+    DISPLACEMENT_SCHEMA,
+    FOOTPRINT_COLUMNS,
+    GEOMETRY,
+    REVIEWS,
+)
+from geosiam.qml import displacement_qml, footprint_qml, polygon_qml, polygon_sld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     import geopandas
+    from numpy.typing import NDArray
+
+    from geosiam.imagery.pair import ScenePair
 
 LAYER = "anomalies"
 FOOTPRINT_LAYER = "footprint"
+DISPLACEMENT_LAYER = "displacement"
 RUN_COLUMNS = ("created", "geosiam_version", "inputs", "fingerprints", "model", "options", "threshold")
 
 
@@ -41,7 +55,92 @@ def add_footprint(footprint: geopandas.GeoDataFrame | pa.Table, path: str, crs: 
         pyogrio.write_dataframe(footprint, path, **layer)
 
 
-def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[str, str], *, footprint: bool) -> None:
+_MAX_POINTS = 10_000
+_SHORT_PX = 1.0  # displacements up to this length are not drawn as if they were long
+
+
+@dataclass(frozen=True)
+class DisplacementPoints:
+    """The displacement of a pair at points of a lattice, as the layer of a GeoPackage.
+
+    Parameters
+    ----------
+    table
+        The points, with the columns of :data:`~geosiam.polygons.schema.DISPLACEMENT_COLUMNS`.
+    exaggeration
+        How many times as long as the displacement the arrows of the style are.
+    qml
+        The style.
+    """
+
+    table: pa.Table
+    exaggeration: float
+    qml: str
+
+    def add_to(self, path: str, crs: str) -> None:
+        """Add the layer to a GeoPackage."""
+        description = f"Displacement of the after scene; its arrows are drawn {self.exaggeration:g} times as long"
+        options = {"GEOMETRY_NAME": "geom", "DESCRIPTION": description}
+        write_arrow(
+            self.table,
+            path,
+            layer=DISPLACEMENT_LAYER,
+            driver="GPKG",
+            geometry_type="Point",
+            geometry_name=GEOMETRY,
+            crs=crs,
+            append=True,
+            layer_options=options,
+        )
+
+
+def displacement_points(pair: ScenePair) -> DisplacementPoints | None:
+    """Return the displacement of a pair, averaged around at most 10,000 points; None if it is not known anywhere."""
+    displacement = pair.displacement
+    if displacement is None or not displacement.known.any():
+        return None
+    shape = displacement.confidence.shape
+    step = 1
+    while (-(-shape[0] // step)) * (-(-shape[1] // step)) > _MAX_POINTS:
+        step += 1
+    known = displacement.known
+    counts = _sums(known.astype(np.float64), step)
+    values = [*displacement.displacement[::-1], displacement.confidence]
+    dx, dy, confidence = (
+        (_sums(np.where(known, value, 0.0), step) / np.maximum(counts, 1))[counts > 0] for value in values
+    )
+    rows, cols = (
+        (first + (np.arange(0, size, step) + np.minimum(np.arange(step, size + step, step), size)) / 2)
+        * displacement.spacing
+        for first, size in zip(displacement.first, shape, strict=True)
+    )
+    height, width = pair.grid.shape
+    row, col = (index[counts > 0] for index in np.meshgrid(rows.clip(0, height), cols.clip(0, width), indexing="ij"))
+    length = np.hypot(dx, dy)
+    exaggeration = float(f"{step * displacement.spacing / max(np.percentile(length, 95), _SHORT_PX):.2g}")
+    points = shapely.to_wkb(shapely.points(*apply_affine(pair.grid.transform, col, row)))
+    table = pa.table([dx, dy, length, confidence, points], schema=DISPLACEMENT_SCHEMA)
+    t = pair.grid.transform
+    return DisplacementPoints(
+        table, exaggeration, displacement_qml([exaggeration * part for part in (t.a, t.b, t.d, t.e)])
+    )
+
+
+def _sums(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Return the sums over squares of ``step x step`` values; the last ones may be smaller."""
+    down = np.add.reduceat(values, np.arange(0, values.shape[0], step), axis=0)
+    return np.asarray(np.add.reduceat(down, np.arange(0, values.shape[1], step), axis=1), np.float64)
+
+
+def describe(
+    path: Path,
+    record: dict[str, object],
+    now: str,
+    columns: Mapping[str, str],
+    *,
+    footprint: bool,
+    displacement: DisplacementPoints | None = None,
+) -> None:
     """Add column descriptions, styles and provenance to a GeoPackage.
 
     Parameters
@@ -56,6 +155,8 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
         Columns of the polygons and their descriptions.
     footprint
         Whether the file has the layer of the footprint.
+    displacement
+        The layer of the displacement; None if the file has none.
     """
     threshold = record.get("threshold")
     lowest = float(threshold) if isinstance(threshold, (int, float)) else 0.5
@@ -63,6 +164,9 @@ def describe(path: Path, record: dict[str, object], now: str, columns: Mapping[s
     if footprint:
         styles.append((FOOTPRINT_LAYER, "outline", footprint_qml(), None))
         descriptions[FOOTPRINT_LAYER] = FOOTPRINT_COLUMNS
+    if displacement is not None:
+        styles.append((DISPLACEMENT_LAYER, "arrows", displacement.qml, None))
+        descriptions[DISPLACEMENT_LAYER] = DISPLACEMENT_COLUMNS
     # The connection's own context manager commits, it does not close.
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA synchronous = OFF")  # the file is synced once, before it takes its name

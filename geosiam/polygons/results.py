@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import geopandas
+import numpy as np
 import pandas as pd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -19,11 +20,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
 from geosiam.files import exists, plain_path
 from geosiam.imagery.normalization import FULL_BYTE, Stretch
-from geosiam.polygons.geopackage import LAYER
+from geosiam.polygons.geopackage import DISPLACEMENT_LAYER, LAYER
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 _DEFAULT_THRESHOLD = 0.5  # of files whose record does not say
 _DIGEST_LETTERS = 32
@@ -71,6 +74,8 @@ class RunRecord:
         Warnings of the run.
     merged
         Digest of the run of each pair in a merged file, by the name of the pair; empty in the file of a single pair.
+    field_applied
+        Whether the after scene was read through a displacement field, which the layer ``displacement`` shows.
     """
 
     before: RecordedScene
@@ -81,6 +86,7 @@ class RunRecord:
     shift_px: float | None
     warnings: tuple[str, ...]
     merged: Mapping[str, str]
+    field_applied: bool = False
 
     @classmethod
     def from_provenance(cls, provenance: Mapping[str, Any]) -> RunRecord:
@@ -99,6 +105,7 @@ class RunRecord:
             shift_px=shift_px,
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
             merged={str(name): str(run) for name, run in _mapping(provenance.get("merged")).items()},
+            field_applied=bool(_mapping(pair.get("displacement")).get("applied")),
         )
 
 
@@ -185,6 +192,23 @@ def read_run_record(path: str | os.PathLike[str]) -> RunRecord:
     """
     with open_geopackage(path) as db:
         return _newest(_provenance(db, path))
+
+
+def read_displacement(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """Return the displacement in a GeoPackage: float64 (n, 4) of x, y, ``dy_px`` and ``dx_px``; empty if it has none.
+
+    Raises
+    ------
+    SceneNotFoundError, SceneUnreadableError
+        The file does not exist, or is not a GeoPackage.
+    """
+    with open_geopackage(path) as db:
+        row = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (DISPLACEMENT_LAYER,)).fetchone()
+    if row is None:
+        return np.empty((0, 4))
+    with plain_path(path) as plain:
+        points = pyogrio.read_dataframe(plain, layer=DISPLACEMENT_LAYER, columns=["dx_px", "dy_px"])
+    return np.column_stack([points.geometry.x, points.geometry.y, points["dy_px"], points["dx_px"]])
 
 
 def is_result(path: str | os.PathLike[str]) -> bool:

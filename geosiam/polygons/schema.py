@@ -1,4 +1,4 @@
-"""The columns of the tables of polygons and of the footprint: names, types and meanings."""
+"""The columns of the tables of polygons, of the footprint and of the displacement: names, types and meanings."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ FOOTPRINT_COLUMNS = {
     "looked_at_m2": "Area of the scored cells in square meters, on the grid of this outline",
     "accuracy_px": "Side of the squares that the outline is made of, in pixels of the before scene",
 }
+DISPLACEMENT_COLUMNS = {
+    "dx_px": "How far the content of the after scene lies too far right, in pixels of the before scene",
+    "dy_px": "How far it lies too far down, in pixels of the before scene",
+    "length_px": "Distance that it lies apart, in pixels of the before scene",
+    "confidence": "Share of the ground around the point that was matched and agrees, 0 to 1",
+}
 GEOMETRY = "geometry"
 SHAPEFILE_NAMES = {  # ten letters at most
     "perimeter_m": "perim_m",
@@ -62,3 +68,6 @@ SCHEMA = _schema(COLUMNS)
 
 FOOTPRINT_SCHEMA = _schema(FOOTPRINT_COLUMNS)
 """Columns of the footprint with their types, likewise."""
+
+DISPLACEMENT_SCHEMA = _schema(DISPLACEMENT_COLUMNS)
+"""Columns of the displacement with their types, likewise."""

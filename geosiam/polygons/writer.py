@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
+    from geosiam.polygons.geopackage import DisplacementPoints
+
 _PLAIN_STEM = "polygons"  # of a file that is being written: drivers and pyogrio read signs in a name in their own way
 _LAYER_OPTIONS = {
     ".gpkg": {"GEOMETRY_NAME": "geom", "DESCRIPTION": "Anomalies between two scenes"},
@@ -50,14 +52,15 @@ def write_polygons(
     provenance: Mapping[str, object] | None = None,
     more_columns: Mapping[str, str] | None = None,
     footprint: geopandas.GeoDataFrame | None = None,
+    displacement: DisplacementPoints | None = None,
     before_commit: Callable[[], None] | None = None,
 ) -> int:
     """Write polygons to a file that appears under its name when complete, or not at all.
 
     The suffix of the path chooses the format. ``.gpkg`` has the layer ``anomalies`` with a spatial index, described
-    columns and a QGIS style, the layer ``footprint`` where it is known, and a table ``runs`` with the provenance. The
-    other formats contain the polygons only: ``.geojson`` in EPSG:4326 as RFC 7946 requires, ``.shp`` with the short
-    names of :data:`~geosiam.polygons.schema.SHAPEFILE_NAMES`, ``.fgb`` and ``.parquet``.
+    columns and a QGIS style, the layers ``footprint`` and ``displacement`` where they are known, and a table ``runs``
+    with the provenance. The other formats contain the polygons only: ``.geojson`` in EPSG:4326 as RFC 7946 requires,
+    ``.shp`` with the short names of :data:`~geosiam.polygons.schema.SHAPEFILE_NAMES`, ``.fgb`` and ``.parquet``.
 
     Parameters
     ----------
@@ -74,6 +77,8 @@ def write_polygons(
     footprint
         The scored area with the columns :data:`~geosiam.polygons.schema.FOOTPRINT_COLUMNS`, for the layer
         ``footprint``; a :class:`~geosiam.polygons.table.PolygonTable` has its own.
+    displacement
+        The layer ``displacement``; None: the file has none.
     before_commit
         Called when everything is written, before the file takes its name: if it raises, the file does not appear.
 
@@ -97,7 +102,10 @@ def write_polygons(
             _write(stream, partial, target.stem)
             if partial.suffix.lower() == ".gpkg":
                 area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
-                _complete_geopackage(partial, stream.crs, area, provenance or {}, {**(more_columns or {}), **COLUMNS})
+                described = {**(more_columns or {}), **COLUMNS}
+                _complete_geopackage(
+                    partial, stream.crs, provenance or {}, described, footprint=area, displacement=displacement
+                )
         if before_commit is not None:
             before_commit()
         with _as_output_error(target):
@@ -205,17 +213,22 @@ def _write_parquet(stream: _BatchStream, path: Path) -> None:
 def _complete_geopackage(
     path: Path,
     crs: pyproj.CRS,
-    footprint: geopandas.GeoDataFrame | pa.Table | None,
     provenance: Mapping[str, object],
     columns: Mapping[str, str],
+    *,
+    footprint: geopandas.GeoDataFrame | pa.Table | None,
+    displacement: DisplacementPoints | None,
 ) -> None:
     """Add to a GeoPackage of polygons what the other formats cannot hold."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if footprint is not None:
         with _BULK_LOADING.applied(), plain_path(path) as plain:
             add_footprint(footprint, plain, _gdal_name(crs))
+    if displacement is not None:
+        with _BULK_LOADING.applied(), plain_path(path) as plain:
+            displacement.add_to(plain, _gdal_name(crs))
     record = {"created": now, "geosiam_version": __version__, **provenance}
-    describe(path, record, now, columns, footprint=footprint is not None)
+    describe(path, record, now, columns, footprint=footprint is not None, displacement=displacement)
 
 
 def _gdal_name(crs: pyproj.CRS) -> str:

@@ -44,6 +44,8 @@ class MapLayer:
         Whether the legend shows its classes from the start.
     in_themes
         Whether it is part of the map themes, each of which shows one of the scenes.
+    geometry
+        QGIS's name of the kind of geometry of a vector layer.
     """
 
     name: str
@@ -55,6 +57,7 @@ class MapLayer:
     date: str | None = None
     expanded: bool = False
     in_themes: bool = False
+    geometry: str = "Polygon"
 
     @property
     def id(self) -> str:
@@ -70,7 +73,7 @@ class MapLayer:
         """Return the layer as XML."""
         layer = Element("maplayer", type=self.kind)
         if self.kind == "vector":
-            layer.set("geometry", "Polygon")
+            layer.set("geometry", self.geometry)
         if self.bounds is not None:
             layer.append(_extent(self.bounds))
         SubElement(layer, "id").text = self.id

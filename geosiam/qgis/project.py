@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import tostring
@@ -129,7 +130,8 @@ def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: s
         info = pyogrio.read_info(plain, layer=layer, force_total_bounds=True)
     bounds = info["total_bounds"]
     extent = None if bounds is None else (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3]))
-    return MapLayer(name, source, "vector", info["crs"], extent, qml_style(qml), expanded=True, in_themes=True)
+    shown = MapLayer(name, source, "vector", info["crs"], extent, qml_style(qml), expanded=True, in_themes=True)
+    return replace(shown, geometry="Point", in_themes=False) if info["geometry_type"] == "Point" else shown
 
 
 def _score_layer(path: Path, folder: Path, cells: Grid) -> MapLayer:

@@ -21,6 +21,7 @@ from geosiam.imagery.masks import has_alpha, mask_rule
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.scene import Scene, checked_grid, environment
 from geosiam.imagery.scene_info import fingerprint
+from geosiam.polygons.results import read_displacement
 from geosiam.report.map import ground_distance, simplify_outline
 from geosiam.runtime import ignored_warnings
 from geosiam.scores.raster import ScoreRaster
@@ -80,13 +81,24 @@ class PairPictures:
         The score raster; None if it is gone.
     record
         The record of the run, whose stretch and shift are applied.
+    displacement
+        Displacement that the after scene was read with, float64 (n, 4): x, y, rows and columns in pixels; None: by the
+        shift of the record everywhere.
     """
 
-    def __init__(self, before: SceneView, after: SceneView, scores: ScoreView | None, record: RunRecord) -> None:
+    def __init__(
+        self,
+        before: SceneView,
+        after: SceneView,
+        scores: ScoreView | None,
+        record: RunRecord,
+        displacement: NDArray[np.float64] | None = None,
+    ) -> None:
         self._scenes = before, after
         self._scores = scores
         self._stretches = record.before.scaling, record.after.scaling
         self._moved_px = record.moved_px
+        self._displacement = displacement
         self.grid = before.grid
         self._small_grid = before.grid.coarsened(max(1, -(-max(before.grid.shape) // _SMALL_PX)))
         small = self._read(self._small_grid, self._small_grid)
@@ -109,7 +121,7 @@ class PairPictures:
             before.close()
             raise
         try:
-            return cls(before, after, _open_scores(pair), record)
+            return cls(before, after, _open_scores(pair), record, _read_displacement(pair, record))
         except BaseException:
             before.close()
             after.close()
@@ -127,7 +139,7 @@ class PairPictures:
         step = max(1, -(-side // max_px))
         count = max(1, side // step)
         corner = Affine.translation(col, row)
-        rows, cols = self._moved_px
+        rows, cols = self._displaced(outline)
         shifted = self._subgrid(Affine.translation(col + cols, row + rows) @ Affine.scale(side / count), count)
         before, after = self._read(self._subgrid(corner @ Affine.scale(side / count), count), shifted)
         scores = None
@@ -157,6 +169,17 @@ class PairPictures:
         )
         return row, col, side
 
+    def _displaced(self, outline: shapely.MultiPolygon) -> tuple[float, float]:
+        """Return by how many rows and columns the after scene shows a polygon's ground elsewhere."""
+        if self._displacement is None:
+            return self._moved_px
+        left, bottom, right, top = outline.bounds
+        distance = np.hypot(
+            self._displacement[:, 0] - (left + right) / 2, self._displacement[:, 1] - (bottom + top) / 2
+        )
+        rows, cols = self._displacement[np.argmin(distance), 2:]
+        return float(rows), float(cols)
+
     def _width(self, row: int, col: int, side: int) -> float | None:
         """Return the width of a chip on the ground in meters; None off the earth."""
         left, right = (self.grid.transform @ (col + offset, row + side / 2) for offset in (0, side))
@@ -184,6 +207,14 @@ class PairPictures:
         if valid.all():
             return np.ascontiguousarray(picture)
         return np.dstack([np.where(valid[..., np.newaxis], picture, 0), valid.astype(np.uint8) * 255])
+
+
+def _read_displacement(pair: ReportPair, record: RunRecord) -> NDArray[np.float64] | None:
+    """Return the displacement that a pair was read with, from its GeoPackage; None if it was not, or is not there."""
+    if not record.field_applied or pair.anomalies is None:
+        return None
+    points = read_displacement(pair.anomalies)
+    return points if len(points) else None
 
 
 class _View(Protocol):

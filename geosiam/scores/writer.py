@@ -15,9 +15,10 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import MemoryFile
 
 from geosiam.errors import OptionError, OutputError
-from geosiam.files import check_writable, companions, locked, replace_durably
+from geosiam.files import atomic_write_files, check_writable, companions, locked, replace_durably
 from geosiam.qml import raster_qml
 from geosiam.runtime import release_freed_memory
 from geosiam.scores.working_file import (
@@ -44,6 +45,14 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 2.0
 """Longest time between two saves of the journal in seconds: an interrupted run loses no more than this."""
 
+_COG: dict[str, str | int] = {
+    "compress": "DEFLATE",  # read by every GIS; ZSTD is not
+    "level": 5,  # the default level takes twice as long and saves 4 % of the size
+    "blocksize": TILE,
+    "overview_resampling": "average",
+    "bigtiff": "IF_SAFER",
+}
+_NOT_AS_WRITTEN = "the finished raster does not read back as it was written"
 _DISK_REMEDY = "check the folder's permissions and the free disk space"
 _log = logging.getLogger(__name__)
 
@@ -291,19 +300,15 @@ class ScoreRasterWriter:
             described,
             target,
             driver="COG",
-            compress="DEFLATE",  # read by every GIS; ZSTD is not
-            level=5,  # the default level takes twice as long and saves 4 % of the size
             predictor="YES" if self._dtype == "float32" else "NO",
-            blocksize=TILE,
-            overview_resampling="average",
             num_threads=self._threads,
-            bigtiff="IF_SAFER",
+            **_COG,
         )
         # GDAL does not report a disk that is full when it closes the copy.
         with rasterio.open(self._working_path) as working, rasterio.open(target) as cog:
             for _, window in working.block_windows(1):
                 if not np.array_equal(*(raster.read(1, window=window).view(np.uint8) for raster in (working, cog))):
-                    raise OSError("the finished raster does not read back as it was written")
+                    raise OSError(_NOT_AS_WRITTEN)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -336,20 +341,72 @@ class ScoreRasterWriter:
         for leftover in sorted(leftovers, key=lambda path: path.suffix != ".json"):
             leftover.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        """Turn errors of GDAL and of the system into one line."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except (RasterioError, OSError) as error:
-            reason = error.__cause__ or error  # rasterio's own message often just refers to GDAL's
-            fact = f"cannot be written ({reason})"
-            raise OutputError(self.path, fact, _DISK_REMEDY) from error
+    def _disk_errors(self) -> contextlib.AbstractContextManager[None]:
+        return _as_output_error(self.path)
 
 
-def _copy_raster(source: Path, target: Path, **options: str | int) -> None:
+def write_bands(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    bands: Mapping[str, NDArray[np.float32]],
+    *,
+    units: Mapping[str, str],
+    tags: Mapping[str, str],
+    workers: int | None = None,
+) -> None:
+    """Write a small raster of named bands as a COG, which appears under its name when complete, or not at all.
+
+    Parameters
+    ----------
+    path
+        Path of the GeoTIFF. An existing one is replaced on success only.
+    grid
+        Grid of the pixels.
+    bands
+        float32 (rows, cols) by name, NaN = nodata; the names become descriptions.
+    units
+        Unit of measurement of each band, by name.
+    tags
+        Tags of the dataset.
+    workers
+        Number of threads that compress; None: one for each processor.
+
+    Raises
+    ------
+    OutputError
+        The folder is missing, not writable or full.
+    """
+    check_writable(path)
+    size = {"width": grid.width, "height": grid.height, "count": len(bands), "dtype": "float32", "nodata": np.nan}
+    with _as_output_error(path), atomic_write_files(path, durable=True) as cog, MemoryFile(ext=".tif") as memory:
+        with memory.open(driver="GTiff", crs=grid.crs, transform=grid.transform, **size) as dataset:
+            dataset.write(np.stack(list(bands.values())))
+            dataset.descriptions = tuple(bands)
+            dataset.units = tuple(units[name] for name in bands)
+            dataset.update_tags(**tags)
+        threads = "ALL_CPUS" if workers is None else str(workers)
+        _copy_raster(memory.name, cog, driver="COG", predictor="YES", num_threads=threads, **_COG)
+        with rasterio.open(cog) as written:  # GDAL does not report a disk that is full when it closes the copy
+            if not np.array_equal(written.read(), np.stack(list(bands.values())), equal_nan=True):
+                raise OSError(_NOT_AS_WRITTEN)
+        for companion in companions(Path(path)):  # overviews and statistics of the raster that is replaced
+            companion.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _as_output_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn errors of GDAL and of the system into one line."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (RasterioError, OSError) as error:
+        reason = error.__cause__ or error  # rasterio's own message often just refers to GDAL's
+        fact = f"cannot be written ({reason})"
+        raise OutputError(path, fact, _DISK_REMEDY) from error
+
+
+def _copy_raster(source: str | Path, target: Path, **options: str | int) -> None:
     """Copy a raster with GDAL.
 
     Raises

@@ -53,17 +53,19 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     paths = {"polygons_path": Path("x.gpkg"), "scores_path": Path("x.tif")}
     content = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "summary": SUMMARY}
     figures = {"count": 3, "threshold": 0.5, "warnings": SUMMARY["warnings"], "unreadable": (), "project_path": None}
+    figures["displacement_path"] = Path("d.tif")
     detect = Library(SimpleNamespace(**paths, **figures, to_dict=lambda: content))
     stand_in("geosiam.options", DetectOptions=dict)
     stand_in("geosiam.pipeline", detect=detect)
 
     args = ["detect", "a.tif", "b.tif", "-o", "x.gpkg", "--threshold", "0.5", "--bands", "3,2,1", "--register"]
+    args += ["--displacement", "d.tif"]
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert detect.args == ("a.tif", "b.tif", Path("x.gpkg"))
     options = {"threshold": 0.5, "bands": (3, 2, 1), "register": "shift"}
-    assert detect.keywords == {"scores": None, "project": None, "options": options}
-    assert out == "x.gpkg\nx.tif\n"
+    assert detect.keywords == {"scores": None, "project": None, "displacement": Path("d.tif"), "options": options}
+    assert out == "x.gpkg\nx.tif\nd.tif\n"
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"
 
     assert main([*args, "--json"]) == 0
@@ -71,28 +73,31 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_score(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    result = SimpleNamespace(scores_path=Path("s.tif"), warnings=(), unreadable=(), to_dict=dict)
+    paths = {"scores_path": Path("s.tif"), "displacement_path": None}
+    result = SimpleNamespace(**paths, warnings=(), unreadable=(), to_dict=dict)
     score = Library(result)
     stand_in("geosiam.options", ScoreOptions=dict)
     stand_in("geosiam.scoring", score_to_file=score)
 
     assert main(["score", "a.tif", "b.tif", "-o", "s.tif", "--precision", "bf16", "--workers", "2"]) == 0
     assert score.args == ("a.tif", "b.tif", Path("s.tif"))
-    assert score.keywords == {"options": {"precision": "bf16", "workers": 2}}
+    assert score.keywords == {"displacement": None, "options": {"precision": "bf16", "workers": 2}}
     assert capsys.readouterr().out == "s.tif\n"
 
 
 def test_unreadable_blocks_are_listed_and_end_the_command_with_4(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     block = UnreadableBlock((0, 8), (8, 16), "b.tif: cannot be read")
     content = {"scores": "s.tif", "unreadable": [asdict(block)]}
-    result = SimpleNamespace(scores_path=Path("s.tif"), warnings=(), unreadable=(block,), to_dict=lambda: content)
+    paths = {"scores_path": Path("s.tif"), "displacement_path": None}
+    result = SimpleNamespace(**paths, warnings=(), unreadable=(block,), to_dict=lambda: content)
     score = Library(result)
     stand_in("geosiam.options", ScoreOptions=dict)
     stand_in("geosiam.scoring", score_to_file=score)
 
     args = ["score", "a.tif", "b.tif", "-o", "s.tif", "--on-error", "skip", "--restart", "--scheduler", "tcp://h:1"]
     assert main([*args, "--json"]) == 4
-    assert score.keywords == {"options": {"on_error": "skip", "restart": True, "scheduler": "tcp://h:1"}}
+    options = {"on_error": "skip", "restart": True, "scheduler": "tcp://h:1"}
+    assert score.keywords == {"displacement": None, "options": options}
     out, err = capsys.readouterr()
     assert json.loads(out) == {"scores": "s.tif", "unreadable": [json.loads(json.dumps(asdict(block)))]}
     assert err.splitlines() == [
@@ -121,13 +126,17 @@ def test_vectorize(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_info(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
-    inspect_pair = Library(SimpleNamespace(to_dict=lambda: {"blocks": 4, "warnings": []}))
+    contents = {"to_dict": lambda: {"blocks": 4, "warnings": []}, "in_words": lambda: {"blocks": "four"}}
+    inspect_pair = Library(SimpleNamespace(**contents))
     stand_in("geosiam.options", ScoreOptions=dict)
     stand_in("geosiam.inspection", inspect_pair=inspect_pair)
 
     assert main(["info", "a.tif", "b.tif", "--model", "paper", "--json"]) == 0
-    assert (inspect_pair.args, inspect_pair.keywords) == (("a.tif", "b.tif"), {"options": {"model": "paper"}})
+    assert inspect_pair.args == ("a.tif", "b.tif")
+    assert inspect_pair.keywords == {"displacement": None, "options": {"model": "paper"}}
     assert json.loads(capsys.readouterr().out) == {"blocks": 4, "warnings": []}
+    assert main(["info", "a.tif", "b.tif"]) == 0
+    assert capsys.readouterr().out == "blocks  four\n"
 
 
 def test_demo(stand_in, capsys: pytest.CaptureFixture[str]) -> None:

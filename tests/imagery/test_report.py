@@ -104,12 +104,18 @@ def test_a_moved_scene_is_told_in_signed_pixels() -> None:
 def test_what_remains_of_a_shift_is_told_with_a_remedy_if_there_is_one() -> None:
     remaining = Shift(3.0, 0.0, 1.0, 9)
     fact = "the scenes are misregistered by about 3.0 px"
-    for register, remedy in (
-        ("auto", "; consider `register=field`"),
-        ("none", "; consider `register=auto`"),
-        ("shift", ""),
-    ):
+    remedies = {"auto": "; consider `register=field`", "none": "; consider `register=auto`", "shift": "", "field": ""}
+    for register, remedy in remedies.items():
         assert warnings_on_shift(remaining, (0.0, 0.0), None, register=register) == [fact + remedy]
+
+
+def test_a_bend_that_is_left_is_told_where_it_is_known() -> None:
+    local = {"applied": False, "median_px": 2.0, "p95_px": 3.1, "largest_px": 5.0, "unknown_fraction": 0.2}
+    (warning,) = warnings_on_shift(None, (0.0, 0.0), local, register="auto")
+    fact = "the scenes bend apart by 3.1 px (95th percentile), which is not corrected"
+    assert warning == f"{fact}; consider `register=field`"
+    for change in ({"p95_px": 1.9}, {"unknown_fraction": 0.8}):
+        assert warnings_on_shift(None, (0.0, 0.0), {**local, **change}, register="auto") == []
 
 
 def test_values_of_another_unit_are_not_said_to_be_stretched_separately(write, texture) -> None:

@@ -9,7 +9,7 @@ from single_components import single
 
 from geosiam.errors import OptionError, SceneRefusedError
 from geosiam.imagery.grid import Grid
-from geosiam.polygons.areas import CellAreas
+from geosiam.polygons.areas import CellAreas, pixel_lengths
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.options import MinArea
 
@@ -89,3 +89,21 @@ def test_without_a_place_on_earth_there_is_no_area():
 def test_a_crs_of_its_own_is_measured_in_its_units():
     local = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]')
     assert CellAreas(Grid(local, Affine(2, 0, 0, 0, -2, 0), 5, 5)).uniform == 4
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "expected"),
+    [
+        (32633, Affine(0.5, 0, 500_000, 0, -0.25, 5_800_000), (0.5, 0.25)),
+        (32633, Affine(0.5, 0, 500_000, 0, -0.25, 5_800_000) @ Affine.rotation(90), (0.25, 0.5)),
+        (2263, Affine(2, 0, 980_000, 0, -2, 200_000), (2 * 1200 / 3937, 2 * 1200 / 3937)),  # US survey feet
+        (3857, Affine(1, 0, 1_000_000, 0, -1, 8_399_737.9), (0.50126, 0.50042)),  # at 60 degrees north
+        (4326, Affine(1e-5, 0, 15, 0, -1e-5, 60), (0.5580, 1.1141)),  # likewise
+    ],
+)
+def test_pixels_have_their_length_on_the_ground(crs, transform, expected):
+    """Lengths of a degree at 60 degrees north: 111 412 m of the meridian, 55 800 m of the parallel (WGS 84)."""
+    grid = Grid(CRS.from_epsg(crs), transform, 100, 100)
+    lengths = pixel_lengths(grid, np.array([0.0, 50.0]), np.array([0.0, 50.0]))
+    assert lengths.shape == (2, 2)
+    np.testing.assert_allclose(lengths, np.array(expected)[:, None] * np.ones(2), rtol=2e-4)

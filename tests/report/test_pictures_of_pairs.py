@@ -230,3 +230,19 @@ def test_a_picture_with_holes_keeps_them():
     assert back.shape[2] == 4
     assert (back[:100, :, 3] == 0).all()
     assert (back[100:, :, 3] == 255).all()
+
+
+def test_the_displacement_near_a_polygon_is_applied(village):
+    """Crops of the after scene follow the nearest point, whatever lies farther away."""
+    (pair,) = find_pairs([village])
+    record = read_result(pair.anomalies).record
+    left, bottom, right, top = _box(pair)
+    outline = shapely.MultiPolygon([shapely.box(left, bottom, right, top)])
+    points = np.array([[left + 30, bottom, 9.0, 9.0], [(left + right) / 2, (bottom + top) / 2, 3.0, -5.0]])
+    plain = PairPictures.open(pair, record)
+    followed = PairPictures(*plain._scenes, plain._scores, record, points)
+    moved = PairPictures.open(pair, replace(record, moved_px=(3.0, -5.0)))
+    assert np.array_equal(followed.chip(outline, 384).after, moved.chip(outline, 384).after)
+    assert not np.array_equal(followed.chip(outline, 384).after, plain.chip(outline, 384).after)
+    for pictures in (plain, moved):
+        pictures.close()
