@@ -204,7 +204,7 @@ def interpolated(nodes: NDArray[np.float64], axis: int, positions: NDArray[np.fl
     axis
         Axis to interpolate along.
     positions
-        Shape (n,), at least 1 and at most the number of nodes less 2.
+        Shape (n,), at least 1 and less than the number of nodes less 2.
     """
     whole = np.floor(positions).astype(np.intp)
     t = positions - whole
