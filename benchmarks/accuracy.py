@@ -96,9 +96,14 @@ def predict_by_model(method: str, before: Path, after: Path, target: Path) -> Pr
     model, _, option = method.partition(":")
     name, _, value = option.partition("=")
     settings: dict[str, Any] = {name: value} if option else {}
-    if "displacement" in DetectOptions.__dataclass_fields__:
-        settings["displacement"] = target.with_name(DISPLACEMENT)
-    result = detect(before, after, target, options=DetectOptions(model=model, restart=True, **settings))
+    local = settings.get("register", "auto") in ("auto", "field")
+    result = detect(
+        before,
+        after,
+        target,
+        options=DetectOptions(model=model, restart=True, **settings),
+        displacement=target.with_name(DISPLACEMENT) if local else None,
+    )
     raster = ScoreRaster.open(result.scores_path)
     scores = np.concatenate([strip for _, strip in raster.strips()])
     rows, cols = (round(cells * raster.stride) for cells in raster.extent)

@@ -574,8 +574,6 @@ def two_flights(data: Path, seeds: range, part: str = "") -> Iterator[Case]:
     groups = [group for group in GROUPS if part in group]
     for group, site, seed in itertools.product(groups, list(sites(data)), seeds):
         yield pair(site, seed, group)
-    if "off_nadir" not in Flight.__dataclass_fields__:  # until generated surveys can lean
-        return
     for (group, (before, after)), landscape, seed in itertools.product(LEANS.items(), LEANING, seeds):
         if part in group:
             yield leaning(group, landscape, seed, before, after)

@@ -11,7 +11,12 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 # conda-forge splits some projects and names others differently; extras do not exist there, so theirs are included.
-CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "dask": "dask-core",
+    "matplotlib": "matplotlib-base",
+    "opencv-python-headless": "opencv",
+}
 
 
 def lower_bounds(requirements: list[str]) -> dict[str, str]:

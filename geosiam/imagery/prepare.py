@@ -221,10 +221,8 @@ class PairBuilder:
         requested = self.options.register == "field"
         local = self._estimate_field(registered.view, stretches)
         if local is not None and (registered.shift is None or not registered.shift.trustworthy):
-            # There are too few patches for a shift, but the local matches agree on one.
-            registered = self._correct_shift(registered, local.shift, stretches)
-            if any(registered.view.after.alignment.shift):
-                local = self._estimate_field(registered.view, stretches)
+            registered = self._correct_local_shift(registered, local, stretches)
+            local = registered.local
         if local is None:
             if requested:
                 self.warnings.append("the displacement of the scenes cannot be estimated and is not corrected")
@@ -237,6 +235,22 @@ class PairBuilder:
         if moved is None or not (requested or moved.sample.correlation() > registered.view.sample.correlation()):
             return registered
         return replace(registered, view=moved, remaining=moved.sample.shift(stretches))
+
+    def _correct_local_shift(
+        self, registered: _Registered, local: FieldEstimate, stretches: tuple[Stretch, Stretch]
+    ) -> _Registered:
+        """Correct one shift on which the local matches agree, if there are too few patches to estimate it from."""
+        view, shift = registered.view, local.shift
+        unchanged = replace(registered, local=local)
+        resampled = view.after.alignment.offset is None
+        correction = self.policy.correction(shift, requested=False, resampled=resampled)
+        moved = None if correction == NO_SHIFT else self._view(correction)
+        if moved is None:
+            return unchanged
+        remaining = self._estimate_field(moved, stretches)
+        if remaining is None or not improves(remaining.shift, shift):
+            return unchanged
+        return _Registered(moved, shift, remaining.shift, remaining)
 
     def _estimate_field(self, view: _View, stretches: tuple[Stretch, Stretch]) -> FieldEstimate | None:
         return estimate_field(

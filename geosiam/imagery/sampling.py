@@ -94,10 +94,12 @@ class Sample:
 
     def correlation(self) -> float:
         """Return the median correlation of both scenes' brightness over the patches; -1 if all of them are constant."""
-        gray = [[image[:, ::2, ::2].mean(axis=0) for image in (patch.before, patch.after)] for patch in self.patches]
-        values = [
-            np.corrcoef(before.ravel(), after.ravel())[0, 1] for before, after in gray if before.std() and after.std()
-        ]
+        values = []
+        for patch in self.patches:
+            valid = patch.valid[::2, ::2]
+            before, after = (image[:, ::2, ::2].mean(axis=0)[valid] for image in (patch.before, patch.after))
+            if valid.any() and before.std() and after.std():
+                values.append(np.corrcoef(before, after)[0, 1])
         return float(np.median(values)) if values else -1.0
 
     def pixels(self, stretches: tuple[Stretch, Stretch]) -> tuple[NDArray[Any], NDArray[Any]]:
