@@ -161,7 +161,12 @@ def resample(
     inside = (np.abs(rows - (height - 1) / 2) <= height / 2) & (np.abs(cols - (width - 1) / 2) <= width / 2)
 
     def interpolate(image: NDArray[Any], how: int) -> NDArray[Any]:
-        return np.asarray(cv2.remap(image, x, y, how, borderMode=cv2.BORDER_REPLICATE))
+        margin = 0
+        if how == cv2.INTER_CUBIC and image.dtype == np.float64:
+            # OpenCV truncates these to whole numbers where its kernel reaches beyond the image.
+            margin = _TAPS // 2
+            image = np.pad(image, margin, "edge")
+        return np.asarray(cv2.remap(image, x + margin, y + margin, how, borderMode=cv2.BORDER_REPLICATE))
 
     result = np.stack([interpolate(band, kernel) for band in values])
     if not valid.all():

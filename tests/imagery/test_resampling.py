@@ -108,6 +108,22 @@ def test_beyond_the_outline_nothing_is_valid() -> None:
         assert np.abs(values[:, 2, 1] - (expected if kernel == cv2.INTER_CUBIC else bands[:, 4, 0])).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_at_the_margin_the_scene_is_continued(dtype: str) -> None:
+    """Where the kernel reaches beyond the scene, values are those of a scene with its margin repeated."""
+    bands = image(dtype, 8, 9)
+    if np.dtype(dtype).kind == "f":
+        bands = bands / np.array(60_000, dtype)  # reflectances
+    rows, cols = np.meshgrid(np.arange(-0.5, 7.6, 0.25), np.arange(-0.5, 8.6, 0.125), indexing="ij")
+    values, valid = resample(bands, np.ones((8, 9), bool), rows, cols, cv2.INTER_CUBIC)
+    assert valid.all()
+    continued = np.pad(bands.astype(float), ((0, 0), (3, 3), (3, 3)), "edge")
+    expected = np.stack([rounded(cubic(band, rows + 3, cols + 3), dtype) for band in continued])
+    difference = np.abs(values.astype(float) - expected)
+    assert difference.max() <= (1 if np.dtype(dtype).kind in "iu" else 1e-5)
+    assert (difference > 0.1).mean() < 0.1
+
+
 def extreme(dtype: str) -> float:
     return 1e30 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
 
