@@ -7,6 +7,7 @@ import random
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyogrio
 import pytest
@@ -37,6 +38,7 @@ def state() -> dict[str, object]:
             torch.is_grad_enabled(),
             torch.get_default_dtype(),
         ),
+        "opencv": (cv2.getNumThreads(), cv2.useOptimized()),
         "numpy generator": np.random.get_state()[1].tobytes(),  # noqa: NPY002 - the caller's
         "numpy errors": np.geterr(),
         "python generator": random.getstate(),
@@ -82,6 +84,12 @@ def open_pair(scenes, folder: Path) -> None:  # noqa: ARG001
         pair.read(pair.overlap)
 
 
+def read_through_a_field(scenes, folder: Path) -> None:  # noqa: ARG001
+    with gs.open_pair(scenes.before, scenes.after, options=gs.PairOptions(register="field")) as pair:
+        assert pair.displacement.applied
+        pair.read(pair.overlap)
+
+
 def refused(scenes, folder: Path) -> None:
     with pytest.raises(gs.errors.SceneNotFoundError):
         gs.detect(scenes.before, folder / "none.tif", folder / "a.gpkg")
@@ -120,6 +128,7 @@ def load_model(scenes, folder: Path) -> None:  # noqa: ARG001
         vectorize,
         inspect_pair,
         open_pair,
+        read_through_a_field,
         refused,
         run_batch,
         evaluate,

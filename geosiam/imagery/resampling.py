@@ -161,7 +161,12 @@ def resample(
     inside = (np.abs(rows - (height - 1) / 2) <= height / 2) & (np.abs(cols - (width - 1) / 2) <= width / 2)
 
     def interpolate(image: NDArray[Any], how: int) -> NDArray[Any]:
-        return np.asarray(cv2.remap(image, x, y, how, borderMode=cv2.BORDER_REPLICATE))
+        margin = 0
+        if how == cv2.INTER_CUBIC and image.dtype == np.float64:
+            # OpenCV truncates these to whole numbers where its kernel reaches beyond the image.
+            margin = _TAPS // 2
+            image = np.pad(image, margin, "edge")
+        return np.asarray(cv2.remap(image, x + margin, y + margin, how, borderMode=cv2.BORDER_REPLICATE))
 
     result = np.stack([interpolate(band, kernel) for band in values])
     if not valid.all():
@@ -204,7 +209,7 @@ def interpolated(nodes: NDArray[np.float64], axis: int, positions: NDArray[np.fl
     axis
         Axis to interpolate along.
     positions
-        Shape (n,), at least 1 and at most the number of nodes less 2.
+        Shape (n,), at least 1 and less than the number of nodes less 2.
     """
     whole = np.floor(positions).astype(np.intp)
     t = positions - whole

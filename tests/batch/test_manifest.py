@@ -118,6 +118,14 @@ def test_a_row_that_makes_no_sense_costs_no_other_row(tmp_path: Path) -> None:
         assert words in errors
 
 
+def test_registration_in_a_manifest_is_a_mode_and_was_a_switch(tmp_path: Path) -> None:
+    values = {"yes": "shift", "TRUE": "shift", "no": "none", "false": "none", "field": "field", " Auto ": "auto"}
+    rows = [f"a{i},b{i},{value}" for i, value in enumerate([*values, ""])]
+    plan = read_manifest(manifest(tmp_path, "\n".join(["before,after,register", *rows])))
+    assert not plan.faults
+    assert [pair.overrides.get("register") for pair in plan.pairs] == [*values.values(), None]
+
+
 def test_columns_of_ones_own_are_noted(tmp_path: Path) -> None:
     plan = read_manifest(manifest(tmp_path, "before,after,pilot\na,b,Amelia\n"))
     assert len(plan.pairs) == 1

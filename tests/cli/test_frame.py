@@ -269,6 +269,46 @@ def test_only_given_options_reach_the_library() -> None:
     assert seen == {"threshold": "auto"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        (["--register"], "shift"),  # as in earlier versions
+        (["--register", "--threshold", "0.3"], "shift"),
+        (["--threshold", "0.3", "--register"], "shift"),
+        (["--register", "field", "--threshold", "0.3"], "field"),
+        (["--register=none"], "none"),
+        (["--no-register"], "none"),
+        (["--threshold", "0.3"], None),
+    ],
+)
+def test_registration_is_a_mode_and_was_a_switch(arguments: list[str], mode: str | None) -> None:
+    seen = {}
+
+    @options.command("probe", examples=[])
+    @options.library_options("threshold", *options.COMPARISON)
+    def probe(given_values: dict) -> None:
+        """Remember."""
+        seen.update(given_values)
+
+    probe.main(arguments, standalone_mode=False)
+    assert seen.get("register") == mode
+    assert seen.get("threshold") == (0.3 if "--threshold" in arguments else None)
+
+
+def test_the_switch_of_earlier_versions_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "detect", "--help")
+    assert code == 0
+    assert "--register" in out
+    assert "auto|none|shift|field" in "".join(out.split())
+    assert "--no-register" not in out
+
+
+def test_an_unknown_mode_of_registration_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "detect", "a.tif", "b.tif", "-o", "x.gpkg", "--register", "affine")
+    assert (code, out) == (3, "")
+    assert err == "geosiam: error: --register 'affine': is not known; use auto, none, shift, field\n"
+
+
 # --- results --------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas
+import numpy as np
 import pytest
 import rasterio
 import rioxarray
@@ -26,6 +27,7 @@ import shapely
 from affine import Affine
 from same_result import assert_same
 
+from bent_scenes import Bend, picture, texture
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair
@@ -144,6 +146,22 @@ def test_the_cluster_gives_the_same_bits(
     options = DetectOptions(scheduler=client.scheduler.address)
     detect(scenes.before.name, scenes.after.name, tmp_path / "address.gpkg", options=options)
     assert_same(tmp_path / "address.gpkg", here)
+
+
+def test_workers_read_through_the_field_of_a_pair_that_bends(client, tmp_path: Path) -> None:
+    before = texture(480, 480)
+    images = before, Bend(amplitude=6.0).applied(before)
+    scenes = [tmp_path / f"{name}.tif" for name in ("before", "after")]
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "width": 480, "height": 480}
+    for path, image in zip(scenes, images, strict=True):
+        with rasterio.open(path, "w", transform=Affine(0.1, 0, 500_000, 0, -0.1, 5_800_000), **profile) as file:
+            file.write(np.stack([picture(image, 2)] * 3))
+    for name, scheduler in (("cluster", client), ("here", None)):
+        result = score_to_file(*scenes, tmp_path / f"{name}.tif", options=DetectOptions(scheduler=scheduler))
+        assert result.report.displacement["applied"]
+    with rasterio.open(tmp_path / "cluster.tif") as there, rasterio.open(tmp_path / "here.tif") as here:
+        assert here.read_masks(1).any()
+        assert np.array_equal(there.read(), here.read())
 
 
 def cluster_calls(client):
