@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -126,7 +127,7 @@ class DisplacementField:
         ]
         return self.displacement[:, inside[0]][:, :, inside[1]].astype(np.float64)
 
-    @property
+    @cached_property
     def remaining(self) -> NDArray[np.float64]:
         """Distance in pixels that both scenes are apart at each node as they are read, (rows, cols); NaN = unknown."""
         corrected = self.displacement if self.applied else np.reshape(self.shift, (2, 1, 1))
