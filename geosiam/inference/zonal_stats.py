@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -289,31 +289,32 @@ def cell_statistics(pixels: PairBlock, stride: int) -> NDArray[np.int64]:
     stride
         Pixels along a cell's side.
     """
-    before, after = pixels.before[:, _INNER, _INNER], pixels.after[:, _INNER, _INNER]
+    before, after = (np.ascontiguousarray(image[:, _INNER, _INNER]) for image in (pixels.before, pixels.after))
     valid = pixels.valid[_INNER, _INNER]
     changed = valid & (np.abs(after - before).max(axis=0) >= _POLICY.min_change)
     unchanged = valid & ~changed
-    layers = np.empty((COLUMNS, *valid.shape), np.int32)
+    layers = np.empty((PIXEL_COLUMNS, *valid.shape), np.int32)
     layers[: len(COUNTS)] = valid, valid & _shaded(before, after), changed, unchanged
     images = np.concatenate([before, after])
     values, squares = np.rint(images * UNIT).astype(np.int32), np.rint(images * images * UNIT).astype(np.int32)
-    sums = layers[len(COUNTS) : PIXEL_COLUMNS].reshape(3, 6, *valid.shape)
-    changed_values, unchanged_values, unchanged_squares = sums
+    changed_values, unchanged_values, unchanged_squares = layers[len(COUNTS) :].reshape(3, 6, *valid.shape)
     np.multiply(values, changed, out=changed_values)
     np.multiply(values, unchanged, out=unchanged_values)
     np.multiply(squares, unchanged, out=unchanged_squares)
-    layers[PIXEL_COLUMNS] = cv2.erode(pixels.valid.astype(np.uint8), np.ones((2 * REACH_PX + 1,) * 2))[_INNER, _INNER]
-    layers[PIXEL_COLUMNS + 1 :] = _shifted_differences(pixels)
-    statistics = _cell_sums(layers, stride)
-    statistics[PIXEL_COLUMNS] //= stride**2
-    differences = statistics[PIXEL_COLUMNS + 1 :]
-    differences += stride**2
-    differences //= 2 * stride**2
-    differences *= statistics[PIXEL_COLUMNS]
-    return statistics
+    return np.concatenate([_cell_sums(layers, stride), _shift_statistics(pixels, stride)], dtype=np.int64)
 
 
-def _shifted_differences(pixels: PairBlock) -> NDArray[np.uint16]:
+def _shift_statistics(pixels: PairBlock, stride: int) -> NDArray[Any]:
+    """Return the last of :data:`COLUMNS`, from the one on that tells whether a shift leads to valid pixels only."""
+    area = stride**2
+    dtype = np.dtype(np.uint16 if (2 * 255 + 1) * area <= np.iinfo(np.uint16).max else np.uint32)
+    reachable = cv2.erode(pixels.valid.astype(np.uint8), np.ones((2 * REACH_PX + 1,) * 2, np.uint8))[_INNER, _INNER]
+    whole = _cell_sums(reachable[None].astype(dtype), stride) // area
+    sums = _cell_sums(_shifted_differences(pixels, dtype), stride)
+    return np.concatenate([whole, (sums + area) // (2 * area) * whole])
+
+
+def _shifted_differences(pixels: PairBlock, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return twice the difference of both scenes at each of :data:`SHIFTS`, in 1/255 of the brightness.
 
     A pixel of each scene is compared with the shifted one of the other: a small object that one scene shows alone
@@ -321,28 +322,28 @@ def _shifted_differences(pixels: PairBlock) -> NDArray[np.uint16]:
 
     Returns
     -------
-    (number of shifts, rows, cols), without the margin
+    (number of shifts, rows, cols) of pixels without the margin of :data:`REACH_PX`
     """
     before, after = (np.rint(image.mean(axis=0) * 255).astype(np.uint8) for image in (pixels.before, pixels.after))
-    differences = np.empty((len(SHIFTS), before.shape[0] - 2 * REACH_PX, before.shape[1] - 2 * REACH_PX), np.uint16)
-    for shift, difference in zip(SHIFTS, differences, strict=True):
-        there, back = (
-            tuple(slice(REACH_PX + d, REACH_PX + d + size) for d, size in zip(offset, difference.shape, strict=True))
-            for offset in (shift, (-shift[0], -shift[1]))
-        )
-        forward = cv2.absdiff(before[_INNER, _INNER], after[there])
-        np.add(forward, cv2.absdiff(after[_INNER, _INNER], before[back]), out=difference, dtype=np.uint16)
+    first, second = (np.ascontiguousarray(image[_INNER, _INNER]) for image in (before, after))
+    height, width = first.shape
+    differences = np.empty((len(SHIFTS), height, width), dtype)
+    for (down, right), difference in zip(SHIFTS, differences, strict=True):
+        row, col, row_back, col_back = REACH_PX + down, REACH_PX + right, REACH_PX - down, REACH_PX - right
+        forward = cv2.absdiff(first, after[row : row + height, col : col + width])
+        backward = cv2.absdiff(second, before[row_back : row_back + height, col_back : col_back + width])
+        np.add(forward, backward, out=difference, dtype=dtype)
     return differences
 
 
-def _cell_sums(layers: NDArray[np.int32], stride: int) -> NDArray[np.int64]:
-    """Return the sum of the pixels of each cell: (layers, rows of pixels, ...) to (layers, rows of cells, ...)."""
+def _cell_sums(layers: NDArray[Any], stride: int) -> NDArray[Any]:
+    """Return the sums of the pixels of each cell, added in the layers' own type: (layers, rows, cols)."""
     count, height, width = layers.shape
     # Down the columns first, where the values to add lie side by side in memory.
     down = layers.reshape(count, height // stride, stride, width)
     rows = sum((down[:, :, i] for i in range(1, stride)), start=down[:, :, 0])
     across = rows.reshape(count, height // stride, width // stride, stride)
-    return np.asarray(sum((across[..., i] for i in range(1, stride)), start=across[..., 0]), np.int64)
+    return sum((across[..., i] for i in range(1, stride)), start=across[..., 0])
 
 
 def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -52,10 +52,11 @@ if TYPE_CHECKING:
     from geosiam.polygons.score_stream import ScoreStream
 
 _PATCH_FACTOR = 4  # what a thread reads in one go is about a tile of a file, which it decodes alone
-_MAX_CELLS_AT_ONCE = 1 << 16
+_MAX_CELLS_AT_ONCE = 1 << 15
 _UNCHANGED = [COUNTS.index("unchanged"), *range(len(COUNTS) + 6, PIXEL_COLUMNS)]  # columns of unchanged pixels
-_MIN_DIFFERENCE = 1.0  # least excess over the surroundings' difference that a shift may explain, in 1/255
-_SHIFT_STEPS = 1024  # per pixel of a shift that is summed up: integers, as with the other statistics
+_MIN_DIFFERENCE = 1.0  # least mean difference of the scenes in a component that is explained, in 1/255
+_MAX_NOISE = 0.25  # largest share of it that counts as noise
+_SHIFT_SAMPLES = 5  # points along each side of a component at which the shift is taken
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Attributes(NamedTuple):
     Parameters
     ----------
     shift_px
-        Mean distance in pixels that the scenes are apart in the component; NaN = unknown; None = not known anywhere.
+        Median distance in pixels that the scenes are apart around it; NaN = unknown; None = not known of any place.
     shift_fraction
         Fraction of the difference of the scenes that a short shift explains, 0 to 1; NaN = unknown.
     shadow_fraction
@@ -158,7 +159,6 @@ class AttributeReader:
     def attributes_of(self, batch: ComponentBatch, stream: ScoreStream) -> Attributes:
         """Return the attributes of a batch of components."""
         totals = np.zeros((len(batch), 2, COLUMNS), np.int64)
-        shift = np.zeros((len(batch), 2), np.int64)
         length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
         run_owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
         part = np.cumsum(length) // _MAX_CELLS_AT_ONCE
@@ -168,26 +168,35 @@ class AttributeReader:
             rows, cols = cells_of(batch.runs[run])
             members = owner, rows, cols
             self._add(totals, members, _surroundings(owner, rows, cols, stream, self._threshold))
-            self._add_shift(shift, *members)
         pixels = totals[:, 0, :PIXEL_COLUMNS]
         pixels[:, _UNCHANGED] += totals[:, 1, :PIXEL_COLUMNS][:, _UNCHANGED]  # of those around, only these count
         return Attributes(
-            None if self._displacement is None else _quotient(shift[:, 0], shift[:, 1] * _SHIFT_STEPS),
+            self._shifts_left(batch),
             _shift_fractions(totals[..., PIXEL_COLUMNS:]),
             self._shadow_fractions(pixels),
             _hints(pixels),
         )
 
-    def _add_shift(
-        self, totals: NDArray[np.int64], owner: NDArray[np.int64], row: NDArray[np.int64], col: NDArray[np.int64]
-    ) -> None:
-        """Add how far the scenes are apart at the centers of cells, and the number of those where that is known."""
-        if self._displacement is None:
-            return
-        distance = self._displacement.remaining_at((row + 0.5) * self._stride, (col + 0.5) * self._stride)
-        known = np.isfinite(distance)
-        steps = np.rint(distance[known] * _SHIFT_STEPS).astype(np.int64)
-        np.add.at(totals, owner[known], np.stack([steps, np.ones_like(steps)], axis=1))
+    def _shifts_left(self, batch: ComponentBatch) -> NDArray[np.float64] | None:
+        """Return how far the scenes are apart around components, shape (n,).
+
+        It is the median over the bounding box and a margin: in the component itself matches are wrong, because there
+        the scenes differ.
+        """
+        field = self._displacement
+        if field is None:
+            return None
+        top, bottom, left_side, right_side = batch.bounds.T * self._stride
+        rows, cols = (
+            np.linspace(start - field.spacing, stop + field.spacing, _SHIFT_SAMPLES)
+            for start, stop in ((top, bottom), (left_side, right_side))
+        )
+        points = np.broadcast_arrays(rows[:, None], cols[None])
+        left = field.remaining_at(*(axis.ravel() for axis in points)).reshape(-1, len(batch))
+        shifts = np.full(len(batch), np.nan)
+        known = np.isfinite(left).any(axis=0)
+        shifts[known] = np.nanmedian(left[:, known], axis=0)
+        return shifts
 
     def _add(
         self,
@@ -250,7 +259,7 @@ def _quotient(dividend: NDArray[np.int64], divisor: NDArray[np.int64]) -> NDArra
 
 
 def _shift_fractions(totals: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the fraction of the difference that the best shift removes, shape (n,); NaN where nothing stands out.
+    """Return the fraction of the difference that the best shift removes, shape (n,); NaN where nothing differs.
 
     Parameters
     ----------
@@ -259,10 +268,12 @@ def _shift_fractions(totals: NDArray[np.int64]) -> NDArray[np.float64]:
         and the sum of their differences at each shift.
     """
     inside, around = np.moveaxis(totals[..., 1:] / np.maximum(totals[..., :1], 1), 1, 0)
-    excess = inside - around.min(axis=1, keepdims=True)  # even the best shift leaves noise and blur
-    unshifted = excess[:, 0]
-    fraction = 1 - np.maximum(excess.min(axis=1), 0) / np.maximum(unshifted, _MIN_DIFFERENCE)
-    return np.where(unshifted >= _MIN_DIFFERENCE, fraction, np.nan)
+    unshifted = inside[:, 0]
+    # Noise and blur remain at any shift, as they do around the component; but the surroundings may have changed, too.
+    noise = np.minimum(around.min(axis=1), _MAX_NOISE * unshifted)
+    left = np.maximum(inside.min(axis=1) - noise, 0)
+    differs = unshifted >= _MIN_DIFFERENCE
+    return np.where(differs, 1 - left / np.where(differs, unshifted - noise, 1), np.nan)
 
 
 def _surroundings(

@@ -17,8 +17,8 @@ COLUMNS = {
     "centroid_lat": "Latitude of its center of mass (WGS 84)",
     "valid_fraction": "Fraction of its own and adjacent cells that have a score; 1 = no nodata nearby",
     "touches_nodata": "Whether a cell without a score shares a side or a corner with it",
-    "shift_px": "Misregistration left in this place, or between the two scenes as a whole where only that is known, in "
-    "pixels of the before scene; empty if not estimated",
+    "shift_px": "Misregistration left around it, or of the whole pair if only that is known, in pixels of the before "
+    "scene; empty if not estimated",
     "shift_fraction": "Fraction of the difference of the two scenes in it that a shift of one by up to 3 px explains: "
     "near 1, an edge out of place; near 0, a change; empty without the scenes",
     "shadow_fraction": "Fraction of its pixels that are darker in the after scene with the same hue, like a shadow; "

@@ -50,12 +50,10 @@ def marked(*places):
     return scores
 
 
-def frame_of(scenes, scores, *, height=1000, workers=None, displacement=None, origin=Origin()):
+def frame_of(scenes, scores, *, height=1000, workers=None, displacement=None, shift_px=None):
     cells = Cells(scores, height, stride=STRIDE)
-    with AttributeReader(
-        scenes, STRIDE, 0.5, colored=True, displacement=displacement, workers=workers
-    ) as reader:
-        return polygon_table(cells, PolygonOptions(threshold=0.5), origin, reader).frame()
+    with AttributeReader(scenes, STRIDE, 0.5, colored=True, displacement=displacement, workers=workers) as reader:
+        return polygon_table(cells, PolygonOptions(threshold=0.5), Origin(shift_px=shift_px), reader).frame()
 
 
 # --- statistics of cells --------------------------------------------------------------------------------------------
@@ -207,6 +205,6 @@ def test_what_is_corrected_is_not_left():
 
 def test_without_a_field_it_is_the_shift_of_the_whole_pair():
     scenes, scores = Scenes(texture(1), texture(2)), marked(PLACE)
-    assert frame_of(scenes, scores, origin=Origin(shift_px=0.7)).shift_px.tolist() == [0.7]
+    assert frame_of(scenes, scores, shift_px=0.7).shift_px.tolist() == [0.7]
     unknown = field(np.full((2, 8, 8), np.nan))
-    assert frame_of(scenes, scores, origin=Origin(shift_px=0.7), displacement=unknown).shift_px.isna().all()
+    assert frame_of(scenes, scores, shift_px=0.7, displacement=unknown).shift_px.isna().all()

@@ -14,7 +14,6 @@ from geosiam.inference.zonal_stats import (
     COLUMNS,
     PIXEL_COLUMNS,
     REACH_PX,
-    SHIFTS,
     UNIT,
     CellStatistics,
     ZonalStatistics,
@@ -152,7 +151,9 @@ def test_memory_is_bounded():
 
 def test_a_store_is_full_when_a_block_does_not_fit():
     store = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), max_bytes=1000)
-    block = CellStatistics(np.arange(20), np.zeros((20, 22), np.uint16), np.zeros((20, 26), np.uint8))
+    block = CellStatistics(
+        np.arange(20), np.zeros((20, PIXEL_COLUMNS), np.uint16), np.zeros((20, COLUMNS - PIXEL_COLUMNS), np.uint8)
+    )
     assert not store.full
     store.add(block)
     assert store.full
