@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -127,7 +126,7 @@ class DisplacementField:
         ]
         return self.displacement[:, inside[0]][:, :, inside[1]].astype(np.float64)
 
-    @cached_property
+    @property
     def remaining(self) -> NDArray[np.float64]:
         """Distance in pixels that both scenes are apart at each node as they are read, (rows, cols); NaN = unknown."""
         corrected = self.displacement if self.applied else np.reshape(self.shift, (2, 1, 1))
@@ -139,7 +138,9 @@ class DisplacementField:
             (np.floor(position / self.spacing).astype(np.intp) - first).clip(0, size - 1)
             for position, first, size in zip((rows, cols), self.first, self.confidence.shape, strict=True)
         ]
-        return np.asarray(self.remaining[inside[0], inside[1]], np.float64)
+        row, col = inside
+        corrected = self.displacement[:, row, col] if self.applied else np.reshape(self.shift, (2, 1))
+        return np.asarray(np.hypot(*(self.local[:, row, col] - corrected)), np.float64)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from geosiam.imagery.grid import Window
@@ -308,8 +307,8 @@ def _shift_statistics(pixels: PairBlock, stride: int) -> NDArray[Any]:
     """Return the last of :data:`COLUMNS`, from the one on that tells whether a shift leads to valid pixels only."""
     area = stride**2
     dtype = np.dtype(np.uint16 if (2 * 255 + 1) * area <= np.iinfo(np.uint16).max else np.uint32)
-    reachable = cv2.erode(pixels.valid.astype(np.uint8), np.ones((2 * REACH_PX + 1,) * 2, np.uint8))[_INNER, _INNER]
-    whole = _cell_sums(reachable[None].astype(dtype), stride) // area
+    invalid = _dilated(~pixels.valid, REACH_PX)[_INNER, _INNER]
+    whole = _cell_sums((~invalid[None]).astype(dtype), stride) // area
     sums = _cell_sums(_shifted_differences(pixels, dtype), stride)
     return np.concatenate([whole, (sums + area) // (2 * area) * whole])
 
@@ -324,15 +323,15 @@ def _shifted_differences(pixels: PairBlock, dtype: np.dtype[Any]) -> NDArray[Any
     -------
     (number of shifts, rows, cols) of pixels without the margin of :data:`REACH_PX`
     """
-    before, after = (np.rint(image.mean(axis=0) * 255).astype(np.uint8) for image in (pixels.before, pixels.after))
+    before, after = (np.rint(image.mean(axis=0) * 255).astype(np.int16) for image in (pixels.before, pixels.after))
     first, second = (np.ascontiguousarray(image[_INNER, _INNER]) for image in (before, after))
     height, width = first.shape
     differences = np.empty((len(SHIFTS), height, width), dtype)
     for (down, right), difference in zip(SHIFTS, differences, strict=True):
         row, col, row_back, col_back = REACH_PX + down, REACH_PX + right, REACH_PX - down, REACH_PX - right
-        forward = cv2.absdiff(first, after[row : row + height, col : col + width])
-        backward = cv2.absdiff(second, before[row_back : row_back + height, col_back : col_back + width])
-        np.add(forward, backward, out=difference, dtype=dtype)
+        forward = first - after[row : row + height, col : col + width]
+        backward = second - before[row_back : row_back + height, col_back : col_back + width]
+        difference[:] = np.abs(forward, out=forward) + np.abs(backward, out=backward)
     return differences
 
 
@@ -365,12 +364,18 @@ def _buffered(high: NDArray[np.bool_], cells: Window, area: Window) -> NDArray[n
     """Return the mask of the cells of an area that have a high score or lie around one: bool, of the area's shape."""
     mask = np.zeros(area.shape, bool)
     mask[cells.relative_to(area).slices] = high
-    for lines in (mask, mask.T):  # a square grows along one axis after the other
+    return _dilated(mask, BUFFER_CELLS)
+
+
+def _dilated(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return which places lie in the squares around those of a mask, up to a distance along rows and columns."""
+    result = mask.copy()
+    for lines in (result, result.T):  # a square grows along one axis after the other
         original = lines.copy()
-        for distance in range(1, BUFFER_CELLS + 1):
+        for distance in range(1, reach + 1):
             lines[distance:] |= original[:-distance]
             lines[:-distance] |= original[distance:]
-    return mask
+    return result
 
 
 def _comparable(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:

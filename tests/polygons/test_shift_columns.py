@@ -194,6 +194,16 @@ def test_it_is_the_median_of_points_in_and_around_the_bounding_box(seed):
     assert row.shift_px == pytest.approx(np.nanmedian(local.remaining_at(*np.array(points).T)))
 
 
+@pytest.mark.parametrize("applied", [False, True])
+def test_what_is_left_at_a_place_is_what_is_left_at_its_node(applied):
+    rng = np.random.default_rng(0)
+    displacement, local = np.float32(rng.random((2, 2, 4, 5)))
+    lattice = DisplacementField(16, (2, -1), displacement, local[0], local, applied=applied, shift=(1.0, -0.5))
+    rows, cols = np.indices((4, 5)).reshape(2, -1)
+    places = (rows + 2 + rng.random(20)) * 16, (cols - 1 + rng.random(20)) * 16
+    np.testing.assert_array_equal(lattice.remaining_at(*places), lattice.remaining.ravel())
+
+
 def test_what_is_corrected_is_not_left():
     local = np.ones((2, 8, 8), np.float32)
     exact = DisplacementField(16, (0, 0), local, local[0], local, applied=True)
