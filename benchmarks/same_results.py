@@ -60,7 +60,7 @@ PAIRS = {
 }
 FLOAT_SCORES = "landsat"  # the pair whose scores are also stored as they are
 TIMES = {"created"}
-EVIDENCE = {"shadow_fraction", "hint"}
+EVIDENCE = {"shift_px", "shift_fraction", "shadow_fraction", "hint"}
 LAYERS = ("anomalies", "footprint")
 COMMAND = ["-m", "geosiam_cli"]
 EMULATED = [str(Path(__file__).resolve().with_name("_exact_int8.py"))]

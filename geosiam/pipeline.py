@@ -89,6 +89,7 @@ def detect(
             scored.raster.stride,
             threshold.value,
             colored=pair.colored,
+            displacement=pair.displacement,
             workers=options.workers,
             zonal_stats=scored.zonal_stats,
         ) as reader:

@@ -50,7 +50,8 @@ _FEATURE_ID = "fid"  # the GeoPackage's own number
 _WIDGETS = {"review": "ValueMap", "touches_nodata": "CheckBox", _FEATURE_ID: "Hidden"}
 _DECIMALS = {
     "score_mean": 3, "score_max": 3, "score_p90": 3, "area_m2": 2, "area_px": 0, "perimeter_m": 2, "centroid_lon": 7,
-    "centroid_lat": 7, "valid_fraction": 2, "shift_px": 2, "shadow_fraction": 2,
+    "centroid_lat": 7, "valid_fraction": 2, "shift_px": 2, "shift_fraction": 2,
+    "shadow_fraction": 2,
 }  # fmt: skip
 """Decimal places in the form; the attribute table shows all digits."""
 _MIN_LABELED_MM = 4  # side of a square of the polygon's area, on the map, from which its score is written on it

@@ -145,7 +145,9 @@ class DisplacementField:
             (np.floor(position / self.spacing).astype(np.intp) - first).clip(0, size - 1)
             for position, first, size in zip((rows, cols), self.first, self.confidence.shape, strict=True)
         ]
-        return np.asarray(self.remaining[inside[0], inside[1]], np.float64)
+        row, col = inside
+        corrected = self.displacement[:, row, col] if self.applied else np.reshape(self.shift, (2, 1))
+        return np.asarray(np.hypot(*(self.local[:, row, col] - corrected)), np.float64)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,8 +38,21 @@ SUMS = (
     "unchanged_before_squared",
     "unchanged_after_squared",
 )
-COLUMNS = len(COUNTS) + 3 * len(SUMS)
-"""Statistics of a cell: the number of its pixels of each kind in :data:`COUNTS`, sums of three channels in `SUMS`."""
+REACH_PX = 3
+"""Pixels around a cell that its statistics depend on: the longest shift in :data:`SHIFTS` along a row or a column."""
+
+SHIFTS = (
+    (0, 0),
+    *((down * px, right * px) for px in range(1, REACH_PX + 1) for down in (-1, 0, 1) for right in (-1, 0, 1)
+      if down or right),
+)  # fmt: skip
+"""Shifts (down, right) of the after scene's content in pixels at which both scenes are compared; first, none."""
+
+PIXEL_COLUMNS = len(COUNTS) + 3 * len(SUMS)
+COLUMNS = PIXEL_COLUMNS + 1 + len(SHIFTS)
+"""Statistics of a cell: the number of its pixels of each kind in :data:`COUNTS`; sums of three channels in `SUMS`;
+whether all pixels are valid that a shift may lead to; if so, its mean difference at each of `SHIFTS` in 1/255 of the
+brightness, rounded to a byte, otherwise 0."""
 
 UNIT = 1 << 12
 """What a channel's largest value counts in the sums: integers, so that the order of summation does not matter."""
@@ -47,7 +60,8 @@ UNIT = 1 << 12
 PATCH_PX = 128
 """Side of the area whose statistics are computed in one go, in pixels."""
 
-_MAX_STORE_BYTES = 32_000_000
+_INNER = slice(REACH_PX, -REACH_PX)
+_MAX_STORE_BYTES = 48_000_000
 _MAX_BLOCK_CELLS = 1 << 14  # a quarter of a block's cells: where nearly everything changed, nothing is stored
 _STORED_SCORE_ERROR = 0.5 / SCORE_STEPS  # what the score raster may add to a score that it stores as a byte
 
@@ -86,16 +100,19 @@ class CellStatistics:
     cells
         int64 (n,), numbers of the cells in raster order, ascending.
     values
-        uint16 or int32 (n, :data:`COLUMNS`).
+        uint16 or int32 (n, :data:`PIXEL_COLUMNS`).
+    differences
+        uint8 (n, :data:`COLUMNS` - `PIXEL_COLUMNS`).
     """
 
     cells: NDArray[np.int64]
     values: NDArray[np.uint16] | NDArray[np.int32]
+    differences: NDArray[np.uint8]
 
     @property
     def nbytes(self) -> int:
         """Memory of the statistics in bytes."""
-        return self.cells.nbytes + self.values.nbytes
+        return self.cells.nbytes + self.values.nbytes + self.differences.nbytes
 
 
 @dataclass(frozen=True)
@@ -135,23 +152,35 @@ class ZonalStatistics:
         high = scores >= self.threshold - _STORED_SCORE_ERROR
         if not high.any():
             return None
-        available = self._whole_cells(window)
-        row, col = np.nonzero(_buffered(high, block.cells, available))
+        row, col = self._near(high, block.cells, self._whole_cells(window.grown(-REACH_PX)))
         if len(row) > _MAX_BLOCK_CELLS:
             return None
-        row, col = row + available.row_start, col + available.col_start
         # The largest possible sum is that of a cell of white pixels.
         fits_uint16 = self.stride**2 * UNIT <= np.iinfo(np.uint16).max
-        values = np.empty((len(row), COLUMNS), np.uint16 if fits_uint16 else np.int32)
+        values = np.empty((len(row), PIXEL_COLUMNS), np.uint16 if fits_uint16 else np.int32)
+        differences = np.empty((len(row), COLUMNS - PIXEL_COLUMNS), np.uint8)
         for members, cells in patches(row, col, self.stride):
-            rows, cols = cells.scaled(self.stride).relative_to(window).slices
+            rows, cols = cells.scaled(self.stride).grown(REACH_PX).relative_to(window).slices
             statistics = cell_statistics(_comparable(pixels, rows, cols), self.stride)
-            values[members] = statistics[:, row[members] - cells.row_start, col[members] - cells.col_start].T
-        return CellStatistics(self.cell_numbers(row, col), values)
+            of_members = statistics[:, row[members] - cells.row_start, col[members] - cells.col_start].T
+            values[members], differences[members] = np.split(of_members, [PIXEL_COLUMNS], axis=1)
+        return CellStatistics(self.cell_numbers(row, col), values, differences)
 
     def cell_numbers(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers of cells in raster order."""
         return row.astype(np.int64) * self.shape[1] + col
+
+    def _near(
+        self, high: NDArray[np.bool_], cells: Window, available: Window
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return row and column of the available cells that have a high score or lie around one."""
+        area = Window(0, self.shape[0], 0, self.shape[1]).intersection(cells.grown(BUFFER_CELLS))
+        assert area is not None, "a block lies in the scene"
+        row, col = np.nonzero(_buffered(high, cells, area))
+        row, col = row + area.row_start, col + area.col_start
+        inside = (row >= available.row_start) & (row < available.row_stop)
+        inside &= (col >= available.col_start) & (col < available.col_stop)
+        return row[inside], col[inside]
 
     def _whole_cells(self, window: Window) -> Window:
         """Return the cells of the scene whose pixels all lie in a window."""
@@ -204,7 +233,9 @@ class ZonalStatsStore:
         values = np.empty((len(block), COLUMNS), np.int64)
         for number in np.unique(block):
             of_block = block == number
-            values[of_block] = self._blocks[number].values[line[of_block]]
+            statistics, lines = self._blocks[number], line[of_block]
+            values[of_block, :PIXEL_COLUMNS] = statistics.values[lines]
+            values[of_block, PIXEL_COLUMNS:] = statistics.differences[lines]
         return stored, values
 
     @cached_property
@@ -248,11 +279,20 @@ def patches(
 
 
 def cell_statistics(pixels: PairBlock, stride: int) -> NDArray[np.int64]:
-    """Return the statistics of each cell of a block of pixels: shape (:data:`COLUMNS`, rows, cols)."""
-    before, after, valid = pixels.before, pixels.after, pixels.valid
+    """Return the statistics of each cell of a block of pixels: shape (:data:`COLUMNS`, rows, cols).
+
+    Parameters
+    ----------
+    pixels
+        The cells' pixels with a margin of :data:`REACH_PX`.
+    stride
+        Pixels along a cell's side.
+    """
+    before, after = (np.ascontiguousarray(image[:, _INNER, _INNER]) for image in (pixels.before, pixels.after))
+    valid = pixels.valid[_INNER, _INNER]
     changed = valid & (np.abs(after - before).max(axis=0) >= _POLICY.min_change)
     unchanged = valid & ~changed
-    layers = np.empty((COLUMNS, *valid.shape), np.int32)
+    layers = np.empty((PIXEL_COLUMNS, *valid.shape), np.int32)
     layers[: len(COUNTS)] = valid, valid & _shaded(before, after), changed, unchanged
     images = np.concatenate([before, after])
     values, squares = np.rint(images * UNIT).astype(np.int32), np.rint(images * images * UNIT).astype(np.int32)
@@ -260,12 +300,49 @@ def cell_statistics(pixels: PairBlock, stride: int) -> NDArray[np.int64]:
     np.multiply(values, changed, out=changed_values)
     np.multiply(values, unchanged, out=unchanged_values)
     np.multiply(squares, unchanged, out=unchanged_squares)
-    height, width = (side // stride for side in valid.shape)
+    return np.concatenate([_cell_sums(layers, stride), _shift_statistics(pixels, stride)], dtype=np.int64)
+
+
+def _shift_statistics(pixels: PairBlock, stride: int) -> NDArray[Any]:
+    """Return the last of :data:`COLUMNS`, from the one on that tells whether a shift leads to valid pixels only."""
+    area = stride**2
+    dtype = np.dtype(np.uint16 if (2 * 255 + 1) * area <= np.iinfo(np.uint16).max else np.uint32)
+    invalid = _dilated(~pixels.valid, REACH_PX)[_INNER, _INNER]
+    whole = _cell_sums((~invalid[None]).astype(dtype), stride) // area
+    sums = _cell_sums(_shifted_differences(pixels, dtype), stride)
+    return np.concatenate([whole, (sums + area) // (2 * area) * whole])
+
+
+def _shifted_differences(pixels: PairBlock, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return twice the difference of both scenes at each of :data:`SHIFTS`, in 1/255 of the brightness.
+
+    A pixel of each scene is compared with the shifted one of the other: a small object that one scene shows alone
+    would be moved away by a shift of its scene, but not by a shift of the other.
+
+    Returns
+    -------
+    (number of shifts, rows, cols) of pixels without the margin of :data:`REACH_PX`
+    """
+    before, after = (np.rint(image.mean(axis=0) * 255).astype(np.int16) for image in (pixels.before, pixels.after))
+    first, second = (np.ascontiguousarray(image[_INNER, _INNER]) for image in (before, after))
+    height, width = first.shape
+    differences = np.empty((len(SHIFTS), height, width), dtype)
+    for (down, right), difference in zip(SHIFTS, differences, strict=True):
+        row, col, row_back, col_back = REACH_PX + down, REACH_PX + right, REACH_PX - down, REACH_PX - right
+        forward = first - after[row : row + height, col : col + width]
+        backward = second - before[row_back : row_back + height, col_back : col_back + width]
+        difference[:] = np.abs(forward, out=forward) + np.abs(backward, out=backward)
+    return differences
+
+
+def _cell_sums(layers: NDArray[Any], stride: int) -> NDArray[Any]:
+    """Return the sums of the pixels of each cell, added in the layers' own type: (layers, rows, cols)."""
+    count, height, width = layers.shape
     # Down the columns first, where the values to add lie side by side in memory.
-    down = layers.reshape(COLUMNS, height, stride, width * stride)
+    down = layers.reshape(count, height // stride, stride, width)
     rows = sum((down[:, :, i] for i in range(1, stride)), start=down[:, :, 0])
-    across = rows.reshape(COLUMNS, height, width, stride)
-    return np.asarray(sum((across[..., i] for i in range(1, stride)), start=across[..., 0]), np.int64)
+    across = rows.reshape(count, height // stride, width // stride, stride)
+    return sum((across[..., i] for i in range(1, stride)), start=across[..., 0])
 
 
 def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -283,16 +360,22 @@ def _shaded(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[
     return np.asarray(darker & (hue_difference <= _POLICY.max_hue_difference), np.bool_)
 
 
-def _buffered(high: NDArray[np.bool_], cells: Window, available: Window) -> NDArray[np.bool_]:
-    """Return the mask of available cells that have a high score or lie around one: bool, of their window's shape."""
-    mask = np.zeros(available.shape, bool)
-    mask[cells.relative_to(available).slices] = high
-    for lines in (mask, mask.T):  # a square grows along one axis after the other
+def _buffered(high: NDArray[np.bool_], cells: Window, area: Window) -> NDArray[np.bool_]:
+    """Return the mask of the cells of an area that have a high score or lie around one: bool, of the area's shape."""
+    mask = np.zeros(area.shape, bool)
+    mask[cells.relative_to(area).slices] = high
+    return _dilated(mask, BUFFER_CELLS)
+
+
+def _dilated(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return which places lie in the squares around those of a mask, up to a distance along rows and columns."""
+    result = mask.copy()
+    for lines in (result, result.T):  # a square grows along one axis after the other
         original = lines.copy()
-        for distance in range(1, BUFFER_CELLS + 1):
+        for distance in range(1, reach + 1):
             lines[distance:] |= original[:-distance]
             lines[:-distance] |= original[distance:]
-    return mask
+    return result
 
 
 def _comparable(pixels: StoredBlock, rows: slice, cols: slice) -> PairBlock:

@@ -1,4 +1,4 @@
-"""Polygon attributes that depend on the pixels of both scenes: ``shadow_fraction`` and ``hint``.
+"""Polygon attributes that depend on the pixels of both scenes, and on how far these are apart.
 
 Statistics of cells come from the store that was filled while the cells were scored
 (:mod:`geosiam.inference.zonal_stats`). Pixels of other cells are read again, in patches around the components that are
@@ -8,6 +8,9 @@ large enough to become a polygon. All sums are integers, so neither the order no
 
 *Hint.* Pixels of the component that differ between the scenes are compared with pixels in and around it that do not:
 where they stand out in one scene clearly more than in the other, the object is in that scene.
+
+*Shift fraction.* The scenes are compared again after one was shifted a little against the other. Where an edge is out
+of place, some shift makes the difference as small as it is around the component; what is in one scene only stays.
 """
 
 from __future__ import annotations
@@ -16,12 +19,22 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from geosiam.errors import SceneUnreadableError
-from geosiam.inference.zonal_stats import BUFFER_CELLS, COLUMNS, COUNTS, SUMS, UNIT, cell_statistics, patches
+from geosiam.inference.zonal_stats import (
+    BUFFER_CELLS,
+    COLUMNS,
+    COUNTS,
+    PIXEL_COLUMNS,
+    REACH_PX,
+    SUMS,
+    UNIT,
+    cell_statistics,
+    patches,
+)
 from geosiam.polygons.runs import cells_of
 from geosiam.polygons.schema import HINTS
 from geosiam.runtime import default_workers
@@ -31,6 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geosiam.imagery.displacement import DisplacementField
     from geosiam.imagery.grid import Window
     from geosiam.imagery.pair import PairBlock
     from geosiam.inference.zonal_stats import ZonalStatsStore
@@ -38,7 +52,11 @@ if TYPE_CHECKING:
     from geosiam.polygons.score_stream import ScoreStream
 
 _PATCH_FACTOR = 4  # what a thread reads in one go is about a tile of a file, which it decodes alone
-_MAX_CELLS_AT_ONCE = 1 << 16
+_MAX_CELLS_AT_ONCE = 1 << 15
+_UNCHANGED = [COUNTS.index("unchanged"), *range(len(COUNTS) + 6, PIXEL_COLUMNS)]  # columns of unchanged pixels
+_MIN_DIFFERENCE = 1.0  # least mean difference of the scenes in a component that is explained, in 1/255
+_MAX_NOISE = 0.25  # largest share of it that counts as noise
+_SHIFT_SAMPLES = 5  # points along each side of a component at which the shift is taken
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,27 @@ class PairReader(Protocol):
         ...
 
 
+class Attributes(NamedTuple):
+    """Attributes of components, shape (n,) each.
+
+    Parameters
+    ----------
+    shift_px
+        Median distance in pixels that the scenes are apart around it; NaN = unknown; None = not known of any place.
+    shift_fraction
+        Fraction of the difference of the scenes that a short shift explains, 0 to 1; NaN = unknown.
+    shadow_fraction
+        Fraction of the pixels that darken like a shadow, 0 to 1; NaN = unknown.
+    hint
+        One of :data:`~geosiam.polygons.schema.HINTS`; None = unknown.
+    """
+
+    shift_px: NDArray[np.float64] | None
+    shift_fraction: NDArray[np.float64]
+    shadow_fraction: NDArray[np.float64]
+    hint: NDArray[np.object_]
+
+
 class AttributeReader:
     """Determine the attributes of components from the pixels of both scenes, in threads that end with the context.
 
@@ -87,6 +126,8 @@ class AttributeReader:
         Threshold of the polygons; cells with this score or more do not count as surroundings.
     colored
         Whether the scenes have colors; without them shadows cannot be detected.
+    displacement
+        Displacement of the after scene from place to place; None if not known.
     workers
         Number of threads; None: one for each processor.
     zonal_stats
@@ -100,11 +141,12 @@ class AttributeReader:
         threshold: float,
         *,
         colored: bool,
+        displacement: DisplacementField | None = None,
         workers: int | None = None,
         zonal_stats: ZonalStatsStore | None = None,
     ) -> None:
         self._pair, self._stride, self._threshold, self._colored = pair, stride, threshold, colored
-        self._zonal_stats = zonal_stats
+        self._displacement, self._zonal_stats = displacement, zonal_stats
         self._workers = workers or default_workers()
         self._threads = ThreadPoolExecutor(self._workers, "geosiam-attributes")
 
@@ -114,11 +156,9 @@ class AttributeReader:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def attributes_of(
-        self, batch: ComponentBatch, stream: ScoreStream
-    ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-        """Return ``shadow_fraction`` (NaN = unknown) and ``hint`` (None = unknown), shape (n,) each."""
-        totals = np.zeros((len(batch), COLUMNS), np.int64)
+    def attributes_of(self, batch: ComponentBatch, stream: ScoreStream) -> Attributes:
+        """Return the attributes of a batch of components."""
+        totals = np.zeros((len(batch), 2, COLUMNS), np.int64)
         length = (batch.runs[:, 2] - batch.runs[:, 1]).astype(np.int64)
         run_owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
         part = np.cumsum(length) // _MAX_CELLS_AT_ONCE
@@ -128,7 +168,35 @@ class AttributeReader:
             rows, cols = cells_of(batch.runs[run])
             members = owner, rows, cols
             self._add(totals, members, _surroundings(owner, rows, cols, stream, self._threshold))
-        return self._shadow_fractions(totals), _hints(totals)
+        pixels = totals[:, 0, :PIXEL_COLUMNS]
+        pixels[:, _UNCHANGED] += totals[:, 1, :PIXEL_COLUMNS][:, _UNCHANGED]  # of those around, only these count
+        return Attributes(
+            self._shifts_left(batch),
+            _shift_fractions(totals[..., PIXEL_COLUMNS:]),
+            self._shadow_fractions(pixels),
+            _hints(pixels),
+        )
+
+    def _shifts_left(self, batch: ComponentBatch) -> NDArray[np.float64] | None:
+        """Return how far the scenes are apart around components, shape (n,).
+
+        It is the median over the bounding box and a margin: in the component itself matches are wrong, because there
+        the scenes differ.
+        """
+        field = self._displacement
+        if field is None:
+            return None
+        top, bottom, left_side, right_side = batch.bounds.T * self._stride
+        rows, cols = (
+            np.linspace(start - field.spacing, stop + field.spacing, _SHIFT_SAMPLES)
+            for start, stop in ((top, bottom), (left_side, right_side))
+        )
+        points = np.broadcast_arrays(rows[:, None], cols[None])
+        left = field.remaining_at(*(axis.ravel() for axis in points)).reshape(-1, len(batch))
+        shifts = np.full(len(batch), np.nan)
+        known = np.isfinite(left).any(axis=0)
+        shifts[known] = np.nanmedian(left[:, known], axis=0)
+        return shifts
 
     def _add(
         self,
@@ -136,15 +204,14 @@ class AttributeReader:
         members: tuple[NDArray[np.int64], ...],
         surroundings: tuple[NDArray[np.int64], ...],
     ) -> None:
-        """Add the statistics of the cells of components and of those around them; each is owner, row and column."""
+        """Add statistics of the cells of components and of those around them; each is owner, row and column.
+
+        Totals have the shape (n, 2, COLUMNS): those of a component's own cells, then those of the cells around it.
+        """
         owner, row, col = (np.concatenate(pair) for pair in zip(members, surroundings, strict=True))
-        inside = np.arange(len(owner)) < len(members[0])
+        outside = (np.arange(len(owner)) >= len(members[0])).astype(np.intp)
         for cells, statistics in self._statistics(row, col):
-            outside = ~inside[cells]
-            # Of the surroundings only unchanged pixels count.
-            statistics[outside, : COUNTS.index("unchanged")] = 0
-            statistics[outside, len(COUNTS) : len(COUNTS) + 6] = 0
-            np.add.at(totals, owner[cells], statistics)
+            np.add.at(totals, (owner[cells], outside[cells]), statistics)
 
     def _statistics(
         self, row: NDArray[np.int64], col: NDArray[np.int64]
@@ -175,16 +242,38 @@ class AttributeReader:
     def _read(self, cells: Window) -> NDArray[np.int64] | None:
         """Return the statistics of a window of cells, (COLUMNS, rows, cols); None where a scene cannot be read."""
         try:
-            return cell_statistics(self._pair.read(cells.scaled(self._stride)), self._stride)
+            return cell_statistics(self._pair.read(cells.scaled(self._stride).grown(REACH_PX)), self._stride)
         except SceneUnreadableError:
             return None  # where a run may go on after this, there are no scores either: these are surroundings at most
 
     def _shadow_fractions(self, totals: NDArray[np.int64]) -> NDArray[np.float64]:
-        valid = totals[:, COUNTS.index("valid")].astype(np.float64)
         if not self._colored:
             return np.full(len(totals), np.nan)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(valid > 0, totals[:, COUNTS.index("shaded")] / valid, np.nan)
+        return _quotient(totals[:, COUNTS.index("shaded")], totals[:, COUNTS.index("valid")])
+
+
+def _quotient(dividend: NDArray[np.int64], divisor: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return quotients; NaN where the divisor is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(divisor > 0, dividend / divisor, np.nan)
+
+
+def _shift_fractions(totals: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the fraction of the difference that the best shift removes, shape (n,); NaN where nothing differs.
+
+    Parameters
+    ----------
+    totals
+        Shape (n, 2, 1 + number of shifts), of a component's own cells and of those around it: the number of cells,
+        and the sum of their differences at each shift.
+    """
+    inside, around = np.moveaxis(totals[..., 1:] / np.maximum(totals[..., :1], 1), 1, 0)
+    unshifted = inside[:, 0]
+    # Noise and blur remain at any shift, as they do around the component; but the surroundings may have changed, too.
+    noise = np.minimum(around.min(axis=1), _MAX_NOISE * unshifted)
+    left = np.maximum(inside.min(axis=1) - noise, 0)
+    differs = unshifted >= _MIN_DIFFERENCE
+    return np.where(differs, 1 - left / np.where(differs, unshifted - noise, 1), np.nan)
 
 
 def _surroundings(

@@ -17,7 +17,10 @@ COLUMNS = {
     "centroid_lat": "Latitude of its center of mass (WGS 84)",
     "valid_fraction": "Fraction of its own and adjacent cells that have a score; 1 = no nodata nearby",
     "touches_nodata": "Whether a cell without a score shares a side or a corner with it",
-    "shift_px": "Misregistration left between the two scenes, in pixels of the before scene; empty if not estimated",
+    "shift_px": "Misregistration left around it, or of the whole pair if only that is known, in pixels of the before "
+    "scene; empty if not estimated",
+    "shift_fraction": "Fraction of the difference of the two scenes in it that a shift of one by up to 3 px explains: "
+    "near 1, an edge out of place; near 0, a change; empty without the scenes",
     "shadow_fraction": "Fraction of its pixels that are darker in the after scene with the same hue, like a shadow; "
     "empty without the scenes or without color",
     "hint": "appeared or vanished: the scene in which something stands out from its surroundings; empty if undecided",
@@ -46,6 +49,7 @@ SHAPEFILE_NAMES = {  # ten letters at most
     "centroid_lat": "lat",
     "valid_fraction": "valid_frac",
     "touches_nodata": "touches_nd",
+    "shift_fraction": "shift_frac",
     "shadow_fraction": "shadow",
 }
 HINTS = ("appeared", "vanished")

@@ -44,7 +44,7 @@ class Origin:
     created
         When the scores were computed, ISO 8601, UTC.
     shift_px
-        Misregistration left between the scenes, in pixels of the before scene.
+        Misregistration left between the scenes, in pixels of the before scene, where it is not known of each place.
     """
 
     before: str | None = None
@@ -104,7 +104,8 @@ def polygon_table(
     origin
         Where the scores come from.
     reader
-        Derives ``shadow_fraction`` and ``hint`` from the scenes; None: these columns are empty.
+        Derives ``shift_px`` and the columns of evidence from the scenes; None: ``shift_px`` is that of the whole pair,
+        and the others are empty.
     """
     stream = ScoreStream(scores)
     builder = _TableBuilder(stream, options, origin, reader)
@@ -166,7 +167,7 @@ class _TableBuilder:
         cells = self._areas.cells(batch)
         outlines, area = self._outlines(batch, cell_area, cells)
         lon, lat = self._areas.centroids(batch)
-        shadow, hint = (None, None) if self._reader is None else self._reader.attributes_of(batch, self._stream)
+        attributes = {} if self._reader is None else self._reader.attributes_of(batch, self._stream)._asdict()
         values: dict[str, Any] = {
             "id": np.arange(first_id, first_id + len(batch), dtype=np.int64),
             "score_mean": batch.score_mean,
@@ -181,15 +182,13 @@ class _TableBuilder:
             "valid_fraction": batch.valid_fraction,
             "touches_nodata": batch.nodata_neighbors > 0,
             "shift_px": self._origin.shift_px,
-            "shadow_fraction": shadow,
-            "hint": hint,
             "before": self._origin.before,
             "after": self._origin.after,
             "created": self._origin.created,
-            "review": None,
             GEOMETRY: outlines.wkb(),
         }
-        return pa.table([_column(values[f.name], f.type, len(batch)) for f in SCHEMA], schema=SCHEMA)
+        values |= {name: column for name, column in attributes.items() if column is not None}
+        return pa.table([_column(values.get(f.name), f.type, len(batch)) for f in SCHEMA], schema=SCHEMA)
 
     def _outlines(
         self, batch: ComponentBatch, cell_area: NDArray[np.float64], cells: NDArray[np.float64]

@@ -138,14 +138,38 @@ def test_one_and_two_threads_give_the_same_files(scenes: SyntheticPaths, found: 
 def test_vectorising_again_gives_the_same_polygons(found: Path, tmp_path: Path) -> None:
     again = vectorize_to_file(found / "a.tif", tmp_path / "again.gpkg")
     first, second = (geopandas.read_file(p, layer="anomalies") for p in (found / "a.gpkg", again.polygons_path))
-    seen = ["shadow_fraction", "hint"]  # these take the scenes
-    assert second[seen].isna().all(axis=None)
+    evidence = ["shift_fraction", "shadow_fraction", "hint"]  # these take the scenes
+    assert second[evidence].isna().all(axis=None)
+    seen = [*evidence, "shift_px"]
     assert first.drop(columns=seen).equals(second.drop(columns=seen))
     assert again.threshold == geosiam.load_model().card.threshold
     fewer = vectorize_to_file(
         found / "a.tif", tmp_path / "fewer.geojson", options=PolygonOptions(threshold=0.9, min_area="200px")
     )
     assert 0 < fewer.count < again.count
+
+
+def test_each_polygon_has_the_shift_that_is_left_in_its_place(
+    scenes: SyntheticPaths, found: Path, tmp_path: Path
+) -> None:
+    polygons = geopandas.read_file(found / "a.gpkg", layer="anomalies")
+    places = polygons.representative_point().get_coordinates().to_numpy().T
+    with open_pair(scenes.before, scenes.after) as pair:
+        assert pair.displacement is not None
+        cols, rows = ~pair.grid.transform @ tuple(places)
+        left, of_pair = pair.displacement.remaining_at(rows, cols), pair.report.shift_px
+    known = np.isfinite(left)
+    assert polygons.shift_px[known].notna().all()
+    assert np.abs(polygons.shift_px[known] - left[known]).median() < 0.3  # in and around each, not at one point
+    assert polygons.shift_px.nunique() > 1
+
+    cut = vectorize_to_file(found / "a.tif", tmp_path / "again.gpkg")  # from the scores alone
+    assert (geopandas.read_file(cut.polygons_path, layer="anomalies").shift_px == of_pair).all()
+    plain = DetectOptions(register="none")
+    there = detect(scenes.before, scenes.after, tmp_path / "plain.gpkg", options=plain)
+    with open_pair(scenes.before, scenes.after, options=plain) as pair:
+        of_pair = pair.report.shift_px
+    assert (geopandas.read_file(there.polygons_path, layer="anomalies").shift_px == of_pair).all()
 
 
 def test_a_raster_that_records_no_threshold_needs_one(found: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from geosiam.errors import SceneUnreadableError
 from geosiam.evaluation.counts import in_cells
+from geosiam.imagery.grid import reflected
 from geosiam.imagery.pair import PairBlock
+from geosiam.inference.zonal_stats import REACH_PX
 from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.options import PolygonOptions
@@ -30,7 +32,8 @@ class Scenes:
         self.unreadable = unreadable
 
     def read(self, window):
-        rows, cols = window.slices
+        rows = reflected(window.row_start, window.row_stop, self.valid.shape[0])[:, None]
+        cols = reflected(window.col_start, window.col_stop, self.valid.shape[1])
         if self.unreadable is not None and self.unreadable[rows, cols].any():
             raise SceneUnreadableError("a.tif", "cannot be read", "copy it again")
         return PairBlock(self.before[:, rows, cols], self.after[:, rows, cols], self.valid[rows, cols])
@@ -148,16 +151,17 @@ def test_neither_strips_nor_company_matter(seed, height):
     with AttributeReader(scenes, STRIDE, 0.5, colored=True) as reader:
         for batch in component_batches(stream.strips(), 0.5):
             for number in range(0, len(batch), 7):
-                shadow, hint = reader.attributes_of(batch.where(np.arange(len(batch)) == number), stream)
+                alone = reader.attributes_of(batch.where(np.arange(len(batch)) == number), stream)
                 row = together.iloc[first + number]
-                assert (shadow[0], hint[0]) == (row.shadow_fraction, row.hint)
+                assert (alone.shadow_fraction[0], alone.hint[0]) == (row.shadow_fraction, row.hint)
+                np.testing.assert_equal(alone.shift_fraction[0], row.shift_fraction)
             first += len(batch)
 
 
 def test_surroundings_that_cannot_be_read_are_left_out(monkeypatch):
     monkeypatch.setattr("geosiam.inference.zonal_stats.PATCH_PX", 64)
     unreadable = np.zeros((100, 120), bool)
-    unreadable[64:72] = True  # block rows 0-15 end at row 63 of pixels
+    unreadable[64 + REACH_PX : 72] = True  # block rows 0-15 end at row 63 of pixels, and were scored with a halo
     assert attributes(Scenes(ground(), with_object(), unreadable=unreadable)) == (0, "appeared")
 
 

@@ -12,6 +12,8 @@ from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.zonal_stats import (
     BUFFER_CELLS,
     COLUMNS,
+    PIXEL_COLUMNS,
+    REACH_PX,
     UNIT,
     CellStatistics,
     ZonalStatistics,
@@ -94,7 +96,7 @@ def test_high_cells_and_those_around_them_are_noted_as_they_are(seed, share, sid
     scenes, scores = Scenes(seed % 5), scored(seed, share)
     known, sums = stored_statistics(scenes, scores, side).lookup(*everywhere())
     assert np.array_equal(known.reshape(CELLS), near(scores))
-    whole = cell_statistics(scenes.read(Window(0, CELLS[0], 0, CELLS[1]).scaled(STRIDE)), STRIDE)
+    whole = cell_statistics(scenes.read(Window(0, CELLS[0], 0, CELLS[1]).scaled(STRIDE).grown(REACH_PX)), STRIDE)
     assert np.array_equal(sums, whole.reshape(COLUMNS, -1).T[known])
 
 
@@ -130,11 +132,12 @@ def test_a_score_that_the_raster_rounds_up_to_the_threshold_counts():
 
 def test_the_largest_sum_fits_where_it_is_kept():
     for stride in (1, 2, 3, 4, 8):
-        white = np.ones((3, 4 * stride, 4 * stride), np.float32)
+        window = Window(0, 4 * stride, 0, 4 * stride).grown(REACH_PX)
+        white = np.ones((3, *window.shape), np.float32)
         block = StoredBlock(
             white, white, np.ones(white.shape[1:], bool), (unchanged_transform(3), unchanged_transform(3))
         )
-        window, scores = Window(0, 4 * stride, 0, 4 * stride), np.full((4, 4), 0.9, np.float32)
+        scores = np.full((4, 4), 0.9, np.float32)
         found = ZonalStatistics((4, 4), stride, 0.5).of_block(Lattice(4, 4, 4, 4)[0], window, block, scores)
         assert len(found.cells) == 16
         assert found.values.max() == stride**2 * UNIT
@@ -143,12 +146,14 @@ def test_the_largest_sum_fits_where_it_is_kept():
 def test_memory_is_bounded():
     scenes, everything = Scenes(4), np.full(CELLS, 0.9, np.float32)
     known, _ = stored_statistics(scenes, everything, max_bytes=30_000).lookup(*everywhere())
-    assert 0 < known.sum() <= 30_000 / COLUMNS / 2
+    assert 0 < known.sum() <= 30_000 / (COLUMNS + PIXEL_COLUMNS)  # bytes and twice as many
 
 
 def test_a_store_is_full_when_a_block_does_not_fit():
     store = ZonalStatsStore(ZonalStatistics(CELLS, STRIDE, 0.5), max_bytes=1000)
-    block = CellStatistics(np.arange(20), np.zeros((20, COLUMNS), np.uint16))
+    block = CellStatistics(
+        np.arange(20), np.zeros((20, PIXEL_COLUMNS), np.uint16), np.zeros((20, COLUMNS - PIXEL_COLUMNS), np.uint8)
+    )
     assert not store.full
     store.add(block)
     assert store.full
