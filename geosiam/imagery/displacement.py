@@ -21,6 +21,7 @@ from geosiam.imagery.optical_flow import (
     blurred,
     match,
     smooth_field,
+    without_folds,
 )
 from geosiam.imagery.registration import Shift
 from geosiam.runtime import default_workers, unchanged_environment
@@ -333,7 +334,8 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     background, _ = smooth_field(matches, _BACKGROUND, one)
     matches = _without_outliers(matches, background)
     sigma = _stiffness(matches, background)
-    displacement, _ = smooth_field(matches, sigma, background)
+    stiff, _ = smooth_field(matches, STIFFNESS[0], background)
+    displacement = without_folds(smooth_field(matches, sigma, background)[0], stiff)
     rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
     squares = (rows + cols) % 2 == 0
     errors = _held_out_errors(matches, (squares, ~squares), sigma, background)

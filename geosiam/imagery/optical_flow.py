@@ -85,6 +85,7 @@ _TWICINGS = 2
 _TREND, _TREND_NODES = 2.0, 3.0  # smoothing of the trend, in that of the field and at least in nodes
 _TREND_RIDGE = 0.05  # variance of the slopes' prior, in that of the window
 _LEAST_STRETCH = 0.2  # determinant of the Jacobian; at zero the field folds
+_FOLD_NODES, _FOLD_PEAK = 2.0, 0.03  # reach around a fold; the smoothed mask of a single one is larger than the peak
 
 
 @dataclass(frozen=True)
@@ -357,9 +358,17 @@ def _times(information: NDArray[np.float32], vectors: NDArray[np.float32]) -> ND
     return np.stack([dd * down + dr * right, dr * down + rr * right])
 
 
-def folds(field: NDArray[np.float32]) -> bool:
-    """Return whether a field, in pixels, maps neighboring nodes onto (almost) one place or in reverse order."""
+def without_folds(field: NDArray[np.float32], stiffer: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a field (2, rows, cols) in pixels that passes into a stiffer one around each node where it (almost) folds.
+
+    A field folds where it maps neighboring nodes onto one place or in reverse order: where the determinant of its
+    Jacobian is not positive.
+    """
     if min(field.shape[1:]) < 2:  # noqa: PLR2004 - no neighbors
-        return False
+        return field
     (down_down, down_right), (right_down, right_right) = (np.gradient(part / NODE_PX) for part in field)
-    return bool(((1 + down_down) * (1 + right_right) - down_right * right_down).min() < _LEAST_STRETCH)
+    folded = (1 + down_down) * (1 + right_right) - down_right * right_down < _LEAST_STRETCH
+    if not folded.any():
+        return field
+    share = np.minimum(1, blurred(folded.astype(np.float32), _FOLD_NODES) / _FOLD_PEAK)
+    return np.asarray(field + share * (stiffer - field), np.float32)
