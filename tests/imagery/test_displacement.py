@@ -475,7 +475,7 @@ def test_what_an_estimate_must_prove(bent_paths: list[Path]) -> None:
     assert estimate.improves(DEFAULT_POLICY)
     assert not estimate.improves(replace(DEFAULT_POLICY, min_bend_px=30))
     assert not estimate.improves(replace(DEFAULT_POLICY, max_error_ratio=1e-3))
-    assert not replace(estimate, unknown_fraction=0.6).improves(DEFAULT_POLICY)
+    assert not replace(estimate, agreement=0.6).improves(DEFAULT_POLICY)
     assert (estimate.shift.rows, estimate.shift.cols) == pytest.approx(BEND.shift, abs=3)
 
 
