@@ -53,6 +53,7 @@ _MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with t
 _MIN_LOCAL = 0.1  # share of its closest surroundings that have to be matched for a displacement of their own
 _AGREEMENT_PX = 1.0  # a match within this distance agrees
 _OUTLIER = 3.0  # times the usual distance from the stiffest field; a match beyond does not take part
+_SURROUNDED = 0.9  # share of reliable nodes around one that the stiffest field can judge; it is not exact at a margin
 _ALIKE, _NEAR_PX = 0.8, 3.0  # with this correlation, which no two different places have, it does within this distance
 _RESIZABLE = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
 
@@ -368,7 +369,9 @@ def _without_outliers(matches: Matches, background: NDArray[np.float32]) -> Matc
     field, _ = smooth_field(matches, STIFFNESS[0], background)
     distance = np.hypot(*(matches.displacement - field))
     usual = np.percentile(distance[matches.reliable], _TYPICAL_PERCENTILE)
-    return matches.where(distance <= max(_AGREEMENT_PX, _OUTLIER * usual))
+    far = distance > max(_AGREEMENT_PX, _OUTLIER * usual)
+    surrounded = blurred(matches.reliable.astype(np.float32), STIFFNESS[0]) >= _SURROUNDED
+    return matches.where(~(far & surrounded))
 
 
 def _stiffness(matches: Matches, background: NDArray[np.float32]) -> float:

@@ -258,7 +258,8 @@ class SiameseNetwork(nn.Module):
         """
         with torch.device("meta"):  # where layers have shapes only
             network = cls(config)
-        network.to_empty(device="cpu").load_state_dict(weights)
+        # Assigned, not copied into empty layers: `to_empty` imports sympy, which changes the caller's warnings.
+        network.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
         return network
 
     def encode(self, images: Tensor) -> Tensor:
