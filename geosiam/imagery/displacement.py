@@ -191,6 +191,7 @@ class FieldEstimate:
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
         better = self.error_of_field <= policy.max_error_ratio * self.error_of_shift
+        better &= self.shift.patches >= policy.min_nodes
         return better and self.bend[1] >= policy.min_bend_px and self.agreement >= policy.min_agreement
 
 

@@ -220,7 +220,8 @@ class PairBuilder:
         """Correct the displacement from place to place if that is wanted or helps."""
         requested = self.options.register == "field"
         local = self._estimate_field(registered.view, stretches)
-        if local is not None and (registered.shift is None or not registered.shift.trustworthy):
+        unreliable = registered.shift is None or not registered.shift.trustworthy
+        if local is not None and unreliable and local.shift.patches >= self.policy.min_nodes:
             registered = self._correct_local_shift(registered, local, stretches)
             local = registered.local
         if local is None:

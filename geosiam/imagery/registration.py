@@ -94,6 +94,8 @@ class RegistrationPolicy:
     min_agreement
         Least share of the matches that have to agree with a field that was drawn without them. Between flights of a
         few weeks it is above 0.9, between years less than 0.8.
+    min_nodes
+        Least number of nodes with a match; they overlap, so that few of them are hardly more than one patch.
     """
 
     max_shift_px: float = 100.0
@@ -103,6 +105,7 @@ class RegistrationPolicy:
     min_bend_px: float = 1.0
     max_error_ratio: float = 0.5
     min_agreement: float = 0.75
+    min_nodes: int = 200
 
     def is_far(self, shift: Shift | None) -> TypeGuard[Shift]:
         """Return whether a plausible shift has to be estimated again."""

@@ -275,7 +275,7 @@ def test_pictures_of_a_report_show_the_same_ground_at_both_dates(run: Run) -> No
         middle = np.s_[48:80, 48:80, :3]  # of 128 x 128 pixels; the displacement differs in the corners
         likeness.append(np.corrcoef(chip.before[middle].ravel(), chip.after[middle].ravel())[0, 1])
         pictures.close()
-    assert likeness[0] > 0.9
+    assert likeness[0] > 0.8
     assert likeness[1] < 0.5
 
 
