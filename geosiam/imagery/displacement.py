@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _WINDOW_PX = 1536  # side of the windows in which the scenes are matched
 _MARGIN_PX = 128  # around a window, so that the displacement finds its counterpart
 _MAX_THREADS = 8  # each needs about 100 MB
-_MAX_NODES = 4_000_000  # of a field; of larger scenes, several nodes become one
+_MAX_NODES = 1_000_000  # of a field; of larger scenes, several nodes become one
 _BACKGROUND = 16.0  # standard deviation in nodes of the smoothing that fills where nothing is known
 _HELD_OUT_NODES = 3  # side of the squares of nodes that are predicted from the others
 _NEIGHBORHOOD = 2.0  # standard deviation in nodes of the neighborhood whose agreement is the confidence

@@ -120,8 +120,9 @@ def choose_stretches(
         first, second = _shared_or_own(units[0].measured(before), units[1].measured(after))
         return units[0].stored(first), units[1].stored(second)
     fixed = [FULL_BYTE if dtype == "uint8" else None for dtype in dtypes]
-    if all(has_few_levels(dtype, values) for dtype, values in zip(dtypes, pixels, strict=True)):
-        levels = np.concatenate(pixels, axis=1).astype(np.float64)
+    levels = np.concatenate(pixels, axis=1).astype(np.float64)
+    few = all(has_few_levels(dtype, values) for dtype, values in zip(dtypes, pixels, strict=True))
+    if few and np.ptp(levels) > 0:  # a constant has no classes
         lowest = levels.min(axis=1)
         stretch = Stretch(_triple(lowest), _triple(np.maximum(levels.max(axis=1), lowest + 1)))
         return stretch, stretch

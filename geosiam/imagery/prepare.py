@@ -219,6 +219,10 @@ class PairBuilder:
     def _correct_displacement(self, registered: _Registered, stretches: tuple[Stretch, Stretch]) -> _Registered:
         """Correct the displacement from place to place if that is wanted or helps."""
         requested = self.options.register == "field"
+        rows, cols = registered.view.overlap.shape
+        if not requested and rows * cols > self.policy.max_field_px:
+            self.warnings.append("a bend is not looked for in a scene of this size; `register=field` does so")
+            return registered
         local = self._estimate_field(registered.view, stretches)
         unreliable = registered.shift is None or not registered.shift.trustworthy
         if local is not None and unreliable and local.shift.patches >= self.policy.min_nodes:

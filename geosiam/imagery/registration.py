@@ -96,6 +96,8 @@ class RegistrationPolicy:
         few weeks it is above 0.9, between years less than 0.8.
     min_nodes
         Least number of nodes with a match; they overlap, so that few of them are hardly more than one patch.
+    max_field_px
+        Pixels of the largest overlap in which a field is looked for by default; reading it takes minutes.
     """
 
     max_shift_px: float = 100.0
@@ -106,6 +108,7 @@ class RegistrationPolicy:
     max_error_ratio: float = 0.5
     min_agreement: float = 0.75
     min_nodes: int = 200
+    max_field_px: float = 4e9
 
     def is_far(self, shift: Shift | None) -> TypeGuard[Shift]:
         """Return whether a plausible shift has to be estimated again."""
