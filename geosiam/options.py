@@ -16,6 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError, redacted
+from geosiam.files import is_file
 from geosiam.imagery.options import PairOptions
 from geosiam.network.default import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
@@ -70,7 +71,7 @@ class ScoreOptions(PairOptions):
     @property
     def files(self) -> tuple[str | os.PathLike[str], ...]:
         """Files that a run reads besides the scenes: the area of interest, and weights that are not bundled."""
-        weights = (self.model,) if os.path.isfile(self.model) else ()  # noqa: PTH113 - False for any name
+        weights = (self.model,) if is_file(self.model) else ()
         return weights if self.aoi is None else (self.aoi, *weights)
 
     def to_dict(self) -> dict[str, Any]:
