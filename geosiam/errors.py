@@ -32,6 +32,9 @@ _URL = re.compile(r"(?:\b[a-z][a-z0-9+.-]*://|/vsi[a-z0-9_]+(?=[/?]))[^\s'\"<>!]
 _USER = re.compile(r"(?<=://)(?:[^/\s?#]*@|[^/\s:@]*:(?!\d*(?:[/?#]|$))[^\s?#]*@)")
 """User and password in a URL, also a password with a slash, which is not a port."""
 
+_USER_ALONE = re.compile(r"[^\s:/@'\"(<]+:[^\s/@]+@(?=[\w.-]+:\d)")
+"""User and password before a host with a port, as other libraries quote a URL without its scheme."""
+
 _SEPARATORS = re.compile(r"(&amp;|&|;(?=[\w.~%-]+=)|#)")
 
 _PUBLIC_PARAMETERS = frozenset(
@@ -69,6 +72,8 @@ def redacted(value: _T) -> _T:
 def _without_secrets(text: str) -> str:
     if "://" in text or "/vsi" in text:
         text = _URL.sub(lambda match: _redacted_url(match[0]), text)
+    if "@" in text:
+        text = _USER_ALONE.sub("", text)
     if "=" in text:
         text = _SETTING.sub(rf"\g<1>{_HIDDEN}", text)
     return _HEADER.sub(rf"\g<1>{_HIDDEN}", text) if "uthorization" in text else text

@@ -32,12 +32,22 @@ _CLOSE_SECONDS = 1.0  # that another program may take to finish a change
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path exists; False for a name that no file can have, such as one that is too long."""
+    """Return whether a path exists; False for a name that no file can have: an empty one, or one that is too long."""
     try:
-        Path(path).stat()
+        os.stat(path)  # noqa: PTH116 - of an empty Path, it would be the current folder
     except (OSError, ValueError):
         return False
     return True
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder; False for a name that no folder can have."""
+    return exists(path) and Path(path).is_dir()
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a file; False for a name that no file can have."""
+    return exists(path) and Path(path).is_file()
 
 
 def file_name(resource: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError, redacted
-from geosiam.files import file_and_layer
+from geosiam.files import file_and_layer, is_file
 from geosiam.imagery.options import PairOptions
 from geosiam.network import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
@@ -71,7 +71,7 @@ class ScoreOptions(PairOptions):
     @property
     def files(self) -> tuple[str | os.PathLike[str], ...]:
         """Files that a run reads besides the scenes: the area of interest, and weights that are not bundled."""
-        weights = (self.model,) if os.path.isfile(self.model) else ()  # noqa: PTH113 - False for any name
+        weights = (self.model,) if is_file(self.model) else ()
         return weights if self.aoi is None else (file_and_layer(self.aoi)[0], *weights)
 
     def to_dict(self) -> dict[str, Any]:

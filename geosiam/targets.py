@@ -7,11 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 from glob import has_magic
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from geosiam.errors import OptionError, OutputError, SceneNotFoundError
-from geosiam.files import check_writable, companions, exists
+from geosiam.files import check_writable, companions, exists, is_folder
 from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
 from geosiam.polygons.formats import check_target
@@ -20,7 +21,7 @@ from geosiam.qgis.project import check_project
 from geosiam.qgis.scenes import virtual_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.options import PairOptions
@@ -81,9 +82,10 @@ class Targets:
         if project is not None:
             check_project(project)
         targets = cls(Path(polygons), raster, None if project is None else Path(project))
-        outputs = [targets.polygons, targets.scores, *([] if targets.project is None else [targets.project])]
+        outputs = {"polygons": targets.polygons, "scores": targets.scores}
+        outputs |= {} if targets.project is None else {"project": targets.project}
         _refuse_same(outputs)
-        refuse_overwriting(outputs, inputs, files)
+        refuse_overwriting(outputs.values(), inputs, files)
         return targets
 
 
@@ -163,7 +165,7 @@ def _refuse_new_tiles(targets: Iterable[Path], scenes: Iterable[SceneLike]) -> N
         if not isinstance(scene, str | os.PathLike):
             continue
         name, tile = os.fspath(scene), None
-        if os.path.isdir(name):  # noqa: PTH112 - False for any name
+        if is_folder(name):
             tile = by_folder.get(Path(name).resolve())
             if tile is not None and find_tiles(name) is None:  # GDAL opens this folder as one raster
                 tile = None
@@ -173,11 +175,12 @@ def _refuse_new_tiles(targets: Iterable[Path], scenes: Iterable[SceneLike]) -> N
             raise OutputError(tile, f"would be a tile of {name}", "choose an output in another folder")
 
 
-def _refuse_same(outputs: Sequence[Path]) -> None:
-    for index, output in enumerate(outputs):
-        for other in outputs[:index]:
-            if output.resolve() == other.resolve() or (exists(output) and exists(other) and output.samefile(other)):
-                raise OutputError(output, "cannot hold two of the results", "choose another file for one")
+def _refuse_same(outputs: Mapping[str, Path]) -> None:
+    """Refuse outputs, by their role, of which two are one file."""
+    for (role, output), (other_role, other) in combinations(outputs.items(), 2):
+        if output.resolve() == other.resolve() or (exists(output) and exists(other) and output.samefile(other)):
+            fact = f"cannot hold both the {role} and the {other_role}"
+            raise OutputError(output, fact, "choose another file for one")
 
 
 def _written(target: Path) -> Iterator[Path]:

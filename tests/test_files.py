@@ -55,7 +55,7 @@ def scene(tmp_path: Path) -> Path:
         ["evaluate", "{scene}", f"{LONG}.gpkg"],
         ["train", "--scenes", "{scene}", "-o", f"{{folder}}/{LONG}.safetensors"],
         ["train", "--scenes", "{scene}", "-o", f"{{folder}}/{LONG}/m.safetensors"],
-        ["train", "--scenes", f"{LONG}.tif", "-o", "{folder}/m.safetensors"],
+        ["train", "--data", f"{LONG}.tif", "-o", "{folder}/m.safetensors"],
         ["demo", f"{{folder}}/{LONG}"],
     ],
 )
@@ -75,7 +75,7 @@ def test_the_longest_name_works(scene: Path, capsys) -> None:
 
 def test_what_is_there(tmp_path: Path) -> None:
     assert exists(tmp_path)
-    for absent in (tmp_path / "no", LONG, "a\0b", tmp_path / "no" / "a"):
+    for absent in (tmp_path / "no", LONG, "a\0b", tmp_path / "no" / "a", ""):
         assert not exists(absent)
     with pytest.raises(OutputError, match="has 204 bytes; use a name of at most 200"):
         check_writable(tmp_path / ("z" * 200 + ".tif"))

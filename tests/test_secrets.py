@@ -71,12 +71,14 @@ TEXTS = {
         "AWS_SECRET_ACCESS_KEY=... AZURE_STORAGE_SAS_TOKEN=..."
     ),
     f"GDAL_HTTP_USERPWD={SECRET}": "GDAL_HTTP_USERPWD=...",
+    f"invalid address 'me:{SECRET}@127.0.0.1:8786'": "invalid address '127.0.0.1:8786'",
 }
 UNCHANGED = [
     "/data/what?sig=1.tif",
     "file:///data/a.tif?b=c",
     "http://host:8080/p@2x.tif",
-    "C:\\data\\a.tif",
+    "C:\\data\\a@2x.tif: is not a raster",
+    "mask: a@b.tif",
     "s3://bucket/a/b.tif",
     "/vsizip//data/a.zip/b.tif",
     "use `register=True`; 3 of 4 patches agree",
@@ -128,6 +130,7 @@ def test_no_scene_and_no_option_has_a_secret_in_its_name(name: str) -> None:
         ("HTTP response code: 503", "the server has a fault: try again later"),
         ("CURL error: Could not resolve host: nowhere.example", "check the address and the connection"),
         ("CURL error: Failed to connect to 127.0.0.1 port 9", "check the address and the connection"),
+        ("AWS_SECRET_ACCESS_KEY and AWS_NO_SIGN_REQUEST configuration options not defined", "credentials in the env"),
         ("'a.txt' not recognized as being in a supported file format.", "use a raster that GDAL reads"),
         ("a404.tif: not recognized", "use a raster that GDAL reads"),
     ],

@@ -20,7 +20,7 @@ from geosiam.batch.stac_input import is_stac, read_stac
 from geosiam.batch.state import identities, is_up_to_date, load_state
 from geosiam.batch.summary import check_outputs, write_page, write_summaries
 from geosiam.errors import OptionError, OutputError, SceneRefusedError
-from geosiam.files import locked
+from geosiam.files import is_folder, locked
 from geosiam.options import DetectOptions
 from geosiam.runtime import default_workers
 
@@ -150,13 +150,15 @@ def plan_batch(
         The source cannot be read, or there is no pair in it.
     """
     path = os.fspath(source)
-    is_folder = "://" not in path and Path(path).is_dir()
+    if "" in (path, after, before):
+        raise OptionError("the name of a manifest, a folder or a scene", "is empty", "give one, or None for none")
+    from_folder = "://" not in path and is_folder(path)
     if after is not None:
         if before is not None:
             raise OptionError("`before`", "cannot be used with two folders", "leave out one of them")
         plan = pair_folders(scenes_in(path, pattern), scenes_in(after, pattern))
-    elif is_folder or is_stac(path):
-        scenes = scenes_in(path, pattern) if is_folder else read_stac(path, asset)
+    elif from_folder or is_stac(path):
+        scenes = scenes_in(path, pattern) if from_folder else read_stac(path, asset)
         plan = pair_series(scenes) if before is None else pair_with_template(_template(before), scenes)
     elif before is not None:
         raise OptionError(path, "is a manifest, which names before scenes itself", "leave out `before`")
@@ -166,7 +168,7 @@ def plan_batch(
         reasons = "; ".join(f"{Path(scene.scene).name}: {scene.reason}" for scene in plan.unmatched[:3])
         fact = f"has no two scenes that can be paired ({reasons or 'it is empty'})"
         raise SceneRefusedError(path, fact, "see docs/batch.md for how scenes are paired")
-    return replace(_with_shapes(plan), source="" if is_folder else path)
+    return replace(_with_shapes(plan), source="" if from_folder else path)
 
 
 def run_batch(

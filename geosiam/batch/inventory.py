@@ -17,7 +17,7 @@ from shapely.geometry.polygon import orient
 
 from geosiam.batch.dates import ACQUISITION_TAGS, FILE_TAGS, SceneDate, date_in, date_of, iso_date, place_in
 from geosiam.errors import InputError, OptionError, SceneNotFoundError
-from geosiam.files import file_name
+from geosiam.files import file_name, is_folder
 from geosiam.imagery.grid import apply_affine
 from geosiam.imagery.mosaic import find_tiles
 from geosiam.imagery.open_scene import open_scene
@@ -91,7 +91,7 @@ def scenes_in(folder: str | os.PathLike[str], pattern: str | None = None) -> lis
         The pattern is not a regular expression, or lacks the group.
     """
     root = Path(folder).absolute()
-    if not root.is_dir():
+    if not is_folder(root):
         raise SceneNotFoundError(folder, "is not a folder", "give a folder of scenes, or a manifest")
     try:
         scenes = list(find_tiles(str(root)) or [])

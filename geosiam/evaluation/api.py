@@ -26,7 +26,7 @@ from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
 from geosiam.evaluation.report import markdown
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
-from geosiam.files import file_name
+from geosiam.files import file_name, is_file
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.manifest import is_blank, read_rows
@@ -266,7 +266,7 @@ def _check_outputs(tasks: Sequence[Task], methods: Sequence[str], options: Detec
     results = [_result(task, model, out) for task in tasks if task.before for model in models]
     targets = [*(out / name for name in REPORT_FILES), *results, *(path.with_suffix(".tif") for path in results)]
     scenes = [scene for task in tasks for scene in (task.before, task.after, task.prediction, task.truth) if scene]
-    files = [*options.files, *(task.truth for task in tasks), *(name for name in models if Path(name).is_file())]
+    files = [*options.files, *(task.truth for task in tasks), *(name for name in models if is_file(name))]
     refuse_overwriting(targets, scenes, files)
 
 

@@ -241,6 +241,8 @@ def _cannot_be_opened(name: str, error: Exception) -> SceneUnreadableError | Sce
         return SceneUnreadableError(name, fact, "check the address, and the password or signature, which may be over")
     if code:
         return SceneUnreadableError(name, fact, "the server has a fault: try again later")
+    if re.search(r"credentials|access denied|forbidden|options? not defined", text, re.IGNORECASE):
+        return SceneUnreadableError(name, fact, "check the address, and the credentials in the environment")
     if re.search(r"resolve host|connect to|timed out|CURL error|SSL", text, re.IGNORECASE):
         return SceneUnreadableError(name, fact, "check the address and the connection to the server")
     return SceneUnreadableError(name, fact, "use a raster that GDAL reads")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET  # XML is written here, never parsed
 
-from geosiam.files import exists
+from geosiam.files import exists, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +94,7 @@ def local_path(name: str) -> Path | None:
     if not text or text.startswith("<"):
         return None
     path = Path(text)
-    archives = (file for file in path.parents if file.name and os.path.isfile(file))  # noqa: PTH113 - False for any name
+    archives = (file for file in path.parents if file.name and is_file(file))
     return path if exists(path) else next(archives, None)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from geosiam import __version__
 from geosiam.errors import InputError, OptionError
+from geosiam.files import is_folder
 from geosiam.network.weights import available_models
 from geosiam.paper.results import REPORT, Record, write_report
 from geosiam.paper.workbench import PaperOptions, Workbench, file_checksum, machine
@@ -63,7 +64,7 @@ def reproduce(
     for name in experiments:
         if name not in EXPERIMENTS:
             raise OptionError(f"experiment {name!r}", "is not known", f"use one of all, {', '.join(EXPERIMENTS)}")
-    if not options.data.is_dir():
+    if not is_folder(options.data):
         raise InputError(options.data, "is not a folder", "set `data` to the folder of the data")
     bench = Workbench(options, on_progress)
     for name in experiments:

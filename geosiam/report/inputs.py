@@ -97,11 +97,11 @@ def find_pairs(paths: Iterable[str | os.PathLike[str]]) -> list[ReportPair]:
     SceneUnreadableError
         A file is not a GeoPackage that geosiam wrote.
     """
-    files = list(dict.fromkeys(file for path in paths for file in find_results(Path(path))))
+    files = list(dict.fromkeys(file for path in paths for file in find_results(path)))
     return [_read_pair(file, name) for file, name in pair_names(files).items()]
 
 
-def find_results(path: Path) -> list[Path]:
+def find_results(path: str | os.PathLike[str]) -> list[Path]:
     """Return the GeoPackage at a path, or those of the pairs in a folder.
 
     Raises
@@ -110,7 +110,9 @@ def find_results(path: Path) -> list[Path]:
         There is none.
     """
     if not exists(path):
-        raise SceneNotFoundError(path, "does not exist", "give GeoPackages that geosiam detect wrote, or their folder")
+        remedy = "give GeoPackages that geosiam detect wrote, or their folder"
+        raise SceneNotFoundError(path or "the name of a result", "does not exist", remedy)
+    path = Path(path)
     if not path.is_dir():
         return [path]
     results = sorted(path.rglob(RESULT)) or [

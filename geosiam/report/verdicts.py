@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import InputError, SceneNotFoundError
-from geosiam.files import exists
+from geosiam.files import exists, is_folder
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.results import open_geopackage, read_result
 from geosiam.polygons.schema import REVIEWS
@@ -90,7 +90,7 @@ def write_verdicts(
         The file holds no verdicts, or a GeoPackage is of another run than the page, or not on the page at all.
     """
     pairs = read_verdicts(verdicts)
-    files = {path: _files_at(path) for path in map(Path, results)}
+    files = {Path(path): _files_at(path) for path in results}
     names = pair_names(dict.fromkeys(file for paths in files.values() for file in paths))
     changes = [change for path, paths in files.items() for change in _plan_changes(path, paths, names, pairs)]
     return [_write(change) for change in dict.fromkeys(changes)]
@@ -148,9 +148,9 @@ class _Change:
     merged: bool
 
 
-def _files_at(path: Path) -> list[Path]:
+def _files_at(path: str | os.PathLike[str]) -> list[Path]:
     """Return the GeoPackage at a path, or those of pairs and of batches in a folder."""
-    return [*find_results(path), *(sorted(path.rglob(MERGED)) if path.is_dir() else [])]
+    return [*find_results(path), *(sorted(Path(path).rglob(MERGED)) if is_folder(path) else [])]
 
 
 def _plan_changes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam import __version__
 from geosiam.errors import OptionError, OutputError, redacted
-from geosiam.files import check_writable, exists, file_name
+from geosiam.files import check_writable, file_name, is_file, is_folder
 from geosiam.inference.device import choose_device
 from geosiam.network import DEFAULT_MODEL
 from geosiam.network.siamese import can_expand_subcells, expand_subcells
@@ -313,7 +313,7 @@ def data_description(options: TrainingOptions) -> str:
 
 def anomaly_label(text: str) -> str:
     """Return the name of an anomaly in a model card: its specification, or the name of its folder of crops."""
-    return Path(text).name if Path(text).is_dir() else text
+    return Path(text).name if is_folder(text) else text
 
 
 def _repeated(option: str, paths: tuple[str, ...]) -> list[str]:
@@ -326,7 +326,7 @@ def _check_output(options: TrainingOptions) -> None:
     check_writable(options.out)
     beside = [options.out.with_name(f"{options.out.stem}{suffix}") for suffix in FILES_BESIDE]
     named = (*options.data, *options.anomaly, options.review, options.initial_weights, *options.average)
-    files = [name for name in named if name is not None and exists(name) and Path(name).is_file()]
+    files = [name for name in named if name is not None and is_file(name)]
     refuse_overwriting([options.out, *beside], options.scenes, files)
 
 

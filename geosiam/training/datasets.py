@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from geosiam.errors import TrainingDataError
+from geosiam.files import exists
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
@@ -71,9 +72,9 @@ def load_chips(path: str | Path | None) -> TrainingSources:
     """
     if path is None:
         path = _downloaded()
+    if not exists(path):
+        raise TrainingDataError(path or "the name of the data", "does not exist", _REMEDY)
     path = Path(path)
-    if not path.exists():
-        raise TrainingDataError(path, "does not exist", _REMEDY)
     if path.is_dir():
         return _from_folder(path)
     if path.suffix.lower() in _SCENES:

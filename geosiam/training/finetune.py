@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation
 
 from geosiam.errors import InputError, TrainingDataError
+from geosiam.files import exists
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
@@ -30,6 +30,7 @@ from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import geopandas
     from numpy.typing import NDArray
@@ -151,7 +152,7 @@ def reviewed_pairs(path: str | Path, scenes: Sequence[str] = ()) -> PairStack:
     polygons = read_verdicts(path)
     before, after = scenes if len(scenes) == 2 else _scenes_of(path)  # noqa: PLR2004 - a pair
     for scene in (before, after):
-        if not Path(scene).exists() and "://" not in scene:
+        if not exists(scene) and "://" not in scene:
             raise TrainingDataError(path, f"was made from {scene}, which does not exist", _SCENES_REMEDY)
     with open_pair(before, after) as pair:
         polygons = polygons.to_crs(pair.grid.crs)

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 from geosiam.errors import OptionError, TrainingDataError
+from geosiam.files import is_file, is_folder
 from geosiam.training.anomalies import AnomalyConfig, Shape, chance, smooth_noise, uniform
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ def load_target(text: str) -> Target:
         It is neither, or it is invalid.
     """
     path = Path(text)
-    if path.is_dir():
+    if is_folder(path):
         return CropTarget.read(path)
-    if path.is_file():
+    if is_file(path):
         raise TrainingDataError(path, "is a file", "name the folder that holds the crops")
     if "=" not in text:
         raise TrainingDataError(

@@ -13,10 +13,16 @@ import pytest
 import rasterio
 from affine import Affine
 
+from geosiam.batch.api import plan_batch
 from geosiam.errors import InputError
+from geosiam.evaluation.truth import read_polygons
 from geosiam.imagery.open_scene import open_scene
-from geosiam.pipeline import detect
+from geosiam.options import DetectOptions
+from geosiam.pipeline import detect, vectorize_to_file
+from geosiam.report import find_pairs, write_verdicts
+from geosiam.report.inputs import find_results
 from geosiam.scoring import score_to_file
+from geosiam.training.datasets import load_chips
 from geosiam_cli.main import COMMANDS, cli, main
 
 FULL = Path("/dev/full")
@@ -77,6 +83,16 @@ def test_the_library_refuses_an_empty_name_too(scene: Path, monkeypatch: pytest.
         lambda: score_to_file(scene, scene, ""),
         lambda: detect(scene, scene, "o.gpkg", scores=""),
         lambda: detect(scene, scene, "o.gpkg", project=""),
+        lambda: detect(scene, scene, "o.gpkg", options=DetectOptions(aoi="")),
+        lambda: detect(scene, scene, "o.gpkg", options=DetectOptions(model="")),
+        lambda: vectorize_to_file("", "o.gpkg"),
+        lambda: plan_batch(""),
+        lambda: plan_batch(scene.parent, before=""),
+        lambda: find_pairs([""]),
+        lambda: read_polygons(""),
+        lambda: load_chips(""),
+        lambda: write_verdicts("", [scene]),
+        lambda: find_results(""),
     ):
         with pytest.raises(InputError):
             call()

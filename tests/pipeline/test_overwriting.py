@@ -209,7 +209,7 @@ def test_results_are_different_files(folder: Path, capsys) -> None:
     for scores, project in (("o.gpkg", "p.qgz"), ("one.tif", "p.qgz"), ("p.qgz", "p.qgz")):
         words = ["-o", str(folder / "o.gpkg"), "--scores", str(folder / scores), "--qgz", str(folder / project)]
         assert main(["detect", *pair, *words]) == 3
-        assert "cannot hold two of the results" in capsys.readouterr().err
+        assert "cannot hold both the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-o", "--scores", "--qgz"])
