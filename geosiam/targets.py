@@ -113,7 +113,8 @@ def check_displacement(
             displacement, f"cannot be written, because `register={options.register}` estimates none", remedy
         )
     check_writable(displacement)
-    _refuse_same([*outputs, Path(displacement)])
+    others = {f"result {number}": output for number, output in enumerate(outputs, 1)}
+    _refuse_same(others | {"displacement": Path(displacement)})
     refuse_overwriting([displacement], inputs, files)
     return Path(displacement)
 

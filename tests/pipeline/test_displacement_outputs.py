@@ -208,7 +208,7 @@ def test_no_input_and_no_other_output_is_overwritten(run: Run, tmp_path: Path) -
     with pytest.raises(OutputError, match="is an input too"):
         inspect_pair(run.before, run.after, displacement=run.after)
     for other in ("a.gpkg", "a.tif"):
-        with pytest.raises(OutputError, match="cannot hold two of the results"):
+        with pytest.raises(OutputError, match="cannot hold both the"):
             detect(run.before, run.after, tmp_path / "a.gpkg", displacement=tmp_path / other)
     with pytest.raises(OutputError, match="its folder does not exist"):
         score_to_file(run.before, run.after, tmp_path / "s.tif", displacement=tmp_path / "nowhere" / "d.tif")

@@ -345,7 +345,7 @@ def test_options_may_hold_numbers_of_numpy():
 
 def test_polygons_and_scores_cannot_be_one_file(scenes, tmp_path):
     output = tmp_path / "a.gpkg"
-    with pytest.raises(OutputError, match="cannot hold two of the results"):
+    with pytest.raises(OutputError, match="cannot hold both the polygons and the scores"):
         detect(scenes.before, scenes.after, output, scores=tmp_path / "." / "a.gpkg")
     assert not list(tmp_path.iterdir())
 
