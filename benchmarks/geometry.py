@@ -246,9 +246,9 @@ def matchable(image: NDArray[np.uint8], ground: NDArray[np.bool_], field: NDArra
     energy = total / np.maximum(share, 1e-3)
     rows, cols = ground.shape
     x, y = field + np.stack(np.meshgrid(np.arange(cols), np.arange(rows)))
-    seen = (x >= 0) & (x <= cols - 1) & (y >= 0) & (y <= rows - 1)
+    is_inside = (x >= 0) & (x <= cols - 1) & (y >= 0) & (y <= rows - 1)
     least = max(TEXTURE_LEAST**2, np.percentile(energy[ground], TEXTURE_PERCENTILE))
-    return ground & seen & (energy > least)
+    return ground & is_inside & (energy > least)
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Ground:
         int32 (rows, cols) without the margin: number of the changed object, 0 = none.
     steady
         bool (rows, cols) without the margin: ground that is the same in both flights. None: all of it.
-    seen
+    covered
         bool (2, rows, cols) without the margin: what each flight has data for. None: everything.
     """
 
@@ -271,7 +271,7 @@ class Ground:
     after: NDArray[np.uint8]
     truth: NDArray[np.int32]
     steady: NDArray[np.bool_] | None = None
-    seen: NDArray[np.bool_] | None = None
+    covered: NDArray[np.bool_] | None = None
 
 
 def pair(site: Site, seed: int, group: str) -> Case:
@@ -281,13 +281,13 @@ def pair(site: Site, seed: int, group: str) -> Case:
     before, after = interior(ground.before), second_flight(ground.after, displacement, seed)
     nodata = None
     where = before.any(axis=0) if ground.steady is None else ground.steady
-    if ground.seen is not None:
+    if ground.covered is not None:
         nodata = 0.0
         before, after = (
-            np.where(seen, np.maximum(pixels, 1), 0).astype(np.uint8)
-            for seen, pixels in zip(ground.seen, (before, after), strict=True)
+            np.where(has_data, np.maximum(pixels, 1), 0).astype(np.uint8)
+            for has_data, pixels in zip(ground.covered, (before, after), strict=True)
         )
-        where = where & ground.seen.all(axis=0)
+        where = where & ground.covered.all(axis=0)
     rows, cols = site.size
     field = displacement.on_grid(np.arange(rows), np.arange(cols)).astype(np.float32)
     first, second = (
@@ -296,8 +296,8 @@ def pair(site: Site, seed: int, group: str) -> Case:
     )
     kinds = {name: range(i * _OF_A_KIND + 1, (i + 1) * _OF_A_KIND + 1) for i, name in enumerate(THINGS)}
     kinds = kinds if make is moved_things else {}
-    found = matchable(first.pixels, where, field)
-    return Case(group, site.scene.name, seed, first, second, ground.truth, field, found, kinds)
+    is_matchable = matchable(first.pixels, where, field)
+    return Case(group, site.scene.name, seed, first, second, ground.truth, field, is_matchable, kinds)
 
 
 def random_bend(site: Site, seed: int, bend: tuple[float, float, float]) -> Displacement:
@@ -433,9 +433,9 @@ def corridor(site: Site, seed: int) -> Ground:
     apart = np.cos(turn) * (y - rows / 2) - np.sin(turn) * (x - cols / 2)
     half = min(rng.uniform(150, 300), CORRIDOR_SHARE / 2 * min(rows, cols))
     edges = half + rng.uniform(-EDGE_PX, EDGE_PX, (2, 2))
-    seen = np.stack([(apart > -low) & (apart < high) for low, high in edges])
+    covered = np.stack([(apart > -low) & (apart < high) for low, high in edges])
     ground = added_objects(site, seed, np.abs(apart) < half - EDGE_PX - INSET_PX)
-    return Ground(ground.before, ground.after, ground.truth, seen=seen)
+    return Ground(ground.before, ground.after, ground.truth, covered=covered)
 
 
 def water(site: Site, seed: int) -> Ground:

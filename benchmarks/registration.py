@@ -40,7 +40,7 @@ TEXTURE_PERCENTILE = 20
 ROUNDS = 3
 ROBUST_PX = 2.0  # distance from the smoothed flow at which a weight is a quarter
 AROSICS_PX = ((256, 64), (64, 64))  # window (256 is its default) and distance of the tie points
-COLUMNS = ("error", "error_95", "known", "seconds_per_mpx", "cpu_seconds_per_mpx")
+COLUMNS = ("error", "error_95", "known_fraction", "seconds_per_mpx", "cpu_seconds_per_mpx")
 
 HEAD = """# Displacement between two flights
 
@@ -142,7 +142,7 @@ class Figure:
     seed: int
     error: float | None
     error_95: float | None
-    known: float
+    known_fraction: float
     seconds_per_mpx: float
     cpu_seconds_per_mpx: float
 

@@ -161,7 +161,7 @@ def write_displacement(path: Path, pair: ScenePair, *, workers: int | None = Non
     displacement = pair.displacement
     if displacement is None:
         return f"`displacement`: {path} is not written, because the scenes cannot be matched anywhere"
-    dy, dx = np.where(displacement.known, displacement.displacement, np.float32(np.nan))
+    dy, dx = np.where(displacement.is_known, displacement.displacement, np.float32(np.nan))
     across, down = _pixel_lengths(displacement, pair.grid)
     tags = {
         "GEOSIAM_VERSION": __version__,

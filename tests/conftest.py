@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,16 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: GEOSIAM_DATA is unset and {default} does not exist")
     return folder
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """Return a scene of 40 x 40 pixels, the only file in its folder."""
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": Affine(1, 0, 4e5, 0, -1, 5e6), "dtype": "uint8"}
+    with rasterio.open(path, "w", count=1, height=40, width=40, **profile) as file:
+        file.write(np.arange(1600, dtype=np.uint8).reshape(1, 40, 40))
+    return path
 
 
 @pytest.fixture(scope="session")

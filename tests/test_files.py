@@ -9,25 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
-from affine import Affine
 
 from geosiam.errors import OutputError
 from geosiam.files import MAX_NAME_BYTES, check_writable, exists, locked
 from geosiam_cli.main import main
 
 LONG = "x" * 300
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "a.tif"
-    profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": Affine(1, 0, 4e5, 0, -1, 5e6), "dtype": "uint8"}
-    with rasterio.open(path, "w", count=1, height=40, width=40, **profile) as file:
-        file.write(np.arange(1600, dtype=np.uint8).reshape(1, 40, 40))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
 
 def _with_misfit(warnings: Sequence[str], misfit: str | None) -> tuple[str, ...]:
     """Return the warnings about a pair, of which one says why its scenes do not fit."""
-    said = misfit is None or any(warning.startswith(misfit) for warning in warnings)
-    return (*warnings, *([] if said else [str(misfit)]))
+    is_listed = misfit is None or any(warning.startswith(misfit) for warning in warnings)
+    return (*warnings, *([] if is_listed else [str(misfit)]))
 
 
 def _polygon_statistics(path: Path) -> tuple[float, float | None]:

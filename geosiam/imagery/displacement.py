@@ -24,6 +24,7 @@ from geosiam.imagery.optical_flow import (
     without_folds,
 )
 from geosiam.imagery.registration import Shift
+from geosiam.imagery.resampling import OPENCV_TYPES
 from geosiam.runtime import default_workers, unchanged_environment
 
 with unchanged_environment():
@@ -55,7 +56,6 @@ _AGREEMENT_PX = 1.0  # a match within this distance agrees
 _OUTLIER = 3.0  # times the usual distance from the stiffest field; a match beyond does not take part
 _SURROUNDED = 0.9  # share of reliable nodes around one that the stiffest field can judge; it is not exact at a margin
 _ALIKE, _NEAR_PX = 0.8, 3.0  # with this correlation, which no two different places have, it does within this distance
-_RESIZABLE = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class DisplacementField:
         return replace(self, displacement=self.displacement + shift, local=self.local + shift, shift=(rows, cols))
 
     @property
-    def known(self) -> NDArray[np.bool_]:
+    def is_known(self) -> NDArray[np.bool_]:
         """Whether the displacement of a node was estimated, not only continued from others: bool (rows, cols)."""
         return self.confidence >= _MIN_KNOWN
 
@@ -184,15 +184,23 @@ class FieldEstimate:
         """Return plain values for a report, with what is known of the displacement as it was applied."""
         applied = displacement is not None and displacement.applied
         median, large, largest = (round(value, 3) for value in self.bend)
-        summary = {"applied": applied, "median_px": median, "p95_px": large, "largest_px": largest}
-        checksum = displacement.checksum if displacement is not None and displacement.applied else None
-        return {**summary, "unknown_fraction": round(self.unknown_fraction, 4), "checksum": checksum}
+        return {
+            "applied": applied,
+            "median_px": median,
+            "p95_px": large,
+            "largest_px": largest,
+            "unknown_fraction": round(self.unknown_fraction, 4),
+            "checksum": displacement.checksum if displacement is not None and applied else None,
+        }
 
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
-        better = self.error_of_field <= policy.max_error_ratio * self.error_of_shift
-        better &= self.shift.patches >= policy.min_nodes
-        return better and self.bend[1] >= policy.min_bend_px and self.agreement >= policy.min_agreement
+        return (
+            self.bend[1] >= policy.min_bend_px
+            and self.shift.patches >= policy.min_nodes
+            and self.agreement >= policy.min_agreement
+            and self.error_of_field <= policy.max_error_ratio * self.error_of_shift
+        )
 
 
 def estimate_field(
@@ -220,7 +228,7 @@ def estimate_field(
         Number of threads; None: one for each processor. The result does not depend on it.
     """
     lattice = _Lattice.over(overlap)
-    matches = lattice.empty()
+    matches = Matches.none(lattice.shape)
 
     def match_window(window: Window) -> tuple[Window, Matches | None]:
         try:
@@ -252,7 +260,7 @@ def _gray(values: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> M
     if not valid.all():
         share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         values = np.where(valid, values, 0).astype(np.float32)
-    elif values.dtype not in _RESIZABLE:
+    elif values.dtype not in OPENCV_TYPES:
         values = values.astype(np.float64)
     means = np.stack([cv2.resize(band, size, interpolation=cv2.INTER_AREA) for band in values])
     if not valid.all():
@@ -297,10 +305,6 @@ class _Lattice:
         """Distance of nodes in pixels."""
         return NODE_PX * self.nodes
 
-    def empty(self) -> Matches:
-        """Return nodes without an estimate."""
-        return Matches.none(self.shape)
-
     def windows(self) -> Iterator[Window]:
         """Yield the windows that are matched, which cover all nodes."""
         (row, col), (rows, cols), side = self.first, self.shape, self.spacing
@@ -337,7 +341,7 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     matches = _without_outliers(matches, background)
     sigma = _stiffness(matches, background)
     stiff, _ = smooth_field(matches, STIFFNESS[0], background)
-    displacement = without_folds(smooth_field(matches, sigma, background)[0], stiff)
+    displacement = without_folds(smooth_field(matches, sigma, background)[0], stiff, lattice.spacing)
     rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
     squares = (rows + cols) % 2 == 0
     errors = _held_out_errors(matches, (squares, ~squares), sigma, background)
@@ -348,12 +352,12 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     local, weight = smooth_field(matches, STIFFNESS[-1], displacement)
     local[:, blurred(weight, STIFFNESS[-1]) < _MIN_LOCAL * blurred(whole, STIFFNESS[-1])] = np.nan
     field = DisplacementField(lattice.spacing, lattice.first, displacement, confidence, local)
-    bend = np.hypot(*(displacement - one))[field.known]
+    bend = np.hypot(*(displacement - one))[field.is_known]
     if not bend.size:
         return None
     median, large, largest = (float(value) for value in np.percentile(bend, (50, 95, 100)))
     valid = int(np.count_nonzero(matches.valid))
-    unknown = 1 - int(np.count_nonzero(field.known & matches.valid)) / max(1, valid)
+    unknown = 1 - int(np.count_nonzero(field.is_known & matches.valid)) / max(1, valid)
     return FieldEstimate(
         field,
         shift,

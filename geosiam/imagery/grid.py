@@ -288,6 +288,26 @@ def _spans(total: int, size: int) -> tuple[int, ...]:
     return tuple(min(size, total - start) for start in range(0, total, size))
 
 
+def common_parts(shape: tuple[int, int], down: int, right: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the parts of two images of a shape that show the same ground if the second one's content is shifted.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of both images.
+    down, right
+        How far the content of the second image lies down and right, in pixels.
+
+    Returns
+    -------
+    rows and columns of the first image, and those of the second one
+    """
+    height, width = shape
+    first = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
+    second = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
+    return first, second
+
+
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """Return the source index for every index in ``[start, stop)`` of an axis mirrored at its ends.
 

@@ -74,17 +74,17 @@ def parts_of(names: Iterable[str], folders: Collection[Path] | None = None) -> d
         refer to files elsewhere, are opened.
     """
     waiting = list(names)
-    found: dict[str, Path | None] = {}
-    seen = set(waiting)
+    files: dict[str, Path | None] = {}
+    listed = set(waiting)
     with environment():
         while waiting:
             name = waiting.pop()
-            file = found[name] = local_path(name)
+            file = files[name] = local_path(name)
             if file is None or _refers(file) or folders is None or file.resolve().parent in folders:
-                parts = [part for part in _parts(name) if part not in seen]
-                seen.update(parts)
+                parts = [part for part in _parts(name) if part not in listed]
+                listed.update(parts)
                 waiting += parts
-    return found
+    return files
 
 
 def _refers(file: Path) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import fft
 
+from geosiam.imagery.grid import common_parts
 from geosiam.runtime import unchanged_environment
 
 with unchanged_environment():
@@ -195,17 +196,9 @@ def match(before: Masked, after: Masked) -> Matches:
 def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level: _Level) -> Matches:
     """Warp the second image by a field, in pixels of the scene, and match once more; the result is the total."""
     height, width = before.values.shape
-    flow = [
-        cv2.resize(part / np.float32(level.scale), (width, height), interpolation=cv2.INTER_CUBIC) for part in field
-    ]
-    flow[0] += np.arange(height, dtype=np.float32)[:, None]
-    flow[1] += np.arange(width, dtype=np.float32)
-    warped, inside = (
-        cv2.remap(image, flow[1], flow[0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        for image in (after.values, after.valid)
-    )
-    valid = before.valid * (inside > 0.999).astype(np.float32)  # noqa: PLR2004 - all of the pixels it is made from
-    first, second = (_equalized(image, valid, level.contrast_px) for image in (before.values, warped))
+    warped = _warped(after, field, level)
+    valid = before.valid * warped.valid
+    first, second = (_equalized(image.values, valid, level.contrast_px) for image in (before, warped))
     mean = (first + second) * np.float32(0.5)
     valid = cv2.erode(valid, np.ones((3, 3), np.uint8))
     down, right = (cv2.Sobel(mean, -1, dx, dy, ksize=3, scale=1 / 8) * valid for dx, dy in ((0, 1), (1, 0)))
@@ -223,11 +216,26 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     step = -_solved(dd, dr, rr, dt, rt, ridge=1e-3 * share + 1e-6)
     length = np.hypot(*step)
     step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-6))
-    left = np.maximum(around_nodes(difference * difference) + step[0] * dt + step[1] * rt, 0)
-    residual = np.maximum(left / np.maximum(share, 1e-3), _MIN_RESIDUAL)
+    squares = np.maximum(around_nodes(difference * difference) + step[0] * dt + step[1] * rt, 0)
+    residual = np.maximum(squares / np.maximum(share, 1e-3), _MIN_RESIDUAL)
     reliable = (share > _MIN_VALID) & (correlation > _MIN_CORRELATION) & (dd + rr > _MIN_GRADIENT * residual)
     total = field + step * np.float32(level.scale)
     return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID, correlation)
+
+
+def _warped(image: Masked, field: NDArray[np.float32], level: _Level) -> Masked:
+    """Return an image with a field undone, in pixels of the scene; valid where all pixels it is made from are."""
+    height, width = image.values.shape
+    rows, cols = (
+        cv2.resize(part / np.float32(level.scale), (width, height), interpolation=cv2.INTER_CUBIC) for part in field
+    )
+    rows += np.arange(height, dtype=np.float32)[:, None]
+    cols += np.arange(width, dtype=np.float32)
+    values, share = (
+        cv2.remap(plane, cols, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        for plane in (image.values, image.valid)
+    )
+    return Masked(values, (share > 0.999).astype(np.float32))  # noqa: PLR2004 - all, whatever the rounding
 
 
 def _equalized(image: Image, valid: Image, side: int) -> Image:
@@ -278,9 +286,7 @@ def _whole_shift(before: Masked, after: Masked) -> tuple[int, int]:
 
 def _agreement(images: Sequence[Image], valid: Sequence[Image], shift: tuple[int, int]) -> float:
     """Return the correlation of the pixels that both images show if the second one's content is shifted."""
-    (height, width), (down, right) = images[0].shape, shift
-    first = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
-    second = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
+    first, second = common_parts(images[0].shape, *shift)
     common = (valid[0][first] * valid[1][second]) > 0
     if not common.any():
         return -1.0
@@ -358,15 +364,17 @@ def _times(information: NDArray[np.float32], vectors: NDArray[np.float32]) -> ND
     return np.stack([dd * down + dr * right, dr * down + rr * right])
 
 
-def without_folds(field: NDArray[np.float32], stiffer: NDArray[np.float32]) -> NDArray[np.float32]:
+def without_folds(
+    field: NDArray[np.float32], stiffer: NDArray[np.float32], spacing: float = NODE_PX
+) -> NDArray[np.float32]:
     """Return a field (2, rows, cols) in pixels that passes into a stiffer one around each node where it (almost) folds.
 
     A field folds where it maps neighboring nodes onto one place or in reverse order: where the determinant of its
-    Jacobian is not positive.
+    Jacobian is not positive. ``spacing`` is the distance of the nodes in pixels.
     """
     if min(field.shape[1:]) < 2:  # noqa: PLR2004 - no neighbors
         return field
-    (down_down, down_right), (right_down, right_right) = (np.gradient(part / NODE_PX) for part in field)
+    (down_down, down_right), (right_down, right_right) = (np.gradient(part / spacing) for part in field)
     folded = (1 + down_down) * (1 + right_right) - down_right * right_down < _LEAST_STRETCH
     if not folded.any():
         return field

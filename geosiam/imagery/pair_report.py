@@ -125,8 +125,8 @@ def _directed(rows: float, cols: float) -> str:
 
 def _bends(displacement: dict[str, Any]) -> bool:
     """Return whether most of the ground is known to bend noticeably, and this is not corrected."""
-    known = displacement["unknown_fraction"] <= _LARGE_UNKNOWN
-    return known and not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
+    is_certain = displacement["unknown_fraction"] <= _LARGE_UNKNOWN
+    return is_certain and not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
 
 
 def _misregistered(length: float) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from skimage.registration import phase_cross_correlation
 
+from geosiam.imagery.grid import common_parts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeGuard
@@ -226,9 +228,9 @@ def _unwrap(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDAr
 
 def _correlation(before: NDArray[np.float32], after: NDArray[np.float32], shift: NDArray[np.float64]) -> float:
     """Return the correlation of the pixels that both patches show if the content moved by a shift."""
-    (down, right), (rows, cols) = np.rint(shift).astype(int), before.shape
-    first = before[max(0, -down) : rows - max(0, down), max(0, -right) : cols - max(0, right)]
-    second = after[max(0, down) : rows + min(0, down), max(0, right) : cols + min(0, right)]
+    down, right = np.rint(shift).astype(int)
+    parts = common_parts(before.shape, down, right)
+    first, second = before[parts[0]], after[parts[1]]
     if first.std() == 0 or second.std() == 0:
         return -1.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])

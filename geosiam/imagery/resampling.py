@@ -32,7 +32,9 @@ _STEPS = 32  # positions between two pixels that OpenCV interpolates at
 _TAPS = 4  # values along each axis that a cubic interpolation uses
 _PART_PX = 1024  # side of what is resampled at once; OpenCV takes up to 32767 pixels of the scene
 _FAR_PX = 1e8  # positions beyond have no integer
-_INTERPOLATED = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))  # by OpenCV
+
+OPENCV_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
+"""Types that OpenCV interpolates and averages."""
 
 
 class DisplacedReader(AlignedReader):
@@ -155,7 +157,7 @@ def resample(
     values (bands, n, m) of the same type, 0 where not valid, and validity, bool (n, m)
     """
     dtype, (height, width) = values.dtype, valid.shape
-    if dtype not in _INTERPOLATED:
+    if dtype not in OPENCV_TYPES:
         values = values.astype(np.float64)
     x, y = cols.astype(np.float32), rows.astype(np.float32)
     inside = (np.abs(rows - (height - 1) / 2) <= height / 2) & (np.abs(cols - (width - 1) / 2) <= width / 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geosiam.errors import SceneUnreadableError
-from geosiam.imagery.grid import Window
+from geosiam.imagery.grid import Window, common_parts
 from geosiam.imagery.registration import estimate_shift
 from geosiam.imagery.scene import environment
 
@@ -49,9 +49,7 @@ class Patch:
 
     def moved(self, rows: int, cols: int) -> Patch:
         """Return the part with the same ground in both scenes if the after scene is shifted by ``rows``, ``cols``."""
-        height, width = self.valid.shape
-        before = slice(max(0, -rows), height - max(0, rows)), slice(max(0, -cols), width - max(0, cols))
-        after = slice(max(0, rows), height + min(0, rows)), slice(max(0, cols), width + min(0, cols))
+        before, after = common_parts(self.valid.shape, rows, cols)
         return Patch(self.before[:, *before], self.after[:, *after], self.valid[before] & self.valid[after])
 
     def trimmed(self) -> Patch | None:

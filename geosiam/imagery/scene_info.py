@@ -151,9 +151,9 @@ def _fingerprint(scene: Scene) -> str:
     parts = parts_of(scene.tiles or _names(scene))
     if any(_is_unknown(name) for name, file in parts.items() if file is None):
         return ""
-    known = [name for name, file in parts.items() if is_remote(name) or (file is not None and not file.is_dir())]
+    readable = [name for name, file in parts.items() if is_remote(name) or (file is not None and not file.is_dir())]
     lines = set()
-    for name in known:
+    for name in readable:
         file = parts[name]
         version = _url_fingerprint(name) if file is None else _file_fingerprint(file)
         if not version:

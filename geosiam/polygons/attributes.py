@@ -192,10 +192,10 @@ class AttributeReader:
             for start, stop in ((top, bottom), (left_side, right_side))
         )
         points = np.broadcast_arrays(rows[:, None], cols[None])
-        left = field.remaining_at(*(axis.ravel() for axis in points)).reshape(-1, len(batch))
+        distances = field.remaining_at(*(axis.ravel() for axis in points)).reshape(-1, len(batch))
         shifts = np.full(len(batch), np.nan)
-        known = np.isfinite(left).any(axis=0)
-        shifts[known] = np.nanmedian(left[:, known], axis=0)
+        has_match = np.isfinite(distances).any(axis=0)
+        shifts[has_match] = np.nanmedian(distances[:, has_match], axis=0)
         return shifts
 
     def _add(
@@ -271,9 +271,9 @@ def _shift_fractions(totals: NDArray[np.int64]) -> NDArray[np.float64]:
     unshifted = inside[:, 0]
     # Noise and blur remain at any shift, as they do around the component; but the surroundings may have changed, too.
     noise = np.minimum(around.min(axis=1), _MAX_NOISE * unshifted)
-    left = np.maximum(inside.min(axis=1) - noise, 0)
+    unexplained = np.maximum(inside.min(axis=1) - noise, 0)
     differs = unshifted >= _MIN_DIFFERENCE
-    return np.where(differs, 1 - left / np.where(differs, unshifted - noise, 1), np.nan)
+    return np.where(differs, 1 - unexplained / np.where(differs, unshifted - noise, 1), np.nan)
 
 
 def _surroundings(

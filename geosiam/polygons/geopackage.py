@@ -97,17 +97,17 @@ class DisplacementPoints:
 def displacement_points(pair: ScenePair) -> DisplacementPoints | None:
     """Return the displacement of a pair, averaged around at most 10,000 points; None if it is not known anywhere."""
     displacement = pair.displacement
-    if displacement is None or not displacement.known.any():
+    if displacement is None or not displacement.is_known.any():
         return None
     shape = displacement.confidence.shape
     step = 1
     while (-(-shape[0] // step)) * (-(-shape[1] // step)) > _MAX_POINTS:
         step += 1
-    known = displacement.known
-    counts = _sums(known.astype(np.float64), step)
+    is_known = displacement.is_known
+    counts = _sums(is_known.astype(np.float64), step)
     values = [*displacement.displacement[::-1], displacement.confidence]
     dx, dy, confidence = (
-        (_sums(np.where(known, value, 0.0), step) / np.maximum(counts, 1))[counts > 0] for value in values
+        (_sums(np.where(is_known, value, 0.0), step) / np.maximum(counts, 1))[counts > 0] for value in values
     )
     rows, cols = (
         (first + (np.arange(0, size, step) + np.minimum(np.arange(step, size + step, step), size)) / 2)

@@ -136,8 +136,8 @@ def _step(azimuth: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the lines of sight of a flight meet.
+class VisibleSurface:
+    """The surface that each line of sight of a flight meets.
 
     Parameters
     ----------
@@ -156,8 +156,8 @@ class Sight:
         rows, cols = self.positions[:, self.is_facade].astype(np.intp)
         return rows, cols
 
-    def seen(self, plane: Plane) -> Plane:
-        """Return the values of a map as they are seen, float32 (rows, cols)."""
+    def sampled(self, plane: Plane) -> Plane:
+        """Return the values of a map on the visible surface, float32 (rows, cols)."""
         return _interpolated(plane, self.positions)
 
 
@@ -166,10 +166,10 @@ def _interpolated(plane: Plane, positions: NDArray[np.float32]) -> Plane:
     return values
 
 
-def sight(
+def visible_surface(
     height: Plane, inner: tuple[slice, slice], lean: NDArray[np.float32], tangent: float, bounds: tuple[float, float]
-) -> Sight:
-    """Return what is seen at each inner pixel: the first surface that its line of sight meets from above.
+) -> VisibleSurface:
+    """Return the visible surface at each inner pixel: the first one that its line of sight meets from above.
 
     Levels of height are visited from the deepest to the highest, and what is higher covers what is lower.
 
@@ -178,7 +178,7 @@ def sight(
     height
         float32 (rows, cols) in pixels, the inner part and its surroundings, between the bounds.
     inner
-        Rows and columns of the pixels to return; :func:`sight_margin` says how far the surroundings must reach.
+        Rows and columns of the pixels to return; :func:`lean_margin` says how far the surroundings must reach.
     lean
         :meth:`Flight.lean` of the inner pixels, as an array that can be broadcast to them.
     tangent
@@ -190,15 +190,15 @@ def sight(
     rows, cols = (np.arange(s.start, s.stop, dtype=np.int32) for s in inner)
     spacing = 1 / max(tangent, 1e-6)  # of the levels: a pixel of displacement
     flat, width = height.ravel(), height.shape[1]
-    here = rows[:, None] * np.int32(width) + cols
-    level = np.full(here.shape, -deepest, np.float32)
-    surface, met = level.copy(), here.copy()
+    indices = rows[:, None] * np.int32(width) + cols
+    level = np.full(indices.shape, -deepest, np.float32)
+    surface, hits = level.copy(), indices.copy()
     for k in range(-int(np.ceil(deepest / spacing)), int(np.ceil(highest / spacing)) + 1):
         offset = np.rint(np.float32(-k * spacing) * lean).astype(np.int32)
-        there = here + offset[0] * np.int32(width) + offset[1]
-        candidate = flat.take(there)
+        displaced = indices + offset[0] * np.int32(width) + offset[1]
+        candidate = flat.take(displaced)
         reached = candidate >= (k - 0.5) * spacing
-        for target, source in ((surface, candidate), (met, there), (level, np.float32(k * spacing))):
+        for target, source in ((surface, candidate), (hits, displaced), (level, np.float32(k * spacing))):
             np.copyto(target, source, where=reached)
     # Surfaces lie where their height puts them, except at a brink, across which no map may be interpolated. There, maps
     # are looked up in the pixel that the line meets: in the roof above the brink, and in the wall below it.
@@ -207,12 +207,12 @@ def sight(
     exact = np.stack([rows[:, None] - away * lean[0], cols - away * lean[1]]).astype(np.float32)
     is_brink = _interpolated(height, exact) < level - half - _WALL
     is_facade = surface - level > np.where(is_brink, half, half + _WALL)
-    positions = np.where(is_facade | is_brink, np.stack(np.divmod(met, width)).astype(np.float32), exact)
-    return Sight(positions, is_facade)
+    positions = np.where(is_facade | is_brink, np.stack(np.divmod(hits, width)).astype(np.float32), exact)
+    return VisibleSurface(positions, is_facade)
 
 
-def sight_margin(flights: tuple[Flight, ...], bounds: tuple[float, float]) -> tuple[int, int, int, int]:
-    """Return the pixels above, below, left and right of a window that :func:`sight` needs; none if nothing leans."""
+def lean_margin(flights: tuple[Flight, ...], bounds: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Return the pixels above, below, left and right of a window that lean reaches from; none if nothing leans."""
     steps = [(0.0, 0.0)]
     for flight in flights:
         ahead, back = (bound * flight.tangent + 2 for bound in bounds)

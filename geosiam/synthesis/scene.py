@@ -93,7 +93,7 @@ class SyntheticScene:
         """Return both dates of one tile, uint8 (2, 3, TILE, TILE)."""
         edge = light.margin(self.shift)
         # Whole steps between nodes, so that the ground is the same whether a flight leans or not.
-        step, margins = node_spacing(self.gsd), light.sight_margin(self.flights, self._bounds)
+        step, margins = node_spacing(self.gsd), light.lean_margin(self.flights, self._bounds)
         core = _expanded(tile, *(edge + 1 + step * -(-margin // step) for margin in margins))
         padded, inner = self._with_shadow_margin(core)
         palette = Palette(self.gsd)
@@ -187,12 +187,12 @@ class SyntheticScene:
         edge = light.margin(self.shift)
         start = (core.col_start + edge + 1.5) * self.gsd, (core.row_start + edge + 1.5) * self.gsd
         albedo = self._albedo(palette, ids, flight.season, (blend, grain, broad), start)
-        planes, seen = [*albedo, sun, shadow], _expanded(tile, edge, edge, edge, edge)
+        planes, view = [*albedo, sun, shadow], _expanded(tile, edge, edge, edge, edge)
         if flight.off_nadir:
             walls = np.where(canvas.walls[inner] >= 0, canvas.walls[inner], ids)
-            planes = self._leaning(planes, (height[inner], walls), palette, flight, windows=(seen, core))
+            planes = self._leaning(planes, (height[inner], walls), palette, flight, windows=(view, core))
         else:
-            planes = [plane[_relative(seen, core).slices] for plane in planes]
+            planes = [plane[_relative(view, core).slices] for plane in planes]
         return light.photograph(
             planes[:3],
             planes[3],
@@ -215,21 +215,21 @@ class SyntheticScene:
     ) -> list[NDArray[np.float32]]:
         """Return reflectance, sun and shadow as a camera sees them that does not look straight down.
 
-        ``maps`` are heights in pixels and the materials of walls; ``windows`` are what is seen, and what the planes and
-        the maps cover.
+        ``maps`` are heights in pixels and the materials of walls; ``windows`` are that of the photograph, and that of
+        the planes and the maps.
         """
-        seen, core = windows
-        x = (np.arange(seen.col_start, seen.col_stop) + 0.5) * self.gsd
-        y = (np.arange(seen.row_start, seen.row_stop) + 0.5) * self.gsd
+        view, core = windows
+        x = (np.arange(view.col_start, view.col_stop) + 0.5) * self.gsd
+        y = (np.arange(view.row_start, view.row_stop) + 0.5) * self.gsd
         lean = flight.lean(x[None, :], y[:, None])
         height, walls = np.maximum(maps[0], np.float32(-self._bounds[1])), maps[1]
-        sight = light.sight(height, _relative(seen, core).slices, lean, flight.tangent, self._bounds)
-        ids = walls[sight.walls]
+        surface = light.visible_surface(height, _relative(view, core).slices, lean, flight.tangent, self._bounds)
+        ids = walls[surface.walls]
         built = palette.column("vegetation")[ids] == 0  # crowns have no walls: their rim is seen from the side
-        where = tuple(index[built] for index in np.nonzero(sight.is_facade))
+        where = tuple(index[built] for index in np.nonzero(surface.is_facade))
         first, second = palette.colors(flight.season)
         colors = ((first + second) / 2)[ids[built]]
-        planes = [sight.seen(plane) for plane in planes]
+        planes = [surface.sampled(plane) for plane in planes]
         for plane, wall in zip(planes, (*colors.T, flight.sun_on_facades(lean)[where], 0.0), strict=True):
             plane[where] = wall
         return planes

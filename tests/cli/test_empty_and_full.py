@@ -8,10 +8,7 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
-import rasterio
-from affine import Affine
 
 from geosiam.batch.api import plan_batch
 from geosiam.errors import InputError
@@ -37,15 +34,6 @@ def parameters() -> list[tuple[str, str]]:
         for parameter in command.params
         if not getattr(parameter, "is_flag", False) and not getattr(parameter, "count", False)
     ]
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "a.tif"
-    profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": Affine(1, 0, 4e5, 0, -1, 5e6), "dtype": "uint8"}
-    with rasterio.open(path, "w", count=1, height=40, width=40, **profile) as file:
-        file.write(np.arange(1600, dtype=np.uint8).reshape(1, 40, 40))
-    return path
 
 
 @pytest.mark.parametrize(("name", "field"), parameters())

@@ -338,7 +338,7 @@ def test_a_bent_pair_is_read_through_the_field(bent_paths: list[Path]) -> None:
     inner = np.s_[2:-2, 2:-2]
     assert np.median(errors(field)[inner]) < 0.3
     assert np.percentile(errors(field)[inner], 95) < 0.8
-    assert field.known[inner].mean() > 0.95
+    assert field.is_known[inner].mean() > 0.95
     assert report.displacement["applied"] is True
     assert report.displacement["checksum"] == field.checksum
     true_bend = np.hypot(*(BEND.at_nodes(field.confidence.shape) - np.reshape(BEND.shift, (2, 1, 1))))

@@ -242,10 +242,10 @@ def test_large_fields_are_thinned_to_means(run: Run, monkeypatch: pytest.MonkeyP
         all_nodes = displacement_points(pair)
         monkeypatch.setattr(geopackage, "_MAX_POINTS", 100)
         few = displacement_points(pair)
-    assert len(all_nodes.table) == field.known.sum() > 1000
+    assert len(all_nodes.table) == field.is_known.sum() > 1000
     assert 50 < len(few.table) <= 100
     first = np.s_[:4, :4]  # 40 x 40 nodes
-    mean = field.displacement[1][first][field.known[first]].mean()
+    mean = field.displacement[1][first][field.is_known[first]].mean()
     assert few.table["dx_px"][0].as_py() == pytest.approx(mean, rel=1e-5)
 
 

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Window
 from geosiam.synthesis import light, scene
-from geosiam.synthesis.light import Flight, sight_margin
+from geosiam.synthesis.light import Flight, lean_margin
 from geosiam.synthesis.pairs import SyntheticConfig, _mask, _scene, make_pair, varied_config
 from geosiam.synthesis.things import outline
 
@@ -32,7 +32,7 @@ def box(rows=(70, 90), cols=(65, 95), height=40.0):
 def sight(heights, flight, highest=TALL, deepest=3, inner=INNER):
     at = (np.arange(SIDE)[:, None] * np.ones(2)).T  # meters are pixels here
     lean = flight.lean(at[0][None, inner[1]], at[1][inner[0], None])
-    return light.sight(heights, inner, lean, flight.tangent, (highest, deepest))
+    return light.visible_surface(heights, inner, lean, flight.tangent, (highest, deepest))
 
 
 def centroid(mask):
@@ -92,9 +92,9 @@ def test_the_lattice_of_tiles_does_not_show(monkeypatch):
 @settings(deadline=None)
 def test_level_ground_does_not_move(flight):
     image = np.random.default_rng(1).random((SIDE, SIDE), np.float32)
-    seen = sight(np.zeros((SIDE, SIDE), np.float32), flight)
-    np.testing.assert_array_equal(seen.seen(image), image[INNER])
-    assert not seen.is_facade.any()
+    visible = sight(np.zeros((SIDE, SIDE), np.float32), flight)
+    np.testing.assert_array_equal(visible.sampled(image), image[INNER])
+    assert not visible.is_facade.any()
 
 
 @given(views, st.floats(5, 40))
@@ -102,12 +102,12 @@ def test_level_ground_does_not_move(flight):
 def test_a_roof_is_displaced_by_its_height_times_the_tangent_away_from_the_camera(flight, height):
     heights = box(height=height)
     roof = sight(heights, flight)
-    seen = (roof.seen((heights > 0).astype(np.float32)) > 0.5) & ~roof.is_facade
+    visible = (roof.sampled((heights > 0).astype(np.float32)) > 0.5) & ~roof.is_facade
     displacement = height * np.tan(np.radians(flight.off_nadir))
     azimuth = np.radians(flight.view_azimuth)
     expected = displacement * np.array([np.cos(azimuth), -np.sin(azimuth)])  # rows down, columns right
-    assert centroid(seen) == pytest.approx(centroid(heights[INNER] > 0) + expected, abs=1.0)
-    assert seen.sum() == pytest.approx(600, abs=100)  # its outline is 100 px long
+    assert centroid(visible) == pytest.approx(centroid(heights[INNER] > 0) + expected, abs=1.0)
+    assert visible.sum() == pytest.approx(600, abs=100)  # its outline is 100 px long
 
 
 def test_a_leaning_box_hides_the_ground_behind_it_and_shows_the_wall_in_front():
@@ -133,9 +133,9 @@ def test_a_low_thing_behind_a_wall_is_hidden_and_one_in_front_is_not():
     thing[62:68, 70:80] = 1
     thing[95:100, 70:80] = 2
     flight = Flight(off_nadir=np.degrees(np.arctan(0.25)), view_azimuth=180.0)
-    seen = sight(heights, flight).seen(thing)
-    assert not (seen == 1).any()
-    assert (seen == 2).sum() == pytest.approx(50, abs=10)
+    visible = sight(heights, flight).sampled(thing)
+    assert not (visible == 1).any()
+    assert (visible == 2).sum() == pytest.approx(50, abs=10)
 
 
 @given(views, st.floats(0.1, 0.9), st.floats(0, 6.28))
@@ -149,8 +149,8 @@ def test_a_smooth_hill_is_seen_where_its_points_are_projected(flight, slope, tur
     # The points of the map, projected forward, and where the backward search says that they come from.
     r, c = np.indices((SIDE, SIDE)) + np.array([np.cos(azimuth), -np.sin(azimuth)])[:, None, None] * moved
     errors = [
-        ndimage.map_coordinates(projected, view.positions, order=1) - seen
-        for projected, seen in zip((r, c), np.indices((80, 80)) + 40, strict=True)
+        ndimage.map_coordinates(projected, view.positions, order=1) - visible
+        for projected, visible in zip((r, c), np.indices((80, 80)) + 40, strict=True)
     ]
     assert np.abs(errors).max() < 0.5
     assert not view.is_facade.any()
@@ -182,7 +182,8 @@ def test_what_is_seen_lies_where_the_lean_of_its_frame_puts_it(flight):
     heights = (20 + 8 * np.sin(rows / 13) * np.cos(cols / 9)).astype(np.float32)
     view = sight(heights, flight)
     at = np.arange(40, 120)
-    expected = np.stack(np.broadcast_arrays(at[:, None], at)) - view.seen(heights) * flight.lean(at[None], at[:, None])
+    lean = flight.lean(at[None], at[:, None])
+    expected = np.stack(np.broadcast_arrays(at[:, None], at)) - view.sampled(heights) * lean
     assert np.abs(view.positions - expected).max() < 0.5
     assert not view.is_facade.any()
 
@@ -190,7 +191,7 @@ def test_what_is_seen_lies_where_the_lean_of_its_frame_puts_it(flight):
 def test_pits_lean_the_other_way():
     heights = box(height=-12.0)
     flight = Flight(off_nadir=np.degrees(np.arctan(0.25)), view_azimuth=180.0)
-    bottom = sight(heights, flight, deepest=12).seen((heights < 0).astype(np.float32))
+    bottom = sight(heights, flight, deepest=12).sampled((heights < 0).astype(np.float32))
     # 20 rows, moved 3 px toward the camera; the near rim hides as many.
     np.testing.assert_array_equal(np.flatnonzero(bottom[:, 40]), np.arange(33, 50))
 
@@ -198,7 +199,7 @@ def test_pits_lean_the_other_way():
 @given(views | mosaics, st.floats(1, 40), st.floats(1, 10))
 @settings(deadline=None)
 def test_the_margin_is_enough_for_the_tallest_and_the_deepest(flight, tallest, deepest):
-    up, down, left, right = sight_margin((flight,), (tallest, deepest))
+    up, down, left, right = lean_margin((flight,), (tallest, deepest))
     rng = np.random.default_rng(0)
     heights = rng.uniform(-deepest, tallest, (up + 12 + down, left + 12 + right)).astype(np.float32)
     view = sight(heights, flight, tallest, deepest, (slice(up, up + 12), slice(left, left + 12)))
@@ -207,7 +208,7 @@ def test_the_margin_is_enough_for_the_tallest_and_the_deepest(flight, tallest, d
 
 
 def test_flights_that_look_straight_down_need_no_margin():
-    assert sight_margin((PLAIN, replace(PLAIN, view_azimuth=40.0)), (120, 12)) == (0, 0, 0, 0)
+    assert lean_margin((PLAIN, replace(PLAIN, view_azimuth=40.0)), (120, 12)) == (0, 0, 0, 0)
 
 
 def test_in_a_scene_only_what_stands_on_the_ground_moves():
