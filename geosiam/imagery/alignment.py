@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.grid import Grid
 
 _SAME_PLACE_PX = 1e-3  # corners of two grids that are nearer than this coincide
-AVERAGING_RATIO = 1.5
-"""Ratio of pixel sizes above which pixels are averaged."""
-
+_AVERAGING_RATIO = 1.5  # ratio of pixel sizes above which pixels are averaged
 _MAX_RATIO = 10.01  # largest ratio of pixel sizes that is compared: 10, with a margin for rounded sizes
 _FARTHEST_PX = 1e9  # integers overflow beyond
 _SAMPLES = 41  # points along a side of a grid that are transformed to another one
@@ -102,7 +100,7 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
         return Alignment(scene, target, offset, "none", (1.0, 1.0), shift, reason)
     scale = _scale(scene, target)
     ratio = float(1 / np.sqrt(scale[0] * scale[1]))
-    finer = ratio > AVERAGING_RATIO
+    finer = ratio > _AVERAGING_RATIO
     resampling = ("mode" if finer else "nearest") if palette else ("average" if finer else "bilinear")
     if not same_crs:
         reason = f"warped from {_crs_name(scene)} to {_crs_name(target)}"
@@ -111,6 +109,13 @@ def align(scene: Grid, target: Grid, *, palette: bool = False, shift: tuple[floa
     else:
         reason = "resampled: its pixels lie between those of the before scene"
     return Alignment(scene, target, None, resampling, scale, shift, reason)
+
+
+def displaced(alignment: Alignment, *, palette: bool = False) -> Alignment:
+    """Return the alignment of a scene that is resampled through a displacement field."""
+    resampling = "nearest" if palette else "average" if alignment.resampling == "average" else "cubic"
+    reason = f"{alignment.reason}; resampled through a displacement field"
+    return replace(alignment, offset=None, resampling=resampling, reason=reason)
 
 
 def footprint(scene: Grid, target: Grid) -> Window | None:

@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from geosiam.errors import SceneRefusedError
-from geosiam.imagery.alignment import align, check_resolution, check_transformable, footprint, unwrap_longitude
+from geosiam.imagery.alignment import (
+    align,
+    check_resolution,
+    check_transformable,
+    displaced,
+    footprint,
+    unwrap_longitude,
+)
 from geosiam.imagery.aoi import AreaOfInterest
 from geosiam.imagery.bands import choose_channels, names_its_colors
 from geosiam.imagery.displacement import estimate_field
@@ -294,7 +301,8 @@ class PairBuilder:
         before, after = self._readers(shift)
         overlap = self._overlap(shift)
         if field is not None:
-            after = DisplacedReader(after.scene, after.channels, after.alignment, field)
+            alignment = displaced(after.alignment, palette=after.channels.table is not None)
+            after = DisplacedReader(after.scene, after.channels, alignment, field)
             overlap = self._overlap(shift, math.ceil(field.longest))
         skip = self.options.on_error == "skip"
         sample = sample_overlap(before, after, overlap, self.aoi, skip_unreadable=skip, workers=self.options.workers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geosiam.imagery.alignment import AVERAGING_RATIO, align, transform_pixels
+from geosiam.imagery.alignment import align, transform_pixels
 from geosiam.imagery.grid import Window
 from geosiam.imagery.reader import AlignedReader
 from geosiam.runtime import unchanged_environment
@@ -46,7 +46,7 @@ class DisplacedReader(AlignedReader):
     Parameters
     ----------
     scene, channels, alignment
-        As of :class:`AlignedReader`; the scene is resampled whatever the alignment.
+        As of :class:`AlignedReader`; see :func:`~geosiam.imagery.alignment.displaced`.
     field
         The displacement of the scene's content on the target grid.
     """
@@ -55,10 +55,11 @@ class DisplacedReader(AlignedReader):
         super().__init__(scene, channels, alignment)
         self.field = field
         self._source = AlignedReader(scene, channels, align(alignment.scene, alignment.scene))
-        categories = channels.table is not None
-        finer = alignment.ratio > AVERAGING_RATIO
-        self._samples = 1 if categories or not finer else math.ceil(alignment.ratio)  # along the side of a pixel
-        self._kernel = cv2.INTER_NEAREST if categories else cv2.INTER_LINEAR if finer else cv2.INTER_CUBIC
+        finer = alignment.resampling == "average"
+        self._samples = math.ceil(alignment.ratio) if finer else 1  # along the side of a pixel
+        self._kernel = {"nearest": cv2.INTER_NEAREST, "average": cv2.INTER_LINEAR}.get(
+            alignment.resampling, cv2.INTER_CUBIC
+        )
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the target grid, as :meth:`AlignedReader.read` does."""

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 from bent_scenes import Bend, picture, texture
 from geosiam.errors import OptionError
 from geosiam.imagery import displacement, resampling
+from geosiam.imagery.alignment import displaced
 from geosiam.imagery.displacement import DisplacementField, estimate_field
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
@@ -29,6 +30,7 @@ from geosiam.imagery.resampling import DisplacedReader
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from geosiam.imagery.alignment import Alignment
     from geosiam.imagery.pair import ScenePair
     from geosiam.imagery.reader import AlignedReader
 
@@ -68,7 +70,7 @@ def wavy(seed: int = 0, largest: float = 6.0, shape: tuple[int, int] = (17, 20))
 
 def through(pair: ScenePair, field: DisplacementField) -> DisplacedReader:
     after = pair.after
-    return DisplacedReader(after.scene, after.channels, after.alignment, field)
+    return DisplacedReader(after.scene, after.channels, aligned(after), field)
 
 
 def whole(pair: ScenePair) -> Window:
@@ -238,9 +240,13 @@ def test_on_another_grid_a_nil_field_agrees_with_gdal(other_grid_pair: ScenePair
 windows = st.tuples(*[st.integers(0, side - 1) for side in (HEIGHT, WIDTH)], st.integers(1, 150), st.integers(1, 150))
 
 
+def aligned(after: AlignedReader) -> Alignment:
+    return displaced(after.alignment, palette=after.channels.table is not None)
+
+
 @lru_cache(maxsize=1)
 def read_whole(after: AlignedReader) -> tuple[np.ndarray, np.ndarray]:
-    return DisplacedReader(after.scene, after.channels, after.alignment, wavy()).read(Window(0, HEIGHT, 0, WIDTH))
+    return DisplacedReader(after.scene, after.channels, aligned(after), wavy()).read(Window(0, HEIGHT, 0, WIDTH))
 
 
 def read_in_parts(pair: ScenePair, window: tuple[int, int, int, int], part_px: int) -> None:

@@ -134,6 +134,8 @@ def test_objects_are_found_and_little_else(pair: Pair, detected: DetectResult, t
 def test_the_pair_is_inspected_as_it_is_detected(pair: Pair, detected: DetectResult) -> None:
     report = gs.inspect_pair(pair.before, pair.after).report
     assert report.displacement["applied"] is True
+    assert report.resampling == "cubic"
+    assert report.alignment == "the grids are the same; resampled through a displacement field"
     assert report.displacement == detected.report.displacement  # with the checksum of the field
     assert set(report.warnings) <= set(detected.warnings)
     unregistered = gs.inspect_pair(pair.before, pair.after, options=DetectOptions(register="none")).report
