@@ -13,6 +13,7 @@ from affine import Affine
 from geosiam.errors import SceneUnreadableError
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.optical_flow import (
+    COARSE_PX,
     FINEST_PX,
     NODE_PX,
     STIFFNESS,
@@ -24,7 +25,7 @@ from geosiam.imagery.optical_flow import (
     without_folds,
 )
 from geosiam.imagery.registration import Shift
-from geosiam.imagery.resampling import OPENCV_TYPES
+from geosiam.imagery.resampling import OPENCV_TYPES, interpolated
 from geosiam.runtime import default_workers, unchanged_environment
 
 with unchanged_environment():
@@ -49,6 +50,7 @@ _NEIGHBORHOOD = 2.0  # standard deviation in nodes of the neighborhood whose agr
 _TYPICAL_PERCENTILE = 80  # of the distances by which stiffnesses are compared; what moved or changed lies above
 _STIFFER_IS_BETTER = 1.25  # a stiffer field may predict single nodes this much worse
 _TOLERANCE_PX = 0.1  # and by this many pixels
+_PROMISING = 0.9  # share of the least bend and agreement that a coarse estimate has to show to be made finer
 _MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
 _MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with the field
 _MIN_LOCAL = 0.1  # share of its closest surroundings that have to be matched for a displacement of their own
@@ -135,6 +137,19 @@ class DisplacementField:
         ]
         return self.displacement[:, inside[0]][:, :, inside[1]].astype(np.float64)
 
+    def start(self, window: Window) -> NDArray[np.float32]:
+        """Return the displacement (2, rows, cols) of each node of :data:`NODE_PX` in a window, from which matching goes
+        on: that of its closest surroundings where it is known.
+        """
+        rows, cols = self.around(window)
+        closest = np.where(np.isfinite(self.local), self.local, self.displacement)
+        values = replace(self, displacement=closest).at_nodes(rows, cols)
+        edges = (rows[0], window.row_start, window.row_stop), (cols[0], window.col_start, window.col_stop)
+        for axis, (first, start, stop) in enumerate(edges, start=1):
+            middles = np.arange(start + NODE_PX / 2, stop, NODE_PX)
+            values = interpolated(values, axis, middles / self.spacing - 0.5 - first)
+        return values.astype(np.float32)
+
     @property
     def remaining(self) -> NDArray[np.float64]:
         """Distance in pixels that both scenes are apart at each node as they are read, (rows, cols); NaN = unknown."""
@@ -193,6 +208,11 @@ class FieldEstimate:
             "checksum": displacement.checksum if displacement is not None and applied else None,
         }
 
+    def may_improve(self, policy: RegistrationPolicy) -> bool:
+        """Return whether a finer estimate could show that the field fits better than one shift."""
+        bends, agrees = self.bend[1] / policy.min_bend_px, self.agreement / policy.min_agreement
+        return min(bends, agrees) >= _PROMISING and self.shift.patches >= policy.min_nodes
+
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
         return (
@@ -209,10 +229,14 @@ def estimate_field(
     overlap: Window,
     stretches: tuple[Stretch, Stretch],
     *,
+    coarse: FieldEstimate | None = None,
     skip_unreadable: bool = False,
     workers: int | None = None,
 ) -> FieldEstimate | None:
     """Estimate the displacement field of a view of a pair; None if the scenes cannot be matched anywhere.
+
+    The first estimate, from images at a quarter of the resolution, tells cheaply whether and how the scenes bend apart;
+    from it, a second one is made at half of the resolution.
 
     Parameters
     ----------
@@ -222,6 +246,8 @@ def estimate_field(
         Window that both may cover.
     stretches
         Stretch of each scene's values to [0, 1].
+    coarse
+        The first estimate of the same view, which is made finer; None: make the first one.
     skip_unreadable
         Leave out windows that cannot be decoded, instead of raising.
     workers
@@ -229,19 +255,22 @@ def estimate_field(
     """
     lattice = _Lattice.over(overlap)
     matches = Matches.none(lattice.shape)
+    scale = COARSE_PX if coarse is None else FINEST_PX
 
     def match_window(window: Window) -> tuple[Window, Matches | None]:
+        area = window.grown(_MARGIN_PX)
         try:
             images = [
-                _gray(*reader.read(window.grown(_MARGIN_PX)), stretch)
+                _gray(*reader.read(area), stretch, scale)
                 for reader, stretch in zip((before, after), stretches, strict=True)
             ]
         except SceneUnreadableError:
             if not skip_unreadable:
                 raise
             return window, None
-        common = [image.valid.any() for image in images]
-        return window, match(*images) if all(common) else None
+        if not all(image.valid.any() for image in images):
+            return window, None
+        return window, match(*images, scale, None if coarse is None else coarse.field.start(area))
 
     threads = min(workers or default_workers(), _MAX_THREADS)
     with ThreadPoolExecutor(threads, "geosiam-register") as pool:
@@ -253,20 +282,28 @@ def estimate_field(
     return _estimate(lattice, matches)
 
 
-def _gray(values: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> Masked:
-    """Return the brightness of a scene in [0, 1], averaged to pixels of :data:`FINEST_PX`."""
-    size = valid.shape[1] // FINEST_PX, valid.shape[0] // FINEST_PX
-    share = np.ones(size[::-1], np.float32)
-    if not valid.all():
-        share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        values = np.where(valid, values, 0).astype(np.float32)
-    elif values.dtype not in OPENCV_TYPES:
+def _gray(values: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch, scale: int) -> Masked:
+    """Return the brightness of a scene in [0, 1], averaged to pixels of ``scale`` of the scene's."""
+    is_whole = valid.all()
+    if not is_whole:
+        values = np.where(valid, values, np.zeros((), values.dtype))
+    if values.dtype not in OPENCV_TYPES:
         values = values.astype(np.float64)
-    means = np.stack([cv2.resize(band, size, interpolation=cv2.INTER_AREA) for band in values])
-    if not valid.all():
-        means /= np.maximum(share, np.float32(1 / FINEST_PX**2))
+    means = np.stack([_averaged(band, scale) for band in values])
+    share = np.ones(means.shape[1:], np.float32)
+    if not is_whole:
+        share = _averaged(valid.astype(np.float32), scale)
+        means = means / np.maximum(share, np.float32(1 / scale**2))
     inside = (share > 0.49).astype(np.float32)  # noqa: PLR2004 - half, whatever the rounding
     return Masked(stretch.apply(means).mean(axis=0) * inside, inside)
+
+
+def _averaged(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Return an image in pixels that are the mean of ``scale x scale``, where ``scale`` is a power of two."""
+    for _ in range(scale.bit_length() - 1):  # one step of 4 takes three times as long
+        size = image.shape[1] // 2, image.shape[0] // 2
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image
 
 
 @dataclass(frozen=True)
@@ -318,7 +355,8 @@ class _Lattice:
     def insert(self, matches: Matches, window: Window, result: Matches) -> None:
         """Insert the matches of a window, without its margin."""
         margin, side = _MARGIN_PX // NODE_PX, self.spacing
-        part = result.inner(margin).coarsened(self.nodes)
+        inner = (slice(margin, count - margin) for count in result.reliable.shape)
+        part = result.part(*inner).coarsened(self.nodes)
         rows = slice(window.row_start // side - self.first[0], window.row_stop // side - self.first[0])
         cols = slice(window.col_start // side - self.first[1], window.col_stop // side - self.first[1])
         matches.displacement[:, rows, cols] = part.displacement
@@ -340,8 +378,8 @@ def _estimate(lattice: _Lattice, matches: Matches) -> FieldEstimate | None:
     background, _ = smooth_field(matches, _BACKGROUND, one)
     matches = _without_outliers(matches, background)
     sigma = _stiffness(matches, background)
-    stiff, _ = smooth_field(matches, STIFFNESS[0], background)
-    displacement = without_folds(smooth_field(matches, sigma, background)[0], stiff, lattice.spacing)
+    displacement, stiff = (smooth_field(matches, value, background)[0] for value in (sigma, STIFFNESS[0]))
+    displacement = without_folds(displacement, stiff, lattice.spacing)
     rows, cols = np.indices(matches.reliable.shape) // _HELD_OUT_NODES
     squares = (rows + cols) % 2 == 0
     errors = _held_out_errors(matches, (squares, ~squares), sigma, background)
@@ -382,9 +420,9 @@ def _without_outliers(matches: Matches, background: NDArray[np.float32]) -> Matc
 def _stiffness(matches: Matches, background: NDArray[np.float32]) -> float:
     """Return the stiffness of the field: the stiffest that predicts single nodes about as well as any other."""
     rows, cols = np.indices(matches.reliable.shape)
-    parts = [(rows % 3 == i) & (cols % 3 == j) for i, j in ((0, 0), (1, 2))]
+    part = np.isin(3 * (rows % 3) + cols % 3, (0, 5))  # two of nine, none beside another
     errors = [
-        np.nanpercentile(_held_out_errors(matches, parts, sigma, background), _TYPICAL_PERCENTILE)
+        np.nanpercentile(_held_out_errors(matches, [part], sigma, background), _TYPICAL_PERCENTILE)
         for sigma in STIFFNESS
     ]
     enough = max(min(errors) * _STIFFER_IS_BETTER, min(errors) + _TOLERANCE_PX)

@@ -51,27 +51,31 @@ class _Level:
         Pixels of the scene along the side of one of the level's pixels.
     contrast_px
         Side of the window, in pixels of the level, in which brightness and contrast are made equal.
+    nodes
+        Nodes along the side of the squares that are matched as one.
     window
-        Standard deviation of the window that a node is matched with, in nodes.
+        Standard deviation of the window that a square is matched with, in squares.
     iterations
         Number of times that the image is warped and matched.
     """
 
     scale: int
     contrast_px: int
+    nodes: int
     window: float
     iterations: int
 
     @property
-    def node_px(self) -> int:
-        """Side of a node in pixels of the level."""
-        return NODE_PX // self.scale
+    def square_px(self) -> int:
+        """Side of a square in pixels of the level."""
+        return NODE_PX * self.nodes // self.scale
 
 
-_LEVELS = (_Level(16, 9, 6.0, 2), _Level(8, 13, 3.0, 2), _Level(4, 17, 1.0, 3), _Level(2, 17, 0.7, 2))
-FINEST_PX = _LEVELS[-1].scale
-"""Side in pixels of a pixel of the images that are matched."""
+_LEVELS = (_Level(16, 9, 4, 1.5, 2), _Level(8, 13, 2, 1.5, 2), _Level(4, 17, 1, 1.0, 3), _Level(2, 17, 1, 0.7, 2))
+COARSE_PX, FINEST_PX = (level.scale for level in _LEVELS[-2:])
+"""Sides in pixels of a pixel of the images that are matched: to know whether scenes bend apart, and to know how."""
 
+_SQUARE = _LEVELS[0].nodes
 _START_SCALE = 8  # of the level in which the shift of the whole image is estimated
 _NOISE = 2 / 255  # standard deviation of the values below which contrast is not amplified
 _MIN_VALID = 0.2  # share of valid pixels around a node that is matched
@@ -84,6 +88,7 @@ _AGREEMENT = 0.3  # pixels of the level within which estimates agree with the fi
 _ROUNDS = 3  # of robust weighting
 _TWICINGS = 2
 _TREND, _TREND_NODES = 2.0, 3.0  # smoothing of the trend, in that of the field and at least in nodes
+_TREND_SQUARES = 1.5  # least smoothing of the trend in squares of nodes, which it is fitted to
 _TREND_RIDGE = 0.05  # variance of the slopes' prior, in that of the window
 _LEAST_STRETCH = 0.2  # determinant of the Jacobian; at zero the field folds
 _FOLD_NODES, _FOLD_PEAK = 2.0, 0.03  # reach around a fold; the smoothed mask of a single one is larger than the peak
@@ -124,9 +129,8 @@ class Matches:
         """Return the matches with those outside of a mask marked as not reliable."""
         return replace(self, reliable=self.reliable & mask)
 
-    def inner(self, margin: int) -> Matches:
-        """Return the matches without a margin of nodes."""
-        rows, cols = (slice(margin, side - margin) for side in self.reliable.shape)
+    def part(self, rows: slice, cols: slice) -> Matches:
+        """Return the matches of some rows and columns of nodes."""
         displacement, information = (array[:, rows, cols] for array in (self.displacement, self.information))
         reliable, valid = self.reliable[rows, cols], self.valid[rows, cols]
         return Matches(displacement, information, reliable, valid, self.correlation[rows, cols])
@@ -158,6 +162,13 @@ class Masked:
     values: Image
     valid: Image
 
+    def extended(self, height: int, width: int) -> Masked:
+        """Return the image with pixels that are not valid at its end, up to a size."""
+        missing = ((0, height - self.values.shape[0]), (0, width - self.values.shape[1]))
+        if missing == ((0, 0), (0, 0)):
+            return self
+        return Masked(np.pad(self.values, missing), np.pad(self.valid, missing))
+
     def halved(self) -> Masked:
         """Return the image at half the resolution; a pixel is valid if at least half of it is."""
         height, width = (side // 2 * 2 for side in self.values.shape)
@@ -170,27 +181,48 @@ class Masked:
         return Masked(np.where(valid, values / np.maximum(share, 0.25), np.float32(0)), valid.astype(np.float32))
 
 
-def match(before: Masked, after: Masked) -> Matches:
+def match(
+    before: Masked, after: Masked, scale: int = FINEST_PX, start: NDArray[np.float32] | None = None
+) -> Matches:
     """Match two images at every node.
 
     Parameters
     ----------
     before, after
-        Images of one size, at :data:`FINEST_PX` scene pixels a pixel and with values in [0, 1]. Both sides are
-        multiples of ``NODE_PX / FINEST_PX``.
+        Images of one size, at ``scale`` scene pixels a pixel and with values in [0, 1]. Both sides are multiples of
+        ``NODE_PX / scale``.
+    scale
+        :data:`COARSE_PX` or :data:`FINEST_PX`.
+    start
+        float32 (2, rows, cols): a field from which only the finest level is matched; None: all levels are.
     """
-    pyramid = {FINEST_PX: (before, after)}
-    for fine, coarse in pairwise(level.scale for level in reversed(_LEVELS)):
-        pyramid[coarse] = pyramid[fine][0].halved(), pyramid[fine][1].halved()
-    nodes = before.values.shape[0] * FINEST_PX // NODE_PX, before.values.shape[1] * FINEST_PX // NODE_PX
-    field = np.zeros((2, *nodes), np.float32)
-    field += np.reshape(_whole_shift(*pyramid[_START_SCALE]), (2, 1, 1)).astype(np.float32) * _START_SCALE
-    matches = Matches.none(nodes)
-    for level in _LEVELS:
-        for _ in range(level.iterations):
+    nodes = before.values.shape[0] * scale // NODE_PX, before.values.shape[1] * scale // NODE_PX
+    whole = tuple(-(-count // _SQUARE) * _SQUARE for count in nodes)  # squares of the coarsest level
+    levels = [level for level in _LEVELS if level.scale >= scale]
+    images = [image.extended(whole[0] * NODE_PX // scale, whole[1] * NODE_PX // scale) for image in (before, after)]
+    pyramid = {scale: images}
+    for fine, coarse in pairwise(level.scale for level in reversed(levels)):
+        pyramid[coarse] = [image.halved() for image in pyramid[fine]]
+    if start is None:
+        shift = np.multiply(_whole_shift(*pyramid[_START_SCALE]), _START_SCALE)
+        field = np.zeros((2, 1, 1), np.float32) + np.reshape(shift, (2, 1, 1)).astype(np.float32)
+    else:
+        levels = levels[-1:]
+        field = np.pad(start, ((0, 0), (0, whole[0] - nodes[0]), (0, whole[1] - nodes[1])), "edge")
+    for level in levels:
+        field = _resized(field, whole[0] // level.nodes, whole[1] // level.nodes)
+        for iteration in range(level.iterations):
             matches = _match_once(*pyramid[level.scale], field, level)
-            field, _ = smooth_field(matches, level.window, field, agreement=_AGREEMENT * level.scale)
-    return matches
+            if level.scale > scale or iteration + 1 < level.iterations:
+                field, _ = smooth_field(matches, level.window, field, agreement=_AGREEMENT * level.scale)
+    return matches.part(slice(nodes[0]), slice(nodes[1]))
+
+
+def _resized(field: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
+    """Return a field (2, ...) on a lattice of other squares over the same ground."""
+    if field.shape[1:] == (rows, cols):
+        return field
+    return np.stack([cv2.resize(part, (cols, rows), interpolation=cv2.INTER_LINEAR) for part in field])
 
 
 def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level: _Level) -> Matches:
@@ -205,8 +237,8 @@ def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level
     difference = (second - first) * valid
 
     def around_nodes(image: Image) -> Image:
-        nodes = (width // level.node_px, height // level.node_px)
-        return blurred(cv2.resize(image, nodes, interpolation=cv2.INTER_AREA), level.window)
+        squares = (width // level.square_px, height // level.square_px)
+        return blurred(cv2.resize(image, squares, interpolation=cv2.INTER_AREA), level.window)
 
     share = around_nodes(valid)
     dd, dr, rr = around_nodes(down * down), around_nodes(down * right), around_nodes(right * right)
@@ -319,8 +351,10 @@ def smooth_field(
     for _ in range(_ROUNDS):
         information = matches.information * weight
         field = _local_trend(information, matches.displacement, prior, max(_TREND * sigma, _TREND_NODES))
+        around = [blurred(image, sigma) for image in information]
         for _ in range(1 + _TWICINGS):
-            field = field + _average(information, matches.displacement - field, sigma)
+            down, right = (blurred(image, sigma) for image in _times(information, matches.displacement - field))
+            field = field + _solved(*around, down, right, ridge=_PRIOR)
         distance = np.hypot(*(matches.displacement - field))
         typical = float(np.median(distance[matches.reliable])) if matches.reliable.any() else 0.0
         weight = matches.reliable / (1 + (distance / max(agreement, 2 * typical)) ** 2) ** 2
@@ -328,33 +362,46 @@ def smooth_field(
     return field, weight
 
 
-def _average(information: NDArray[np.float32], values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Return the average of vectors (2, rows, cols) around each node, weighted by information matrices."""
-    sums = [blurred(image, sigma) for image in (*information, *_times(information, values))]
-    dd, dr, rr, down, right = sums
-    return _solved(dd, dr, rr, down, right, ridge=_PRIOR)
-
-
 def _local_trend(
     information: NDArray[np.float32], values: NDArray[np.float32], prior: NDArray[np.float32], sigma: float
 ) -> NDArray[np.float32]:
-    """Return the planes through the vectors (2, rows, cols) around each node, which go on beyond the outermost ones."""
-    weight = (information[0] + information[2]).astype(np.float64)
-    rows, cols = (at.astype(np.float64) for at in np.indices(weight.shape))
-    s, sr, sc = (blurred(weight * at, sigma) for at in (np.ones_like(rows), rows, cols))
-    srr, src, scc = (blurred(weight * at, sigma) for at in (rows * rows, rows * cols, cols * cols))
+    """Return the planes through the vectors (2, rows, cols) around each node, which go on beyond the outermost ones.
+
+    They are so smooth that they are fitted in the middle of squares of nodes only, and interpolated.
+    """
+    side = max(1, int(sigma / _TREND_SQUARES))
+    height, width = information.shape[1:]
+    squares = -(-height // side) + 2, -(-width // side) + 2  # with a margin around them
+    missing = ((side, squares[0] * side - height - side), (side, squares[1] * side - width - side))
+
+    def means(image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return the mean of each square."""
+        return np.asarray(cv2.resize(image, squares[::-1], interpolation=cv2.INTER_AREA), np.float64)
+
+    def around(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean around each square."""
+        return np.asarray(blurred(means(image), sigma / side))
+
+    weight = np.pad((information[0] + information[2]).astype(np.float64), missing)
+    row, col = (at.astype(np.float64) for at in np.indices(weight.shape))
+    rows, cols = means(row), means(col)
+    s, sr, sc = around(weight), around(weight * row), around(weight * col)
+    srr, src, scc = around(weight * row * row), around(weight * row * col), around(weight * col * col)
     ridge = _TREND_RIDGE * sigma**2 * s + _PRIOR
-    a, b, c = s + _PRIOR, sr - rows * s, sc - cols * s  # of the normal equations, around each node
+    a, b, c = s + _PRIOR, sr - rows * s, sc - cols * s  # of the normal equations, around each square
     d = srr - 2 * rows * sr + rows * rows * s + ridge
     e = src - rows * sc - cols * sr + rows * cols * s
     f = scc - 2 * cols * sc + cols * cols * s + ridge
     minors = d * f - e * e, c * e - b * f, b * e - c * d
     determinant = a * minors[0] + b * minors[1] + c * minors[2]
     trend = []
-    for value, before in zip(values.astype(np.float64), prior, strict=True):
-        v, vr, vc = (blurred(weight * value * at, sigma) for at in (np.ones_like(rows), rows, cols))
-        sums = v + _PRIOR * before, vr - rows * v, vc - cols * v
-        trend.append(sum(minor * part for minor, part in zip(minors, sums, strict=True)) / determinant)
+    for value, before in zip(values, prior, strict=True):
+        weighted = weight * np.pad(value, missing)
+        v, vr, vc = around(weighted), around(weighted * row), around(weighted * col)
+        sums = v + _PRIOR * means(np.pad(before, missing, "edge")), vr - rows * v, vc - cols * v
+        middle = sum(minor * part for minor, part in zip(minors, sums, strict=True)) / determinant
+        whole = cv2.resize(middle, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        trend.append(whole[side : side + height, side : side + width])
     return np.asarray(trend, np.float32)
 
 

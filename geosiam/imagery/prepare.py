@@ -239,6 +239,8 @@ class PairBuilder:
             if requested:
                 self.warnings.append("the displacement of the scenes cannot be estimated and is not corrected")
             return registered
+        if requested or local.may_improve(self.policy):
+            local = self._estimate_field(registered.view, stretches, local) or local
         registered = replace(registered, local=local)
         if not requested and not local.improves(self.policy):
             return registered
@@ -264,12 +266,15 @@ class PairBuilder:
             return unchanged
         return _Registered(moved, shift, remaining.shift, remaining)
 
-    def _estimate_field(self, view: _View, stretches: tuple[Stretch, Stretch]) -> FieldEstimate | None:
+    def _estimate_field(
+        self, view: _View, stretches: tuple[Stretch, Stretch], coarse: FieldEstimate | None = None
+    ) -> FieldEstimate | None:
         return estimate_field(
             view.before,
             view.after,
             view.overlap,
             stretches,
+            coarse=coarse,
             skip_unreadable=self.options.on_error == "skip",
             workers=self.options.workers,
         )
