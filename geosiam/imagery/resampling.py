@@ -116,8 +116,9 @@ class DisplacedReader(AlignedReader):
         node_rows, node_cols = np.meshgrid((rows + 0.5) * field.spacing, (cols + 0.5) * field.spacing, indexing="ij")
         nodes = transform_pixels(target, self.alignment.scene, node_cols + right, node_rows + down)
         places, starts = [], (window.row_start, window.col_start)
+        axes = list(enumerate(zip((rows[0], cols[0]), starts, window.shape, strict=True)))
         for positions in reversed(nodes):
-            for axis, (first, start, size) in enumerate(zip((rows[0], cols[0]), starts, window.shape, strict=True)):
+            for axis, (first, start, size) in reversed(axes):  # the rows last: whole ones are taken
                 centers = start + (np.arange(size * self._samples) + 0.5) / self._samples
                 positions = interpolated(positions, axis, centers / field.spacing - 0.5 - first)  # noqa: PLW2901
             positions = np.where(np.isfinite(positions), positions, -_FAR_PX).clip(-_FAR_PX, _FAR_PX)  # noqa: PLW2901
