@@ -138,9 +138,7 @@ class DisplacementField:
         return self.displacement[:, inside[0]][:, :, inside[1]].astype(np.float64)
 
     def start(self, window: Window) -> NDArray[np.float32]:
-        """Return the displacement (2, rows, cols) of each node of :data:`NODE_PX` in a window, from which matching goes
-        on: that of its closest surroundings where it is known.
-        """
+        """Return the displacement (2, rows, cols) of each node of a window, that of its surroundings where known."""
         rows, cols = self.around(window)
         closest = np.where(np.isfinite(self.local), self.local, self.displacement)
         values = replace(self, displacement=closest).at_nodes(rows, cols)
@@ -260,17 +258,17 @@ def estimate_field(
     def match_window(window: Window) -> tuple[Window, Matches | None]:
         area = window.grown(_MARGIN_PX)
         try:
-            images = [
+            first, second = (
                 _gray(*reader.read(area), stretch, scale)
                 for reader, stretch in zip((before, after), stretches, strict=True)
-            ]
+            )
         except SceneUnreadableError:
             if not skip_unreadable:
                 raise
             return window, None
-        if not all(image.valid.any() for image in images):
+        if not (first.valid.any() and second.valid.any()):
             return window, None
-        return window, match(*images, scale, None if coarse is None else coarse.field.start(area))
+        return window, match(first, second, scale, None if coarse is None else coarse.field.start(area))
 
     threads = min(workers or default_workers(), _MAX_THREADS)
     with ThreadPoolExecutor(threads, "geosiam-register") as pool:

@@ -181,9 +181,7 @@ class Masked:
         return Masked(np.where(valid, values / np.maximum(share, 0.25), np.float32(0)), valid.astype(np.float32))
 
 
-def match(
-    before: Masked, after: Masked, scale: int = FINEST_PX, start: NDArray[np.float32] | None = None
-) -> Matches:
+def match(before: Masked, after: Masked, scale: int = FINEST_PX, start: NDArray[np.float32] | None = None) -> Matches:
     """Match two images at every node.
 
     Parameters
@@ -197,22 +195,24 @@ def match(
         float32 (2, rows, cols): a field from which only the finest level is matched; None: all levels are.
     """
     nodes = before.values.shape[0] * scale // NODE_PX, before.values.shape[1] * scale // NODE_PX
-    whole = tuple(-(-count // _SQUARE) * _SQUARE for count in nodes)  # squares of the coarsest level
+    rows, cols = (-(-count // _SQUARE) * _SQUARE for count in nodes)  # whole squares of the coarsest level
+    size = rows * NODE_PX // scale, cols * NODE_PX // scale
     levels = [level for level in _LEVELS if level.scale >= scale]
-    images = [image.extended(whole[0] * NODE_PX // scale, whole[1] * NODE_PX // scale) for image in (before, after)]
-    pyramid = {scale: images}
-    for fine, coarse in pairwise(level.scale for level in reversed(levels)):
-        pyramid[coarse] = [image.halved() for image in pyramid[fine]]
+    pyramid = {scale: (before.extended(*size), after.extended(*size))}
     if start is None:
+        for fine, coarse in pairwise(level.scale for level in reversed(levels)):
+            first, second = pyramid[fine]
+            pyramid[coarse] = first.halved(), second.halved()
         shift = np.multiply(_whole_shift(*pyramid[_START_SCALE]), _START_SCALE)
         field = np.zeros((2, 1, 1), np.float32) + np.reshape(shift, (2, 1, 1)).astype(np.float32)
     else:
         levels = levels[-1:]
-        field = np.pad(start, ((0, 0), (0, whole[0] - nodes[0]), (0, whole[1] - nodes[1])), "edge")
+        field = np.pad(start, ((0, 0), (0, rows - nodes[0]), (0, cols - nodes[1])), "edge")
     for level in levels:
-        field = _resized(field, whole[0] // level.nodes, whole[1] // level.nodes)
+        field = _resized(field, rows // level.nodes, cols // level.nodes)
+        first, second = pyramid[level.scale]
         for iteration in range(level.iterations):
-            matches = _match_once(*pyramid[level.scale], field, level)
+            matches = _match_once(first, second, field, level)
             if level.scale > scale or iteration + 1 < level.iterations:
                 field, _ = smooth_field(matches, level.window, field, agreement=_AGREEMENT * level.scale)
     return matches.part(slice(nodes[0]), slice(nodes[1]))
@@ -351,10 +351,10 @@ def smooth_field(
     for _ in range(_ROUNDS):
         information = matches.information * weight
         field = _local_trend(information, matches.displacement, prior, max(_TREND * sigma, _TREND_NODES))
-        around = [blurred(image, sigma) for image in information]
+        dd, dr, rr = (blurred(image, sigma) for image in information)
         for _ in range(1 + _TWICINGS):
             down, right = (blurred(image, sigma) for image in _times(information, matches.displacement - field))
-            field = field + _solved(*around, down, right, ridge=_PRIOR)
+            field = field + _solved(dd, dr, rr, down, right, ridge=_PRIOR)
         distance = np.hypot(*(matches.displacement - field))
         typical = float(np.median(distance[matches.reliable])) if matches.reliable.any() else 0.0
         weight = matches.reliable / (1 + (distance / max(agreement, 2 * typical)) ** 2) ** 2
@@ -374,7 +374,7 @@ def _local_trend(
     squares = -(-height // side) + 2, -(-width // side) + 2  # with a margin around them
     missing = ((side, squares[0] * side - height - side), (side, squares[1] * side - width - side))
 
-    def means(image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def means(image: NDArray[Any]) -> NDArray[np.float64]:
         """Return the mean of each square."""
         return np.asarray(cv2.resize(image, squares[::-1], interpolation=cv2.INTER_AREA), np.float64)
 
@@ -398,7 +398,8 @@ def _local_trend(
     for value, before in zip(values, prior, strict=True):
         weighted = weight * np.pad(value, missing)
         v, vr, vc = around(weighted), around(weighted * row), around(weighted * col)
-        sums = v + _PRIOR * means(np.pad(before, missing, "edge")), vr - rows * v, vc - cols * v
+        prior_means = means(np.pad(np.asarray(before), missing, mode="edge"))
+        sums = v + _PRIOR * prior_means, vr - rows * v, vc - cols * v
         middle = sum(minor * part for minor, part in zip(minors, sums, strict=True)) / determinant
         whole = cv2.resize(middle, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
         trend.append(whole[side : side + height, side : side + width])
