@@ -383,7 +383,8 @@ def _local_trend(
         return np.asarray(blurred(means(image), sigma / side))
 
     weight = np.pad((information[0] + information[2]).astype(np.float64), missing)
-    row, col = (at.astype(np.float64) for at in np.indices(weight.shape))
+    positions = np.indices(weight.shape).astype(np.float64)
+    row, col = positions[0], positions[1]
     rows, cols = means(row), means(col)
     s, sr, sc = around(weight), around(weight * row), around(weight * col)
     srr, src, scc = around(weight * row * row), around(weight * row * col), around(weight * col * col)
@@ -398,7 +399,7 @@ def _local_trend(
     for value, before in zip(values, prior, strict=True):
         weighted = weight * np.pad(value, missing)
         v, vr, vc = around(weighted), around(weighted * row), around(weighted * col)
-        prior_means = means(np.pad(np.asarray(before), missing, mode="edge"))
+        prior_means = means(np.pad(before, missing, mode="edge"))
         sums = v + _PRIOR * prior_means, vr - rows * v, vc - cols * v
         middle = sum(minor * part for minor, part in zip(minors, sums, strict=True)) / determinant
         whole = cv2.resize(middle, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
