@@ -202,6 +202,7 @@ class FieldEstimate:
             "median_px": median,
             "p95_px": large,
             "largest_px": largest,
+            "agreement": round(self.agreement, 3),
             "unknown_fraction": round(self.unknown_fraction, 4),
             "checksum": displacement.checksum if displacement is not None and applied else None,
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam.imagery.bands import FIRST_BANDS
 from geosiam.imagery.normalization import has_few_levels
-from geosiam.imagery.registration import Shift
+from geosiam.imagery.registration import DEFAULT_POLICY, Shift
 
 if TYPE_CHECKING:
     from geosiam.imagery.alignment import Alignment
@@ -54,7 +54,8 @@ class PairReport:
     displacement
         Displacement from place to place: whether it is corrected (``applied``); in pixels, the ``median_px``, 95th
         percentile (``p95_px``) and largest (``largest_px``) distance from one shift, which is the bend of the scenes;
-        the ``unknown_fraction`` of the ground; and the ``checksum`` of an applied field. None if not estimated.
+        the share of the local matches that agree (``agreement``); the ``unknown_fraction`` of the ground; and the
+        ``checksum`` of an applied field. None if not estimated.
     warnings
         Warnings to the user.
     """
@@ -104,7 +105,9 @@ class PairReport:
             words["shift"] = f"{reliable}{_directed(shift.rows, shift.cols)} ({share})"
         if (local := self.displacement) is not None:
             percentiles = f"median {local['median_px']:.1f}, 95th percentile {local['p95_px']:.1f}"
-            words["bend"] = f"{percentiles}, largest {local['largest_px']:.1f} px"
+            reliable = "" if _is_certain(local) else "not reliably known, "
+            share = f"{local['agreement']:.0%} of the matches agree"
+            words["bend"] = f"{reliable}{percentiles}, largest {local['largest_px']:.1f} px ({share})"
             words["nothing known"] = f"on {local['unknown_fraction']:.0%} of the ground"
         words["remaining"] = "not known" if self.shift_px is None else f"{self.shift_px:.1f} px"
         return words
@@ -125,8 +128,14 @@ def _directed(rows: float, cols: float) -> str:
 
 def _bends(displacement: dict[str, Any]) -> bool:
     """Return whether most of the ground is known to bend noticeably, and this is not corrected."""
-    is_certain = displacement["unknown_fraction"] <= _LARGE_UNKNOWN
-    return is_certain and not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
+    bends = not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
+    return bends and _is_certain(displacement)
+
+
+def _is_certain(displacement: dict[str, Any]) -> bool:
+    """Return whether the displacement of most of the ground is known, and the matches do not contradict each other."""
+    agrees = displacement["agreement"] >= DEFAULT_POLICY.min_agreement
+    return agrees and displacement["unknown_fraction"] <= _LARGE_UNKNOWN
 
 
 def _misregistered(length: float) -> str:

@@ -30,6 +30,7 @@ LOCAL = {
     "median_px": 1.0,
     "p95_px": 1.5,
     "largest_px": 2.0,
+    "agreement": 0.95,
     "unknown_fraction": 0.1,
     "checksum": None,
 }

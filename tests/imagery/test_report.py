@@ -110,11 +110,12 @@ def test_what_remains_of_a_shift_is_told_with_a_remedy_if_there_is_one() -> None
 
 
 def test_a_bend_that_is_left_is_told_where_it_is_known() -> None:
-    local = {"applied": False, "median_px": 2.0, "p95_px": 3.1, "largest_px": 5.0, "unknown_fraction": 0.2}
+    local = {"applied": False, "median_px": 2.0, "p95_px": 3.1, "largest_px": 5.0, "agreement": 0.9}
+    local = {**local, "unknown_fraction": 0.2}
     (warning,) = warnings_on_shift(None, (0.0, 0.0), local, register="auto")
     fact = "the scenes bend apart by 3.1 px (95th percentile), which is not corrected"
     assert warning == f"{fact}; consider `register=field`"
-    for change in ({"p95_px": 1.9}, {"unknown_fraction": 0.8}):
+    for change in ({"p95_px": 1.9}, {"unknown_fraction": 0.8}, {"agreement": 0.7}):
         assert warnings_on_shift(None, (0.0, 0.0), {**local, **change}, register="auto") == []
 
 

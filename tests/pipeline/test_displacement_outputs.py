@@ -294,7 +294,7 @@ def test_info_says_shift_bend_and_what_is_done(run: Run, capsys: pytest.CaptureF
     bend = (
         f"median {local['median_px']:.1f}, 95th percentile {local['p95_px']:.1f}, largest {local['largest_px']:.1f} px"
     )
-    assert words["bend"].strip() == bend
+    assert words["bend"].strip() == f"{bend} ({local['agreement']:.0%} of the matches agree)"
     assert words["nothing known"].strip() == f"on {local['unknown_fraction']:.0%} of the ground"
     assert not any(line.startswith(("moved_px", "shift_px", "displacement")) for line in lines)
 
