@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -203,13 +204,14 @@ def change(image: NDArray[Any], valid: NDArray[np.bool_], bands: list[int], rows
     image[bands, rows, cols] = np.where(valid, (part / 2).astype(part.dtype), part) if looks_the_same else turned
 
 
-def describe(outcome: Outcome, folder: Path) -> str:
-    """Describe an outcome without the path of the folder."""
+def describe(outcome: Outcome, *folders: Path) -> str:
+    """Describe an outcome without the paths of the folders."""
+    message = functools.reduce(lambda text, folder: text.replace(f"{folder}/", ""), folders, outcome.message)
     if outcome.code == 0:
         answer = f"{outcome.count} polygons" if outcome.count is not None else "answered"
         answer += f", {outcome.in_part} of them there" if outcome.in_part is not None and outcome.count else ""
-        return f"{answer}: {outcome.message}" if outcome.message else answer
-    return outcome.message.removeprefix("geosiam: error: ").replace(f"{folder}/", "")
+        return f"{answer}: {message}" if message else answer
+    return message.removeprefix("geosiam: error: ")
 
 
 def cell(text: str) -> str:
@@ -234,7 +236,7 @@ def examine(paths: list[Path], folder: Path) -> tuple[list[list[str]], list[str]
         failures += [f"{path.name}: {o.message}" for o in (info, same, edited) if o is not None and not o.fine]
         if info.code != same.code or (same.code == 0 and same.count):
             failures.append(f"{path.name}: {same.count} polygons between a scene and itself (info: {info.code})")
-        with_copy = "-" if changed is None or edited is None or edited.code else describe(edited, folder)
+        with_copy = "-" if changed is None or edited is None or edited.code else describe(edited, folder, path.parent)
         if changed is not None and edited is not None and not edited.code and not edited.in_part:
             with_copy += f" ({changed.visible(path)})"
         with_others = f"{codes[path].count(0)} answered, {len(codes[path]) - codes[path].count(0)} refused"

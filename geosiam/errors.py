@@ -32,7 +32,7 @@ _URL = re.compile(r"(?:\b[a-z][a-z0-9+.-]*://|/vsi[a-z0-9_]+(?=[/?]))[^\s'\"<>!]
 _USER = re.compile(r"(?<=://)(?:[^/\s?#]*@|[^/\s:@]*:(?!\d*(?:[/?#]|$))[^\s?#]*@)")
 """User and password in a URL, also a password with a slash, which is not a port."""
 
-_USER_ALONE = re.compile(r"[^\s:/@'\"(<]+:[^\s/@]+@(?=[\w.-]+:\d)")
+_USER_ALONE = re.compile(r"(?<![^\s:/@'\"(<])[^\s:/@'\"(<]+:[^\s/@]+@(?=[\w.-]+:\d)")
 """User and password before a host with a port, as other libraries quote a URL without its scheme."""
 
 _SEPARATORS = re.compile(r"(&amp;|&|;(?=[\w.~%-]+=)|#)")
@@ -47,7 +47,7 @@ _PUBLIC_PARAMETERS = frozenset(
 """Parameters of a URL that say which resource it is. The values of all others are hidden: any may be a signature."""
 
 _SETTING = re.compile(
-    r"\b([\w.-]*(?:password|passwd|pwd|secret|token|api_?key|access_?key|signature|credential)[\w.-]*=)"
+    r"(?<![\w.-])([\w.-]*(?:password|passwd|pwd|secret|token|api_?key|access_?key|signature|credential)[\w.-]*=)"
     r"('[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)",
     re.IGNORECASE,
 )

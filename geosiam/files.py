@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import json
 import logging
 import os
 import shutil
 import sqlite3
 import tempfile
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from geosiam.errors import OutputError, redacted
@@ -68,6 +69,20 @@ def companions(path: str | os.PathLike[str]) -> list[Path]:
     beside = [file.with_name(file.name + end) for end in _COMPANIONS.get(file.suffix.lower(), ())]
     indexes = [file.with_suffix(suffix) for suffix in _SHAPEFILE_INDEXES] if file.suffix.lower() == ".shp" else []
     return [companion for companion in (*beside, *indexes) if exists(companion)]
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return what a text of JSON holds.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def file_and_layer(path: str | os.PathLike[str]) -> tuple[str, str | None]:

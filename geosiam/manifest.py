@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import OptionError, SceneNotFoundError
-from geosiam.files import exists
+from geosiam.files import exists, parse_json
 
 if TYPE_CHECKING:
     import os
@@ -77,7 +76,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     rows = content["pairs"] if isinstance(content, dict) else content
     if not all(isinstance(row, dict) for row in rows):
         raise TypeError("not a list of objects")

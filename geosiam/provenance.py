@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from geosiam import __version__
-from geosiam.files import file_name
+from geosiam.files import file_name, parse_json
 from geosiam.polygons.table import Origin
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG
 from geosiam.scores.working_file import UNKNOWN
@@ -145,8 +145,11 @@ class Provenance:
 
 def recorded(tags: Mapping[str, str]) -> dict[str, Any]:
     """Return the provenance that the tags of a score raster hold, as JSON has it; nothing where they hold none."""
-    record: dict[str, Any] = json.loads(tags.get("GEOSIAM_PROVENANCE", "{}"))
-    return record
+    try:
+        record = parse_json(tags.get("GEOSIAM_PROVENANCE", "{}"))
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def inputs_read(record: Mapping[str, Any]) -> dict[str, Any]:

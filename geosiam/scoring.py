@@ -128,7 +128,7 @@ def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreO
 def _cell_centers(cells: Grid) -> dict[str, NDArray[np.float64]]:
     """Return the coordinates of the cells of a grid along both axes; none where these are not those of the CRS."""
     transform = cells.transform
-    if not transform.is_rectilinear:
+    if transform.b or transform.d:  # not `is_rectilinear`, for which pixels of 1e-5 degrees are too small to be turned
         return {}
     x, _ = apply_affine(transform, np.arange(0.5, cells.width), np.zeros(cells.width))
     _, y = apply_affine(transform, np.zeros(cells.height), np.arange(0.5, cells.height))

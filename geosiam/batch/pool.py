@@ -25,6 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import geosiam
+from geosiam.files import parse_json
 from geosiam.options import DetectOptions
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class PairRequest:
         return cls(**{**values, "options": DetectOptions(**values["options"])})
 
 
+_EVENT_TYPES = {"kind": str, "pair": str, "data": dict}
+
+
 @dataclass(frozen=True)
 class WorkerEvent:
     """A message from a worker about the pair that it runs.
@@ -115,8 +119,8 @@ class WorkerEvent:
         ValueError
             The line is something else.
         """
-        values = json.loads(line)
-        if not isinstance(values, dict) or values.keys() != {"kind", "pair", "data"}:
+        values = parse_json(line)
+        if not isinstance(values, dict) or {k: type(v) for k, v in values.items()} != _EVENT_TYPES:
             raise ValueError("not an event")
         return cls(**values)
 

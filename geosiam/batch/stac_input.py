@@ -14,6 +14,7 @@ import shapely
 from geosiam.batch.dates import iso_date
 from geosiam.batch.inventory import SceneEntry
 from geosiam.errors import InputError, OptionError, SceneUnreadableError
+from geosiam.files import parse_json
 
 if TYPE_CHECKING:
     from pystac import Asset, Item
@@ -32,7 +33,7 @@ def is_stac(source: str) -> bool:
     if not source.lower().endswith((".json", ".geojson")):
         return False
     try:
-        content = json.loads(Path(source).read_text(encoding="utf-8"))
+        content = parse_json(Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("type") in _KINDS
@@ -61,6 +62,7 @@ def read_stac(source: str, asset: str | None = None) -> list[SceneEntry]:
         raise OptionError(source, "is a STAC document, which needs pystac", "pip install 'geosiam[survey]'") from error
     try:
         items = _items(source)
+        scenes = [_scene(item, source, asset) for item in items]
     except InputError:
         raise
     except Exception as error:  # pystac raises all kinds of errors for invalid documents
@@ -70,7 +72,7 @@ def read_stac(source: str, asset: str | None = None) -> list[SceneEntry]:
         raise SceneUnreadableError(
             source, "lists no items", "give an item collection, or a catalog that links to items"
         )
-    return [_scene(item, source, asset) for item in items]
+    return scenes
 
 
 def _items(source: str) -> list[Item]:

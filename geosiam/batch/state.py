@@ -18,7 +18,7 @@ from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.errors import InputError, redacted
-from geosiam.files import atomic_write, file_and_layer
+from geosiam.files import atomic_write, file_and_layer, parse_json
 from geosiam.imagery.scene_info import fingerprint
 from geosiam.network.weights import load_model
 from geosiam.provenance import ModelReference
@@ -140,6 +140,8 @@ class PairRecord:
         fields["model"] = ModelReference(**fields["model"])
         fields["pixel_size"] = tuple(fields["pixel_size"])
         fields["warnings"] = tuple(fields["warnings"])
+        if not all(isinstance(fields[name], int) for name in ("count", "pixels", "unreadable")):
+            raise TypeError("a number of the record is none")
         return cls(**fields)
 
 
@@ -229,13 +231,15 @@ class PairState:
 def load_state(folder: Path) -> PairState | None:
     """Return the state in a pair's folder; None if there is none, or none that this version can read."""
     try:
-        values = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        values = parse_json((folder / STATE).read_text(encoding="utf-8"))
         if values.pop(_FORMAT_KEY) != _FORMAT:
             return None
         facts = values.pop("facts")
-        return PairState(**values, record=PairRecord.from_dict(facts) if facts else None)
+        state = PairState(**values, record=PairRecord.from_dict(facts) if facts else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    texts = all(isinstance(text, str) for text in (state.status, state.identity, state.error))
+    return state if texts and isinstance(state.attempts, int) else None
 
 
 def save_state(folder: Path, state: PairState) -> None:

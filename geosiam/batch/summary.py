@@ -15,7 +15,7 @@ from geosiam.batch.merge import merge_polygons
 from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import OutputError, redacted
-from geosiam.files import atomic_write, check_writable
+from geosiam.files import atomic_write, check_writable, parse_json
 from geosiam.report import ReportOptions, ReportPair, page_digest, write_report
 from geosiam.report.api import PAGE
 from geosiam.report.inputs import MERGED
@@ -210,7 +210,7 @@ def _modification_time(path: Path | None) -> int:
 def _read_summary(path: Path) -> dict[str, Any]:
     """Return the content of a summary; empty if there is none."""
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) else {}
     return {}
 

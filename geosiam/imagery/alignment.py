@@ -194,6 +194,9 @@ def transform_pixels(
     """Transform pixel coordinates (cols, rows) of one grid to another; not finite where there are none."""
     x, y = apply_affine(source.transform, cols, rows)
     if source.crs != target.crs:
+        if source.crs.is_geographic:  # PROJ looks up the transformation of a datum by the place, which 360 degrees hide
+            full_turn = _full_turn(source)
+            x = x - full_turn * np.round(x / full_turn)
         # Not rasterio's transform, which raises if any one of the points has no coordinates.
         transformer = Transformer.from_crs(source.crs.to_wkt(), target.crs.to_wkt(), always_xy=True)
         x, y = transformer.transform(x, y)
@@ -236,11 +239,25 @@ def unwrap_longitude(scene: Grid, target: Grid) -> Grid:
 
     Across the dateline, longitudes may end beyond 180 degrees, or begin before -180.
     """
-    if scene.crs != target.crs or not scene.crs.is_geographic:
+    if scene.crs != target.crs:
+        return within_one_turn(scene)
+    if not scene.crs.is_geographic:
         return scene
     full_turn = _full_turn(scene)
     turns = round((_middle(target) - _middle(scene)) / full_turn)
     return replace(scene, transform=Affine.translation(turns * full_turn, 0) @ scene.transform) if turns else scene
+
+
+def within_one_turn(grid: Grid) -> Grid:
+    """Return a grid; of one in degrees that lies beyond 180 degrees as a whole, the same place within 180 degrees."""
+    if not grid.crs.is_geographic:
+        return grid
+    left, _, right, _ = grid.bounds
+    full_turn = _full_turn(grid)
+    if left < full_turn / 2 and right > -full_turn / 2:
+        return grid
+    turns = round(_middle(grid) / full_turn)
+    return replace(grid, transform=Affine.translation(-turns * full_turn, 0) @ grid.transform)
 
 
 def _scale(scene: Grid, target: Grid) -> tuple[float, float]:

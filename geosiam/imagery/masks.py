@@ -194,11 +194,12 @@ def without_blur(
 
 
 def _opened(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Return the pixels of all squares of a side that a mask (rows, cols) fills, inside it."""
-    eroded = ndimage.minimum_filter(mask, side, mode="constant", cval=0)
+    """Return the pixels of all squares of a side that a mask (rows, cols) and what lies beyond its edges fill."""
+    wider = np.pad(mask, side, constant_values=True)  # nodata that narrows towards the edge of a scene goes on there
+    eroded = ndimage.minimum_filter(wider, side, mode="constant", cval=0)
     origin = -1 if side % 2 == 0 else 0  # a square of even side has no middle
     opened: NDArray[np.bool_] = ndimage.maximum_filter(eroded, side, mode="constant", cval=0, origin=origin)
-    return opened
+    return opened[side:-side, side:-side]
 
 
 def _is_lossy(dataset: DatasetReader) -> bool:
@@ -230,7 +231,7 @@ _MAX_SIDE_PX = 1500  # of a reduced picture of the scene
 _MIN_LEVELS = 32  # different values of an image; class maps have fewer
 _CONNECTED = 0.9  # share of a value's pixels that are connected with the scene's edge where it means nodata
 _NOTEWORTHY = 0.01  # share of a scene that may be nodata without a word about it
-_SOFT = 0.5  # share of an alpha band's pixels that are neither transparent nor opaque, which makes it another band
+_SOFT = 0.5  # share of an alpha band's pixels with a value that are not opaque, which makes it another band
 _COUNTS_WITH_ALPHA = (2, 4)  # of bands: gray and alpha; red, green, blue and alpha
 _OPAQUE = 255
 _DISTANCE = 0.02  # of an image's dark values from zero, in parts of its bright ones
@@ -263,13 +264,13 @@ def settle_nodata(scene: Scene, nodata: float | str | None, *, skip_unreadable: 
     dataset = scene.handle()
     if isinstance(nodata, int | float):
         _check_type(scene.name, dataset.dtypes[0], nodata)
-        scene.read_through(_declaring(dataset, scene.path, nodata=float(nodata)))
+        scene.read_through(_declaring(scene, dataset, nodata=float(nodata)))
         return []
     if nodata is not None or colors_of(dataset)[0] == ColorInterp.palette:
         return []
     try:
         with contextlib.nullcontext() if skip_unreadable or not scene.remote else scene.decoding("its edges"):
-            return _settle_alpha(scene, dataset) or _settle_value(scene, dataset)
+            return [*_settle_alpha(scene, dataset), *_settle_value(scene, scene.handle())]
     except DECODING_ERRORS:  # whoever needs these pixels says so; a server that is silent would be waited for again
         return []
 
@@ -287,10 +288,10 @@ def _settle_alpha(scene: Scene, dataset: DatasetReader) -> list[str]:
         return _find_alpha(scene, dataset)
     band = colors_of(dataset).index(_ALPHA) + 1
     values = _looked_at(dataset, [band])[0]
-    soft = (values > 0) & (values < values.max())
-    if soft.mean() <= _SOFT or len(np.unique(values)) < _MIN_LEVELS:
+    seen = values[values > 0]  # of a scene with a collar, less than half may be
+    if (seen < seen.max(initial=0)).sum() <= _SOFT * len(seen) or len(np.unique(values)) < _MIN_LEVELS:
         return []
-    scene.read_through(_declaring(dataset, scene.path, alpha=0))
+    scene.read_through(_declaring(scene, dataset, alpha=0))
     fact = f"band {band} of {scene.name} is called alpha but holds an image, so it masks nothing"
     return [f"{fact}{_DISABLE}"]
 
@@ -299,16 +300,16 @@ def _find_alpha(scene: Scene, dataset: DatasetReader) -> list[str]:
     """Find a last band that is alpha without being called so: it has two values, and the image a single one under 0."""
     last = dataset.count
     kind = colors_of(dataset)[last - 1]
-    unnamed = kind in (ColorInterp.undefined, ColorInterp.gray) and has_no_mask(dataset)
+    unnamed = kind in (ColorInterp.undefined, ColorInterp.gray) and _declares_nothing(scene, dataset)
     if last not in _COUNTS_WITH_ALPHA or dataset.dtypes[last - 1] != "uint8" or not unnamed:
         return []
-    image = _looked_at(dataset, list(range(1, last + 1)))
+    image = _valid_pixels(dataset, list(range(1, last + 1)))
     transparent = image[-1] == 0
     if transparent.all() or not transparent.any() or not np.isin(image[-1], (0, _OPAQUE)).all():
         return []
     colors = image[:-1, transparent]
     if (colors == np.median(colors, axis=1, keepdims=True)).all(axis=0).mean() >= _CONNECTED:
-        scene.read_through(_declaring(dataset, scene.path, alpha=last))
+        scene.read_through(_declaring(scene, dataset, alpha=last))
         share = _percent(transparent.mean())
         return [f"band {last} of {scene.name} is 0 or 255 and counts as alpha: {share} are nodata{_DISABLE}"]
     fact = f"band {last} of {scene.name} is 0 or 255, but not called alpha"
@@ -317,21 +318,31 @@ def _find_alpha(scene: Scene, dataset: DatasetReader) -> list[str]:
 
 def _settle_value(scene: Scene, dataset: DatasetReader) -> list[str]:
     """Find a value that means nodata without being declared."""
-    if has_alpha(dataset) or not has_no_mask(dataset):
+    if has_alpha(dataset) or not _declares_nothing(scene, dataset):
         return []
-    value, share = _fill_value(_looked_at(dataset, list(dataset.indexes[:3]))) if _measured(dataset) else (None, 0.0)
+    value, share = _fill_value(_valid_pixels(dataset, list(dataset.indexes[:3]))) if _measured(dataset) else (None, 0.0)
     certain = value is not None
     if value is None:
         value, share, certain = _collar(dataset)
     if value is None:
         return []
     if certain:
-        scene.read_through(_declaring(dataset, scene.path, nodata=value))
+        scene.read_through(_declaring(scene, dataset, nodata=value))
         return [f"{scene.name} declares no nodata; its value {value:.8g} counts as such in {_percent(share)}{_DISABLE}"]
     if share < _NOTEWORTHY:
         return []
     fact = f"{scene.name} declares no nodata and is {value:.8g} in {_percent(share)}"
     return [f"{fact}; if these pixels are nodata, say so with `nodata={value:.8g}`"]
+
+
+def _declares_nothing(scene: Scene, dataset: DatasetReader) -> bool:
+    """Return whether nothing marks invalid pixels of a scene; of tiles, nothing but the gaps between them."""
+    return has_no_mask(dataset) or (bool(scene.tiles) and all(map(_is_maskless, scene.tiles)))
+
+
+def _is_maskless(path: str) -> bool:
+    with rasterio.open(path) as tile:
+        return has_no_mask(tile)
 
 
 def _percent(share: float) -> str:
@@ -363,15 +374,16 @@ def _collar(dataset: DatasetReader) -> tuple[float | None, float, bool]:
     height, width = dataset.shape
     last_row, last_col = (max(0, side - _CORNER_PX) for side in (height, width))
     windows = [Window(col, row, _CORNER_PX, _CORNER_PX) for row in {0, last_row} for col in {0, last_col}]
-    corners = [np.unique(dataset.read(bands, window=window)) for window in windows]
+    corners = [np.unique(dataset.read(bands, window=window)[:, _mask(dataset, window)]) for window in windows]
     values = {float(corner[0]) for corner in corners if len(corner) == 1} & {0.0, _brightest(dataset.dtypes[0])}
     if not values:
         return None, 0.0, False
     value = min(values)
     scale = max(1, max(height, width) / _MAX_SIDE_PX)
-    image = dataset.read(bands, out_shape=(len(bands), max(1, round(height / scale)), max(1, round(width / scale))))
-    same = (image == value).all(axis=0)
-    rest = image[:, ~same]
+    shape = max(1, round(height / scale)), max(1, round(width / scale))
+    image, covered = dataset.read(bands, out_shape=(len(bands), *shape)), _mask(dataset, out_shape=shape)
+    same = (image == value).all(axis=0) & covered
+    rest = image[:, ~same & covered]
     if len(np.unique(rest)) < _MIN_LEVELS:
         return None, 0.0, False
     labels = ndimage.label(same)[0]
@@ -390,16 +402,32 @@ def _brightest(dtype: str) -> float:
 
 def _looked_at(dataset: DatasetReader, bands: list[int]) -> NDArray[Any]:
     """Return pixels of a scene, (bands, n): all of a small one, else windows spread over it."""
+    return np.concatenate([dataset.read(bands, window=w).reshape(len(bands), -1) for w in _windows(dataset)], axis=1)
+
+
+def _valid_pixels(dataset: DatasetReader, bands: list[int]) -> NDArray[Any]:
+    """Return such pixels without those in gaps between tiles."""
+    parts = [dataset.read(bands, window=window)[:, _mask(dataset, window)] for window in _windows(dataset)]
+    return np.concatenate(parts, axis=1)
+
+
+def _mask(dataset: DatasetReader, window: Window | None = None, **options: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the pixels (rows, cols) that a tile covers."""
+    covered: NDArray[np.bool_] = dataset.read_masks(1, window=window, **options) > 0
+    return covered
+
+
+def _windows(dataset: DatasetReader) -> list[Window]:
     height, width = dataset.shape
     if height * width <= _WHOLE_PIXELS:
-        return np.reshape(dataset.read(bands), (len(bands), -1))
+        return [Window(0, 0, width, height)]
     tops, lefts = (np.linspace(0, max(0, side - _WINDOW_PX), _WINDOWS_PER_SIDE, dtype=int) for side in (height, width))
-    windows = [Window(int(left), int(top), _WINDOW_PX, _WINDOW_PX) for top in tops for left in lefts]
-    return np.concatenate([dataset.read(bands, window=w).reshape(len(bands), -1) for w in windows], axis=1)
+    return [Window(int(left), int(top), _WINDOW_PX, _WINDOW_PX) for top in tops for left in lefts]
 
 
-def _declaring(dataset: DatasetReader, path: str, *, nodata: float | None = None, alpha: int | None = None) -> str:
+def _declaring(scene: Scene, dataset: DatasetReader, *, nodata: float | None = None, alpha: int | None = None) -> str:
     """Return a virtual raster of all bands of a scene that declares a nodata value, or its alpha band (0: none)."""
+    path = scene.path
     name = str(Path(path).absolute()) if not path.startswith("<") and exists(path) else path
     view = VirtualRaster(_grid(dataset))
     values, colors, block = dataset.nodatavals, list(colors_of(dataset)), dataset.block_shapes[0]
@@ -414,6 +442,7 @@ def _declaring(dataset: DatasetReader, path: str, *, nodata: float | None = None
         if index == 1 and colors[0] == ColorInterp.palette:
             band.set_palette(dataset.colormap(1))
         band.add(name, index)
-    if has_mask(dataset):
+    gaps_are_nan = bool(scene.tiles) and not has_alpha(dataset) and str(values[0]) == "nan"
+    if has_mask(dataset) or gaps_are_nan:
         view.mask().add(name, "mask,1")
     return view.xml()

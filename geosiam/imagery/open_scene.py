@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, TypeAlias
 
 import rasterio
+from affine import Affine
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -13,6 +14,7 @@ from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.mosaic import find_tiles, mosaic
 from geosiam.imagery.scene import Scene, environment, ignore_missing_georeference
 from geosiam.imagery.vrt import is_remote, local_path
+from geosiam.runtime import ignored_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -107,6 +109,17 @@ def _parts(name: str) -> list[str]:
         return []
 
 
+def turned_transform(array: xarray.DataArray) -> Affine | None:
+    """Return the geotransform that a rioxarray array records if its rows are turned or sheared, else None.
+
+    Of pixels of less than 1e-5 units, such as of a meter in degrees, rioxarray takes no turn for one.
+    """
+    mapping = array.rio.grid_mapping
+    recorded = array[mapping].attrs.get("GeoTransform") if mapping in array.coords else None
+    transform = None if recorded is None else Affine.from_gdal(*map(float, str(recorded).split()))
+    return transform if transform is not None and (transform.b or transform.d) else None
+
+
 def _scene_in_memory(array: xarray.DataArray) -> Scene:
     from rioxarray.exceptions import RioXarrayError  # noqa: PLC0415 - slow to import, and files do not need it
 
@@ -117,8 +130,12 @@ def _scene_in_memory(array: xarray.DataArray) -> Scene:
         raise SceneRefusedError(name, "has no coordinate reference system", "call .rio.write_crs() on it")
     memory = MemoryFile(ext=".tif")
     try:
-        with ignore_missing_georeference():
+        with ignored_warnings(UserWarning):  # of no geotransform, or of one that is turned
             array.rio.to_raster(memory.name, driver="GTiff")
+            turned = turned_transform(array)
+            if turned is not None:
+                with rasterio.open(memory.name, "r+") as dataset:
+                    dataset.transform = turned
     except (RioXarrayError, TypeError, ValueError) as error:
         memory.close()
         raise SceneRefusedError(

@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
-from geosiam.imagery.alignment import across_the_dateline
+from geosiam.imagery.alignment import across_the_dateline, within_one_turn
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Window
 from geosiam.imagery.masks import BLUR_PX, MaskRule, has_alpha, has_no_mask, mask_rule, without_blur
@@ -292,6 +292,8 @@ class AlignedReader:
 
     def _open_vrt(self, dataset: DatasetReader) -> WarpedVRT:
         target = self.alignment.target
+        if self.alignment.scene.crs != target.crs:
+            target = within_one_turn(target)
         rows, cols = self.alignment.shift
         across, down = self.alignment.scale
         nodata = self._mask_rule().nodata

@@ -17,6 +17,7 @@ from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadabl
 from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
+from geosiam.imagery.vrt import is_remote
 from geosiam.runtime import ignored_warnings
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Scene:
         """
         dataset = self.handle()
         for name in dataset.files if dataset.driver == "VRT" else []:
-            if not (_can_be_opened(name) if opening else name.startswith("/vsi") or exists(name)):
+            if not (_can_be_opened(name) if opening else _can_be_looked_up(name)):
                 fact = f"refers to {name}, which cannot be opened"
                 self._broken = SceneRefusedError(self.name, fact, "restore that file or remove the reference")
                 raise self._broken
@@ -246,6 +247,11 @@ def _cannot_be_opened(name: str, error: Exception) -> SceneUnreadableError | Sce
     if re.search(r"resolve host|connect to|timed out|CURL error|SSL", text, re.IGNORECASE):
         return SceneUnreadableError(name, fact, "check the address and the connection to the server")
     return SceneUnreadableError(name, fact, "use a raster that GDAL reads")
+
+
+def _can_be_looked_up(name: str) -> bool:
+    """Return whether a local file exists; True for names of other data, which only opening them tells."""
+    return name.startswith(("/vsi", "<")) or is_remote(name) or exists(name)
 
 
 def _can_be_opened(name: str) -> bool:

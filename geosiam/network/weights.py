@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from geosiam.errors import OutputError, WeightsError
-from geosiam.files import atomic_write, check_writable, exists
+from geosiam.files import atomic_write, check_writable, exists, parse_json
 from geosiam.network import DEFAULT_MODEL
 from geosiam.network.siamese import NetworkConfig, SiameseNetwork
 
@@ -194,7 +194,7 @@ def _load(path: Path, source: str) -> Model:
 
 def _card(metadata: Mapping[str, str], source: str) -> ModelCard:
     try:
-        return ModelCard.from_dict(json.loads(metadata[_CARD]))
+        return ModelCard.from_dict(parse_json(metadata[_CARD]))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(source, "has no model card of geosiam inside", _REMEDY) from error
 

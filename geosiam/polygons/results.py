@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists, plain_path
+from geosiam.files import exists, parse_json, plain_path
 from geosiam.imagery.normalization import FULL_BYTE, Stretch
 from geosiam.polygons.geopackage import DISPLACEMENT_LAYER, LAYER
 
@@ -265,8 +264,8 @@ def _provenance(db: sqlite3.Connection, path: str | os.PathLike[str]) -> list[st
 
 def _newest(provenance: Sequence[str]) -> RunRecord:
     try:
-        values = json.loads(provenance[-1]) if provenance else {}
-    except json.JSONDecodeError:
+        values = parse_json(provenance[-1]) if provenance else {}
+    except ValueError:
         values = {}
     return RunRecord.from_provenance(_mapping(values))
 

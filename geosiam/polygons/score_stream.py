@@ -12,6 +12,7 @@ import numpy as np
 
 from geosiam.errors import SceneRefusedError
 from geosiam.imagery.grid import Grid, Window
+from geosiam.imagery.open_scene import turned_transform
 from geosiam.polygons.footprint import Footprint
 from geosiam.polygons.runs import cells_of
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG, THRESHOLD_TAG, ScoreRaster, count_scores, scene_extent
@@ -183,7 +184,8 @@ class ArrayScores:
             raise SceneRefusedError(name, "has no coordinate reference system", "set one with .rio.write_crs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray multiplies transforms with *
-            grid = Grid(flat.rio.crs, flat.rio.transform(), flat.shape[1], flat.shape[0])
+            transform = turned_transform(flat) or flat.rio.transform()
+            grid = Grid(flat.rio.crs, transform, flat.shape[1], flat.shape[0])
         stride = int(array.attrs.get("stride", array.attrs.get(STRIDE_TAG, 1)))
         try:
             # A part of an array has the attributes of the whole, whose size then does not fit and is ignored.

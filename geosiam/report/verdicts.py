@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosiam.errors import InputError, SceneNotFoundError
-from geosiam.files import exists, is_folder
+from geosiam.files import exists, is_folder, parse_json
 from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.results import open_geopackage, read_result
 from geosiam.polygons.schema import REVIEWS
@@ -107,7 +106,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> tuple[PairVerdicts, ...]:
     if not exists(path):
         raise SceneNotFoundError(path, "does not exist", _GIVE_EXPORT)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(path, f"cannot be read ({error})", _EXPORT_AGAIN) from error
     if not isinstance(content, dict) or content.get("format") != KIND:

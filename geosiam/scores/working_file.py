@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 import rasterio
 
-from geosiam.files import replace_durably
+from geosiam.files import parse_json, replace_durably
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,12 +189,15 @@ class Journal:
         except FileNotFoundError:
             return None
         try:
-            stored = json.loads(text)
-            version = stored["geosiam_journal"]
-            bits = np.frombuffer(base64.b64decode(stored["done"]), np.uint8)
-            journal = cls(path, stored["identity"], np.unpackbits(bits, count=stored["blocks"]).astype(bool))
+            stored = parse_json(text)
+            version, blocks = stored["geosiam_journal"], stored["blocks"]
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(stored["done"]), np.uint8))
+            journal = cls(path, stored["identity"], bits[:blocks].astype(bool))
+            is_complete = isinstance(stored["identity"], dict) and len(bits) == -(-blocks // 8) * 8
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("not a journal") from error
+        if not is_complete or not all(isinstance(part, str) for item in journal.identity.items() for part in item):
+            raise ValueError("not a journal, or a damaged one")
         if version != _JOURNAL_VERSION:
             raise ValueError(f"not a journal of version {_JOURNAL_VERSION}")
         return journal

@@ -177,6 +177,8 @@ class ScoreRasterWriter:
             raise self._refusal("was started by another version of geosiam") from error
         if journal is None:
             return None
+        if len(journal.finished) != self._blocks:
+            raise self._refusal("has a damaged journal")
         if journal.identity.keys() != self._identity.keys():
             raise self._refusal("was started by another version of geosiam")
         if differing := journal.differing(self._identity):

@@ -225,7 +225,7 @@ def parse_spec(text: str) -> TargetSpec:
     if "size" in words:
         low, high = _numbers(text, "size", words["size"], "-", 2)
     red, green, blue = _numbers(text, "color", words["color"], ",", 3)
-    if any(value != round(value) for value in (red, green, blue)):
+    if not all(value.is_integer() for value in (red, green, blue)):
         raise OptionError(f"`anomaly` {text!r}", "has a color that is not made of whole numbers", _SPEC_REMEDY)
     return TargetSpec(
         (round(red), round(green), round(blue)),

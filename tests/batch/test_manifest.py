@@ -92,6 +92,9 @@ def test_other_refusals(tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text("{nonsense")
     with pytest.raises(OptionError, match="cannot be read"):
         read_manifest(tmp_path / "pairs.json")
+    (tmp_path / "pairs.json").write_text("[" * 9999)
+    with pytest.raises(OptionError, match="nested too deeply"):
+        read_manifest(tmp_path / "pairs.json")
     (tmp_path / "pairs.txt").write_text("")
     with pytest.raises(OptionError, match="is not a manifest"):
         read_manifest(tmp_path / "pairs.txt")

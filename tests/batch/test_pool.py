@@ -58,6 +58,10 @@ def test_requests_and_events_are_lines(pair_request: PairRequest) -> None:
     assert WorkerEvent.from_line(event.to_line()) == event
     with pytest.raises(ValueError, match="not an event"):
         WorkerEvent.from_line('{"kind": "done"}')
+    with pytest.raises(ValueError, match="not an event"):
+        WorkerEvent.from_line('{"kind": "done", "pair": null, "data": {}}')
+    with pytest.raises(ValueError, match="nested too deeply"):
+        WorkerEvent.from_line("[" * 9999)
 
 
 def test_a_worker_is_kept_for_the_next_pair_and_replaced_in_time(

@@ -14,6 +14,7 @@ from made import ORIGIN, changed, ground, record, write
 
 from geosiam.batch.api import plan_batch
 from geosiam.batch.events import PairResult
+from geosiam.batch.stac_input import is_stac
 from geosiam.batch.stac_output import item_collection
 from geosiam.errors import SceneUnreadableError
 from geosiam.network.weights import load_model
@@ -111,6 +112,14 @@ def test_what_is_no_stac_is_refused(tmp_path: Path, server: str) -> None:
     (tmp_path / "empty.json").write_text('{"type": "FeatureCollection", "features": []}')
     with pytest.raises(SceneUnreadableError, match="lists no items"):
         plan_batch(tmp_path / "empty.json")
+    point = {"type": "Polygon", "coordinates": [[[0, 0], [1], [1, 1], [0, 0]]]}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "bbox": [0, 0, 1, 1], "links": [], "geometry": point}
+    item |= {"properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {}}
+    (tmp_path / "point.json").write_text(json.dumps(item))
+    with pytest.raises(SceneUnreadableError, match="cannot be read as STAC"):
+        plan_batch(tmp_path / "point.json")
+    (tmp_path / "deep.json").write_text("[" * 9999)
+    assert not is_stac(str(tmp_path / "deep.json"))
     (tmp_path / "broken.json").write_text('{"type": "Catalog"}')
     with pytest.raises(SceneUnreadableError, match="cannot be read as STAC"):
         plan_batch(tmp_path / "broken.json")

@@ -48,7 +48,25 @@ def test_states_are_read_as_they_were_saved(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"geosiam_survey": 1, "status": "done", "facts": {"count": 1}}'])
+OTHERS = ["", "[]", "{}", "[" * 9999, '{"geosiam_survey": 1, "status": "done", "facts": {"count": 1}}']
+DAMAGED = [
+    {"status": {}}, {"identity": None}, {"attempts": "1"}, {"error": ["x"]},
+    {"facts": {**record().to_dict(), "count": "1"}}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *OTHERS,
+        *(
+            json.dumps(
+                {"geosiam_survey": 1, "status": "done", "identity": "0", "attempts": 1, "facts": {}, "error": ""} | part
+            )
+            for part in DAMAGED
+        ),
+    ],
+)
 def test_other_files_are_no_state(text: str, tmp_path: Path) -> None:
     (tmp_path / STATE).write_text(text)
     assert load_state(tmp_path) is None

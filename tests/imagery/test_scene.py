@@ -1,10 +1,12 @@
 """Opening scenes by name, as arrays, and in another process."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401
+import rasterio
+import rioxarray
 import xarray
 from affine import Affine
 
@@ -52,3 +54,20 @@ def test_what_is_no_scene_at_all(scene: object) -> None:
 def test_a_scene_keeps_its_names_on_the_way_to_another_process() -> None:
     copy = pickle.loads(pickle.dumps(Scene("/data/a.tif", "a")))
     assert (copy.path, copy.name) == ("/data/a.tif", "a")
+
+
+@pytest.mark.parametrize("angle", [33, 90])
+@pytest.mark.parametrize("pixel", [0.5, 1e-6])
+def test_an_array_whose_rows_are_turned(angle: float, pixel: float, texture, tmp_path: Path) -> None:
+    """Pixels of less than 1e-5 degrees look to rioxarray as if they were not turned."""
+    crs = 4326 if pixel < 1e-5 else 32633
+    transform = Affine.translation(12, 50) @ Affine.rotation(angle) @ Affine.scale(pixel, -pixel)
+    image = texture()
+    profile = {"driver": "GTiff", "count": 3, "height": 120, "width": 150, "dtype": "uint8", "crs": crs}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=transform, **profile) as file:
+        file.write(image)
+    with rioxarray.open_rasterio(tmp_path / "a.tif") as opened_array:
+        scene = open_scene(opened_array)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert scene.handle().transform == file.transform
+    scene.close()

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from geosiam.errors import OptionError
 from geosiam.imagery.grid import Window
+from geosiam.imagery.masks import without_blur
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 
@@ -239,3 +240,82 @@ def test_bands_of_each_scene(image: np.ndarray, write: Write, texture) -> None:
         np.testing.assert_array_equal(pair.read(WHOLE).after, block.after)
     with pytest.raises(OptionError, match=r"b\.tif: has no band 5"):
         open_pair(before, after, options=PairOptions(after_bands=(5,)))
+
+
+# -- tiles -------------------------------------------------------------------------------------------------------------
+
+
+def tiled(write: Write, image: np.ndarray, folder: str, **options: object) -> Path:
+    """Write an image as four tiles, without its last quarter; return their folder."""
+    half = SIDE // 2
+    for row, col in ((0, 0), (0, half), (half, 0)):
+        part = image[:, row : row + half, col : col + half]
+        path = Path(folder) / f"{row}_{col}.tif"
+        made = write(str(path), part, transform=UTM @ Affine.translation(col, row), **options)
+    return made.parent
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("uint8", 0), ("int16", -32768), ("float32", -9999), ("float32", 1e20)])
+def test_tiles_may_keep_silent_too(dtype: str, value: float, image: np.ndarray, write: Write, tmp_path: Path) -> None:
+    """Between tiles are gaps, which are nodata anyway; that tells nothing of the pixels in the tiles."""
+    (tmp_path / "tiles").mkdir()
+    inside = footprint()
+    tiles = tiled(write, filled(image.astype(dtype), inside, value), "tiles")
+    plain = write("a.tif", image.astype(dtype))
+    covered = np.ones((SIDE, SIDE), bool)
+    covered[SIDE // 2 :, SIDE // 2 :] = False
+    valid, warnings = opened(tiles, plain)
+    np.testing.assert_array_equal(valid, inside & covered)
+    assert f"tiles declares no nodata; its value {value:.8g} counts as such in" in warnings
+    assert "plain" not in warnings
+
+
+def test_gaps_between_tiles_are_no_collar(image: np.ndarray, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "tiles").mkdir()
+    dark = image.copy()
+    dark[:, 20:60, 20:60] = 0
+    valid, warnings = opened(tiled(write, dark, "tiles"), write("a.tif", image))
+    assert valid[20:60, 20:60].all()
+    assert "nodata" not in warnings
+
+
+def test_nodata_that_the_user_names_for_tiles(image: np.ndarray, write: Write, tmp_path: Path) -> None:
+    for dtype in ("uint8", "float32"):
+        (tmp_path / dtype).mkdir()
+        inside = footprint()
+        tiles = tiled(write, filled(image.astype(dtype), inside, 7), dtype)
+        valid, _ = opened(tiles, tiles, nodata=7)
+        inside[SIDE // 2 :, SIDE // 2 :] = False
+        np.testing.assert_array_equal(valid, inside)
+
+
+def test_a_band_of_tiles_that_is_alpha_without_being_called_so(image: np.ndarray, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "tiles").mkdir()
+    inside = footprint()
+    alpha = np.where(inside, 255, 0).astype(np.uint8)[None]
+    black = np.concatenate([filled(image, inside, 0), alpha])
+    valid, warnings = opened(tiled(write, black, "tiles", photometric="minisblack"), write("a.tif", image))
+    inside[SIDE // 2 :, SIDE // 2 :] = False
+    np.testing.assert_array_equal(valid, inside)
+    assert "counts as alpha" in warnings
+
+
+def test_the_seam_where_nodata_narrows_towards_the_edge_of_a_scene() -> None:
+    """There is no square of nodata between the picture and the edge, but there would be one beyond it."""
+    values = np.full((3, 60, 60), 120, np.uint8)
+    rows, cols = np.indices((60, 60))
+    wedge = rows < 5 - cols / 12
+    values[:, wedge] = 3
+    values[:, wedge & (rows < 3)] = 0
+    valid = ~(values == 0).all(axis=0)
+    assert not without_blur(valid, values, 0)[wedge & (cols < 20)].any()
+    assert without_blur(valid, values, 0)[~wedge].mean() > 0.98
+
+
+def test_a_collar_of_a_scene_whose_infrared_band_is_called_alpha(image: np.ndarray, write: Write) -> None:
+    infrared = image[:1, ::-1]
+    path = write("a.tif", filled(np.concatenate([image, infrared]), footprint(), 0), colors=RGBA)
+    valid, warnings = opened(path, path)
+    np.testing.assert_array_equal(valid, footprint())
+    assert "is called alpha but holds an image" in warnings
+    assert "its value 0 counts as such" in warnings

@@ -70,6 +70,7 @@ def write(path: Path, grid: Grid, before: Grid, *, objects: bool) -> Path:
     rows, cols = np.indices(grid.shape) + 0.5
     if grid != before:
         x, y = apply_affine(grid.transform, cols, rows)
+        x = x - 360 * np.round(x / 360) if grid.crs.is_geographic else x
         x, y = Transformer.from_crs(grid.crs.to_wkt(), before.crs.to_wkt(), always_xy=True).transform(x, y)
         cols, rows = apply_affine(~before.transform, _near(x, before), y)
     profile = {"driver": "GTiff", "crs": grid.crs, "transform": grid.transform, "dtype": "uint8", "count": 3}
@@ -149,6 +150,20 @@ def test_objects_are_found_where_they_are_in_a_scene_of_another_system(case: str
     inside = _covered(grid, other)
     assert len(inside) >= 3
     assert_found(centroids, inside)
+
+
+@pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS:UserWarning")
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+@pytest.mark.parametrize("first", ["degrees", "zone"])
+def test_longitudes_counted_from_elsewhere_of_a_datum_that_is_moved(turn: int, first: str, tmp_path: Path) -> None:
+    """PROJ has a transformation of this datum for these places, 0.4 km long, and none for those 360 degrees away."""
+    corner = Transformer.from_crs(4326, 24817, always_xy=True).transform(-78.5, 0.002)
+    zone = at(24817, *corner, Affine.scale(0.5, -0.5))
+    degrees = at(4326, -78.5 + turn, 0.002, Affine.scale(4.5e-6, -4.5e-6))
+    grid, later = (degrees, zone) if first == "degrees" else (zone, degrees)
+    before = write(tmp_path / "a.tif", grid, grid, objects=False)
+    after = write(tmp_path / "b.tif", later, grid, objects=True)
+    assert_found(found_at(before, after, grid, tmp_path), OBJECTS)
 
 
 DEGREE_PX = 4.7e-6  # half a meter at 17 degrees south

@@ -1,8 +1,11 @@
 """Georeferenced arrays as scores: strips, windows, and where they lie."""
 
+from pathlib import Path
+
 import dask.array
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
 from affine import Affine
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from geosiam.imagery.grid import Window
 from geosiam.polygons.score_stream import ArrayScores
 from geosiam.scores.raster import SCENE_TAG, STRIDE_TAG
+from geosiam.scoring import score
 
 TRANSFORM = Affine(4, 0, 500_000, 0, -4, 5_800_000)
 SHAPE = 40, 30
@@ -75,3 +79,27 @@ def test_attributes_that_say_nonsense_of_the_scene_are_left():
 def test_doubles_are_scores_too():
     values = noise()
     assert vectorize(georeferenced(values.astype(float))).equals(vectorize(georeferenced(values)))
+
+
+@pytest.mark.parametrize("angle", [0, 33, 90])
+def test_scores_of_a_turned_grid_of_tiny_pixels_lie_where_it_does(angle: float, tmp_path: Path) -> None:
+    """Affine takes no turn for one where pixels are smaller than 1e-5 degrees, and an array has no turned axes."""
+    transform = Affine.translation(12, 50) @ Affine.rotation(angle) @ Affine.scale(1e-6, -1e-6)
+    image = np.random.default_rng(0).integers(50, 200, (3, 64, 96), np.uint8)
+    with rasterio.open(
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        count=3,
+        height=64,
+        width=96,
+        dtype="uint8",
+        crs=4326,
+        transform=transform,
+    ) as file:
+        file.write(image)
+    with score(tmp_path / "a.tif", tmp_path / "a.tif") as scores:
+        assert set(scores.coords) == {"spatial_ref", *(() if angle else "xy")}
+        grid = ArrayScores.of(scores.load()).grid
+        cells = transform @ Affine.scale(scores.attrs["stride"])
+        assert np.allclose(grid.transform, cells, rtol=0, atol=1e-12)

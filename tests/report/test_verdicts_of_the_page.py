@@ -122,6 +122,7 @@ def test_a_geopackage_in_use_is_refused_in_a_line(result, tmp_path, monkeypatch)
     ("text", "message"),
     [
         ("{", "cannot be read"),
+        ("[" * 9999, "cannot be read"),
         ("[]", "holds no verdicts"),
         ('{"type": "FeatureCollection"}', "holds no verdicts"),
         ('{"format": "geosiam verdicts", "version": 99, "pairs": []}', "is of version 99"),

@@ -42,7 +42,19 @@ def test_what_differs_is_named(tmp_path):
     assert journal.differing({"model": "7", "scene": "2", "more": "3"}) == ["model", "more"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"geosiam_journal": 99}', '{"geosiam_journal": 1, "blocks": 4}'])
+DAMAGED = [
+    {"blocks": 10**30}, {"blocks": 10**12}, {"blocks": -3}, {"blocks": "4"}, {"done": "/wA="},
+    {"identity": {"model": 1}}, {"identity": ["ab"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"geosiam_journal": 99}', '{"geosiam_journal": 1, "blocks": 4}', "[" * 9999,
+        *(json.dumps({"geosiam_journal": 1, "identity": {}, "blocks": 4, "done": "8A=="} | part) for part in DAMAGED),
+    ],
+)  # fmt: skip
 def test_what_is_no_journal_is_told_apart_from_none(tmp_path, text):
     assert Journal.load(tmp_path / "j") is None
     (tmp_path / "j").write_text(text)
@@ -136,6 +148,9 @@ def test_what_cannot_be_continued_is_refused_in_one_line(tmp_path):
         write_some(tmp_path, [1], identity={"model": "a"})
     journal.write_text(json.dumps({"geosiam_journal": 0}))
     with pytest.raises(OutputError, match="started by another version"):
+        write_some(tmp_path, [1], identity={"model": "a"})
+    Journal(journal, {"model": "a"}, np.zeros(3, bool)).save()
+    with pytest.raises(OutputError, match="has a damaged journal; start from scratch"):
         write_some(tmp_path, [1], identity={"model": "a"})
     assert [path.name for path in tmp_path.iterdir()] == [journal.name]
     write_some(tmp_path, set(range(20)), identity={"model": "b"}, restart=True, fail=False)

@@ -67,6 +67,8 @@ def test_the_british_spelling_is_accepted_and_the_american_one_is_printed() -> N
         ("color=1,2", "3 numbers"),
         ("color=1,2,300", "not a color of 0 to 255"),
         ("color=1,2,2.5", "not made of whole numbers"),
+        (f"color=1,2,{'9' * 400}", "not made of whole numbers"),
+        (f"color=1,2,3 size=1-{'9' * 400}", "is not a range from"),
         ("color=0,0,0", "black in any light"),
         ("color=1,2,3 color=1,2,3", "gives color twice"),
         ("color=1,2,3 colour=1,2,3", "gives color twice"),
