@@ -128,14 +128,14 @@ def _directed(rows: float, cols: float) -> str:
 
 def _bends(displacement: dict[str, Any]) -> bool:
     """Return whether most of the ground is known to bend noticeably, and this is not corrected."""
-    bends = not displacement["applied"] and displacement["p95_px"] > _NOTICEABLE_SHIFT_PX
+    bends = not displacement["applied"] and bool(displacement["p95_px"] > _NOTICEABLE_SHIFT_PX)
     return bends and _is_certain(displacement)
 
 
 def _is_certain(displacement: dict[str, Any]) -> bool:
     """Return whether the displacement of most of the ground is known, and the matches do not contradict each other."""
     agrees = displacement["agreement"] >= DEFAULT_POLICY.min_agreement
-    return agrees and displacement["unknown_fraction"] <= _LARGE_UNKNOWN
+    return bool(agrees and displacement["unknown_fraction"] <= _LARGE_UNKNOWN)
 
 
 def _misregistered(length: float) -> str:

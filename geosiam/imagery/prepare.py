@@ -110,6 +110,14 @@ class _Registered:
     local: FieldEstimate | None = None
 
     @property
+    def misfit(self) -> Shift | None:
+        """The shift that remains; where there are too few patches to estimate it, that of the local matches."""
+        is_known = self.remaining is not None and self.remaining.trustworthy
+        if is_known or self.local is None or isinstance(self.view.after, DisplacedReader):
+            return self.remaining
+        return self.local.shift if self.local.agreement >= DEFAULT_POLICY.min_agreement else self.remaining
+
+    @property
     def displacement(self) -> DisplacementField | None:
         """The total displacement of the after scene, whether it is applied or not."""
         if self.local is None:
@@ -390,7 +398,7 @@ class PairBuilder:
                 *warnings_on_storage((view.before, view.after)),
                 *warnings_on_extent(overlap_fraction),
                 *warnings_on_radiometry(radiometry, self.options.radiometry),
-                *warnings_on_shift(remaining, alignment.shift, local, register=str(self.options.register)),
+                *warnings_on_shift(registered.misfit, alignment.shift, local, register=str(self.options.register)),
             ),
         )
 

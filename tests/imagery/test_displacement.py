@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -452,6 +453,21 @@ def test_a_pair_that_was_sent_reads_the_same(bent_pair) -> None:
         block = sent.read(whole(pair))
     assert np.array_equal(block.after, expected.after)
     assert np.array_equal(block.valid, expected.valid)
+
+
+def test_a_shift_of_a_small_pair_is_told_where_it_is_not_corrected(tmp_path: Path) -> None:
+    ground = rgb(170, 170)
+    second = Bend((3.0, -4.0), amplitude=0).applied(ground)
+    paths = [write(tmp_path / f"{i}.tif", picture(image, 2, i)) for i, image in enumerate((ground, second))]
+    with open_pair(*paths) as pair:
+        assert pair.report.moved_px == (0, 0)
+        (line,) = [line for line in pair.report.warnings if "misregistered" in line]
+        assert re.fullmatch(
+            r"the scenes are misregistered by about (4\.[89]|5\.[01]) px; consider `register=field`", line
+        )
+    with open_pair(*paths, options=PairOptions(register="field")) as pair:
+        assert isinstance(pair.after, DisplacedReader)
+        assert not [line for line in pair.report.warnings if "misregistered" in line]
 
 
 def test_ground_without_texture_has_no_field(tmp_path: Path) -> None:
