@@ -35,9 +35,10 @@ def test_rows_that_are_measured_again_replace_their_own_only(tmp_path):
         ("EFolki", 0.75),
     ]
     text = (tmp_path / "REGISTRATION.md").read_text()
-    assert "geosiam: a new machine\n" in text
-    assert "| geosiam | 0.12 (0.12-0.12) |" in text
-    assert "| EFolki | 0.50 (0.25-0.75) | 0.50 (0.25-0.75) | 1.00 (1.00-1.00) | 1.50 (1.50-1.50) |" in text
+    assert "Measured on a new machine (geosiam)\n" in text
+    assert "| EFolki | 0 / 0 / 1 |" in text  # the other scene was not run with geosiam
+    assert "| geosiam | 1 | 0.12 (0.12-0.12) |" in text
+    assert "| EFolki | 2 | 0.50 (0.25-0.75) | 0.50 (0.25-0.75) | 1.00 (1.00-1.00) | 1.50 (1.50-1.50) |" in text
 
 
 def test_scenes_of_another_size_are_not_mixed(tmp_path):
