@@ -26,6 +26,7 @@ from protocols import PLACE, Case, Raster
 from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
+from geosiam.imagery.resampling import interpolated
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.synthesis.light import Flight
 from geosiam.synthesis.pairs import SyntheticConfig, make_pair
@@ -76,6 +77,7 @@ _WAVES = 12
 _LATTICE_PX = 4  # distance of the nodes between which an inverse displacement is interpolated
 _MAX_STEPS = 50
 _STEP_PX = 1e-4
+_PAD = 3  # nodes beyond the margin of a field that cubic convolution may use
 
 
 @dataclass(frozen=True)
@@ -491,17 +493,33 @@ def read_displacement(path: Path, scene: Raster) -> NDArray[np.float32]:
 
     Returns
     -------
-    float32 (2, rows, cols): pixels to the right and down, bilinear between the nodes; NaN where it is not known
+    float32 (2, rows, cols): pixels to the right and down, between the nodes by cubic convolution as geosiam reads a
+    scene through the field; NaN where one of the nodes around a pixel is not known
     """
     with rasterio.open(path) as file:
         nodes = file.read([file.descriptions.index(name) + 1 for name in ("dx_px", "dy_px")])
         to_nodes = ~file.transform @ scene.transform
         if file.nodata is not None:
             nodes[nodes == file.nodata] = np.nan
-    rows, cols = scene.pixels.shape[1:]
-    x, y = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
-    at = [to_nodes.d * x + to_nodes.e * y + to_nodes.f - 0.5, to_nodes.a * x + to_nodes.b * y + to_nodes.c - 0.5]
-    return np.stack([ndimage.map_coordinates(band, at, order=1, mode="nearest") for band in nodes]).astype(np.float32)
+    rows, cols = (np.arange(side) + 0.5 for side in scene.pixels.shape[1:])
+    return _between_nodes(nodes, to_nodes.e * rows + to_nodes.f - 0.5, to_nodes.a * cols + to_nodes.c - 0.5)
+
+
+def _between_nodes(
+    nodes: NDArray[np.float32], rows: NDArray[np.float64], cols: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return vectors at positions along both axes from those at nodes, (2, rows, cols) each; NaN = not known."""
+    unknown = np.isnan(nodes).any(axis=0)
+    if unknown.all():
+        return np.full((2, len(rows), len(cols)), np.nan, np.float32)
+    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    filled = np.pad(nodes[:, *nearest].astype(np.float64), ((0, 0), (_PAD, _PAD), (_PAD, _PAD)), "edge")
+    inside = [at.clip(-1, size) for at, size in zip((rows, cols), unknown.shape, strict=True)]
+    vectors = interpolated(interpolated(filled, 1, inside[0] + _PAD), 2, inside[1] + _PAD)
+    around = ndimage.map_coordinates(
+        unknown.astype(np.float32), np.meshgrid(*inside, indexing="ij"), order=1, mode="nearest"
+    )
+    return np.where(around > 0, np.nan, vectors).astype(np.float32)
 
 
 def displacement_errors(case: Case, estimate: NDArray[np.floating]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from geosiam.qgis.project import write_project
 from geosiam.results import DetectResult, VectorizeResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
+from geosiam.scores.working_file import StoredEstimates
 from geosiam.scoring import scored_pair
 from geosiam.targets import Targets, check_displacement, refuse_overwriting
 
@@ -77,10 +78,18 @@ def detect(
     outputs = [path for path in (targets.polygons, targets.scores, targets.project) if path is not None]
     field = check_displacement(displacement, options, outputs, (before, after), options.files)
     with contextlib.ExitStack() as stack:
-        pair = stack.enter_context(open_pair(before, after, options=options))
+        estimates = StoredEstimates(targets.scores, restart=options.restart)
+        pair = stack.enter_context(open_pair(before, after, options=options, estimates=estimates.get))
         check_crs(targets.polygons, pair.grid.crs)
         scored = stack.enter_context(
-            scored_pair(pair, targets.scores, options, statistics_from=options.threshold, on_progress=on_progress)
+            scored_pair(
+                pair,
+                targets.scores,
+                options,
+                estimates=estimates,
+                statistics_from=options.threshold,
+                on_progress=on_progress,
+            )
         )
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
         polygon_options = options.at(threshold.value, threshold.seed)

@@ -16,6 +16,7 @@ from geosiam.options import ScoreOptions
 from geosiam.provenance import Provenance, UnreadableBlock, identity
 from geosiam.results import ScoreResult, write_displacement
 from geosiam.scores.raster import ScoreRaster
+from geosiam.scores.working_file import StoredEstimates
 from geosiam.scores.writer import ScoreRasterWriter
 from geosiam.targets import check_displacement, refuse_overwriting
 
@@ -64,9 +65,10 @@ def score_to_file(
     check_writable(target)
     refuse_overwriting([target], [before, after], options.files)
     field = check_displacement(displacement, options, [target], [before, after], options.files)
+    estimates = StoredEstimates(target, restart=options.restart)
     with (
-        open_pair(before, after, options=options) as pair,
-        scored_pair(pair, target, options, on_progress=on_progress) as scored,
+        open_pair(before, after, options=options, estimates=estimates.get) as pair,
+        scored_pair(pair, target, options, estimates=estimates, on_progress=on_progress) as scored,
     ):
         missing = None if field is None else write_displacement(field, pair, workers=options.workers)
     written = None if missing else field
@@ -163,6 +165,7 @@ def scored_pair(
     output: Path,
     options: ScoreOptions,
     *,
+    estimates: StoredEstimates | None = None,
     statistics_from: float | Literal["auto"] | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[ScoredPair]:
@@ -176,6 +179,8 @@ def scored_pair(
         Score raster to write. It appears when it is complete, at the end of the context at the latest.
     options
         How the pair is scored.
+    estimates
+        Estimates that the pair was opened with, kept for a run that resumes.
     statistics_from
         Collect per-cell statistics of the pixels of all cells with this score or more, which may become polygons;
         ``"auto"``: from the model's own threshold; None: collect none.
@@ -202,6 +207,7 @@ def scored_pair(
         lattice=scorer.lattice(pair.grid),
         identity=identity(pair, model, scorer, options),
         restart=options.restart,
+        estimates=estimates,
         workers=options.workers,
     )
     with contextlib.closing(scorer), connected(options.scheduler) as client, writer:

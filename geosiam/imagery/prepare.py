@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from geosiam.errors import SceneRefusedError
@@ -43,6 +44,9 @@ from geosiam.imagery.scene import checked_grid, environment
 from geosiam.imagery.scene_info import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
     from geosiam.imagery.bands import Channels
     from geosiam.imagery.displacement import DisplacementField, FieldEstimate
     from geosiam.imagery.normalization import RadiometricNormalization, Stretch
@@ -51,10 +55,24 @@ if TYPE_CHECKING:
     from geosiam.imagery.sampling import Sample
     from geosiam.imagery.scene import Scene
 
+    Estimate = Callable[[], FieldEstimate | None]
+    EstimateSource = Callable[[Mapping[str, Any], Estimate], FieldEstimate | None]
+
 _MAX_PIXELS = 10**13  # of the before scene, which sets the size of the score raster
 
 
-def open_pair(before: SceneLike, after: SceneLike, *, options: PairOptions = PairOptions()) -> ScenePair:
+def estimated_now(_inputs: Mapping[str, Any], estimate: Estimate) -> FieldEstimate | None:
+    """Return an estimate of the displacement that is made now, whatever it depends on."""
+    return estimate()
+
+
+def open_pair(
+    before: SceneLike,
+    after: SceneLike,
+    *,
+    options: PairOptions = PairOptions(),
+    estimates: EstimateSource = estimated_now,
+) -> ScenePair:
     """Check two scenes and decide how they are read.
 
     Parameters
@@ -64,6 +82,8 @@ def open_pair(before: SceneLike, after: SceneLike, *, options: PairOptions = Pai
         DataArrays.
     options
         How the scenes are read.
+    estimates
+        Returns an estimate of the displacement, given all that it depends on and a function that makes it.
 
     Raises
     ------
@@ -73,7 +93,7 @@ def open_pair(before: SceneLike, after: SceneLike, *, options: PairOptions = Pai
     with contextlib.ExitStack() as on_failure:
         scenes = [on_failure.enter_context(contextlib.closing(open_scene(scene))) for scene in (before, after)]
         with environment():
-            pair = PairBuilder(scenes[0], scenes[1], options).build()
+            pair = PairBuilder(scenes[0], scenes[1], options, estimates=estimates).build()
         on_failure.pop_all()  # the pair closes its scenes
     return pair
 
@@ -138,6 +158,8 @@ class PairBuilder:
         How the scenes are read.
     policy
         Which misregistration is corrected.
+    estimates
+        As of :func:`open_pair`.
 
     Raises
     ------
@@ -146,10 +168,16 @@ class PairBuilder:
     """
 
     def __init__(
-        self, before: Scene, after: Scene, options: PairOptions, policy: RegistrationPolicy = DEFAULT_POLICY
+        self,
+        before: Scene,
+        after: Scene,
+        options: PairOptions,
+        policy: RegistrationPolicy = DEFAULT_POLICY,
+        estimates: EstimateSource = estimated_now,
     ) -> None:
         self.options = options
         self.policy = policy
+        self.estimates = estimates
         self.scenes = before, after
         self.grid = checked_grid(before)
         if self.grid.width * self.grid.height > _MAX_PIXELS:
@@ -187,6 +215,7 @@ class PairBuilder:
                 f"has no valid pixel in common with {self.scenes[0].name}",
                 "check nodata values and masks, or mark where the data are with `aoi`",
             )
+        self.infos = describe(self.scenes[0]), describe(self.scenes[1])  # before what depends on the content
         stretches = choose_stretches(self._dtypes(), (view.sample.before, view.sample.after), self._units())
         registered = self._register(view, stretches)
         view = registered.view
@@ -277,7 +306,8 @@ class PairBuilder:
     def _estimate_field(
         self, view: _View, stretches: tuple[Stretch, Stretch], coarse: FieldEstimate | None = None
     ) -> FieldEstimate | None:
-        return estimate_field(
+        estimate = partial(
+            estimate_field,
             view.before,
             view.after,
             view.overlap,
@@ -286,6 +316,16 @@ class PairBuilder:
             skip_unreadable=self.options.on_error == "skip",
             workers=self.options.workers,
         )
+        inputs = {
+            "scenes": [asdict(replace(info, name="")) for info in self.infos],
+            "channels": [channels.to_dict() for channels in self.channels],
+            "alignment": repr(view.after.alignment),
+            "overlap": asdict(view.overlap),
+            "stretches": [asdict(stretch) for stretch in stretches],
+            "options": [self.options.nodata, self.options.on_error],
+            "coarse": None if coarse is None else coarse.field.checksum,
+        }
+        return self.estimates(inputs, estimate)
 
     def _refine_shift(self, shift: Shift, stretches: tuple[Stretch, Stretch]) -> Shift:
         """Estimate a far shift again from patches of the same ground: the first ones have little in common."""
@@ -369,7 +409,7 @@ class PairBuilder:
     ) -> PairReport:
         view, shift, remaining = registered.view, registered.shift, registered.remaining
         overlap, alignment = view.overlap, view.after.alignment
-        infos = describe(self.scenes[0]), describe(self.scenes[1])
+        infos = self.infos
         units = [_unit(scene, channels) for scene, channels in zip(self.scenes, self.channels, strict=True)]
         rows, cols = overlap.shape
         overlap_fraction = rows * cols / (self.grid.width * self.grid.height)

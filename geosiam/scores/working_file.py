@@ -1,4 +1,4 @@
-"""Files of an unfinished run: a GeoTIFF whose blocks are written in place, and a journal of the finished ones.
+"""Files of an unfinished run: a GeoTIFF whose blocks are written in place, a journal of them, and what was estimated.
 
 How scores are stored is defined here as well.
 """
@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
+import io
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import rasterio
 
+from geosiam import __version__
 from geosiam.files import parse_json, replace_durably
+from geosiam.imagery.displacement import DisplacementField, FieldEstimate
+from geosiam.imagery.registration import Shift
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -64,6 +71,11 @@ def decode(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
     table = np.append(np.arange(SCORE_STEPS + 1, dtype=np.float32) / np.float32(SCORE_STEPS), np.float32(np.nan))
     scores: NDArray[np.float32] = table[stored]
     return scores
+
+
+def hidden_file(target: Path, suffix: str) -> Path:
+    """Return the path of a file beside a score raster that exists only while its run is not finished."""
+    return target.with_name(f".{target.name}.partial.{suffix}")
 
 
 UNKNOWN = "unknown"
@@ -221,3 +233,94 @@ class Journal:
         partial = self.path.with_name(f"{self.path.name}.new")
         partial.write_text(text, encoding="utf-8")
         replace_durably(partial, self.path)
+
+
+class StoredEstimates:
+    """Estimates of the displacement of a pair, by a digest of all that they depend on.
+
+    A file beside the journal keeps them, so that a resumed run has the field that the finished blocks were read
+    through, and need not match the scenes again. That the scenes cannot be matched is an estimate as well.
+
+    Parameters
+    ----------
+    target
+        The score raster of the run.
+    restart
+        Whether to leave out what the file holds.
+    """
+
+    def __init__(self, target: Path, *, restart: bool = False) -> None:
+        self.path = hidden_file(target, "npz")
+        self._stored = {} if restart else _read_estimates(self.path)
+        self._used: dict[str, FieldEstimate | None] = {}
+
+    def get(self, inputs: Mapping[str, Any], estimate: Callable[[], FieldEstimate | None]) -> FieldEstimate | None:
+        """Return the estimate that depends on given values only: the stored one, or one that is made now.
+
+        Parameters
+        ----------
+        inputs
+            All that the estimate depends on, as JSON has it; among them ``scenes``, with the ``fingerprint`` of each.
+            Where a fingerprint is empty, nothing tells whether the scene is unchanged, and nothing is stored.
+        estimate
+            Makes the estimate.
+        """
+        if not all(scene["fingerprint"] for scene in inputs["scenes"]):
+            return estimate()
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        self._used[key] = self._stored[key] if key in self._stored else estimate()
+        return self._used[key]
+
+    def save(self) -> None:
+        """Write the estimates of this run to the file, unless it holds just these."""
+        if not self._used or (self._used.keys() == self._stored.keys() and self.path.exists()):
+            return
+        arrays: dict[str, NDArray[Any]] = {}
+        plain = {key: _without_arrays(number, e, arrays) for number, (key, e) in enumerate(self._used.items())}
+        content = io.BytesIO()
+        header = np.array(json.dumps({"version": __version__, "estimates": plain}))
+        np.savez(content, allow_pickle=False, header=header, **arrays)
+        partial = self.path.with_name(f"{self.path.name}.new")
+        with partial.open("wb") as file:
+            file.write(hashlib.sha256(content.getbuffer()).digest())
+            file.write(content.getbuffer())
+        replace_durably(partial, self.path)
+
+
+def _without_arrays(
+    number: int, estimate: FieldEstimate | None, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any] | None:
+    """Return the plain values of an estimate, and add its arrays to others, by number and name."""
+    if estimate is None:
+        return None
+    values = asdict(estimate)
+    for name in [name for name, value in values["field"].items() if isinstance(value, np.ndarray)]:
+        arrays[f"{number} {name}"] = values["field"].pop(name)
+    return values
+
+
+def _read_estimates(path: Path) -> dict[str, FieldEstimate | None]:
+    """Return the estimates in a file by digest; none if it is missing, damaged, or of another version of geosiam."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return {}
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        return {}
+    with np.load(io.BytesIO(content[size:]), allow_pickle=False) as stored:
+        header = json.loads(str(stored["header"]))
+        if header["version"] != __version__:
+            return {}
+        arrays: dict[int, dict[str, NDArray[Any]]] = {}
+        for name in set(stored.files) - {"header"}:
+            number, _, field = name.partition(" ")
+            arrays.setdefault(int(number), {})[field] = stored[name]
+    plain = enumerate(header["estimates"].items())
+    return {key: None if values is None else _restored(values, arrays[number]) for number, (key, values) in plain}
+
+
+def _restored(values: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FieldEstimate:
+    field: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values["field"].items()}
+    parts = {"field": DisplacementField(**field | arrays), "shift": Shift(**values["shift"])}
+    return FieldEstimate(**{**values, **parts, "bend": tuple(values["bend"])})

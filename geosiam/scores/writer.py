@@ -27,8 +27,10 @@ from geosiam.scores.working_file import (
     UNKNOWN,
     Journal,
     ScoreType,
+    StoredEstimates,
     WorkingRaster,
     cache_bytes,
+    hidden_file,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ class ScoreRasterWriter:
         Digests of everything that the scores depend on, by a name that fits into "started with another NAME".
     restart
         Whether to discard what an interrupted run left.
+    estimates
+        Estimates that the scores depend on, kept for a run that resumes; None: there are none.
     workers
         Number of threads that compress the COG; None: one for each processor.
 
@@ -129,6 +133,7 @@ class ScoreRasterWriter:
         lattice: Lattice | None = None,
         identity: Mapping[str, str] | None = None,
         restart: bool = False,
+        estimates: StoredEstimates | None = None,
         workers: int | None = None,
     ) -> None:
         if dtype not in ("uint8", "float32"):
@@ -140,6 +145,7 @@ class ScoreRasterWriter:
         self._identity = {"grid or type of the scores": f"{grid.shape} {dtype}", **(identity or {})}
         self._blocks = 0 if lattice is None else len(lattice)
         self._restart = restart or lattice is None
+        self._estimates = estimates if self._blocks else None
         self._lock_path = self._hidden("lock")
         self._working_path = self._hidden("tif")
         self._threads = "ALL_CPUS" if workers is None else str(workers)
@@ -149,7 +155,7 @@ class ScoreRasterWriter:
 
     def _hidden(self, suffix: str) -> Path:
         """Return the path of a file beside the target that exists during a run only."""
-        return self.path.with_name(f".{self.path.name}.partial.{suffix}")
+        return hidden_file(self.path, suffix)
 
     def __enter__(self) -> Self:
         check_writable(self.path)
@@ -190,6 +196,8 @@ class ScoreRasterWriter:
                 " or the ".join(unknown),
             )
             return None
+        if self._estimates is not None:
+            self._estimates.save()
         try:
             self._working = WorkingRaster(self._working_path, self._grid, self._dtype)
         except (OSError, RasterioError) as error:
@@ -203,6 +211,8 @@ class ScoreRasterWriter:
 
     def _begin(self) -> Journal:
         self._clean_up()
+        if self._estimates is not None:
+            self._estimates.save()
         self._working = WorkingRaster.create(self._working_path, self._grid, self._dtype)
         journal = Journal(self._hidden("json"), self._identity, np.zeros(self._blocks, bool))
         if self._blocks:
@@ -331,7 +341,8 @@ class ScoreRasterWriter:
         if resumable:
             with contextlib.suppress(OSError, ValueError):  # a full disk; a closed file, of which all is saved
                 self._save()
-            self._clean_up(self._working_path, self._journal.path)
+            kept = [] if self._estimates is None else [self._estimates.path]
+            self._clean_up(self._working_path, self._journal.path, *kept)
             _log.warning("%s: %s and kept; the same command resumes the run", self.path, _progress(self._journal))
         self._working.close()
         if not resumable:

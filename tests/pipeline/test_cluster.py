@@ -29,6 +29,7 @@ from same_result import assert_same
 
 from bent_scenes import Bend, picture, texture
 from geosiam.errors import ClusterError, OptionError, SceneNotFoundError
+from geosiam.imagery import prepare
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.pair import ScenePair
 from geosiam.imagery.prepare import open_pair
@@ -148,7 +149,10 @@ def test_the_cluster_gives_the_same_bits(
     assert_same(tmp_path / "address.gpkg", here)
 
 
-def test_workers_read_through_the_field_of_a_pair_that_bends(client, tmp_path: Path) -> None:
+def test_workers_read_through_the_field_of_a_pair_that_bends(
+    client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was estimated now, or by the run that is resumed on the cluster."""
     before = texture(480, 480)
     images = before, Bend(amplitude=6.0).applied(before)
     scenes = [tmp_path / f"{name}.tif" for name in ("before", "after")]
@@ -159,9 +163,26 @@ def test_workers_read_through_the_field_of_a_pair_that_bends(client, tmp_path: P
     for name, scheduler in (("cluster", client), ("here", None)):
         result = score_to_file(*scenes, tmp_path / f"{name}.tif", options=DetectOptions(scheduler=scheduler))
         assert result.report.displacement["applied"]
-    with rasterio.open(tmp_path / "cluster.tif") as there, rasterio.open(tmp_path / "here.tif") as here:
-        assert here.read_masks(1).any()
-        assert np.array_equal(there.read(), here.read())
+    with pytest.raises(KeyboardInterrupt):
+        score_to_file(*scenes, tmp_path / "resumed.tif", on_progress=stop_after(9))
+    monkeypatch.setattr(prepare, "estimate_field", lambda *_args, **_options: pytest.fail("estimated again"))
+    score_to_file(*scenes, tmp_path / "resumed.tif", options=DetectOptions(scheduler=client))
+    with rasterio.open(tmp_path / "here.tif") as raster:
+        expected = raster.read()
+        assert raster.read_masks(1).any()
+    for name in ("cluster", "resumed"):
+        with rasterio.open(tmp_path / f"{name}.tif") as raster:
+            assert np.array_equal(raster.read(), expected)
+
+
+def stop_after(blocks: int) -> Callable[[int, int], None]:
+    left = iter(range(blocks))
+
+    def stop(_done: int, _total: int) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def cluster_calls(client):
@@ -246,14 +267,8 @@ def test_a_worker_killed_midway_loses_nothing(
 
 
 def test_a_run_here_goes_on_on_the_cluster(client, scenes: SyntheticPaths, here: Path, tmp_path: Path) -> None:
-    left = iter(range(50))
-
-    def stop(_done: int, _total: int) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=stop)
+        score_to_file(scenes.before, scenes.after, tmp_path / "a.tif", on_progress=stop_after(50))
     seen = []
     detect(
         scenes.before,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,15 @@ from same_result import assert_same
 
 import geosiam as gs
 from bent_scenes import Bend, picture, texture
+from geosiam.errors import OutputError
+from geosiam.imagery import prepare
+from geosiam.imagery.displacement import estimate_field
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference import scorer
 from geosiam.options import DetectOptions, ScoreOptions
 from geosiam.pipeline import detect
+from geosiam.scores import working_file
 from geosiam.scoring import score_to_file
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from geosiam.results import DetectResult
 
 SIDE = 640
+KEPT = ".a.tif.partial.npz"  # estimates of an unfinished run
 BEND = Bend((1.0, -2.0), amplitude=6.0)
 PLACES = [(90, 110), (120, 420), (250, 250), (330, 540), (430, 90), (500, 360), (560, 560), (70, 560)]
 MOVING = (300, 390)  # first pixel of what moves
@@ -68,6 +74,16 @@ def box(row: int, col: int, height: int, width: int) -> shapely.Geometry:
     return shapely.box(
         400_000 + col / 10, 5_000_000 - (row + height) / 10, 400_000 + (col + width) / 10, 5_000_000 - row / 10
     )
+
+
+def stop_after(blocks: int):
+    left = iter(range(blocks))
+
+    def stop(_done: int, _total: int) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 @dataclass
@@ -195,18 +211,110 @@ def test_the_lazy_scores_are_those_of_the_raster(pair: Pair, tmp_path: Path) -> 
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(pair: Pair, detected: DetectResult, tmp_path: Path) -> None:
-    left = iter(range(9))
-
-    def stop(_done: int, _total: int) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        detect(pair.before, pair.after, tmp_path / "a.gpkg", on_progress=stop)
+        detect(pair.before, pair.after, tmp_path / "a.gpkg", on_progress=stop_after(9))
     done = []
     detect(pair.before, pair.after, tmp_path / "a.gpkg", on_progress=lambda *progress: done.append(progress))
     assert done[0][0] > done[0][1] / 5
     assert_same(tmp_path / "a.gpkg", detected.polygons_path)
+
+
+@pytest.fixture
+def estimates(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what is estimated from now on."""
+    made = []
+
+    def estimate(*args: object, **options: object) -> object:
+        made.append(estimate_field(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(prepare, "estimate_field", estimate)
+    return made
+
+
+def test_a_resumed_run_does_not_estimate_again(
+    pair: Pair, detected: DetectResult, estimates: list[object], tmp_path: Path
+) -> None:
+    for blocks in (5, 4):
+        with pytest.raises(KeyboardInterrupt):
+            detect(pair.before, pair.after, tmp_path / "a.gpkg", on_progress=stop_after(blocks))
+    assert len(estimates) == 1
+    assert (tmp_path / KEPT).exists()
+    result = detect(pair.before, pair.after, tmp_path / "a.gpkg")
+    assert len(estimates) == 1
+    assert result.report.displacement == detected.report.displacement
+    assert_same(tmp_path / "a.gpkg", detected.polygons_path)
+    assert not list(tmp_path.glob(".*"))
+    detect(pair.before, pair.after, tmp_path / "a.gpkg")
+    assert len(estimates) == 2
+
+
+def test_an_estimate_that_leads_to_no_correction_is_kept_as_well(estimates: list[object], tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{i}.tif", picture(ground(), 2, i)) for i in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        score_to_file(*paths, tmp_path / "a.tif", on_progress=stop_after(3))
+    result = score_to_file(*paths, tmp_path / "a.tif")
+    assert result.report.displacement["applied"] is False
+    assert len(estimates) == 1
+
+
+def test_that_nothing_can_be_matched_is_kept_as_well(estimates: list[object], tmp_path: Path) -> None:
+    even = np.full((3, SIDE, SIDE), 120, np.uint8)
+    paths = [write(tmp_path / f"{i}.tif", even) for i in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        score_to_file(*paths, tmp_path / "a.tif", on_progress=stop_after(3))
+    score_to_file(*paths, tmp_path / "a.tif")
+    assert estimates == [None]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "its end", "all of it", "another version"])
+def test_a_damaged_estimate_is_not_trusted(
+    damage: str, pair: Pair, estimates: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        detect(pair.before, pair.after, tmp_path / "a.gpkg", on_progress=stop_after(5))
+    file = tmp_path / KEPT
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    whole = file.read_bytes()
+    file.write_bytes(
+        {"a byte": bytes(content), "its end": whole[:-9], "all of it": b"", "another version": whole}[damage]
+    )
+    if damage == "another version":
+        monkeypatch.setattr(working_file, "__version__", "0.0.0")
+    detect(pair.before, pair.after, tmp_path / "a.gpkg")
+    assert len(estimates) == 2
+
+
+def test_another_run_estimates_for_itself(pair: Pair, estimates: list[object], tmp_path: Path) -> None:
+    """Whether the scene, an option or nothing but the wish to restart differs; a refused run changes nothing."""
+    after = tmp_path / "after.tif"
+    shutil.copy(pair.after, after)
+
+    def interrupted(blocks: int = 5, **options: object) -> bytes:
+        with pytest.raises(KeyboardInterrupt):
+            score_to_file(
+                pair.before,
+                after,
+                tmp_path / "a.tif",
+                options=ScoreOptions(**options),
+                on_progress=stop_after(blocks),
+            )
+        return (tmp_path / KEPT).read_bytes() if (tmp_path / KEPT).exists() else b""
+
+    first = interrupted()
+    assert interrupted(restart=True) == first
+    assert len(estimates) == 2
+    with pytest.raises(OutputError, match="another choice of bands"):
+        score_to_file(pair.before, after, tmp_path / "a.tif", options=ScoreOptions(bands=(1, 1, 1)))
+    assert (tmp_path / KEPT).read_bytes() == first
+    assert len(estimates) == 3
+    assert interrupted(restart=True, bands=(1, 1, 1)) != first
+    shutil.copy(pair.before, after)
+    with pytest.raises(OutputError, match="another after scene"):
+        score_to_file(pair.before, after, tmp_path / "a.tif", options=ScoreOptions(bands=(1, 1, 1)))
+    assert len(estimates) == 5
+    assert interrupted(restart=True, register="none") == b""
 
 
 # -- a corridor ------------------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     kept, interrupted = filter(None, err.splitlines())
     assert "blocks are scored and kept; the same command resumes the run" in kept
     assert interrupted == "geosiam: interrupted"
-    assert names(tmp_path) == [".a.tif.partial.json", ".a.tif.partial.tif"]
+    assert names(tmp_path) == [".a.tif.partial.json", ".a.tif.partial.npz", ".a.tif.partial.tif"]
 
     done = subprocess.run(command_line(*arguments), capture_output=True, text=True, check=True)
     assert "resuming an interrupted run" in done.stderr
@@ -335,7 +335,7 @@ from geosiam.errors import OutputError
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
 disk = Path(sys.argv[4])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], check=True)
 filler, seen = disk / "filler", []
 
 def fill_the_disk_midway(done, total):
@@ -368,7 +368,7 @@ subprocess.run(["cp", "-r", disk, sys.argv[5]], check=True)
 def test_a_full_disk_ends_the_run_in_one_line_and_room_lets_it_go_on(
     scenes: SyntheticPaths, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """On a file system of 256 kB, mounted where only the other process sees it."""
+    """On a file system of 512 kB, mounted where only the other process sees it."""
     (tmp_path / "disk").mkdir()
     alone = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
@@ -387,7 +387,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_room_lets_it_go_on(
     error, left, *finished = done.stdout.splitlines()
     assert error.startswith(f"{tmp_path / 'disk' / 'a.tif'}: cannot be written (")
     assert "No space left on device" in error
-    assert left.endswith("['.a.tif.partial.json', '.a.tif.partial.tif', 'filler']")
+    assert left.endswith("['.a.tif.partial.json', '.a.tif.partial.npz', '.a.tif.partial.tif', 'filler']")
     assert finished[-1].endswith("['a.gpkg', 'a.qml', 'a.tif', 'filler']")
     assert int(finished[-1].split()[0]) < 195
     assert_same(tmp_path / "copy" / "a.gpkg", undisturbed)
@@ -418,7 +418,7 @@ def test_a_scene_that_vanishes_midway_is_one_line_and_the_run_goes_on_when_it_is
 
     with pytest.raises(SceneUnreadableError, match=r"after.tif: cannot be read at rows .* truncated or corrupt"):
         detect(ours.before, ours.after, out / "a.gpkg", on_progress=cut)
-    assert names(out) == [".a.tif.partial.json", ".a.tif.partial.tif"]
+    assert names(out) == [".a.tif.partial.json", ".a.tif.partial.npz", ".a.tif.partial.tif"]
 
     ours.after.write_bytes(content)
     os.utime(ours.after, ns=(times.st_atime_ns, times.st_mtime_ns))
