@@ -71,7 +71,7 @@ class _Level:
         return NODE_PX * self.nodes // self.scale
 
 
-_LEVELS = (_Level(16, 9, 4, 1.5, 2), _Level(8, 13, 2, 1.5, 2), _Level(4, 17, 1, 1.0, 3), _Level(2, 17, 1, 0.7, 2))
+_LEVELS = (_Level(16, 9, 4, 1.5, 2), _Level(8, 13, 2, 1.5, 2), _Level(4, 17, 1, 1.0, 3), _Level(2, 17, 1, 0.7, 4))
 COARSE_PX, FINEST_PX = (level.scale for level in _LEVELS[-2:])
 """Sides in pixels of a pixel of the images that are matched: to know whether scenes bend apart, and to know how."""
 
@@ -86,7 +86,7 @@ _PRIOR = 1e-3  # information of the field of the coarser level
 _LONGEST_STEP = 1.5  # pixels of the level by which an iteration moves a node
 _AGREEMENT = 0.3  # pixels of the level within which estimates agree with the field, at least
 _ROUNDS = 3  # of robust weighting
-_TWICINGS = 2
+_TWICINGS = 4
 _TREND, _TREND_NODES = 2.0, 3.0  # smoothing of the trend, in that of the field and at least in nodes
 _TREND_SQUARES = 1.5  # least smoothing of the trend in squares of nodes, which it is fitted to
 _TREND_RIDGE = 0.05  # variance of the slopes' prior, in that of the window
