@@ -373,7 +373,8 @@ class SiameseNetwork(nn.Module):
 
     With several scales, each has a discriminator of its own. It sees the features of its scale and of all coarser ones,
     interpolated: what a difference of texture means depends on what surrounds it. The logit of a cell is the sum of
-    their logits, interpolated as well.
+    their logits, interpolated as well, those of the coarser scales cut off above 0: from afar a small thing cannot be
+    seen, so a coarse scale gives evidence of a change or none, and the bias of its logit says from where on.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -445,7 +446,10 @@ class SiameseNetwork(nn.Module):
                 factor = scales[coarser] // scales[level]
                 own = own + interpolated(evidence[coarser][coarser - level], factor, sources[coarser], targets[level])
             rows, cols = (range(axis.start * subcells, axis.stop * subcells) for axis in targets[level])
-            logits = interpolated(self.discriminators[level].logits(own), scales[level], (rows, cols), cells)
+            logits = self.discriminators[level].logits(own)
+            if level > 0:
+                logits = logits.clamp(max=0)
+            logits = interpolated(logits, scales[level], (rows, cols), cells)
             total = logits if total is None else total + logits
         assert total is not None
         return total

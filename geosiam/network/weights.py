@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+COARSE_EVIDENCE = -1.0
+"""Log-odds of a change from which on a coarser scale counts, before any training of several scales."""
+
 _CARD = "geosiam_model_card"
 _FORMER_KEYS = {"licence": "license"}  # keys of older cards, and their present names
 _FINEST = "discriminator"  # name of the finest scale's discriminator in a network's weights
@@ -219,8 +222,9 @@ def can_initialize(small: NetworkConfig, large: NetworkConfig) -> bool:
 def initial_weights(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
     """Return the weights of ``small`` for ``large``: the same network, a symmetric one, or more subcells or scales.
 
-    All subcells give the logit of the whole cell; the logits of all scales, and of both orders, are averaged; at first
-    no scale's discriminator uses what it sees of the coarser ones.
+    All subcells give the logit of the whole cell, and the logits of both orders are averaged. With several scales, the
+    log-odds of a change are the mean of the finest scale's, and of what those of each coarser one exceed
+    :data:`COARSE_EVIDENCE` by; at first no scale's discriminator uses what it sees of the coarser ones.
     """
     if not can_initialize(small, large):
         raise ValueError(f"weights of {small} do not fit {large}")
@@ -232,9 +236,10 @@ def initial_weights(state: Mapping[str, Tensor], small: NetworkConfig, large: Ne
     if small.scales == large.scales:
         return result
     for key in [key for key in result if key.startswith(_FINEST)]:
-        value = result[key] / len(large.scales) if ".layers.2." in key else result[key]
-        result[key] = value
+        value, share = result[key], len(large.scales) if ".layers.2." in key else 1
+        result[key] = value / share
+        coarse = value + COARSE_EVIDENCE if key.endswith(".layers.2.bias") else value
         for level in range(1, len(large.scales)):
             unused = [torch.zeros_like(value)] * level if ".layers.0." in key else []
-            result[key.replace(_FINEST, f"coarser.{level - 1}")] = torch.cat([value, *unused])
+            result[key.replace(_FINEST, f"coarser.{level - 1}")] = torch.cat([coarse / share, *unused])
     return result

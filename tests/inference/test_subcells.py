@@ -22,6 +22,8 @@ def make_model(stride: int, subcells: int, scales: tuple[int, ...] = (1,)) -> Mo
     side = config.receptive_field.size + 16
     with torch.no_grad():
         network(torch.rand(8, 3, side, side), torch.rand(8, 3, side, side))  # moves the statistics of the batch norms
+        for discriminator in network.discriminators[1:]:
+            discriminator.layers[2].bias -= 1  # so that coarser scales have something to say
     return Model(network.eval(), ModelCard("tiny", "survey", "", config, "", 0, 0), "tiny")
 
 

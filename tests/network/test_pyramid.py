@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 from geosiam.network.quantized import multiplies_exactly, quantized
 from geosiam.network.receptive_field import Pyramid, ReceptiveField, interpolated_from
 from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork, averaged, interpolated, normalized
-from geosiam.network.weights import ModelCard, can_initialize, initial_weights, load_model, save_model
+from geosiam.network.weights import COARSE_EVIDENCE, ModelCard, can_initialize, initial_weights, load_model, save_model
 from geosiam.training.calibration import apply_temperature
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
@@ -35,6 +35,14 @@ def pyramid(scales: tuple[int, ...], stride: int = 4, subcells: int = 2, **optio
     side = 2 * network.config.receptive_field.size
     network(images(2, 3, side, side, seed=1), images(2, 3, side, side, seed=2))
     return network.eval()
+
+
+def with_evidence_everywhere(network: SiameseNetwork) -> SiameseNetwork:
+    """Return the network with coarser scales that speak for a change everywhere, so that none is cut off."""
+    with torch.no_grad():
+        for discriminator in network.discriminators[1:]:
+            discriminator.layers[2].bias -= 5
+    return network
 
 
 @settings(deadline=None)
@@ -61,7 +69,7 @@ def test_one_scale_has_the_field_of_its_window() -> None:
 @pytest.mark.parametrize("scales", SCALES)
 @pytest.mark.parametrize(("stride", "subcells"), [(4, 2), (8, 1), (8, 4)])
 def test_a_cell_depends_on_its_receptive_field_and_nothing_else(scales: tuple, stride: int, subcells: int) -> None:
-    network = pyramid(scales, stride, subcells).double()
+    network = with_evidence_everywhere(pyramid(scales, stride, subcells)).double()
     config = network.config
     field, period = config.receptive_field, config.alignment // config.receptive_field.stride
     size = field.size + (3 * period - 1) * field.stride
@@ -136,7 +144,7 @@ def plain_inputs(network: SiameseNetwork, before: torch.Tensor, after: torch.Ten
 
 
 @pytest.mark.parametrize("scales", SCALES)
-def test_weights_of_one_scale_become_the_mean_of_what_they_give_at_each(scales: tuple) -> None:
+def test_weights_of_one_scale_add_evidence_of_the_coarser_ones_to_the_finest(scales: tuple) -> None:
     single = load_model("survey")
     large = replace(single.card.network, scales=scales, symmetric=True)
     assert can_initialize(single.card.network, large)
@@ -153,7 +161,7 @@ def test_weights_of_one_scale_become_the_mean_of_what_they_give_at_each(scales: 
 
 
 def at_scale(network: SiameseNetwork, before: torch.Tensor, after: torch.Tensor, scale: int, field: ReceptiveField):
-    """Return the mean of both orders' logits at one scale, interpolated to the cells of the whole image."""
+    """Return the mean of both orders' logits at one scale, those of coarser ones cut off, interpolated to the cells."""
     window, single = network.config.window, network.config.receptive_field
     margin = 2 * scale * window.stride  # whole features, whose logits are cut off again
     start = field.offset - scale * single.offset - margin
@@ -161,13 +169,14 @@ def at_scale(network: SiameseNetwork, before: torch.Tensor, after: torch.Tensor,
         avg_pool2d(pad(image, (40, 40, 40, 40))[..., start + 40 :, start + 40 :], scale) for image in (before, after)
     ]
     logits = (network(*small) + network(*reversed(small))) / 2
+    logits = logits if scale == 1 else (logits + COARSE_EVIDENCE).clamp(max=0)
     fine = interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False) if scale > 1 else logits
     first = margin // field.stride
     return fine[..., first:, first:]
 
 
 def test_all_scales_and_coarser_surroundings_take_part_in_the_logit() -> None:
-    network = pyramid((1, 2, 4))
+    network = with_evidence_everywhere(pyramid((1, 2, 4)))
     side = network.config.receptive_field.size + 30
     network(images(1, 3, side, side), images(1, 3, side, side, seed=4)).sum().backward()
     for level, discriminator in enumerate(network.discriminators):
@@ -185,6 +194,29 @@ def test_the_temperature_divides_all_logits() -> None:
         logits = network(before, after)
         apply_temperature(network, 2.0)
         torch.testing.assert_close(network(before, after), logits / 2)
+
+
+def test_a_coarser_scale_speaks_for_a_change_or_not_at_all() -> None:
+    network = pyramid((1, 2))
+    with torch.no_grad():  # the finest scale does not see the coarser one
+        for parameter in network.coarser[0].layers[0].parameters():
+            parameter[network.config.hidden :] = 0
+    finest = SiameseNetwork.of_weights(
+        replace(network.config, scales=(1,)),
+        {key: value for key, value in network.state_dict().items() if not key.startswith("coarser")},
+    ).eval()
+    side = network.config.receptive_field.size + 30
+    before, after = images(1, 3, side, side), images(1, 3, side, side, seed=4)
+    margin = network.config.receptive_field.offset - finest.config.receptive_field.offset
+    inner = (..., slice(margin, None), slice(margin, None))
+    with torch.inference_mode():
+        logits = network(before, after)
+        alone = finest(before[inner], after[inner])[..., : logits.shape[-2], : logits.shape[-1]]
+        assert (logits <= alone + 1e-6).all()
+        network.coarser[0].layers[2].bias += 5
+        torch.testing.assert_close(network(before, after), alone, atol=1e-6, rtol=0)
+        network.coarser[0].layers[2].bias -= 10
+        assert (network(before, after) < alone - 1).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 8])
