@@ -2,9 +2,9 @@
 
     python benchmarks/scales.py --data DIR --model survey
 
-The network runs on both orders of the scenes, on the images averaged over 1 x 1, 2 x 2 and 4 x 4 pixels. Its log-odds of
-a change are interpolated to the finest cells and fused. AUROC and AP are by cell, over all pairs of a group together; a
-cell is changed if more than half of it is. Protocols and groups are those of `accuracy.py`.
+The network runs on both orders of the scenes, on the images averaged over 1 x 1, 2 x 2 and 4 x 4 pixels. The log-odds
+of a change are interpolated to the finest cells and fused. AUROC and AP are by cell, over all pairs of a group at once;
+a cell is changed if more than half of it is. Protocols and groups are those of `accuracy.py`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geosiam.imagery.grid import Halo
 from geosiam.network.receptive_field import Pyramid, ReceptiveField, interpolated_from, receptive_field
+from geosiam.network.winograd import with_sign_bit_relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -207,21 +208,6 @@ class Encoder(nn.Sequential):
             else:
                 layers.append(layer)
         return nn.Sequential(*layers)
-
-
-class SignBitReLU(nn.Module):
-    """ReLU in place for inference on a CPU: numbers with the sign bit set become 0.
-
-    The bits of a negative number, read as an integer, are negative as well, so an integer maximum with 0 is the ReLU.
-    PyTorch compares integers several times as fast as bf16, and as fast as fp32. (-0.0 becomes 0.0.)
-    """
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Apply the ReLU to a tensor of 16- or 32-bit numbers in place and return it."""
-        if values.is_cuda:
-            return values.relu_()
-        values.view(torch.int16 if values.itemsize == 2 else torch.int32).clamp_min_(0)  # noqa: PLR2004 - bytes
-        return values
 
 
 def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
@@ -458,11 +444,7 @@ class SiameseNetwork(nn.Module):
         """Return an equivalent copy with batch norm folded in, in eval mode and without gradients."""
         copy = SiameseNetwork.of_weights(replace(self.config), self.state_dict())
         assert isinstance(copy.encoder, Encoder)
-        copy.encoder = _with_sign_bit_relu(copy.encoder.folded())
+        copy.encoder = with_sign_bit_relu(copy.encoder.folded())
         for discriminator in copy.discriminators:
-            discriminator.layers = _with_sign_bit_relu(discriminator.layers)
+            discriminator.layers = with_sign_bit_relu(discriminator.layers)
         return copy.eval().requires_grad_(requires_grad=False)
-
-
-def _with_sign_bit_relu(layers: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))

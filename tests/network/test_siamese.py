@@ -7,9 +7,9 @@ from geosiam.network.siamese import (
     Discriminator,
     NetworkConfig,
     SiameseNetwork,
-    SignBitReLU,
 )
 from geosiam.network.weights import can_initialize, initial_weights
+from geosiam.network.winograd import SignBitReLU
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 
