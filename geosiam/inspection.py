@@ -167,6 +167,7 @@ def estimated_memory(scorer: Scorer, workers: int) -> float:
     first = config.convolutions[0]
     block = (BLOCK_PX + config.receptive_field.size) ** 2
     part = (FORWARD_PX + config.receptive_field.size) ** 2
-    activations = 2 * part / first.stride**2 * first.width * 4 * 2  # both scenes, input and output of a layer
+    scales = sum(1 / scale**2 for scale in config.scales)
+    activations = scales * 2 * part / first.stride**2 * first.width * 4 * 2  # both scenes, input and output of a layer
     stored = block * 2 * 2 * (3 * 2 + 1)  # both scenes with their masks, 16 bits, assembled and mirrored
     return _LIBRARIES_BYTES + 2 * CACHE_BYTES + GDAL_CACHE_BYTES + workers * (activations + stored)

@@ -57,10 +57,10 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
     ),
     "epochs": options.option(
         "--epochs",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=0),
         metavar="N",
         show_default="the recipe's",
-        help="Number of epochs.",
+        help="Number of epochs; with 0, the weights of --init are only calibrated.",
     ),
     "steps": options.option(
         "--steps",
@@ -89,6 +89,14 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
         metavar="1|2|4",
         show_default="those of --init, else 2, or 1 for recipe paper",
         help="Scores per feature along each side; 2 halves the cell size at almost no cost.",
+    ),
+    "scales": options.option(
+        "--scales",
+        type=click.IntRange(min=1),
+        metavar="1|2|3",
+        show_default="those of --init, else 1",
+        help="Scales of the image that the network sees, each half as fine as the one before. With more it sees "
+        "further, takes longer, and its scores do not depend on the order of the scenes.",
     ),
     "least_cover": options.option(
         "--least-cover",

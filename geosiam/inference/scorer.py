@@ -165,7 +165,7 @@ class Scorer:
             raise OptionError("`precision=int8`", obstacle, "use fp32 or bf16")
         if device.type != "cuda":
             return self
-        side = BLOCK_PX // self.stride * self.stride + self.network.config.receptive_field.size - self.stride
+        side = self._aligned_cells(BLOCK_PX) * self.stride + self.network.config.receptive_field.size - self.stride
         batcher = GpuBatcher(self.network, self.dtype, cuda_devices(device), max(side, BLOCK_PX))
         return replace(self, batcher=batcher)
 
@@ -185,9 +185,9 @@ class Scorer:
         return self.network.config.receptive_field.stride
 
     def lattice(self, grid: Grid) -> Lattice:
-        """Return the canonical blocks of a scene: they depend on scene and stride only."""
+        """Return the canonical blocks of a scene: they depend on the scene and the strides of the network only."""
         cells = grid.coarsened(self.stride)
-        side = max(1, BLOCK_PX // self.stride)
+        side = self._aligned_cells(BLOCK_PX)
         return Lattice(cells.height, cells.width, side, side)
 
     def score_block(self, pair: Pair, block: Block, statistics: ZonalStatistics | None = None) -> BlockResult:
@@ -238,7 +238,7 @@ class Scorer:
         if self.batcher is not None:
             return self.batcher.scores(pixels)
         field = self.network.config.receptive_field
-        side = max(1, FORWARD_PX // self.stride)
+        side = self._aligned_cells(FORWARD_PX)
         scores = np.full(valid.shape, np.nan, np.float32)
         # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
         with single_thread(), torch.inference_mode():
@@ -250,6 +250,11 @@ class Scorer:
                 logits = self.network.compare(images)
                 scores[part.cells.slices] = torch.sigmoid(-logits.float())[0, 0].numpy()
         return scores
+
+    def _aligned_cells(self, pixels: int) -> int:
+        """Return the cells along at most so many pixels, so that each part of them begins where features do."""
+        alignment = self.network.config.alignment
+        return max(1, pixels // alignment) * (alignment // self.stride)
 
     def _overlaps(self, pair: Pair, block: Block) -> bool:
         """Return whether a block overlaps the window outside of which no pixel is valid."""
@@ -267,7 +272,8 @@ def _prepare(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) 
     prepared = network.for_inference()
     if dtype == torch.int8:
         features = torch.bfloat16 if multiplies_bf16() else torch.float32
-        prepared.discriminator.to(features)
+        for discriminator in prepared.discriminators:
+            discriminator.to(features)
         prepared.encoder = quantized(network.encoder, features)
     else:
         prepared.to(dtype)

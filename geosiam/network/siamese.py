@@ -3,6 +3,10 @@
 One encoder of valid convolutions is applied to both scenes; a discriminator of two 1x1 convolutions classifies the two
 features and their distance. There is no fully connected layer and no padding, so the network runs on images of any
 size from one receptive field up, and each output cell depends on exactly its receptive field.
+
+Beyond the paper, the encoder may run at several scales of the images (Adelson et al., "Pyramid methods in image
+processing", 1984), so that cells as small as before have a field several times as large at little cost: an image
+averaged over 2 x 2 pixels has a quarter of them.
 """
 
 from __future__ import annotations
@@ -12,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle
+from torch.nn.functional import avg_pool2d, interpolate, linear, pixel_shuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geosiam.imagery.grid import Halo
-from geosiam.network.receptive_field import ReceptiveField, receptive_field, subdivided
+from geosiam.network.receptive_field import Pyramid, ReceptiveField, interpolated_from, receptive_field
+from geosiam.network.winograd import with_sign_bit_relu
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import EllipsisType
+    from collections.abc import Mapping, Sequence
 
 Distance = Literal["elementwise", "euclidean"]
 Head = Literal["concat", "distance"]
-Slices: TypeAlias = "tuple[EllipsisType, slice, slice]"
+Span: TypeAlias = "tuple[range, range]"
 
 INPUT_CENTER = 0.5
 INPUT_SPREAD = 0.25
@@ -67,6 +71,11 @@ class NetworkConfig:
     subcells
         Number of output cells along each side of a feature: 1, or more for outlines finer than the encoder's stride.
         The cells of one feature share its window.
+    scales
+        Sides in pixels of the squares over which the image is averaged before the encoder sees it, increasing powers of
+        two from 1 on; ``(1,)``: the image alone, as in the paper.
+    symmetric
+        Whether the logit is the mean of both orders of the scenes, so that it does not depend on their order.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -76,6 +85,8 @@ class NetworkConfig:
     head: Head = "concat"
     batch_norm: bool = True
     subcells: int = 1
+    scales: tuple[int, ...] = (1,)
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if not self.convolutions:
@@ -84,6 +95,10 @@ class NetworkConfig:
             raise ValueError(f"channels and hidden are at least 1, not {self.channels} and {self.hidden}")
         if self.subcells < 1 or self.window.stride % self.subcells:
             raise ValueError(f"{self.subcells} subcells do not divide a stride of {self.window.stride} px")
+        if not self.scales or self.scales[0] != 1 or not all(map(_is_octave, self.scales, self.scales[1:])):
+            raise ValueError(f"scales are increasing powers of two from 1 on, not {self.scales}")
+        if len(self.scales) > 1 and (self.window.size - self.window.stride) % 2:
+            raise ValueError("with several scales, stride and receptive field of the encoder are both even or both odd")
         if self.distance not in ("elementwise", "euclidean"):
             raise ValueError(f"distance is 'elementwise' or 'euclidean', not {self.distance!r}")
         if self.head not in ("concat", "distance"):
@@ -103,6 +118,11 @@ class NetworkConfig:
             Feature dimension, the channels of the last convolution.
         options
             Further fields of the config.
+
+        Raises
+        ------
+        ValueError
+            There is no ready-made encoder of this stride, or an option does not fit it.
         """
         if stride == 8:  # noqa: PLR2004
             stack = [(4, 2, width), (3, 2, 2 * width), (3, 2, 4 * width), (3, 1, features)]
@@ -123,9 +143,19 @@ class NetworkConfig:
         return receptive_field((layer.kernel, layer.stride) for layer in self.convolutions)
 
     @property
+    def pyramid(self) -> Pyramid:
+        """Arithmetic of the scales: which features and pixels a cell depends on."""
+        return Pyramid(self.window, self.subcells, self.scales)
+
+    @property
     def receptive_field(self) -> ReceptiveField:
-        """Receptive field of an output cell: it covers the window of its feature, wherever in it the cell lies."""
-        return subdivided(self.window, self.subcells)
+        """Receptive field of an output cell: it covers the windows of its features, wherever in them the cell lies."""
+        return self.pyramid.receptive_field
+
+    @property
+    def alignment(self) -> int:
+        """Pixels; images cut out of a larger one must begin a multiple of them from its beginning."""
+        return self.pyramid.alignment
 
     @property
     def halo(self) -> Halo:
@@ -141,7 +171,13 @@ class NetworkConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the config that :meth:`to_dict` wrote."""
         layers = tuple(Convolution(**layer) for layer in values["convolutions"])
-        return cls(**{**values, "convolutions": layers})
+        return cls(**{**values, "convolutions": layers, "scales": tuple(values.get("scales", (1,)))})
+
+
+def _is_octave(finer: int, coarser: int) -> bool:
+    """Return whether a scale is 2, 4, 8, ... times another one."""
+    factor, rest = divmod(coarser, finer)
+    return not rest and factor > 1 and factor.bit_count() == 1
 
 
 class Encoder(nn.Sequential):
@@ -174,21 +210,6 @@ class Encoder(nn.Sequential):
         return nn.Sequential(*layers)
 
 
-class SignBitReLU(nn.Module):
-    """ReLU in place for inference on a CPU: numbers with the sign bit set become 0.
-
-    The bits of a negative number, read as an integer, are negative as well, so an integer maximum with 0 is the ReLU.
-    PyTorch compares integers several times as fast as bf16, and as fast as fp32. (-0.0 becomes 0.0.)
-    """
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Apply the ReLU to a tensor of 16- or 32-bit numbers in place and return it."""
-        if values.is_cuda:
-            return values.relu_()
-        values.view(torch.int16 if values.itemsize == 2 else torch.int32).clamp_min_(0)  # noqa: PLR2004 - bytes
-        return values
-
-
 def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
     """Return the norm of the difference of two features (n, features, rows, cols): (n, 1, rows, cols) (equation 3).
 
@@ -198,33 +219,93 @@ def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Two 1x1 convolutions over both features and their distance: the logit of "similar" (equations 3 and 4)."""
+    """Two 1x1 convolutions over both features and their distance: the logit of "similar" (equations 3 and 4).
 
-    def __init__(self, config: NetworkConfig) -> None:
+    Parameters
+    ----------
+    config
+        Architecture of the network.
+    finer
+        Number of finer scales, whose discriminators see this one's features as well: the first convolution computes
+        what they mean for each of them.
+    """
+
+    def __init__(self, config: NetworkConfig, finer: int = 0) -> None:
         super().__init__()
         self.distance = config.distance
         self.head = config.head
+        self.symmetric = config.symmetric and config.head == "concat"
         channels = config.features if config.distance == "elementwise" else 1
         if config.head == "concat":
             channels += 2 * config.features
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, config.hidden, 1),
+            nn.Conv2d(channels, config.hidden * (1 + finer), 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(config.hidden, config.subcells**2, 1),
         )
+        self.hidden = config.hidden
         self.subcells = config.subcells
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return the logits of two features of shape (n, features, rows, cols): shape (n, 1, rows, cols).
+        """Return the logits of two features of shape (n, features, rows, cols): shape (n, 1, rows, cols)."""
+        return self.logits(self.evidence(torch.cat([before, after]))[0])
+
+    def evidence(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Return the first convolution's output, before the ReLU, for the own scale and each finer one, finest last.
+
+        Parameters
+        ----------
+        features
+            (2n, features, rows, cols): those of the n before images, then those of the n after images.
+
+        Returns
+        -------
+        (n, hidden, rows, cols) each; (2n, hidden, rows, cols), one order of the scenes after the other, if symmetric
+        """
+        before, after = features.chunk(2)
+        distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
+        if self.symmetric:
+            evidence = self._evidence_of_both_orders(features, distance)
+        else:
+            inputs = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
+            evidence = self.layers[0](inputs)
+        return tuple(evidence[:, first : first + self.hidden] for first in range(0, evidence.shape[1], self.hidden))
+
+    def _evidence_of_both_orders(self, features: Tensor, distance: Tensor) -> Tensor:
+        """Return the first convolution's output for ``[f1, f2, distance]``, and for ``[f2, f1, distance]``.
+
+        What a feature contributes as the first and as the second one is computed once for both orders.
+        """
+        first = self.layers[0]
+        assert isinstance(first, nn.Conv2d)
+        count, weight = features.shape[1], first.weight.flatten(1)
+        roles = torch.cat([weight[:, :count], weight[:, count : 2 * count]])
+        as_first, as_second = _pointwise(features, roles).chunk(2, 1)
+        shared = _pointwise(distance, weight[:, 2 * count :], first.bias)
+        swapped = as_second.roll(len(distance), 0)
+        return as_first + swapped + shared.repeat(2, 1, 1, 1)
+
+    def logits(self, evidence: Tensor) -> Tensor:
+        """Return the logits of evidence of one scale, both orders averaged: (n, 1, rows, cols).
 
         With subcells, the logits of a feature are arranged as their cells are on the ground (Shi et al., "Real-time
         single image and video super-resolution using an efficient sub-pixel convolutional neural network", 2016), so
         that rows and cols grow by that factor.
         """
-        distance = (before - after).abs() if self.distance == "elementwise" else euclidean_distance(before, after)
-        inputs = distance if self.head == "distance" else torch.cat([before, after, distance], dim=1)
-        logits: Tensor = self.layers(inputs)
+        hidden = self.layers[1](evidence)
+        if self.symmetric:
+            first, second = hidden.chunk(2)
+            hidden = (first + second) / 2
+        logits: Tensor = self.layers[2](hidden)
         return logits if self.subcells == 1 else pixel_shuffle(logits, self.subcells)
+
+
+def _pointwise(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve values (n, channels, rows, cols) by 1x1 with weights (width, channels), as a product of matrices.
+
+    With one thread PyTorch's own 1x1 convolution takes several times as long, and the order of its sums depends on n.
+    """
+    return linear(values.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def normalized(images: Tensor) -> Tensor:
@@ -232,13 +313,54 @@ def normalized(images: Tensor) -> Tensor:
     return (images - INPUT_CENTER).div_(INPUT_SPREAD)
 
 
+def averaged(images: Tensor, side: int) -> Tensor:
+    """Return the means of squares of pixels, (n, channels, rows, cols); bytes are rounded to bytes, halves up."""
+    if side == 1:
+        return images
+    if images.dtype != torch.uint8:
+        return avg_pool2d(images, side)
+    sums = images.to(torch.int16)
+    for _ in range(side.bit_length() - 1):
+        sums = sums[..., ::2, :] + sums[..., 1::2, :]
+        sums = sums[..., ::2] + sums[..., 1::2]
+    return ((sums + side**2 // 2) >> 2 * (side.bit_length() - 1)).to(torch.uint8)
+
+
+def interpolated(values: Tensor, factor: int, source: Span, target: Span) -> Tensor:
+    """Interpolate values (n, channels, rows, cols) bilinearly to cells ``factor`` times as fine.
+
+    Parameters
+    ----------
+    values
+        Values of the cells ``source``, each at the center of its cell.
+    factor
+        Number of fine cells along a coarse one, a power of two.
+    source, target
+        Rows and columns of the coarse and of the fine cells, both numbered from the same corner.
+    """
+    if factor > 1:
+        inner = [interpolated_from(span, factor) for span in target]
+        rows, cols = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, source, strict=True))
+        fine = interpolate(values[..., rows, cols], scale_factor=float(factor), mode="bilinear", align_corners=False)
+        source, values = tuple(range(factor * span.start, factor * span.stop) for span in inner), fine  # type: ignore[assignment]
+    rows, cols = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(target, source, strict=True))
+    return values[..., rows, cols]
+
+
 class SiameseNetwork(nn.Module):
     """Encoder and discriminator; the logit is of "similar", so the anomaly score is ``sigmoid(-logit)``.
 
-    Inputs have shape (n, channels, height, width) with values in [0, 1]; a 32x32 chip gives exactly one logit.
+    Inputs have shape (n, channels, height, width) with values in [0, 1]; images as large as the receptive field give
+    exactly one logit.
 
     With the head ``"concat"`` the logit depends on the order of the scenes, as in the paper: the discriminator sees
-    which feature came first. Training presents both orders equally often. With ``"distance"`` the order is irrelevant.
+    which feature came first. Training presents both orders equally often. With ``"distance"`` the order is irrelevant,
+    and so it is if the network is symmetric.
+
+    With several scales, each has a discriminator of its own. It sees the features of its scale and of all coarser ones,
+    interpolated: what a difference of texture means depends on what surrounds it. The logit of a cell is the sum of
+    their logits, interpolated as well, those of the coarser scales cut off above 0: from afar a small thing cannot be
+    seen, so a coarse scale gives evidence of a change or none, and the bias of its logit says from where on.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -246,6 +368,12 @@ class SiameseNetwork(nn.Module):
         self.config = config
         self.encoder: nn.Sequential = Encoder(config)
         self.discriminator = Discriminator(config)
+        self.coarser = nn.ModuleList(Discriminator(config, finer) for finer in range(1, len(config.scales)))
+
+    @property
+    def discriminators(self) -> list[Discriminator]:
+        """The discriminator of each scale, the finest first."""
+        return [self.discriminator, *self.coarser]
 
     @classmethod
     def of_weights(cls, config: NetworkConfig, weights: Mapping[str, Tensor]) -> Self:
@@ -263,7 +391,7 @@ class SiameseNetwork(nn.Module):
         return network
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the features of images (n, channels, h, w) in [0, 1]: (n, features, rows, cols)."""
+        """Return the features of images (n, channels, h, w) in [0, 1] at full scale: (n, features, rows, cols)."""
         features: Tensor = self.encoder(normalized(images))
         return features
 
@@ -274,53 +402,49 @@ class SiameseNetwork(nn.Module):
     def compare(self, images: Tensor) -> Tensor:
         """Return the logits as :meth:`forward` does, for images that are :func:`normalized` already.
 
-        With subcells the first cell of the images must be the first of its feature: images cut out of a larger one
-        must begin ``subcells * stride`` pixels, or a multiple, from its beginning.
+        The first cell of the images must be the first of its feature at every scale: images cut out of a larger one
+        must begin :attr:`NetworkConfig.alignment` pixels, or a multiple, from its beginning.
 
         Parameters
         ----------
         images
             (2n, channels, h, w): the n before images, then the n after images.
         """
-        cells, features = self._extent(images)
-        logits: Tensor = self.discriminator(*self.encoder(images[features]).chunk(2))
-        return logits[cells]
+        field = self.config.receptive_field
+        cells = range(field.cells(images.shape[-2])), range(field.cells(images.shape[-1]))
+        pixels = (self.config.pyramid.pixels(span) for span in cells)
+        features = []
+        for scale, *spans in zip(self.config.scales, *pixels, strict=True):
+            rows, cols = (slice(span.start + field.offset, span.stop + field.offset) for span in spans)
+            features.append(self.encoder(averaged(images[..., rows, cols], scale)))
+        return self._discriminate(features, cells)
 
-    def _extent(self, image: Tensor) -> tuple[Slices, Slices]:
-        """Return the slices of the logits that are cells of the image, and of the pixels that their features need."""
-        window, field, subcells = self.config.window, self.config.receptive_field, self.config.subcells
-        margin = field.offset - window.offset  # a cell may be the last of its feature; the first cell is the first
-
-        def along(size: int) -> tuple[slice, slice]:
-            count = field.cells(size)
-            features = -(-count // subcells)
-            return slice(count), slice(margin, margin + window.size + (features - 1) * window.stride)
-
-        rows, cols = (along(size) for size in image.shape[-2:])
-        return (..., rows[0], cols[0]), (..., rows[1], cols[1])
+    def _discriminate(self, features: Sequence[Tensor], cells: Span) -> Tensor:
+        """Return the logits of cells from the features of each scale."""
+        scales, subcells, pyramid = self.config.scales, self.config.subcells, self.config.pyramid
+        sources = list(zip(*(pyramid.features(axis) for axis in cells), strict=True))
+        targets = list(zip(*(pyramid.logits(axis) for axis in cells), strict=True))
+        evidence = [part.evidence(values) for part, values in zip(self.discriminators, features, strict=True)]
+        total = None
+        for level in reversed(range(len(scales))):
+            own = interpolated(evidence[level][0], 1, sources[level], targets[level])
+            for coarser in range(level + 1, len(scales)):
+                factor = scales[coarser] // scales[level]
+                own = own + interpolated(evidence[coarser][coarser - level], factor, sources[coarser], targets[level])
+            rows, cols = (range(axis.start * subcells, axis.stop * subcells) for axis in targets[level])
+            logits = self.discriminators[level].logits(own)
+            if level > 0:
+                logits = logits.clamp(max=0)
+            logits = interpolated(logits, scales[level], (rows, cols), cells)
+            total = logits if total is None else total + logits
+        assert total is not None
+        return total
 
     def for_inference(self) -> SiameseNetwork:
         """Return an equivalent copy with batch norm folded in, in eval mode and without gradients."""
         copy = SiameseNetwork.of_weights(replace(self.config), self.state_dict())
         assert isinstance(copy.encoder, Encoder)
-        copy.encoder = _with_sign_bit_relu(copy.encoder.folded())
-        copy.discriminator.layers = _with_sign_bit_relu(copy.discriminator.layers)
+        copy.encoder = with_sign_bit_relu(copy.encoder.folded())
+        for discriminator in copy.discriminators:
+            discriminator.layers = with_sign_bit_relu(discriminator.layers)
         return copy.eval().requires_grad_(requires_grad=False)
-
-
-def _with_sign_bit_relu(layers: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))
-
-
-def can_expand_subcells(small: NetworkConfig, large: NetworkConfig) -> bool:
-    """Return whether weights of one network can initialize another: the same one, or one with more subcells only."""
-    return replace(small, subcells=large.subcells) == large and small.subcells in (1, large.subcells)
-
-
-def expand_subcells(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
-    """Return the weights of ``small`` for ``large``: all subcells give the logit of the whole cell."""
-    if not can_expand_subcells(small, large):
-        raise ValueError(f"weights of {small} do not fit {large}")
-    copies = (large.subcells // small.subcells) ** 2
-    last = ("discriminator.layers.2.weight", "discriminator.layers.2.bias")
-    return {key: value.repeat_interleave(copies, 0) if key in last else value for key, value in state.items()}

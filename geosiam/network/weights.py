@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+COARSE_EVIDENCE = -1.0
+"""Log-odds of a change from which on a coarser scale counts, before any training of several scales."""
+
 _CARD = "geosiam_model_card"
 _FORMER_KEYS = {"licence": "license"}  # keys of older cards, and their present names
+_FINEST = "discriminator"  # name of the finest scale's discriminator in a network's weights
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
 
@@ -205,3 +210,36 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tuple(tensors[key].shape)}".encode())
         digest.update(tensors[key].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def can_initialize(small: NetworkConfig, large: NetworkConfig) -> bool:
+    """Return whether :func:`initial_weights` can make the weights of one network from those of another."""
+    grown = replace(small, subcells=large.subcells, scales=large.scales, symmetric=large.symmetric)
+    same_scales = small.scales in ((1,), large.scales)
+    return grown == large and small.subcells in (1, large.subcells) and same_scales
+
+
+def initial_weights(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
+    """Return the weights of ``small`` for ``large``: the same network, a symmetric one, or more subcells or scales.
+
+    All subcells give the logit of the whole cell, and the logits of both orders are averaged. With several scales, the
+    log-odds of a change are the mean of the finest scale's, and of what those of each coarser one exceed
+    :data:`COARSE_EVIDENCE` by; at first no scale's discriminator uses what it sees of the coarser ones.
+    """
+    if not can_initialize(small, large):
+        raise ValueError(f"weights of {small} do not fit {large}")
+    copies = (large.subcells // small.subcells) ** 2
+    result = {
+        key: value.repeat_interleave(copies, 0) if key.startswith(f"{_FINEST}.layers.2.") else value
+        for key, value in state.items()
+    }
+    if small.scales == large.scales:
+        return result
+    for key in [key for key in result if key.startswith(_FINEST)]:
+        value, share = result[key], len(large.scales) if ".layers.2." in key else 1
+        result[key] = value / share
+        coarse = value + COARSE_EVIDENCE if key.endswith(".layers.2.bias") else value
+        for level in range(1, len(large.scales)):
+            unused = [torch.zeros_like(value)] * level if ".layers.0." in key else []
+            result[key.replace(_FINEST, f"coarser.{level - 1}")] = torch.cat([coarse / share, *unused])
+    return result

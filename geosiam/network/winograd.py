@@ -1,4 +1,4 @@
-"""3x3 convolutions with half of the multiplications, for fp32 inference on a CPU.
+"""Layers for inference on a CPU: 3x3 convolutions with half of the multiplications in fp32, and a fast ReLU.
 
 Four output rows of a convolution with three rows of weights take six products instead of twelve: F(4, 3) of Winograd's
 minimal filtering (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016), applied along rows only.
@@ -117,3 +117,23 @@ def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 def with_winograd(layers: nn.Sequential) -> nn.Sequential:
     """Return layers for inference with :class:`RowWinograd` in place of each convolution that it makes faster."""
     return nn.Sequential(*(RowWinograd(layer) if is_suitable(layer) else layer for layer in layers))
+
+
+class SignBitReLU(nn.Module):
+    """ReLU in place for inference on a CPU: numbers with the sign bit set become 0.
+
+    The bits of a negative number, read as an integer, are negative as well, so an integer maximum with 0 is the ReLU.
+    PyTorch compares integers several times as fast as bf16, and as fast as fp32. (-0.0 becomes 0.0.)
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Apply the ReLU to a tensor of 16- or 32-bit numbers in place and return it."""
+        if values.is_cuda:
+            return values.relu_()
+        values.view(torch.int16 if values.itemsize == 2 else torch.int32).clamp_min_(0)  # noqa: PLR2004 - bytes
+        return values
+
+
+def with_sign_bit_relu(layers: nn.Sequential) -> nn.Sequential:
+    """Return layers for inference with :class:`SignBitReLU` in place of each ReLU."""
+    return nn.Sequential(*(SignBitReLU() if isinstance(layer, nn.ReLU) else layer for layer in layers))

@@ -13,14 +13,13 @@ from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, file_name, is_file, is_folder
 from geosiam.inference.device import choose_device
 from geosiam.network import DEFAULT_MODEL
-from geosiam.network.siamese import can_expand_subcells, expand_subcells
-from geosiam.network.weights import ModelCard, load_model, save_model
+from geosiam.network.weights import ModelCard, can_initialize, initial_weights, load_model, save_model
 from geosiam.targets import refuse_overwriting
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
 from geosiam.training.datasets import load_chips, synthetic_pairs
 from geosiam.training.finetune import own_scenes, reviewed_pairs
 from geosiam.training.loop import FILES_BESIDE, TrainingRun, averaged, preserved_torch_state
-from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, with_network
+from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, octaves, with_network
 from geosiam.training.sources import Mixture
 from geosiam.training.target_recipe import TargetRecipe
 from geosiam.training.targets import load_target
@@ -76,18 +75,22 @@ class TrainingOptions:
         third with both ``scenes`` and a ``review``. None: 160, 60 for recipe target, 24 with either of these two.
     epochs, steps, learning_rate
         Length of the schedule in epochs and in steps per epoch, and peak of the learning rate; None: those of the
-        recipe, or of :data:`~geosiam.training.recipes.FINE_TUNING` with ``scenes`` or ``review``.
+        recipe, or of :data:`~geosiam.training.recipes.FINE_TUNING` with ``scenes`` or ``review``. With 0 epochs the
+        initial weights are only calibrated, as those of one scale are when they are used at several.
     stride
         Stride of the encoder in pixels, 8 or 4; None: that of ``init``, else the recipe's.
     subcells
         Scores per feature along each side: 2 halves the size of a cell at almost no cost; None: as for ``stride``.
+    scales
+        Number of scales of the image that the network sees, each half as fine as the one before: more than one let it
+        see further and make it symmetric; None: as for ``stride``, else 1.
     least_cover
         Minimum share of a cell's own pixels that are anomalous for the cell to be labeled anomalous, all or nothing: a
         larger value gives tighter outlines, and loses more of the small objects. None: 0.5, and 0.125 for cells of 8 px
         and more; cells of 2 px are labeled with the share itself.
     init
-        Initial weights, a name or a file; their network must be the recipe's, or have fewer subcells. None: random
-        ones, or the default model for recipe target and with ``scenes`` or ``review``.
+        Initial weights, a name or a file; their network must be the recipe's, or have fewer subcells or one scale.
+        None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.
     average
         Weights of the same network, names or files, that are averaged with the trained ones at the end. They should be
         of the same lineage, as those of ``init`` are (see :func:`geosiam.training.loop.averaged`).
@@ -119,6 +122,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     stride: int | None = None
     subcells: int | None = None
+    scales: int | None = None
     least_cover: float | None = None
     init: str | None = None
     average: tuple[str, ...] = ()
@@ -129,10 +133,10 @@ class TrainingOptions:
     license: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps"):
+        for name, least in (("epochs", 0 if self.initial_weights else 1), ("steps", 1), ("scales", 1)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"`{name}={value}`", "is too few", "use 1 or more")
+            if value is not None and value < least:
+                raise OptionError(f"`{name}={value}`", "is too few", f"use {least} or more")
         if self.least_cover is not None and not 0 < self.least_cover <= 1:
             raise OptionError(f"`least_cover={self.least_cover}`", "is not a fraction", "use more than 0, up to 1")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -182,7 +186,7 @@ class TrainingOptions:
         words += ["--generated", str(self.synthetic_pairs)] if self.recipe != "paper" else []
         words += ["--init", Path(self.initial_weights).name] if self.initial_weights else []
         words += _repeated("--average", self.average)
-        for option in ("stride", "subcells", "least_cover", "epochs", "steps", "learning_rate"):
+        for option in ("stride", "subcells", "scales", "least_cover", "epochs", "steps", "learning_rate"):
             if getattr(self, option) is not None:
                 words += [f"--{option.replace('_', '-')}", str(getattr(self, option))]
         return shlex.join([*words, "--output", self.out.name])
@@ -346,21 +350,22 @@ def _own_scenes(options: TrainingOptions, init: Model | None) -> list[TrainingSo
 
 def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
     """Return the recipe that the options name, with their network and schedule."""
-    stride, subcells = options.stride, options.subcells
+    stride, subcells, scales = options.stride, options.subcells, octaves(options.scales or 0)
     if init is not None:
         stride = stride or init.card.network.window.stride
         subcells = subcells or init.card.network.subcells
+        scales = scales or init.card.network.scales
     if options.recipe == "target":
         targets = tuple(load_target(text) for text in options.anomaly)
-        recipe = with_network(TargetRecipe(targets), stride=stride, subcells=subcells)
+        recipe = with_network(TargetRecipe(targets), stride=stride, subcells=subcells, scales=scales or (1,))
     else:
-        recipe = make_recipe(options.recipe, stride=stride, subcells=subcells)
+        recipe = make_recipe(options.recipe, stride=stride, subcells=subcells, scales=scales or (1,))
     if isinstance(recipe, SurveyRecipe | TargetRecipe) and options.least_cover is not None:
         recipe = replace(recipe, least_cover=options.least_cover)
     schedule = FINE_TUNING if options.fine_tuning else recipe.schedule
     schedule = replace(
         schedule,
-        epochs=options.epochs or schedule.epochs,
+        epochs=schedule.epochs if options.epochs is None else options.epochs,
         steps=options.steps or schedule.steps,
         learning_rate=options.learning_rate or schedule.learning_rate,
     )
@@ -371,29 +376,32 @@ def _load_for_averaging(name: str, recipe: Recipe) -> Model:
     model = load_model(name)
     if model.card.network != recipe.network:
         raise OptionError(
-            f"`average` {model.source}", "has another network", "name weights of the same `stride` and `subcells`"
+            f"`average` {model.source}",
+            "has another network",
+            "name weights of the same `stride`, `subcells` and `scales`",
         )
     return model
 
 
 def _load_initial_weights(run: TrainingRun, init: Model) -> None:
     small, large = init.card.network, run.recipe.network
-    if not can_expand_subcells(small, large):
+    if not can_initialize(small, large):
         raise OptionError(
             f"`init` {init.source}",
             f"has another network, of stride {small.window.stride}",
-            "set `stride` and `subcells` to those of these weights, or use other weights",
+            "set `stride`, `subcells` and `scales` to those of these weights, or use other weights",
         )
-    run.network.load_state_dict(expand_subcells(init.network.state_dict(), small, large))
+    run.network.load_state_dict(initial_weights(init.network.state_dict(), small, large))
     run.init = init.card.checksum
 
 
 def _calibrate(run: TrainingRun, options: TrainingOptions) -> ModelCard:
     """Calibrate the trained network and return its card."""
-    last = run.history[-1]
-    if options.average:  # the history is of the trained weights alone
-        loss, accuracy, recall, precision = run.validate()
-        last = replace(last, validation_loss=loss, accuracy=accuracy, recall=recall, precision=precision)
+    if run.history and not options.average:
+        last = run.history[-1]
+        metrics = last.validation_loss, last.accuracy, last.recall, last.precision
+    else:  # the history is not of these weights
+        metrics = run.validate()
     raw = run.held_out_cells()
     temperature = fit_temperature(raw)
     calibrated = raw.at(temperature)
@@ -409,10 +417,13 @@ def _calibrate(run: TrainingRun, options: TrainingOptions) -> ModelCard:
         threshold=round(best_threshold(calibrated), 3),
         temperature=round(temperature, 4),
         metrics={
-            "held-out loss": last.validation_loss,
-            "held-out accuracy": last.accuracy,
-            "held-out recall": last.recall,
-            "held-out precision": last.precision,
+            **dict(
+                zip(
+                    ("held-out loss", "held-out accuracy", "held-out recall", "held-out precision"),
+                    metrics,
+                    strict=True,
+                )
+            ),
             "held-out calibration error": calibration_error(calibrated),
             "held-out calibration error before": calibration_error(raw),
         },

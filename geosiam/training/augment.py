@@ -18,7 +18,9 @@ from geosiam.training.anomalies import chance, smooth_noise, uniform
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BLOCK = 8  # pixels along each side of a JPEG block
+JPEG_BLOCK_PX = 8
+"""Side of a block of JPEG in pixels: chips are a multiple of it."""
+
 _STEP = (1.0, 2.0)  # relative quantization step of the lowest frequency, and its increase with each higher one
 _WAVES = 4
 _FREQUENCY = 1.2  # standard deviation, in half periods over the range of a channel
@@ -181,11 +183,12 @@ def compress(images: Tensor, generator: Generator) -> Tensor:
     Sides must be multiples of 8. Each channel is treated as JPEG treats brightness.
     """
     n, channels, height, width = images.shape
-    offset = torch.randint(_BLOCK, (2,), generator=generator, device=generator.device).tolist()
+    offset = torch.randint(JPEG_BLOCK_PX, (2,), generator=generator, device=generator.device).tolist()
     basis, weight = (table.to(images.device) for table in _tables())
     step = weight * uniform((n, 1, 1, 1, 1, 1), 0.004, 0.05, generator)
     rolled = images.roll(offset, dims=(2, 3))
-    blocks = rolled.view(n, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).transpose(3, 4)
+    side = JPEG_BLOCK_PX
+    blocks = rolled.view(n, channels, height // side, side, width // side, side).transpose(3, 4)
     spectrum = ((basis @ blocks @ basis.T) / step).round_() * step
     restored = (basis.T @ spectrum @ basis).transpose(3, 4).reshape(images.shape)
     return restored.roll([-shift for shift in offset], dims=(2, 3)).clamp_(0, 1)
@@ -194,8 +197,8 @@ def compress(images: Tensor, generator: Generator) -> Tensor:
 @cache
 def _tables() -> tuple[Tensor, Tensor]:
     """Return the orthonormal cosine transform of 8 values, and the relative quantization step of each frequency."""
-    k, x = torch.arange(_BLOCK).view(-1, 1), torch.arange(_BLOCK).view(1, -1)
-    basis = torch.cos((2 * x + 1) * k * torch.pi / (2 * _BLOCK)) * 0.5
+    k, x = torch.arange(JPEG_BLOCK_PX).view(-1, 1), torch.arange(JPEG_BLOCK_PX).view(1, -1)
+    basis = torch.cos((2 * x + 1) * k * torch.pi / (2 * JPEG_BLOCK_PX)) * 0.5
     basis[0] /= 2**0.5
     weight = _STEP[0] + _STEP[1] * (k + x).float() / 2
     return basis, weight

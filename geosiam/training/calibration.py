@@ -64,11 +64,11 @@ def fit_temperature(held_out: HeldOut) -> float:
 
 
 def apply_temperature(network: SiameseNetwork, temperature: float) -> None:
-    """Divide all logits of a network by a temperature, in the weights of its last layer."""
-    last = network.discriminator.layers[-1]
+    """Divide all logits of a network by a temperature, in the weights of its last layers."""
     with torch.no_grad():
-        for parameter in last.parameters():
-            parameter.div_(temperature)
+        for discriminator in network.discriminators:
+            for parameter in discriminator.layers[-1].parameters():
+                parameter.div_(temperature)
 
 
 def calibration_error(held_out: HeldOut, bins: int = 15) -> float:

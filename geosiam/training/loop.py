@@ -145,6 +145,8 @@ class TrainingRun:
             Called with (steps done, total steps, loss) after each step.
         """
         epochs, epochs_done = self.recipe.schedule.epochs, len(self.history)
+        if epochs_done >= epochs:
+            return
         learning_rate = one_cycle(
             self.optimizer, self.recipe.schedule.learning_rate, epochs * self.steps, steps_done=epochs_done * self.steps
         )

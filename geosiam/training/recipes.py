@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from geosiam.errors import OptionError
 from geosiam.network.siamese import NetworkConfig, euclidean_distance
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
-from geosiam.training.augment import NuisanceConfig, apply_nuisance
+from geosiam.training.augment import JPEG_BLOCK_PX, NuisanceConfig, apply_nuisance
 
 if TYPE_CHECKING:
     from geosiam.network.receptive_field import ReceptiveField
@@ -258,8 +258,10 @@ class SurveyRecipe:
 RECIPES = {"paper": PaperRecipe, "survey": SurveyRecipe}
 
 
-def make_recipe(name: str, *, stride: int | None = None, subcells: int | None = None) -> Recipe:
-    """Return a recipe by name; its network has another stride or number of subcells if they are given.
+def make_recipe(
+    name: str, *, stride: int | None = None, subcells: int | None = None, scales: tuple[int, ...] = (1,)
+) -> Recipe:
+    """Return a recipe by name; its network has another stride, or number of subcells or scales, if they are given.
 
     Raises
     ------
@@ -268,11 +270,16 @@ def make_recipe(name: str, *, stride: int | None = None, subcells: int | None = 
     """
     if name not in RECIPES:
         raise OptionError(f"`recipe={name}`", "is not known", f"use one of {', '.join((*RECIPES, 'target'))}")
-    return with_network(RECIPES[name](), stride=stride, subcells=subcells)
+    return with_network(RECIPES[name](), stride=stride, subcells=subcells, scales=scales)
 
 
-def with_network(recipe: Recipe, *, stride: int | None = None, subcells: int | None = None) -> Recipe:
-    """Return a recipe whose network has another stride or number of subcells if they are given.
+def with_network(
+    recipe: Recipe, *, stride: int | None = None, subcells: int | None = None, scales: tuple[int, ...] = (1,)
+) -> Recipe:
+    """Return a recipe whose network has another stride, or number of subcells or scales, if they are given.
+
+    With several scales the network is symmetric, and chips grow as its receptive field does, so that they have as many
+    cells as before.
 
     Raises
     ------
@@ -281,13 +288,23 @@ def with_network(recipe: Recipe, *, stride: int | None = None, subcells: int | N
     """
     default = recipe.network
     try:
-        network = NetworkConfig.of_stride(stride or default.window.stride, subcells=subcells or default.subcells)
+        single = NetworkConfig.of_stride(stride or default.window.stride, subcells=subcells or default.subcells)
     except ValueError as error:
         raise OptionError(f"`stride={stride}`", str(error), "use 8 or 4, and 1, 2 or 4 subcells") from error
+    network = replace(single, scales=scales, symmetric=len(scales) > 1)
+    if network != single:
+        growth = network.receptive_field.size - single.receptive_field.size
+        chip_size = -(-(recipe.chip_size + growth) // JPEG_BLOCK_PX) * JPEG_BLOCK_PX
+        recipe = replace(recipe, chip_size=chip_size)  # type: ignore[type-var]  # recipes are dataclasses
     if network.receptive_field.size > recipe.chip_size:
         fact = f"needs chips of {network.receptive_field.size} px, recipe {recipe.name} has {recipe.chip_size} px"
         raise OptionError(f"`subcells={network.subcells}`", fact, "use 1, or `recipe=survey`")
     return replace(recipe, network=network)  # type: ignore[type-var]  # recipes are dataclasses
+
+
+def octaves(count: int) -> tuple[int, ...]:
+    """Return so many scales of an image, each half as fine as the one before."""
+    return tuple(2**level for level in range(count))
 
 
 def label_cells(cover: Tensor, receptive_field: ReceptiveField, least_cover: float | None) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,9 @@ from geosiam.network.siamese import (
     Discriminator,
     NetworkConfig,
     SiameseNetwork,
-    SignBitReLU,
-    can_expand_subcells,
-    expand_subcells,
 )
+from geosiam.network.weights import can_initialize, initial_weights
+from geosiam.network.winograd import SignBitReLU
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 
@@ -148,12 +147,12 @@ def test_a_cut_that_begins_with_a_feature_gives_what_the_whole_gives(size: int) 
 
 def test_weights_grow_into_subcells_that_say_what_the_whole_cell_said() -> None:
     small, large = (NetworkConfig.of_stride(4, subcells=parts, **SMALL) for parts in (1, 2))
-    assert can_expand_subcells(small, large)
-    assert not can_expand_subcells(large, small)
-    assert not can_expand_subcells(NetworkConfig.of_stride(8, **SMALL), large)
+    assert can_initialize(small, large)
+    assert not can_initialize(large, small)
+    assert not can_initialize(NetworkConfig.of_stride(8, **SMALL), large)
     network = trained_look(small)
     finer = SiameseNetwork(large).eval()
-    finer.load_state_dict(expand_subcells(network.state_dict(), small, large))
+    finer.load_state_dict(initial_weights(network.state_dict(), small, large))
     before, after = images(1, 3, 50, 50), images(1, 3, 50, 50, seed=5)
     coarse = network(before[..., 2:, 2:], after[..., 2:, 2:])
     fine = finer(before, after)
@@ -161,7 +160,7 @@ def test_weights_grow_into_subcells_that_say_what_the_whole_cell_said() -> None:
     repeated = coarse.repeat_interleave(2, -1).repeat_interleave(2, -2)[..., : 2 * rows, : 2 * rows]
     torch.testing.assert_close(fine[..., : 2 * rows, : 2 * rows], repeated, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="do not fit"):
-        expand_subcells(network.state_dict(), large, small)
+        initial_weights(network.state_dict(), large, small)
 
 
 def test_subcells_that_do_not_divide_the_stride_are_refused() -> None:

@@ -136,6 +136,29 @@ def test_training_goes_on_from_given_weights(pictures: Path, tmp_path: Path) -> 
         train(TrainingOptions(out=tmp_path / "d.safetensors", **(kinds | {"stride": 4}), init=init))
 
 
+def test_weights_of_one_scale_are_calibrated_and_trained_at_several(pictures: Path, tmp_path: Path) -> None:
+    common = {"data": (str(pictures),), "generated": 0}
+    options = TrainingOptions(out=tmp_path / "wide.safetensors", init="survey-fast", scales=2, epochs=0, **common)
+    done = train(options)
+    network = done.card.network
+    assert (network.scales, network.symmetric, done.card.epochs, done.history) == ((1, 2), True, 0, ())
+    assert "--scales 2" in done.card.command
+    assert "--epochs 0" in done.card.command
+    weights, single = (load_model(name).network.state_dict() for name in (done.weights, "survey-fast"))
+    torch.testing.assert_close(weights["encoder.0.weight"], single["encoder.0.weight"])
+    last = "discriminator.layers.2.weight"
+    torch.testing.assert_close(weights[last] * 2 * done.card.temperature, single[last], atol=1e-3, rtol=1e-3)
+    more = TrainingOptions(
+        out=tmp_path / "more.safetensors", init=str(done.weights), epochs=1, steps=1, learning_rate=1e-4, **common
+    )
+    assert train(more).card.network == network
+
+
+def test_without_initial_weights_there_is_nothing_to_calibrate(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="too few"):
+        TrainingOptions(out=tmp_path / "w.safetensors", epochs=0)
+
+
 def test_tighter_labels_stand_in_the_card(pictures: Path, tmp_path: Path) -> None:
     options = TrainingOptions(
         out=tmp_path / "s.safetensors", data=(str(pictures),), epochs=1, steps=1, generated=0, stride=4, least_cover=0.5
