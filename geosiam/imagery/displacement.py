@@ -51,7 +51,7 @@ _TYPICAL_PERCENTILE = 80  # of the distances by which stiffnesses are compared; 
 _STIFFER_IS_BETTER = 1.25  # a stiffer field may predict single nodes this much worse
 _TOLERANCE_PX = 0.1  # and by this many pixels
 _PROMISING = 0.9  # share of the least bend and agreement that a coarse estimate has to show to be made finer
-_NEAR_NODES = 2  # reach of what the coarse matches tell
+_NEAR_NODES = 2  # from known nodes, within which finer matches are taken
 _MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
 _MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with the field
 _MIN_LOCAL = 0.1  # share of its closest surroundings that have to be matched for a displacement of their own
@@ -105,12 +105,6 @@ class DisplacementField:
     def is_known(self) -> NDArray[np.bool_]:
         """Whether the displacement of a node was estimated, not only continued from others: bool (rows, cols)."""
         return self.confidence >= _MIN_KNOWN
-
-    @property
-    def is_near_known(self) -> NDArray[np.bool_]:
-        """Whether a node is known, or so near to one that the field there tells the periods of a pattern apart."""
-        square = np.ones((2 * _NEAR_NODES + 1,) * 2, np.uint8)
-        return np.asarray(cv2.dilate(self.is_known.astype(np.uint8), square) > 0)
 
     @property
     def longest(self) -> float:
@@ -286,7 +280,8 @@ def estimate_field(
     for reader in (before, after):
         reader.clear_cache()
     if coarse is not None:
-        matches = matches.where(coarse.field.is_near_known)
+        square = np.ones((2 * _NEAR_NODES + 1,) * 2, np.uint8)  # farther away, a pattern may be matched a period off
+        matches = matches.where(cv2.dilate(coarse.field.is_known.astype(np.uint8), square) > 0)
     return _estimate(lattice, matches)
 
 
