@@ -442,7 +442,7 @@ def _declaring(scene: Scene, dataset: DatasetReader, *, nodata: float | None = N
         if index == 1 and colors[0] == ColorInterp.palette:
             band.set_palette(dataset.colormap(1))
         band.add(name, index)
-    gaps_are_nan = bool(scene.tiles) and not has_alpha(dataset) and str(values[0]) == "nan"
-    if has_mask(dataset) or gaps_are_nan:
+    has_gaps = bool(scene.tiles) and not has_alpha(dataset) and values[0] is not None  # which hold that value
+    if has_mask(dataset) or has_gaps:
         view.mask().add(name, "mask,1")
     return view.xml()

@@ -289,6 +289,18 @@ def test_nodata_that_the_user_names_for_tiles(image: np.ndarray, write: Write, t
         np.testing.assert_array_equal(valid, inside)
 
 
+@pytest.mark.parametrize("declared", [0, 255])
+def test_gaps_stay_gaps_if_the_user_names_another_value_than_the_tiles(
+    declared: int, image: np.ndarray, write: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "tiles").mkdir()
+    inside = footprint()
+    tiles = tiled(write, filled(image, inside, 7), "tiles", nodata=declared)
+    valid, _ = opened(tiles, tiles, nodata=7)
+    inside[SIDE // 2 :, SIDE // 2 :] = False
+    np.testing.assert_array_equal(valid, inside & (image != declared).any(axis=0))
+
+
 def test_a_band_of_tiles_that_is_alpha_without_being_called_so(image: np.ndarray, write: Write, tmp_path: Path) -> None:
     (tmp_path / "tiles").mkdir()
     inside = footprint()
