@@ -153,17 +153,15 @@ class DisplacementField:
     def remaining(self) -> NDArray[np.float64]:
         """Distance in pixels that both scenes are apart at each node as they are read, (rows, cols); NaN = unknown."""
         corrected = self.displacement if self.applied else np.reshape(self.shift, (2, 1, 1))
-        return np.asarray(np.hypot(*(self.local - corrected)), np.float64)
+        return np.where(self.is_known, np.hypot(*(self.local - corrected)), np.nan).astype(np.float64)
 
     def remaining_at(self, rows: NDArray[np.floating[Any]], cols: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Return what remains, in pixels, at pixel positions of shape (n,); NaN where nothing was matched."""
-        inside = [
+        """Return what remains, in pixels, at pixel positions of shape (n,); NaN where it is not known."""
+        row, col = (
             (np.floor(position / self.spacing).astype(np.intp) - first).clip(0, size - 1)
             for position, first, size in zip((rows, cols), self.first, self.confidence.shape, strict=True)
-        ]
-        row, col = inside
-        corrected = self.displacement[:, row, col] if self.applied else np.reshape(self.shift, (2, 1))
-        return np.asarray(np.hypot(*(self.local[:, row, col] - corrected)), np.float64)
+        )
+        return np.asarray(self.remaining[row, col], np.float64)
 
 
 @dataclass(frozen=True)
