@@ -215,14 +215,14 @@ class Figure:
         return self.method, self.group, self.scene, self.seed
 
 
-def measure(name: str, method: Callable[[Case, Path], Estimate], case: Case, kept: Path | None = None) -> Figure:
+def measure(name: str, method: Callable[[Case, Path], Estimate], case: Case, fields: Path | None = None) -> Figure:
     """Run a method on a pair; keep a thinned field in a folder."""
     with tempfile.TemporaryDirectory() as folder:
         estimate = method(case, Path(folder))
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
+    if fields is not None:
+        fields.mkdir(parents=True, exist_ok=True)
         file = "_".join((case.group, case.scene, str(case.seed), name)).replace("/", "-").replace(" ", "_")
-        np.savez_compressed(kept / f"{file}.npz", field=estimate.field[:, ::KEPT_PX, ::KEPT_PX])
+        np.savez_compressed(fields / f"{file}.npz", field=estimate.field[:, ::KEPT_PX, ::KEPT_PX])
     errors = displacement_errors(case, estimate.field)
     middle, high = (None if np.isnan(errors[key]) else round(errors[key], 3) for key in ("error px", "error px, 95 %"))
     times = estimate.seconds, estimate.cpu_seconds, estimate.added_cpu_seconds

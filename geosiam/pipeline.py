@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from geosiam.imagery.pair import ScenePair
     from geosiam.polygons.geopackage import DisplacementPoints
     from geosiam.scores.raster import ModelScores
-    from geosiam.scoring import Progress
+    from geosiam.scores.threshold import Threshold
+    from geosiam.scoring import Progress, ScoredPair
 
 
 def detect(
@@ -81,50 +82,26 @@ def detect(
         estimates = StoredEstimates(targets.scores, restart=options.restart)
         pair = stack.enter_context(open_pair(before, after, options=options, estimates=estimates.get))
         check_crs(targets.polygons, pair.grid.crs)
-        scored = stack.enter_context(
-            scored_pair(
-                pair,
-                targets.scores,
-                options,
-                estimates=estimates,
-                statistics_from=options.threshold,
-                on_progress=on_progress,
-            )
-        )
-        threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
-        polygon_options = options.at(threshold.value, threshold.seed)
-        with AttributeReader(
+        scoring = scored_pair(
             pair,
-            scored.raster.stride,
-            threshold.value,
-            colored=pair.colored,
-            displacement=pair.displacement,
-            workers=options.workers,
-            zonal_stats=scored.zonal_stats,
-        ) as reader:
-            count = _write_polygons(
-                scored.raster,
-                targets.polygons,
-                polygon_options,
-                reader=reader,
-                displacement=_points(pair, requested=targets.project is not None),
-                before_commit=scored.wait,
-            )
+            targets.scores,
+            options,
+            estimates=estimates,
+            statistics_from=options.threshold,
+            on_progress=on_progress,
+        )
+        scored = stack.enter_context(scoring)
+        threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
+        count = _write_scored(pair, scored, threshold, targets, options)
         missing = None if field is None else write_displacement(field, pair, workers=options.workers)
     if targets.project is not None:
         report = scored.provenance.pair
         paths = {"scores": targets.scores, "polygons": targets.polygons}
         write_project(targets.project, before=before, after=after, **paths, threshold=threshold.value, report=report)
+    written = None if missing else field
+    polygons = (targets.polygons, count, threshold.value, targets.project, threshold.warning)
     return DetectResult(
-        targets.scores,
-        scored.provenance,
-        targets.polygons,
-        count,
-        threshold.value,
-        targets.project,
-        threshold.warning,
-        displacement_path=None if missing else field,
-        displacement_warning=missing,
+        targets.scores, scored.provenance, *polygons, displacement_path=written, displacement_warning=missing
     )
 
 
@@ -186,6 +163,29 @@ def vectorize_to_file(
     count = _write_polygons(raster, target, options.at(threshold.value, threshold.seed))
     warnings = () if threshold.warning is None else (threshold.warning,)
     return VectorizeResult(target, count, threshold.value, warnings)
+
+
+def _write_scored(
+    pair: ScenePair, scored: ScoredPair, threshold: Threshold, targets: Targets, options: DetectOptions
+) -> int:
+    """Write the polygons of a pair that was scored, with what they show in both scenes; return their number."""
+    with AttributeReader(
+        pair,
+        scored.raster.stride,
+        threshold.value,
+        colored=pair.colored,
+        displacement=pair.displacement,
+        workers=options.workers,
+        zonal_stats=scored.zonal_stats,
+    ) as reader:
+        return _write_polygons(
+            scored.raster,
+            targets.polygons,
+            options.at(threshold.value, threshold.seed),
+            reader=reader,
+            displacement=_points(pair, requested=targets.project is not None),
+            before_commit=scored.wait,
+        )
 
 
 def _write_polygons(

@@ -288,8 +288,8 @@ def _settle_alpha(scene: Scene, dataset: DatasetReader) -> list[str]:
         return _find_alpha(scene, dataset)
     band = colors_of(dataset).index(_ALPHA) + 1
     values = _looked_at(dataset, [band])[0]
-    seen = values[values > 0]  # of a scene with a collar, less than half may be
-    if (seen < seen.max(initial=0)).sum() <= _SOFT * len(seen) or len(np.unique(values)) < _MIN_LEVELS:
+    nonzero = values[values > 0]  # of a scene with a collar, less than half may be
+    if (nonzero < nonzero.max(initial=0)).sum() <= _SOFT * len(nonzero) or len(np.unique(values)) < _MIN_LEVELS:
         return []
     scene.read_through(_declaring(scene, dataset, alpha=0))
     fact = f"band {band} of {scene.name} is called alpha but holds an image, so it masks nothing"

@@ -341,8 +341,8 @@ class ScoreRasterWriter:
         if resumable:
             with contextlib.suppress(OSError, ValueError):  # a full disk; a closed file, of which all is saved
                 self._save()
-            kept = [] if self._estimates is None else [self._estimates.path]
-            self._clean_up(self._working_path, self._journal.path, *kept)
+            estimates = [] if self._estimates is None else [self._estimates.path]
+            self._clean_up(self._working_path, self._journal.path, *estimates)
             _log.warning("%s: %s and kept; the same command resumes the run", self.path, _progress(self._journal))
         self._working.close()
         if not resumable:
