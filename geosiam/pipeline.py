@@ -169,6 +169,9 @@ def _write_scored(
     pair: ScenePair, scored: ScoredPair, threshold: Threshold, targets: Targets, options: DetectOptions
 ) -> int:
     """Write the polygons of a pair that was scored, with what they show in both scenes; return their number."""
+    from geosiam.polygons.geopackage import displacement_points  # noqa: PLC0415 - as below
+
+    shown = targets.project is not None or (pair.displacement is not None and pair.displacement.applied)
     with AttributeReader(
         pair,
         scored.raster.stride,
@@ -183,7 +186,7 @@ def _write_scored(
             targets.polygons,
             options.at(threshold.value, threshold.seed),
             reader=reader,
-            displacement=_points(pair, requested=targets.project is not None),
+            displacement=displacement_points(pair) if shown else None,
             before_commit=scored.wait,
         )
 
@@ -204,11 +207,3 @@ def _write_polygons(
     record = recorded(raster.tags)
     record = {**record, **inputs_read(record), **asdict(options)}
     return write_polygons(table, output, provenance=record, displacement=displacement, before_commit=before_commit)
-
-
-def _points(pair: ScenePair, *, requested: bool) -> DisplacementPoints | None:
-    """Return the displacement for the file of polygons, if the after scene is read through it or if it is requested."""
-    from geosiam.polygons.geopackage import displacement_points  # noqa: PLC0415 - as above
-
-    applied = pair.displacement is not None and pair.displacement.applied
-    return displacement_points(pair) if applied or requested else None

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import dask
 import numpy as np
 import pytest
 import torch
@@ -74,7 +77,8 @@ def test_scales_give_the_same_bits_for_any_number_of_threads_lazily_and_in_any_o
         patch.setattr(scorer_module, "FORWARD_PX", 50)
         first = streamed(pair, scorer, workers=1)
         np.testing.assert_array_equal(streamed(pair, scorer, workers=3), first)
-        np.testing.assert_array_equal(lazy_scores(pair, scorer).compute(scheduler="threads"), first)
+        with ThreadPoolExecutor(2) as pool, dask.config.set(scheduler="threads", pool=pool):
+            np.testing.assert_array_equal(lazy_scores(pair, scorer).compute(), first)
         swapped = streamed(ArrayPair(pair.after, pair.before, pair.valid), scorer)
     np.testing.assert_allclose(swapped, first, atol=1e-6, rtol=0)
 
