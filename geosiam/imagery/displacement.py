@@ -50,7 +50,7 @@ _NEIGHBORHOOD = 2.0  # standard deviation in nodes of the neighborhood whose agr
 _TYPICAL_PERCENTILE = 80  # of the distances by which stiffnesses are compared; what moved or changed lies above
 _STIFFER_IS_BETTER = 1.25  # a stiffer field may predict single nodes this much worse
 _TOLERANCE_PX = 0.1  # and by this many pixels
-_PROMISING = 0.9  # share of the least bend and agreement that a coarse estimate has to show to be made finer
+_PROMISING = 0.9  # share of the least bend that a coarse estimate has to show to be made finer
 _NEAR_NODES = 2  # from known nodes, within which finer matches are taken
 _MIN_MATCHES = 12  # reliable nodes from which a field can be drawn
 _MIN_KNOWN = 0.5  # share of the neighborhood of a node that has to agree with the field
@@ -208,8 +208,8 @@ class FieldEstimate:
 
     def may_improve(self, policy: RegistrationPolicy) -> bool:
         """Return whether a finer estimate could show that the field fits better than one shift."""
-        bends, agrees = self.bend[1] / policy.min_bend_px, self.agreement / policy.min_agreement
-        return min(bends, agrees) >= _PROMISING and self.shift.patches >= policy.min_nodes
+        bends = self.bend[1] >= _PROMISING * policy.min_bend_px
+        return bends and self.agreement >= policy.min_agreement and self.shift.patches >= policy.min_nodes
 
     def improves(self, policy: RegistrationPolicy) -> bool:
         """Return whether the scenes bend apart, so that the field fits provably better than one shift."""
