@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BYTE = 255.0
 _LOW, _HIGH = 0.5, 99.5  # percentiles that become 0 and 1
+_MARGIN = 0.25  # of the range between the percentiles; see _own_stretch
 _MIN_SHARE = 0.5  # of a shared range; a scene that uses less gets a range of its own
 _MAX_FLOAT32 = 1e30  # float32 ends at 3e38
 _MIN_RELATIVE_WIDTH = 1e-3  # of a range in float32, which has seven digits
@@ -129,7 +130,7 @@ def choose_stretches(
     if fixed[0] is not None and fixed[1] is not None:
         return fixed[0], fixed[1]
     if dtypes[0] != dtypes[1]:
-        return fixed[0] or _percentile_stretch(before), fixed[1] or _percentile_stretch(after)
+        return fixed[0] or _own_stretch(before), fixed[1] or _own_stretch(after)
     return _shared_or_own(before, after)
 
 
@@ -143,7 +144,21 @@ def _shared_or_own(first: NDArray[Any], second: NDArray[Any]) -> tuple[Stretch, 
     shared = _percentile_stretch(np.concatenate([first, second], axis=1))
     one_is_constant = _is_constant(first) != _is_constant(second)
     squeezed = not one_is_constant and min(_share(before, shared), _share(after, shared)) < _MIN_SHARE
-    return (before, after) if squeezed else (shared, shared)
+    return (_own_stretch(first), _own_stretch(second)) if squeezed else (shared, shared)
+
+
+def _own_stretch(pixels: NDArray[Any]) -> Stretch:
+    """Return the stretch of a scene that shares none with the other.
+
+    What one scene clips and the other does not looks like a change, so values beyond the percentiles are kept up to a
+    margin on each side.
+    """
+    stretch, values = _percentile_stretch(pixels), pixels.astype(np.float64)
+    low, high = np.array(stretch.low), np.array(stretch.high)
+    margin = _MARGIN * (high - low)
+    return Stretch(
+        _triple(np.maximum(values.min(axis=1), low - margin)), _triple(np.minimum(values.max(axis=1), high + margin))
+    )
 
 
 def _share(stretch: Stretch, shared: Stretch) -> float:

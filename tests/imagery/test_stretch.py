@@ -16,9 +16,15 @@ def pixels(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return before.reshape(3, -1), after.reshape(3, -1)
 
 
-def own(image: np.ndarray) -> Stretch:
+def shared(image: np.ndarray) -> Stretch:
     low, high = np.percentile(image.reshape(3, -1), (0.5, 99.5), axis=1)
     return Stretch(tuple(low), tuple(high))
+
+
+def own(image: np.ndarray) -> Stretch:
+    values, (low, high) = image.reshape(3, -1), np.percentile(image.reshape(3, -1), (0.5, 99.5), axis=1)
+    ends = np.maximum(low - (high - low) / 4, values.min(1)), np.minimum(high + (high - low) / 4, values.max(1))
+    return Stretch(*map(tuple, ends))
 
 
 def same(stretch: Stretch, expected: Stretch) -> None:
@@ -36,7 +42,7 @@ def test_similar_scenes_share_one_stretch() -> None:
     before, after = RNG.normal(500, 100, (3, 60, 60)), RNG.normal(550, 90, (3, 60, 60))
     first, second = choose_stretches(("int16", "int16"), pixels(before, after))
     assert first == second
-    same(first, own(np.concatenate([before, after], axis=1)))
+    same(first, shared(np.concatenate([before, after], axis=1)))
 
 
 @pytest.mark.parametrize("gain", [0.25, 4.0])
@@ -66,6 +72,17 @@ def test_other_types_have_their_own_stretch() -> None:
     first, second = choose_stretches(("uint8", "uint16"), pixels(before, after))
     assert first == FULL_BYTE
     same(second, own(after))
+
+
+def test_scenes_of_two_types_clip_the_same_ground() -> None:
+    before = RNG.integers(40, 200, (3, 60, 60), dtype=np.uint8)
+    before[:, :2] = 250  # 3 % of the ground
+    before[:, 2] = 20
+    after = before * np.float32(1 / 300)
+    stretches = choose_stretches(("uint8", "float32"), pixels(before, after))
+    first, second = (stretch.apply(image) for stretch, image in zip(stretches, (before, after), strict=True))
+    for channel in range(3):
+        assert len(np.unique(second[channel])) == len(np.unique(first[channel]))
 
 
 SIZES = {
