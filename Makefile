@@ -6,7 +6,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
+# Each process of the tests takes about a gigabyte. Tests of one file share what they open.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 BENCHMARKS := batch engine help_latency precision report_page vectorize
 
 .DEFAULT_GOAL := help
@@ -18,20 +21,25 @@ help:  ## show this list
 
 setup: $(INSTALLED)  ## set up .venv (every other target does so by itself)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(RUNTIME): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "geosiam needs Python 3.11 or newer, '$(PYTHON)' is not; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
 	  exit 1; }
 	@echo "Setting up $(VENV): the first time this takes a few minutes" >&2
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(INSTALLED): $(RUNTIME)
+	@echo "Adding the developers' tools to $(VENV)" >&2
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## make a pair of scenes with known changes and find them
+demo: $(RUNTIME)  ## make a pair of scenes with known changes and find them
 	$(BIN)/geosiam demo demo-output
 
 test: $(INSTALLED)  ## run the tests, without those that take minutes
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(INSTALLED)  ## what a change must pass: lint, format, types, import layers, documents, tests with coverage
 	$(BIN)/ruff check
@@ -39,13 +47,13 @@ check: $(INSTALLED)  ## what a change must pass: lint, format, types, import lay
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	$(BIN)/python -m pytest --cov
+	$(PYTEST) --cov
 
 docs: $(INSTALLED)  ## build the documentation as a site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 slow: $(INSTALLED)  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 bench: $(INSTALLED)  ## measure speed and memory on generated scenes, for hours
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done

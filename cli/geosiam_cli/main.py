@@ -40,6 +40,8 @@ COMMANDS = (
     "train",
     "paper",
     "models",
+    "doctor",
+    "completion",
 )  # the order of the help
 
 _GC_THRESHOLDS = 50_000, 20, 100

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from geosiam.imagery.options import RADIOMETRY_MODES, REGISTER_MODES
 from geosiam.network import DEFAULT_MODEL
@@ -72,6 +73,13 @@ class Option(_NotEmpty, click.Option):
         notes = ["required"] if self.required else []
         notes += [f"default: {self.show_default}"] if isinstance(self.show_default, str) else []
         return names, "  ".join([self.help or "", *(f"[{note}]" for note in notes)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the words that the help lists, also where the library, not click, checks the value."""
+        words = [word for word in (self.metavar or "").split("|") if word.islower() and word.startswith(incomplete)]
+        if "|" in (self.metavar or ""):
+            return [CompletionItem(word) for word in words]
+        return super().shell_complete(ctx, incomplete)
 
 
 option = functools.partial(click.option, cls=Option)
