@@ -1,8 +1,10 @@
-"""environment.yml, constraints.txt and pyproject.toml are three lists of the same dependencies."""
+"""The recipes of environments list the dependencies of pyproject.toml, and the container is built from the wheel."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -43,6 +45,37 @@ def test_environment_has_the_dependencies_of_pyproject(project: dict) -> None:
     expected["python"] = project["requires-python"].removeprefix(">=")
 
     assert lower_bounds([entry for entry in environment["dependencies"] if entry != "pip"]) == expected
+
+
+def test_the_recipe_has_the_dependencies_of_pyproject(project: dict) -> None:
+    text = (ROOT / "recipe" / "meta.yaml").read_text(encoding="utf-8")
+    assert f'{{% set version = "{project["version"]}" %}}' in text
+    recipe = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "x", re.sub(r"\{%.*?%\}", "", text)))
+    wanted = lower_bounds(project["dependencies"])
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
+    expected["python"] = project["requires-python"].removeprefix(">=")
+    run = [entry.replace(" ", "") for entry in recipe["requirements"]["run"]]
+    assert lower_bounds(run) == expected
+    assert recipe["build"]["entry_points"] == [f"geosiam = {project['scripts']['geosiam']}"]
+    assert recipe["about"]["license"] == project["license"]
+
+
+def test_the_citation_is_of_this_version(project: dict) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["title"], citation["version"]) == (project["name"], project["version"])
+    assert citation["license"] == project["license"]
+
+
+def test_the_container_keeps_the_rules_of_hadolint() -> None:
+    subprocess.run([Path(sys.executable).parent / "hadolint", "--no-color", ROOT / "Dockerfile"], check=True)
+
+
+def test_the_container_gets_what_the_wheel_is_built_from(project: dict) -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    folders = {Path(package).parts[0] for package in tools["wheel"]["packages"]}
+    needed = folders | {project["readme"], *project["license-files"], "pyproject.toml", "constraints.txt"}
+    assert {line[1:] for line in lines if line.startswith("!")} == needed
 
 
 def test_constraints_pin_every_direct_and_development_dependency(project: dict) -> None:
