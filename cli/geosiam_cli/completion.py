@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @options.command("completion", examples=("geosiam completion bash >> ~/.bashrc", "geosiam completion zsh >> ~/.zshrc"))
-@click.argument("shell", type=click.Choice(SHELLS))
+@options.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
     """Print a script that completes commands in a shell.
 
