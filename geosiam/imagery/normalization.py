@@ -156,9 +156,10 @@ def _own_stretch(pixels: NDArray[Any]) -> Stretch:
     stretch, values = _percentile_stretch(pixels), pixels.astype(np.float64)
     low, high = np.array(stretch.low), np.array(stretch.high)
     margin = _MARGIN * (high - low)
+    lowest, highest = np.maximum(values.min(axis=1), low - margin), np.minimum(values.max(axis=1), high + margin)
     return Stretch(
-        _triple(np.maximum(values.min(axis=1), low - margin)), _triple(np.minimum(values.max(axis=1), high + margin))
-    )
+        _triple(np.minimum(low, lowest)), _triple(np.maximum(high, highest))
+    )  # a constant ends before `high`
 
 
 def _share(stretch: Stretch, shared: Stretch) -> float:

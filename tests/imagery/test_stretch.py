@@ -74,6 +74,13 @@ def test_other_types_have_their_own_stretch() -> None:
     same(second, own(after))
 
 
+def test_a_constant_scene_beside_one_of_another_type_has_a_range() -> None:
+    before, after = np.full((3, 60, 60), 200.0), RNG.integers(0, 60_000, (3, 60, 60), dtype=np.uint16)
+    for types, images in ((("float32", "uint16"), (before, after)), (("uint16", "float32"), (after, before))):
+        for stretch, image in zip(choose_stretches(types, pixels(*images)), images, strict=True):
+            assert np.isfinite(stretch.apply(image)).all()
+
+
 def test_scenes_of_two_types_clip_the_same_ground() -> None:
     before = RNG.integers(40, 200, (3, 60, 60), dtype=np.uint8)
     before[:, :2] = 250  # 3 % of the ground
