@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+
+# A busy machine is no fault: no test fails because something took long.
+settings.register_profile("geosiam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("geosiam")
 
 
 @pytest.fixture(scope="session")
