@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import itertools
 import math
 import os
 import subprocess
@@ -66,6 +67,7 @@ COPIES = {
     "jp2": ("JP2OpenJPEG", ".jp2", {"REVERSIBLE": "YES", "QUALITY": 100}),
 }  # fmt: skip
 FILLS = {"uint8": 0, "uint16": 0, "int16": -9999, "float32": -9999, "scaled": 65535, "reflectance": -1}
+SERVED = itertools.count()
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -218,6 +220,9 @@ def wrapped(content: Raster, scene: SceneKind, folder: Path, name: str) -> Itera
     if scene.wrapper in ("folder", "pattern", "tile index"):
         yield _wrapped_tiles(content, scene, folder, name)
         return
+    if scene.wrapper == "http":  # GDAL keeps what an address showed, and a later server may get the same port
+        folder /= f"served-{next(SERVED)}"
+        folder.mkdir()
     path = write(content, scene, folder / f"{name}.tif")
     if scene.wrapper in ("vrt", "nested vrt"):
         for _ in range(1 + (scene.wrapper == "nested vrt")):
@@ -234,8 +239,8 @@ def wrapped(content: Raster, scene: SceneKind, folder: Path, name: str) -> Itera
             (links / file.name).symlink_to(file)
         yield str(links / path.name)
     elif scene.wrapper == "http":
-        with _server(folder) as address:
-            yield f"{address}/{urllib.parse.quote(path.name)}"
+        with _server(folder.parent) as address:
+            yield f"{address}/{folder.name}/{urllib.parse.quote(path.name)}"
     elif scene.wrapper in ("dataset", "dataarray"):
         with _opened(path, scene.wrapper) as data:
             yield data
@@ -265,12 +270,12 @@ def _tiles(content: Raster, scene: SceneKind, folder: Path) -> list[Path]:
     for i, (top, bottom) in enumerate(((0, height // 2), (height // 2, height))):
         for j, (left, right) in enumerate(((0, width // 3), (width // 3, width))):
             window = Window(left, top, right - left, bottom - top)
-            place = rasterio.windows.transform(window, scene.affine)
+            place = rasterio.windows.transform(window, content.profile["transform"])  # not the scene's, if it is faulty
             part = replace(
                 content,
                 image=content.image[:, top:bottom, left:right],
                 mask=None if content.mask is None else content.mask[top:bottom, left:right],
-                profile=content.profile | ({"transform": place} if "transform" in content.profile else {}),
+                profile=content.profile | {"transform": place},
             )
             paths.append(write(part, scene, folder / f"tile {i}_{j}.tif"))
     return paths
