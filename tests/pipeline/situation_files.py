@@ -147,7 +147,7 @@ def raster(situation: Situation, scene: SceneKind, *, later: bool) -> Raster:
     fill = {
         "declared": FILLS[scene.dtype], "jpeg": 0, "collar": 0, "alpha": 0, "unnamed alpha": 0, "nan": np.nan,
         "fill": -32768 if scene.dtype == "int16" else -9999, "lowest": LOWEST,
-        "user": {"uint8": 255, "uint16": 65535, "int16": -1234}.get(scene.dtype, 0),
+        "user": {"uint8": 255, "uint16": 65535, "int16": -4321}.get(scene.dtype, 0),
     }.get(kind)  # fmt: skip
     if fill is not None:
         image[:, ~valid] = fill
@@ -193,10 +193,13 @@ def _write_geotiff(content: Raster, options: dict[str, Any], path: Path, scene: 
         photometric = "rgb"
     if options.get("compress") == "jpeg" and count == 3:
         photometric = "ycbcr"
+    profile, declared = dict(content.profile), {}
+    if scene.layout == "big-endian" and "nodata" in profile:  # GDAL swaps the bytes of a strip of nodata only twice
+        declared["nodata"] = profile.pop("nodata")
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=scene.nodata == "mask"):
         with rasterio.open(
             path, "w", driver="GTiff", count=count, height=height, width=width, dtype=content.image.dtype,
-            photometric=photometric, **content.profile, **options,
+            photometric=photometric, **profile, **options,
         ) as file:  # fmt: skip
             if content.colors is not None and photometric != "ycbcr":
                 file.colorinterp = content.colors
@@ -205,6 +208,9 @@ def _write_geotiff(content: Raster, options: dict[str, Any], path: Path, scene: 
             file.write(content.image)
             if content.mask is not None:
                 file.write_mask(content.mask)
+        if declared:
+            with rasterio.open(path, "r+") as file:
+                file.nodata = declared["nodata"]
         if scene.layout == "overviews":
             with rasterio.open(path, "r+") as file:
                 file.build_overviews([2, 4], Resampling.average)

@@ -519,4 +519,5 @@ def _names_colors(scene: SceneKind) -> bool:
 
 
 def _user_value(scene: SceneKind) -> str:
-    return {"uint8": "255", "uint16": "65535", "int16": "-1234"}[scene.dtype]
+    """Return a value that no pixel of the ground has."""
+    return {"uint8": "255", "uint16": "65535", "int16": "-4321"}[scene.dtype]
