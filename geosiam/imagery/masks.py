@@ -383,7 +383,8 @@ def _collar(dataset: DatasetReader) -> tuple[float | None, float, bool]:
     shape = max(1, round(height / scale)), max(1, round(width / scale))
     image, covered = dataset.read(bands, out_shape=(len(bands), *shape)), _mask(dataset, out_shape=shape)
     same = (image == value).all(axis=0) & covered
-    rest = image[:, ~same & covered]
+    beside = ndimage.maximum_filter(same, 2 * round(BLUR_PX / scale) + 1) if is_lossy(dataset) else same
+    rest = image[:, ~beside & covered]
     if len(np.unique(rest)) < _MIN_LEVELS:
         return None, 0.0, False
     labels = ndimage.label(same)[0]

@@ -196,6 +196,16 @@ def test_the_seam_in_what_hides_that_it_is_jpeg(kind: str, image: np.ndarray, wr
     np.testing.assert_array_equal(opened(scene, whole)[0], opened(lossy, whole)[0])
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_collar_that_jpeg_has_blurred_is_recognized(bands: int, image: np.ndarray, write: Write) -> None:
+    storage = JPEG if bands == 3 else {key: value for key, value in JPEG.items() if key != "photometric"}
+    path = write("a.tif", filled(image[:bands], footprint(), 0), **storage)
+    valid, warnings = opened(path, path)
+    assert "its value 0 counts as such" in warnings
+    assert valid[~footprint(half=93)].mean() < 1e-3
+    assert valid[footprint(half=87)].mean() > 0.999
+
+
 def test_black_ground_in_a_jpeg_is_no_nodata(image: np.ndarray, write: Write) -> None:
     dark = image.copy()
     dark[:, 100:104, 100:104] = 0
