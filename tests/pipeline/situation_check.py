@@ -183,14 +183,13 @@ def _file_descriptor(number: int, replaced_by: int) -> Iterator[None]:
 def check(situation: Situation, folder: Path) -> list[str]:
     """Make the files of a situation, run it, and return what is wrong; nothing, as it should be.
 
-    The small network scores the middle of flat gray objects low: what it leaves of one, the larger network has to find.
+    The small network scores the middle of some flat objects low: what it leaves of one, the larger network has to find.
     """
     wrong = _check(situation, folder)
-    if situation.before.order != "gray" or situation.model != "survey-fast":
-        return wrong
     others = [line for line in wrong if not OBJECT.match(line)]
-    if len(others) < len(wrong):
-        others += _check(replace(situation, model="survey"), folder / "larger")
+    if situation.model != "survey-fast" or len(others) == len(wrong):
+        return wrong
+    others += _check(replace(situation, model="survey"), folder / "larger")
     return others if any(not line.startswith("> ") for line in others) else []
 
 

@@ -259,7 +259,7 @@ def _wrapped_tiles(content: Raster, scene: SceneKind, folder: Path, name: str) -
     index = _tile_index(tiles, folder / f"{name}.gti.gpkg", content) if scene.wrapper == "tile index" else None
     if index is not None:
         return str(index)
-    if scene.wrapper == "pattern":
+    if scene.wrapper == "pattern" or scene.layout == "envi":  # of a folder, only files with usual suffixes are tiles
         return f"{glob.escape(str(folder / name))}/*{tiles[0].suffix}"
     return str(folder / name)
 
