@@ -25,7 +25,7 @@ from geosiam.errors import OptionError
 from geosiam.files import exists
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
-from geosiam.imagery.scene import DECODING_ERRORS
+from geosiam.imagery.scene import DECODING_ERRORS, LOSSY, TILE_INDEX, parts
 from geosiam.imagery.vrt import VirtualRaster
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def mask_rule(dataset: DatasetReader, path: str, bands: list[int]) -> MaskRule:
     value = nodata[masked_bands[0] - 1]
     if _measured(dataset):
         return MaskRule(value, None)
-    return MaskRule(None, None, value if dataset.dtypes[0] == "uint8" and _is_lossy(dataset) else None)
+    return MaskRule(None, None, value if dataset.dtypes[0] == "uint8" and is_lossy(dataset) else None)
 
 
 def has_alpha(dataset: DatasetReader) -> bool:
@@ -159,7 +159,7 @@ BLUR_PX = 16
 
 _BLUR_VALUES = 24  # mean of the bands; 99 % of what JPEG of quality 75 leaves beside a picture is less
 _SPECK_PX = 5  # side of a square of which most is a seam, and hence its middle
-_MAX_OPENED = 8  # sources of a virtual raster; the others are like them
+_MAX_OPENED = 8  # parts of a virtual raster; the others are like them
 
 
 def without_blur(
@@ -202,18 +202,18 @@ def _opened(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     return opened[side:-side, side:-side]
 
 
-def _is_lossy(dataset: DatasetReader) -> bool:
-    """Return whether a raster, or a file that a virtual one consists of, is compressed with losses."""
-    tags = dataset.tags(ns="IMAGE_STRUCTURE")
-    lossy = tags.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
+def is_lossy(dataset: DatasetReader) -> bool:
+    """Return whether a raster, or a file that a virtual one or a tile index consists of, is compressed with losses."""
+    tags = dataset.tags() | dataset.tags(ns="IMAGE_STRUCTURE")
+    lossy = any(tags.get(key, "").startswith(value) for key, value in LOSSY.items())
     if lossy or dataset.driver == "JPEG" or "JPEG" in tags.get("COMPRESSION", ""):
         return True
-    if dataset.driver != "VRT":
+    if dataset.driver not in ("VRT", TILE_INDEX):
         return False
-    for name in dataset.files[:_MAX_OPENED]:
+    for name in parts(dataset)[:_MAX_OPENED]:
         try:
             with rasterio.open(name) as source:
-                if source.driver != "VRT" and _is_lossy(source):
+                if source.driver != dataset.driver and is_lossy(source):
                     return True
         except RasterioError:
             continue
@@ -383,7 +383,8 @@ def _collar(dataset: DatasetReader) -> tuple[float | None, float, bool]:
     shape = max(1, round(height / scale)), max(1, round(width / scale))
     image, covered = dataset.read(bands, out_shape=(len(bands), *shape)), _mask(dataset, out_shape=shape)
     same = (image == value).all(axis=0) & covered
-    rest = image[:, ~same & covered]
+    beside = ndimage.maximum_filter(same, 2 * round(BLUR_PX / scale) + 1) if is_lossy(dataset) else same
+    rest = image[:, ~beside & covered]
     if len(np.unique(rest)) < _MIN_LEVELS:
         return None, 0.0, False
     labels = ndimage.label(same)[0]

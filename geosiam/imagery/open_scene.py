@@ -11,8 +11,9 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError
+from geosiam.imagery.masks import is_lossy
 from geosiam.imagery.mosaic import find_tiles, mosaic
-from geosiam.imagery.scene import Scene, environment, ignore_missing_georeference
+from geosiam.imagery.scene import LOSSY, Scene, environment, ignore_missing_georeference, parts
 from geosiam.imagery.vrt import is_remote, local_path
 from geosiam.runtime import ignored_warnings
 
@@ -83,14 +84,16 @@ def parts_of(names: Iterable[str], folders: Collection[Path] | None = None) -> d
             name = waiting.pop()
             file = files[name] = local_path(name)
             if file is None or _refers(file) or folders is None or file.resolve().parent in folders:
-                parts = [part for part in _parts(name) if part not in listed]
-                listed.update(parts)
-                waiting += parts
+                new = [part for part in _parts(name) if part not in listed]
+                listed.update(new)
+                waiting += new
     return files
 
 
 def _refers(file: Path) -> bool:
-    """Return whether a file may refer to other files: a folder, or one of XML, such as a virtual raster."""
+    """Return whether a file may refer to other files: a folder, a tile index, or one of XML, as virtual rasters are."""
+    if ".gti." in file.name.lower():
+        return True
     try:
         with file.open("rb") as opened:
             return opened.read(_XML_START).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
@@ -104,7 +107,7 @@ def _parts(name: str) -> list[str]:
         return []
     try:
         with ignore_missing_georeference(), rasterio.open(name) as dataset:
-            return [str(part) for part in dataset.files]
+            return parts(dataset)
     except (RasterioError, ValueError):
         return []
 
@@ -120,6 +123,18 @@ def turned_transform(array: xarray.DataArray) -> Affine | None:
     return transform if transform is not None and (transform.b or transform.d) else None
 
 
+def _tags_of_source(array: xarray.DataArray) -> dict[str, str]:
+    """Return the tags that say what an array has of the file that it was read from: the losses of its compression."""
+    source = array.encoding.get("source")
+    if not isinstance(source, str):
+        return {}
+    try:
+        with ignore_missing_georeference(), rasterio.open(source) as dataset:
+            return LOSSY if is_lossy(dataset) else {}
+    except (RasterioError, ValueError):
+        return {}
+
+
 def _scene_in_memory(array: xarray.DataArray) -> Scene:
     from rioxarray.exceptions import RioXarrayError  # noqa: PLC0415 - slow to import, and files do not need it
 
@@ -131,7 +146,8 @@ def _scene_in_memory(array: xarray.DataArray) -> Scene:
     memory = MemoryFile(ext=".tif")
     try:
         with ignored_warnings(UserWarning):  # of no geotransform, or of one that is turned
-            array.rio.to_raster(memory.name, driver="GTiff")
+            # A copy has forgotten the file that it was read from, whose storage rioxarray would use: JPEG, for example.
+            array.copy(deep=False).rio.to_raster(memory.name, driver="GTiff", tags=_tags_of_source(array))
             turned = turned_transform(array)
             if turned is not None:
                 with rasterio.open(memory.name, "r+") as dataset:

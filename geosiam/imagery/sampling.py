@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PATCH_PX = 192
 _MAX_PATCHES_PER_SIDE = 6
+_SQUARE = 16  # side of what is correlated, in every other pixel
 _MAX_PIXELS = 30_000  # of a sample, after thinning
 _FEW_PATCHES = 25  # of local files; reading them takes less time than opening the files in several threads
 _THREADS = 4  # for decoding, and for waiting for a server
@@ -91,13 +92,19 @@ class Sample:
         return Sample(tuple(patch.moved(rows, cols) for patch in self.patches))
 
     def correlation(self) -> float:
-        """Return the median correlation of both scenes' brightness over the patches; -1 if all of them are constant."""
+        """Return the median correlation of both scenes' brightness over squares of the patches; -1 if all are constant.
+
+        What has changed is inside few of the squares, whereas it may dominate each patch of a small scene.
+        """
         values = []
         for patch in self.patches:
             valid = patch.valid[::2, ::2]
-            before, after = (image[:, ::2, ::2].mean(axis=0)[valid] for image in (patch.before, patch.after))
-            if valid.any() and before.std() and after.std():
-                values.append(np.corrcoef(before, after)[0, 1])
+            brightness = [image[:, ::2, ::2].mean(axis=0) for image in (patch.before, patch.after)]
+            for square in _squares(valid.shape):
+                inside = valid[square]
+                before, after = (image[square][inside] for image in brightness)
+                if inside.any() and before.std() and after.std():
+                    values.append(np.corrcoef(before, after)[0, 1])
         return float(np.median(values)) if values else -1.0
 
     def pixels(self, stretches: tuple[Stretch, Stretch]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -184,6 +191,13 @@ def _sample(
         if patch is not None
     )
     return Sample(inside) if any(patch.valid.any() for patch in inside) else None
+
+
+def _squares(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Return the parts, about as large as a square, that divide an image of a shape (rows, cols)."""
+    edges = [np.linspace(0, size, max(1, round(size / _SQUARE)) + 1).round().astype(int) for size in shape]
+    rows, cols = ([slice(*pair) for pair in pairwise(side.tolist())] for side in edges)
+    return list(product(rows, cols))
 
 
 def _spread(overlap: Window) -> list[Window]:

@@ -7,6 +7,7 @@ import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
@@ -14,7 +15,7 @@ from rasterio.env import get_gdal_config, getenv, hasenv, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError, WarpOperationError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError, redacted
-from geosiam.files import exists
+from geosiam.files import exists, plain_path
 from geosiam.imagery.bands import colors_of
 from geosiam.imagery.grid import Grid
 from geosiam.imagery.vrt import is_remote
@@ -40,6 +41,12 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_LOW_SPEED_TIME": 60,  # seconds
     "GDAL_HTTP_MAX_RETRY": 3,
 }
+
+LOSSY = {"COMPRESSION_REVERSIBILITY": "LOSSY"}
+"""GDAL's tag of a raster that is compressed with losses."""
+
+TILE_INDEX = "GTI"
+"""GDAL's driver of tile indexes, which are vector files that name rasters."""
 
 DECODING_ERRORS = (RasterioIOError, WarpOperationError)
 """Errors that rasterio raises if pixels cannot be decoded."""
@@ -176,7 +183,7 @@ class Scene:
         return dataset
 
     def check_parts(self, *, opening: bool = False) -> None:
-        """Refuse a virtual raster if one of its files is missing or, with ``opening``, cannot be opened.
+        """Refuse a virtual raster or tile index if a file of it is missing or, with ``opening``, cannot be opened.
 
         GDAL reports such a file on the first access only, and reads it as zeros afterwards.
 
@@ -186,7 +193,7 @@ class Scene:
             Names the file.
         """
         dataset = self.handle()
-        for name in dataset.files if dataset.driver == "VRT" else []:
+        for name in parts(dataset) if dataset.driver in ("VRT", TILE_INDEX) else []:
             if not (_can_be_opened(name) if opening else _can_be_looked_up(name)):
                 fact = f"refers to {name}, which cannot be opened"
                 self._broken = SceneRefusedError(self.name, fact, "restore that file or remove the reference")
@@ -260,6 +267,33 @@ def _can_be_opened(name: str) -> bool:
     except RasterioError:
         return False
     return True
+
+
+def parts(dataset: DatasetReader) -> list[str]:
+    """Return the names of what a raster is read from: the files that GDAL lists, and the tiles of a tile index."""
+    names = [str(name) for name in dataset.files]
+    return [*names, *_indexed_tiles(names[0])] if dataset.driver == TILE_INDEX and names else names
+
+
+def _indexed_tiles(index: str) -> list[str]:
+    """Return the tiles that a tile index names; none if it cannot be read, which GDAL then says itself."""
+    import pyogrio  # noqa: PLC0415 - slow to import, and few scenes are tile indexes
+
+    layer, column = None, "location"
+    folder = Path(index).parent
+    try:
+        if index.lower().endswith(".gti"):
+            settings = ET.parse(index)  # noqa: S314 - GDAL has parsed it already
+            folder /= settings.findtext("IndexDataset", "")
+            index, folder = str(folder), folder.parent
+            layer, column = settings.findtext("IndexLayer"), settings.findtext("LocationField", column)
+        with plain_path(index) as plain:
+            column = (pyogrio.read_info(plain, layer=layer)["layer_metadata"] or {}).get("LOCATION_FIELD", column)
+            table = pyogrio.read_dataframe(plain, layer=layer, columns=[column], read_geometry=False)
+        names = [str(name) for name in table[column]]
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ET.ParseError, KeyError):
+        return []
+    return [str(folder / name) if exists(folder / name) else name for name in names]
 
 
 def checked_grid(scene: Scene) -> Grid:

@@ -20,6 +20,7 @@ from geosiam.imagery import reader
 from geosiam.imagery.grid import Window
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
+from tile_indexes import tile_index
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 LOCAL = 'LOCAL_CS["site grid",UNIT["metre",1]]'
@@ -89,6 +90,16 @@ def test_a_virtual_raster_whose_file_breaks_later(write, texture, monkeypatch) -
                 pair.read(Window(512, 900, 0, 900))
     paths[1].unlink()
     refused(views[0], views[1], SceneRefusedError, r"b\.tif, which cannot be opened; restore that file")
+
+
+def test_a_tile_index_of_which_a_tile_is_gone(good, write, texture) -> None:
+    """GDAL reads such a tile as a gap, and says so on standard error only."""
+    tiles = [write("a.tif", texture()), write("b.tif", texture(), transform=UTM @ Affine.translation(150, 0))]
+    index = tile_index(*tiles)
+    with open_pair(good, index):
+        pass
+    tiles[1].unlink()
+    assert "restore that file" in refused(good, index, SceneRefusedError, r"tiles\.gti\.gpkg: refers to .*b\.tif")
 
 
 def test_complex_values(good, write) -> None:

@@ -77,6 +77,17 @@ def test_patches_that_changed_do_not_matter() -> None:
     assert found.confidence == pytest.approx(6 / 9)
 
 
+def test_what_changed_does_not_hide_whether_a_correction_helps() -> None:
+    scene = ground(240)
+    before = scene.copy()
+    before[:, 30:70, 40:80], before[:, 130:160, 130:160] = 9, -9
+    scenes = (before, moved(scene, 0.2, 0.2), moved(scene, 2.0, 1.0))
+    first, corrected, away = (image[:, 9:201, 9:201] for image in scenes)
+    valid = np.ones(first.shape[1:], bool)
+    assert Sample((Patch(first, corrected, valid),)).correlation() > 0.8
+    assert Sample((Patch(first, away, valid),)).correlation() < 0.6
+
+
 def test_what_cannot_be_told_is_not_told() -> None:
     flat = np.full((3, 128, 128), 0.5, np.float32)
     assert estimate_shift([(flat, flat)]) is None

@@ -56,6 +56,25 @@ def test_a_scene_keeps_its_names_on_the_way_to_another_process() -> None:
     assert (copy.path, copy.name) == ("/data/a.tif", "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.jpg", {"driver": "JPEG"}),
+        ("a.tif", {"compress": "jpeg", "photometric": "ycbcr", "tiled": True, "blockxsize": 64, "blockysize": 64}),
+        ("a.tif", {"compress": "webp", "webp_level": 20}),
+        ("a.jp2", {"driver": "JP2OpenJPEG", "quality": 10}),
+    ],
+)
+def test_an_array_keeps_its_values_whatever_file_they_are_from(name: str, options, write, texture) -> None:
+    """Of an array that is just read, rioxarray remembers how the file is stored, and would store it so again."""
+    path = write(name, texture(), **options)
+    with rasterio.open(path) as file:
+        decoded = file.read()
+    scene = open_scene(rioxarray.open_rasterio(path))
+    np.testing.assert_array_equal(scene.handle().read(), decoded)
+    scene.close()
+
+
 @pytest.mark.parametrize("angle", [33, 90])
 @pytest.mark.parametrize("pixel", [0.5, 1e-6])
 def test_an_array_whose_rows_are_turned(angle: float, pixel: float, texture, tmp_path: Path) -> None:

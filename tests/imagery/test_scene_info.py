@@ -19,6 +19,7 @@ from affine import Affine
 from geosiam.errors import SceneNotFoundError
 from geosiam.imagery.open_scene import open_scene
 from geosiam.imagery.scene_info import describe, fingerprint
+from tile_indexes import tile_index
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
@@ -142,6 +143,8 @@ def wrapped(path: Path, kind: str) -> str:
         return {"VRT": str(folder / "one.vrt"), "VRT of a VRT": str(folder / "two.vrt")}.get(
             kind, f"file://{folder}/one.vrt"
         )
+    if kind == "tile index":
+        return str(tile_index(path))
     if kind in ("folder", "pattern"):
         (folder / "tiles").mkdir(exist_ok=True)
         (folder / "tiles" / path.name).symlink_to(path)
@@ -149,7 +152,7 @@ def wrapped(path: Path, kind: str) -> str:
     return {"file URI": f"file://{path}", "part of a file": f"/vsisubfile/0_{path.stat().st_size},{path}"}[kind]
 
 
-KINDS = ("VRT", "VRT of a VRT", "file URI", "file URI of a VRT", "folder", "pattern", "part of a file")
+KINDS = ("VRT", "VRT of a VRT", "file URI", "file URI of a VRT", "folder", "pattern", "part of a file", "tile index")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
+import rioxarray
 from affine import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import gaussian_filter
@@ -16,6 +19,7 @@ from geosiam.imagery.grid import Window
 from geosiam.imagery.masks import without_blur
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
+from tile_indexes import tile_index
 
 SIDE = 260
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
@@ -38,7 +42,7 @@ def image(texture) -> np.ndarray:
     return texture(height=SIDE, width=SIDE)
 
 
-def opened(first: Path, second: Path, **options: object) -> tuple[np.ndarray, str]:
+def opened(first: object, second: object, **options: object) -> tuple[np.ndarray, str]:
     """Return the valid pixels of a pair, and its warnings."""
     with open_pair(first, second, options=PairOptions(radiometry="none", register=False, **options)) as pair:
         valid = pair.read(WHOLE).valid
@@ -177,6 +181,29 @@ def test_the_seam_that_jpeg_leaves_beside_nodata(image: np.ndarray, write: Write
     valid, warnings = opened(undeclared, undeclared)
     np.testing.assert_array_equal(valid, whole)
     assert "its value 0 counts as such" in warnings
+
+
+@pytest.mark.parametrize("kind", ["tile index", "virtual raster of a tile index", "array"])
+def test_the_seam_in_what_hides_that_it_is_jpeg(kind: str, image: np.ndarray, write: Write) -> None:
+    lossy = write("a.tif", filled(image, footprint(), 0), nodata=0, **JPEG)
+    scene: object = tile_index(lossy)
+    if kind == "virtual raster of a tile index":
+        rasterio.shutil.copy(scene, lossy.with_name("a.vrt"), driver="VRT")
+        scene = lossy.with_name("a.vrt")
+    elif kind == "array":
+        scene = rioxarray.open_rasterio(lossy)
+    whole = write("whole.tif", image)
+    np.testing.assert_array_equal(opened(scene, whole)[0], opened(lossy, whole)[0])
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_collar_that_jpeg_has_blurred_is_recognized(bands: int, image: np.ndarray, write: Write) -> None:
+    storage = JPEG if bands == 3 else {key: value for key, value in JPEG.items() if key != "photometric"}
+    path = write("a.tif", filled(image[:bands], footprint(), 0), **storage)
+    valid, warnings = opened(path, path)
+    assert "its value 0 counts as such" in warnings
+    assert valid[~footprint(half=93)].mean() < 1e-3
+    assert valid[footprint(half=87)].mean() > 0.999
 
 
 def test_black_ground_in_a_jpeg_is_no_nodata(image: np.ndarray, write: Write) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import itertools
 import math
 import os
 import subprocess
@@ -66,6 +67,7 @@ COPIES = {
     "jp2": ("JP2OpenJPEG", ".jp2", {"REVERSIBLE": "YES", "QUALITY": 100}),
 }  # fmt: skip
 FILLS = {"uint8": 0, "uint16": 0, "int16": -9999, "float32": -9999, "scaled": 65535, "reflectance": -1}
+SERVED = itertools.count()
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -145,7 +147,7 @@ def raster(situation: Situation, scene: SceneKind, *, later: bool) -> Raster:
     fill = {
         "declared": FILLS[scene.dtype], "jpeg": 0, "collar": 0, "alpha": 0, "unnamed alpha": 0, "nan": np.nan,
         "fill": -32768 if scene.dtype == "int16" else -9999, "lowest": LOWEST,
-        "user": {"uint8": 255, "uint16": 65535, "int16": -1234}.get(scene.dtype, 0),
+        "user": {"uint8": 255, "uint16": 65535, "int16": -4321}.get(scene.dtype, 0),
     }.get(kind)  # fmt: skip
     if fill is not None:
         image[:, ~valid] = fill
@@ -191,10 +193,13 @@ def _write_geotiff(content: Raster, options: dict[str, Any], path: Path, scene: 
         photometric = "rgb"
     if options.get("compress") == "jpeg" and count == 3:
         photometric = "ycbcr"
+    profile, declared = dict(content.profile), {}
+    if scene.layout == "big-endian" and "nodata" in profile:  # GDAL swaps the bytes of a strip of nodata only twice
+        declared["nodata"] = profile.pop("nodata")
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=scene.nodata == "mask"):
         with rasterio.open(
             path, "w", driver="GTiff", count=count, height=height, width=width, dtype=content.image.dtype,
-            photometric=photometric, **content.profile, **options,
+            photometric=photometric, **profile, **options,
         ) as file:  # fmt: skip
             if content.colors is not None and photometric != "ycbcr":
                 file.colorinterp = content.colors
@@ -203,6 +208,9 @@ def _write_geotiff(content: Raster, options: dict[str, Any], path: Path, scene: 
             file.write(content.image)
             if content.mask is not None:
                 file.write_mask(content.mask)
+        if declared:
+            with rasterio.open(path, "r+") as file:
+                file.nodata = declared["nodata"]
         if scene.layout == "overviews":
             with rasterio.open(path, "r+") as file:
                 file.build_overviews([2, 4], Resampling.average)
@@ -218,6 +226,9 @@ def wrapped(content: Raster, scene: SceneKind, folder: Path, name: str) -> Itera
     if scene.wrapper in ("folder", "pattern", "tile index"):
         yield _wrapped_tiles(content, scene, folder, name)
         return
+    if scene.wrapper == "http":  # GDAL keeps what an address showed, and a later server may get the same port
+        folder /= f"served-{next(SERVED)}"
+        folder.mkdir()
     path = write(content, scene, folder / f"{name}.tif")
     if scene.wrapper in ("vrt", "nested vrt"):
         for _ in range(1 + (scene.wrapper == "nested vrt")):
@@ -234,8 +245,8 @@ def wrapped(content: Raster, scene: SceneKind, folder: Path, name: str) -> Itera
             (links / file.name).symlink_to(file)
         yield str(links / path.name)
     elif scene.wrapper == "http":
-        with _server(folder) as address:
-            yield f"{address}/{urllib.parse.quote(path.name)}"
+        with _server(folder.parent) as address:
+            yield f"{address}/{folder.name}/{urllib.parse.quote(path.name)}"
     elif scene.wrapper in ("dataset", "dataarray"):
         with _opened(path, scene.wrapper) as data:
             yield data
@@ -248,7 +259,7 @@ def _wrapped_tiles(content: Raster, scene: SceneKind, folder: Path, name: str) -
     index = _tile_index(tiles, folder / f"{name}.gti.gpkg", content) if scene.wrapper == "tile index" else None
     if index is not None:
         return str(index)
-    if scene.wrapper == "pattern":
+    if scene.wrapper == "pattern" or scene.layout == "envi":  # of a folder, only files with usual suffixes are tiles
         return f"{glob.escape(str(folder / name))}/*{tiles[0].suffix}"
     return str(folder / name)
 
@@ -265,12 +276,12 @@ def _tiles(content: Raster, scene: SceneKind, folder: Path) -> list[Path]:
     for i, (top, bottom) in enumerate(((0, height // 2), (height // 2, height))):
         for j, (left, right) in enumerate(((0, width // 3), (width // 3, width))):
             window = Window(left, top, right - left, bottom - top)
-            place = rasterio.windows.transform(window, scene.affine)
+            place = rasterio.windows.transform(window, content.profile["transform"])  # not the scene's, if it is faulty
             part = replace(
                 content,
                 image=content.image[:, top:bottom, left:right],
                 mask=None if content.mask is None else content.mask[top:bottom, left:right],
-                profile=content.profile | ({"transform": place} if "transform" in content.profile else {}),
+                profile=content.profile | {"transform": place},
             )
             paths.append(write(part, scene, folder / f"tile {i}_{j}.tif"))
     return paths

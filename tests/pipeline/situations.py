@@ -39,6 +39,9 @@ PLACES: dict[str, tuple[float, float, tuple[str, ...]]] = {
     "site": (0.0, 0.0, (SITE,)),
 }  # fmt: skip
 DEGREES = {"EPSG:4326", "EPSG:4258", "EPSG:4269", "EPSG:6668"}
+ROTATED_POLE = PLACES["Alps"][2][10]
+ENVI_UNTURNED = {"EPSG:2056", "EPSG:3857", "EPSG:3832", "ESRI:54009"}  # GDAL writes no rotation into their headers
+NOT_ENVI = {"EPSG:2263", ROTATED_POLE}  # there, they are other systems
 
 DTYPES = ("uint8", "uint16", "int16", "float32", "scaled", "reflectance")
 NODATA: dict[str, tuple[str, ...]] = {
@@ -248,7 +251,10 @@ def draw(seed: int, number: int) -> Situation:
     )
     situation = replace(situation, things=_things(random, situation))
     refusal = _pick(random, REFUSALS) if random.random() < 0.12 else None
-    return replace(_consistent(situation), refusal=refusal)
+    situation = _consistent(situation)
+    if refusal is None and situation.suffix == ".shp" and situation.before.system == ROTATED_POLE:
+        refusal = "system in a shapefile"  # whose kind of WKT has no word for it
+    return replace(situation, refusal=refusal)
 
 
 def _pick(random: np.random.Generator, values: tuple[str, ...] | list[str]) -> str:
@@ -365,9 +371,9 @@ def _possible(scene: SceneKind) -> SceneKind:
         "png": scene.dtype in ("uint8", "uint16") and plain and count in (1, 3),
         "world file": byte and plain and count in (1, 3),
         "webp": byte and count == 3 and scene.nodata not in ("mask", "msk"),
-        "jp2": scene.dtype in ("uint8", "uint16") and plain and count in (1, 3),
-        "hfa": scene.nodata not in ("mask", "msk", "alpha"),
-        "envi": scene.nodata not in ("mask", "msk", "alpha"),
+        "jp2": scene.dtype in ("uint8", "uint16") and plain and count in (1, 3) and scene.system != ROTATED_POLE,
+        "hfa": scene.nodata not in ("mask", "msk", "alpha") and scene.system != SITE,
+        "envi": scene.nodata not in ("mask", "msk", "alpha") and _envi_tells_place(scene),
         "cog": True,
     }
     if scene.layout == "jp2" and scene.affine.e > 0:
@@ -375,6 +381,19 @@ def _possible(scene: SceneKind) -> SceneKind:
     if not possible.get(scene.layout, True):
         scene = replace(scene, layout="tiled")
     return scene
+
+
+def _envi_tells_place(scene: SceneKind) -> bool:
+    """Return whether an ENVI header, as GDAL writes it, says where the scene is."""
+    grid = scene.affine
+    turned_grid, upward = bool(grid.b or grid.d), grid.determinant > 0
+    lost = (
+        (turned_grid and upward)
+        or (turned_grid and scene.system in DEGREES)  # their pixels are oblong
+        or ((turned_grid or upward) and scene.system in ENVI_UNTURNED)
+        or scene.system in NOT_ENVI
+    )
+    return not lost
 
 
 def _footprint(random: np.random.Generator, scene: SceneKind, ground: Ground) -> Footprint | None:
@@ -500,4 +519,5 @@ def _names_colors(scene: SceneKind) -> bool:
 
 
 def _user_value(scene: SceneKind) -> str:
-    return {"uint8": "255", "uint16": "65535", "int16": "-1234"}[scene.dtype]
+    """Return a value that no pixel of the ground has."""
+    return {"uint8": "255", "uint16": "65535", "int16": "-4321"}[scene.dtype]

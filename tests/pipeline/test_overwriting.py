@@ -25,6 +25,7 @@ from geosiam.options import DetectOptions
 from geosiam.targets import Targets, refuse_overwriting
 from geosiam.training.api import TrainingOptions, train
 from geosiam_cli.main import main
+from tile_indexes import tile_index, xml_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,10 @@ WRAPPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "zip+file URI": (lambda f: f"zip+file://{archive(f)}!sub/after.tif", "a.zip"),
     "gzip": (packed, "a.tif.gz"),
     "folder of tiles": (tiles, "tiles/b.tif"),
+    "tile index": (lambda f: tile_index(f / "before.tif", f / "after.tif"), "after.tif"),
+    "the tile index itself": (lambda f: tile_index(f / "after.tif"), "tiles.gti.gpkg"),
+    "relative tile index": (lambda f: tile_index(f / "after.tif", relative=True), "after.tif"),
+    "tile index with settings": (lambda f: xml_index(f / "after.tif"), "after.tif"),
     "pattern of tiles": (lambda f: f"{tiles(f)}/*.tif", "tiles/b.tif"),
     "recursive pattern": (lambda f: f"{tiles(f).parent}/**/b.tif", "tiles/b.tif"),
     "hard link": (hard_link, "after.tif"),
