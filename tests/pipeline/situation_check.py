@@ -36,6 +36,7 @@ MARS = 'GEOGCS["Mars",DATUM["D_Mars",SPHEROID["Mars",3396190,169.89]],PRIMEM["0"
 REFUSED, USAGE = 3, 2
 LINE = re.compile(r"geosiam: (warning|error): .+|\d+ polygons with a score of at least .+")
 OBJECT = re.compile(r"(the|an) object (at|is) ")
+LARGE = 50.0  # side in pixels of a flat object of which a network, which sees 34, may leave out more of the middle
 CELL = 8.0  # largest side of a cell in pixels
 KEPT_APART = ("no system", "no georeference", "missing", "empty name", "empty folder", "truncated", "complex", "a text",
               "no system in a picture", "two planets")  # fmt: skip
@@ -326,7 +327,7 @@ def _wrong_polygons(situation: Situation, frame: geopandas.GeoDataFrame) -> list
         whole = shapely.union_all(matches)
         off, ratio = whole.centroid.distance(square.centroid), whole.area / square.area
         overlap = whole.intersection(square).area / square.area
-        if off > reach or not 0.5 < ratio < 2.4 or overlap < 0.6:
+        if off > reach or not 0.5 < ratio < 2.4 or overlap < (0.6 if square.length < 4 * LARGE else 0.5):
             wrong.append(f"an object is {off:.1f} px off, {ratio:.2f} times as large, {overlap:.2f} of it covered")
     for shape in shapes:
         if not any(shape.within(square.buffer(3 * CELL + reach)) for square in squares) and not _in_wedge(
