@@ -7,18 +7,19 @@ comes with its information matrix: along an edge it knows only the direction acr
 estimates weighted by their information (normalized convolution: Knutsson and Westin, 1993), which is repeated on its
 own residual so that it does not flatten bends (twicing: Tukey, 1977), and in which estimates that contradict their
 neighborhood, such as those of things that moved, lose their weight.
+
+The coarse levels match the local contrast as well as the brightness: rows and tiles of a few pixels are the same a
+period further on, and too fine for these levels, but how strong their contrast is differs from place to place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import fft
 
-from geosiam.imagery.grid import common_parts
+from geosiam.imagery.registration import whole_shift
 from geosiam.runtime import unchanged_environment
 
 with unchanged_environment():
@@ -71,12 +72,13 @@ class _Level:
         return NODE_PX * self.nodes // self.scale
 
 
-_LEVELS = (_Level(16, 9, 4, 1.5, 2), _Level(8, 13, 2, 1.5, 2), _Level(4, 17, 1, 1.0, 3), _Level(2, 17, 1, 0.7, 4))
+_LEVELS = (_Level(16, 9, 4, 1.5, 2), _Level(8, 13, 2, 1.5, 2), _Level(4, 17, 1, 1.0, 3), _Level(2, 11, 1, 0.7, 5))
 COARSE_PX, FINEST_PX = (level.scale for level in _LEVELS[-2:])
 """Sides in pixels of a pixel of the images that are matched: to know whether scenes bend apart, and to know how."""
 
 _SQUARE = _LEVELS[0].nodes
-_START_SCALE = 8  # of the level in which the shift of the whole image is estimated
+_START = _LEVELS[1]  # in which the shift of the whole image is estimated
+_TEXTURE_PX = 5  # side of the window in which the local contrast is measured, in pixels of the finest level
 _NOISE = 2 / 255  # standard deviation of the values below which contrast is not amplified
 _MIN_VALID = 0.2  # share of valid pixels around a node that is matched
 _MIN_CORRELATION = 0.3  # of both images around a node
@@ -169,13 +171,18 @@ class Masked:
             return self
         return Masked(np.pad(self.values, missing), np.pad(self.valid, missing))
 
+    def texture(self) -> Masked:
+        """Return the local contrast: the standard deviation of the values around each pixel."""
+        _, variance = _centered(self.values, self.valid, _TEXTURE_PX)
+        return Masked(np.sqrt(variance) * self.valid, self.valid)
+
     def halved(self) -> Masked:
-        """Return the image at half the resolution; a pixel is valid if at least half of it is."""
+        """Return the image at half the resolution, without what is too fine for it; half a pixel has to be valid."""
         height, width = (side // 2 * 2 for side in self.values.shape)
         size = width // 2, height // 2
+        smooth = _smoothed(self.values) / np.maximum(_smoothed(self.valid), np.float32(1e-3)) * self.valid
         values, share = (
-            cv2.resize(image[:height, :width], size, interpolation=cv2.INTER_AREA)
-            for image in (self.values, self.valid)
+            cv2.resize(image[:height, :width], size, interpolation=cv2.INTER_AREA) for image in (smooth, self.valid)
         )
         valid = share > 0.49  # noqa: PLR2004 - half, whatever the rounding
         return Masked(np.where(valid, values / np.maximum(share, 0.25), np.float32(0)), valid.astype(np.float32))
@@ -198,21 +205,24 @@ def match(before: Masked, after: Masked, scale: int = FINEST_PX, start: NDArray[
     rows, cols = (-(-count // _SQUARE) * _SQUARE for count in nodes)  # whole squares of the coarsest level
     size = rows * NODE_PX // scale, cols * NODE_PX // scale
     levels = [level for level in _LEVELS if level.scale >= scale]
-    pyramid = {scale: (before.extended(*size), after.extended(*size))}
+    images = before.extended(*size), after.extended(*size)
+    pyramid = {scale: [images]}
     if start is None:
-        for fine, coarse in pairwise(level.scale for level in reversed(levels)):
-            first, second = pyramid[fine]
-            pyramid[coarse] = first.halved(), second.halved()
-        shift = np.multiply(_whole_shift(*pyramid[_START_SCALE]), _START_SCALE)
-        field = np.zeros((2, 1, 1), np.float32) + np.reshape(shift, (2, 1, 1)).astype(np.float32)
+        pairs = [images, (images[0].texture(), images[1].texture())]
+        for level in reversed(levels[:-1]):
+            pairs = [(first.halved(), second.halved()) for first, second in pairs]
+            pyramid[level.scale] = pairs
+        first, second = pyramid[_START.scale][0]
+        equal = [_equalized(image.values, image.valid, _START.contrast_px) for image in (first, second)]
+        shift = whole_shift(equal, (first.valid, second.valid), int(LONGEST_PX / _START.scale))
+        field = np.reshape(np.multiply(shift, _START.scale), (2, 1, 1)).astype(np.float32)
     else:
         levels = levels[-1:]
         field = np.pad(start, ((0, 0), (0, rows - nodes[0]), (0, cols - nodes[1])), "edge")
     for level in levels:
         field = _resized(field, rows // level.nodes, cols // level.nodes)
-        first, second = pyramid[level.scale]
         for iteration in range(level.iterations):
-            matches = _match_once(first, second, field, level)
+            matches = _match_once(pyramid[level.scale], field, level)
             if level.scale > scale or iteration + 1 < level.iterations:
                 field, _ = smooth_field(matches, level.window, field, agreement=_AGREEMENT * level.scale)
     return matches.part(slice(nodes[0]), slice(nodes[1]))
@@ -225,34 +235,50 @@ def _resized(field: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.flo
     return np.stack([cv2.resize(part, (cols, rows), interpolation=cv2.INTER_LINEAR) for part in field])
 
 
-def _match_once(before: Masked, after: Masked, field: NDArray[np.float32], level: _Level) -> Matches:
-    """Warp the second image by a field, in pixels of the scene, and match once more; the result is the total."""
-    height, width = before.values.shape
-    warped = _warped(after, field, level)
-    valid = before.valid * warped.valid
-    first, second = (_equalized(image.values, valid, level.contrast_px) for image in (before, warped))
-    mean = (first + second) * np.float32(0.5)
-    valid = cv2.erode(valid, np.ones((3, 3), np.uint8))
-    down, right = (cv2.Sobel(mean, -1, dx, dy, ksize=3, scale=1 / 8) * valid for dx, dy in ((0, 1), (1, 0)))
-    difference = (second - first) * valid
+def _match_once(pairs: Sequence[tuple[Masked, Masked]], field: NDArray[np.float32], level: _Level) -> Matches:
+    """Match pairs of images that show the same ground once more; the result is the total displacement.
 
-    def around_nodes(image: Image) -> Image:
-        squares = (width // level.square_px, height // level.square_px)
-        return blurred(cv2.resize(image, squares, interpolation=cv2.INTER_AREA), level.window)
-
-    share = around_nodes(valid)
-    dd, dr, rr = around_nodes(down * down), around_nodes(down * right), around_nodes(right * right)
-    dt, rt = around_nodes(down * difference), around_nodes(right * difference)
-    energies = around_nodes(first * first * valid) * around_nodes(second * second * valid)
-    correlation = np.asarray(around_nodes(first * second * valid) / np.sqrt(energies + 1e-6), np.float32)
+    The second image of each is warped by a field, in pixels of the scene.
+    """
+    sums = np.sum([_normal_equations(before, _warped(after, field, level), level) for before, after in pairs], axis=0)
+    dd, dr, rr, dt, rt, tt, product, first, second, shares = sums
+    share = shares / np.float32(len(pairs))
+    correlation = np.asarray(product / np.sqrt(first * second + 1e-6), np.float32)
     step = -_solved(dd, dr, rr, dt, rt, ridge=1e-3 * share + 1e-6)
     length = np.hypot(*step)
     step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-6))
-    squares = np.maximum(around_nodes(difference * difference) + step[0] * dt + step[1] * rt, 0)
-    residual = np.maximum(squares / np.maximum(share, 1e-3), _MIN_RESIDUAL)
+    squares = np.maximum(tt + step[0] * dt + step[1] * rt, 0)
+    residual = np.maximum(squares / np.maximum(shares, 1e-3), _MIN_RESIDUAL)
     reliable = (share > _MIN_VALID) & (correlation > _MIN_CORRELATION) & (dd + rr > _MIN_GRADIENT * residual)
     total = field + step * np.float32(level.scale)
     return Matches(total, np.stack([dd, dr, rr]) / residual, reliable, share > _MIN_VALID, correlation)
+
+
+def _normal_equations(before: Masked, after: Masked, level: _Level) -> NDArray[np.float32]:
+    """Return the means around each node of which least squares on the gradient consists.
+
+    Returns
+    -------
+    float32 (10, rows, cols) of squares of nodes: down-down, down-right, right-right, down-difference,
+    right-difference and difference-difference; first-second, first-first and second-second; share of valid pixels
+    """
+    height, width = before.values.shape
+    valid = before.valid * after.valid
+    first, second = (_equalized(image.values, valid, level.contrast_px) for image in (before, after))
+    mean = first + second
+    valid = cv2.erode(valid, np.ones((3, 3), np.uint8))
+    down, right = (cv2.Sobel(mean, -1, dx, dy, ksize=3, scale=1 / 16) for dx, dy in ((0, 1), (1, 0)))
+    difference = _smoothed(second - first)  # as the gradient is, so that no step goes too far
+    for image in (down, right, difference, first, second):
+        np.multiply(image, valid, out=image)
+    squares = width // level.square_px, height // level.square_px
+
+    def around_nodes(a: Image, b: Image) -> Image:
+        return blurred(cv2.resize(a * b, squares, interpolation=cv2.INTER_AREA), level.window)
+
+    equations = [(down, down), (down, right), (right, right), (down, difference), (right, difference)]
+    energies = [(difference, difference), (first, second), (first, first), (second, second), (valid, valid)]
+    return np.stack([around_nodes(*pair) for pair in (*equations, *energies)])
 
 
 def _warped(image: Masked, field: NDArray[np.float32], level: _Level) -> Masked:
@@ -272,10 +298,27 @@ def _warped(image: Masked, field: NDArray[np.float32], level: _Level) -> Masked:
 
 def _equalized(image: Image, valid: Image, side: int) -> Image:
     """Return an image with mean 0 and variance 1 around every pixel; 0 where not valid."""
+    centered, variance = _centered(image, valid, side)
+    variance += np.float32(_NOISE**2)  # in place, here and below: new memory costs more than the arithmetic
+    centered /= np.sqrt(variance, out=variance)
+    return centered
+
+
+def _centered(image: Image, valid: Image, side: int) -> tuple[Image, Image]:
+    """Return an image without its mean around every pixel, 0 where not valid, and its variance around every pixel."""
     weight = np.maximum(_box(valid, side), np.float32(1e-3))
-    centered = (image - _box(image * valid, side) / weight) * valid
-    variance = _box(centered * centered, side) / weight
-    return centered / np.sqrt(variance + np.float32(_NOISE**2))
+    centered = _box(image * valid, side)
+    centered /= weight
+    np.subtract(image, centered, out=centered)
+    centered *= valid
+    variance = _box(centered * centered, side)
+    variance /= weight
+    return centered, variance
+
+
+def _smoothed(image: Image) -> Image:
+    """Return an image smoothed by (1, 2, 1) / 4 along both axes, as a Sobel filter smooths across the gradient."""
+    return cv2.GaussianBlur(image, (3, 3), 0)
 
 
 def _box(image: Image, side: int) -> Image:
@@ -292,38 +335,6 @@ def _solved(a: Image, b: Image, c: Image, u: Image, v: Image, *, ridge: Image | 
     a, c = a + ridge, c + ridge
     determinant = a * c - b * b
     return np.asarray(np.stack([c * u - b * v, a * v - b * u]) / determinant, np.float32)
-
-
-def _whole_shift(before: Masked, after: Masked) -> tuple[int, int]:
-    """Estimate the shift (down, right) of the whole image by phase correlation, in pixels of the images."""
-    valid = before.valid, after.valid
-    images = [_equalized(image.values, image.valid, _LEVELS[1].contrast_px) for image in (before, after)]
-    height, width = images[0].shape
-    taper = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-    spectra = [fft.rfft2(image * taper) for image in images]
-    cross = np.conj(spectra[0]) * spectra[1]
-    down, right = fft.fftfreq(height)[:, None], fft.rfftfreq(width)
-    smooth = np.exp(-2 * (np.pi * 0.8) ** 2 * (down**2 + right**2))  # the highest frequencies are noise
-    surface = fft.irfft2(
-        cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-12) * smooth, (height, width)
-    )
-    reach = int(LONGEST_PX / _START_SCALE)
-    rows, cols = (np.r_[-min(reach, side // 3) : min(reach, side // 3) + 1] for side in (height, width))
-    near = surface[np.ix_(rows, cols)]
-    row, col = np.unravel_index(np.argmax(near), near.shape)
-    shift = int(rows[row]), int(cols[col])
-    stay, moved = (_agreement(images, valid, offset) for offset in ((0, 0), shift))
-    return shift if moved > stay else (0, 0)
-
-
-def _agreement(images: Sequence[Image], valid: Sequence[Image], shift: tuple[int, int]) -> float:
-    """Return the correlation of the pixels that both images show if the second one's content is shifted."""
-    first, second = common_parts(images[0].shape, *shift)
-    common = (valid[0][first] * valid[1][second]) > 0
-    if not common.any():
-        return -1.0
-    a, b = images[0][first][common], images[1][second][common]
-    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))
 
 
 def smooth_field(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import fft
 from skimage.registration import phase_cross_correlation
 
 from geosiam.imagery.grid import common_parts
@@ -234,3 +235,45 @@ def _correlation(before: NDArray[np.float32], after: NDArray[np.float32], shift:
     if first.std() == 0 or second.std() == 0:
         return -1.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+def whole_shift(
+    images: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.float32]], longest: int
+) -> tuple[int, int]:
+    """Estimate the shift (down, right) between two whole images by phase correlation, in pixels.
+
+    Parameters
+    ----------
+    images
+        Two images float32 (rows, cols) with mean 0 everywhere; 0 where not valid.
+    valid
+        Two masks float32 of that shape, above 0 where valid.
+    longest
+        Longest shift along each axis that is looked for.
+    """
+    height, width = images[0].shape
+    spectra = [fft.rfft2(image * _taper(height, width)) for image in images]
+    cross = np.conj(spectra[0]) * spectra[1]
+    down, right = fft.fftfreq(height)[:, None], fft.rfftfreq(width)
+    smooth = np.exp(-2 * (np.pi * 0.8) ** 2 * (down**2 + right**2))  # the highest frequencies are noise
+    surface = fft.irfft2(
+        cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-12) * smooth, (height, width)
+    )
+    rows, cols = (np.r_[-min(longest, side // 3) : min(longest, side // 3) + 1] for side in (height, width))
+    near = surface[np.ix_(rows, cols)]
+    row, col = np.unravel_index(np.argmax(near), near.shape)
+    shift = int(rows[row]), int(cols[col])
+    stay, moved = (_agreement(images, valid, offset) for offset in ((0, 0), shift))
+    return shift if moved > stay else (0, 0)
+
+
+def _agreement(
+    images: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.float32]], shift: tuple[int, int]
+) -> float:
+    """Return the correlation of the pixels that both images show if the second one's content is shifted."""
+    first, second = common_parts(images[0].shape, *shift)
+    common = (valid[0][first] * valid[1][second]) > 0
+    if not common.any():
+        return -1.0
+    a, b = images[0][first][common], images[1][second][common]
+    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9))

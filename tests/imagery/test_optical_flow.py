@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from bent_scenes import Bend, texture
 from geosiam.imagery.optical_flow import FINEST_PX, NODE_PX, Masked, Matches, match, smooth_field
@@ -57,6 +58,20 @@ def test_shifts_and_bends_are_recovered(bend: Bend) -> None:
     assert np.median(found) < 0.3
     assert np.percentile(found, 95) < 0.8
     assert matches.reliable[4:-4, 4:-4].mean() > 0.9
+
+
+def test_tiles_are_not_matched_a_period_off() -> None:
+    bend, ground = Bend((0.0, 0.0), amplitude=8.0, wavelength=500.0), texture(SIDE, SIDE)
+    rows, cols = np.indices(ground.shape)
+    uneven = gaussian_filter(np.random.default_rng(1).normal(size=ground.shape), 6)
+    strength = 30 * (1 + 0.25 * uneven / uneven.std())
+    tiles = 120 + strength * np.sin(2 * np.pi / 12 * rows) * np.sin(2 * np.pi / 15 * cols)
+    ground[:, SIDE // 3 :] = tiles[:, SIDE // 3 :]
+    noise = np.random.default_rng(3).normal(0, 2, ground.shape)
+    _, field = fields(masked(ground), masked(bend.applied(ground) + noise))
+    found = errors(field, bend)
+    assert np.median(found) < 0.1
+    assert np.percentile(found, 95) < 0.8
 
 
 def test_other_content_does_not_bend_the_field_around_it() -> None:
