@@ -16,9 +16,9 @@ from geosiam.files import check_writable, companions, exists, is_folder
 from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
 from geosiam.polygons.formats import check_target
+from geosiam.qgis.layers import virtual_name
 from geosiam.qgis.project import SUFFIX as PROJECT_SUFFIX
 from geosiam.qgis.project import check_project
-from geosiam.qgis.scenes import virtual_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from geosiam.polygons.attributes import AttributeReader
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.polygons.footprint import Footprint
     from geosiam.polygons.multipolygons import MultiPolygons
     from geosiam.polygons.options import PolygonOptions
+    from geosiam.polygons.score_stream import Footprint
     from geosiam.scores.raster import Scores
 
 _AREA_ROUNDING = 1e-9  # fraction: 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever the sum of floats

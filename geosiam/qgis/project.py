@@ -16,8 +16,7 @@ from geosiam.errors import OptionError, OutputError
 from geosiam.files import atomic_write_files, check_writable, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.schema import COLUMNS, REVIEWS
-from geosiam.qgis.layers import MapLayer, project_element, qml_style
-from geosiam.qgis.scenes import relative_path, scene_layer
+from geosiam.qgis.layers import MapLayer, project_element, qml_style, relative_path, scene_layer
 from geosiam.qml import DOCTYPE, polygon_qml, raster_qml
 from geosiam.scores.raster import ScoreRaster
 
