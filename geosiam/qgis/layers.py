@@ -1,4 +1,4 @@
-"""Build the XML of a QGIS project: map layers with their styles, also of the scenes; layer tree, view and map themes."""
+"""Build the XML of a QGIS project: map layers with their styles, also of scenes; layer tree, view and map themes."""
 
 from __future__ import annotations
 
