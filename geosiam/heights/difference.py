@@ -23,6 +23,7 @@ from geosiam.heights.surfaces import info_dict
 from geosiam.heights.volumes import PARTS, HeightStats, Tally, likely_lean, parts_inside, stats
 from geosiam.imagery.alignment import transform_pixels
 from geosiam.imagery.grid import Window, apply_affine
+from geosiam.imagery.scene import environment
 from geosiam.qml import difference_qml
 from geosiam.runtime import default_workers
 from geosiam.scores.writer import write_bands
@@ -47,6 +48,7 @@ _MARGIN_CELLS = 4  # around anomalous cells, which are no stable ground either
 _MAX_CELLS = 1 << 24  # of scores that are looked up at once
 _LEAN_M = 8.0  # around an outline, within which a roof or a crown that leans stands
 _MAX_LEAN_PX = 1 << 21  # of a window in which lean is looked for; larger outlines are none
+_EDGE_PX = 2  # over which dense matching smears a steep side
 _MIN_RIM = 12  # pixels of a rim, from which a plane is drawn
 
 
@@ -172,11 +174,13 @@ class HeightDifference:
     def _measure(self, outline: shapely.Geometry, explained: float) -> tuple[Any, ...]:
         """Return the values of one row."""
         grid = self.surfaces.grid
-        window = window_of(outline, grid)
-        tally = Tally()
+        wider = shapely.buffer(outline, _EDGE_PX * max(grid.pixel_size))
+        window, tally = window_of(wider, grid), Tally()
         for part in _blocks_of(window):
-            block = self.read(part)
-            tally.add(parts_inside(outline, grid.transform @ _to(part), part.shape), block.dz, block.noise)
+            block, transform = self.read(part), grid.transform @ _to(part)
+            inside = parts_inside(outline, transform, part.shape)
+            tally.add(inside, block.dz, block.noise)
+            tally.add_edge(parts_inside(wider, transform, part.shape) - inside, block.dz)
         tally.total = max(tally.total, beyond_grid(outline, window, grid))
         row = stats(tally, self.surfaces.pixel_area(window), self.errors)
         lean = self._leans(outline, window, explained) if row.height_evidence == "level" else False
@@ -351,7 +355,8 @@ def stable_outside(outlines: NDArray[np.object_], crs: CRS, grid: Grid) -> Stabl
         near = tree.geometries[tree.query(shapely.Polygon(corners))]
         stable = np.ones(window.shape, bool)
         if len(near):
-            stable = rasterize(near, out_shape=window.shape, transform=transform, dtype="uint8") == 0
+            with environment():
+                stable = rasterize(near, out_shape=window.shape, transform=transform, dtype="uint8") == 0
         return stable
 
     return is_stable

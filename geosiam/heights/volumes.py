@@ -14,6 +14,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geosiam.heights.coregistration import LEVEL_95
+from geosiam.imagery.scene import environment
 
 if TYPE_CHECKING:
     import shapely
@@ -79,6 +80,8 @@ class Tally:
         Parts of pixels above and below the level of detection.
     noise
         Noise of the pixels in micrometers times parts.
+    edge, edge_parts
+        Millimeters times parts, and parts, of the pixels just outside of the outline.
     values
         Counts of parts by millimeters: arrays of values and counts, one pair a block.
     """
@@ -91,6 +94,8 @@ class Tally:
     raised: int = 0
     lowered: int = 0
     noise: int = 0
+    edge: int = 0
+    edge_parts: int = 0
 
     def __post_init__(self) -> None:
         self.values: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -114,6 +119,12 @@ class Tally:
         unique, place = np.unique(value, return_inverse=True)
         self.values.append((unique, np.bincount(place, weights=count, minlength=len(unique)).astype(np.int64)))
 
+    def add_edge(self, parts: NDArray[np.int64], dz: NDArray[np.floating]) -> None:
+        """Add pixels just outside of the outline, as :meth:`add` does."""
+        known = (parts > 0) & np.isfinite(dz)
+        self.edge += int((np.rint(dz[known] * _MM).astype(np.int64) * parts[known]).sum())
+        self.edge_parts += int(parts[known].sum())
+
     def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the millimeters that occur, ascending, and the number of parts of each."""
         if not self.values:
@@ -129,6 +140,10 @@ def stats(tally: Tally, pixel_area: float, errors: Coregistration) -> HeightStat
     A pixel within the level of detection does not say whether ground was added or taken away: these pixels count
     together, on the side of their sum. So the noise of level ground is neither gain nor loss, the foot of a heap is not
     lost, and gain less loss is exactly the sum of all differences. Voids get the mean of the outline.
+
+    Beside the errors of the heights, the standard error of the volume counts what a void may hide, and what the outline
+    cuts off: dense matching smears a steep side over pixels on both sides of it, so what lies just outside of the
+    outline, beyond what errors of the heights explain, may belong to it.
 
     Parameters
     ----------
@@ -152,11 +167,20 @@ def stats(tally: Tally, pixel_area: float, errors: Coregistration) -> HeightStat
     area = pixels * pixel_area
     error = tally.noise / tally.known / _MM**2 * errors.mean_error(math.sqrt(pixels))
     spread = math.sqrt(float((counts * (values / _MM - mean) ** 2).sum()) / tally.known)
-    sigma = math.hypot(error, (1 - fraction) * spread)  # of a void, the height could be any of the outline
+    sigma = math.hypot(error, (1 - fraction) * spread, _cut_off(tally, errors) / pixels)
     evidence, volumes = "unknown", (float("nan"),) * 3
     if fraction >= _MIN_KNOWN:
         evidence, volumes = _evidence(tally, mean, sigma), (gain * area, loss * area, sigma * area)
     return HeightStats(mean, median, values[0] / _MM, values[-1] / _MM, *volumes, fraction, evidence)
+
+
+def _cut_off(tally: Tally, errors: Coregistration) -> float:
+    """Return the height just outside of an outline, summed over pixels, that errors do not explain; in meters."""
+    if not tally.edge_parts:
+        return 0.0
+    pixels = tally.edge_parts / PARTS**2
+    explained = LEVEL_95 * tally.noise / tally.known / _MM**2 * errors.mean_error(math.sqrt(pixels)) * pixels
+    return max(0.0, abs(tally.edge) / PARTS**2 / _MM - (explained if math.isfinite(explained) else 0.0))
 
 
 def _evidence(tally: Tally, mean: float, sigma: float) -> str:
@@ -188,7 +212,8 @@ def parts_inside(
         return np.zeros(shape, np.int64)
     fine = transform @ transform.scale(1 / parts)
     size = shape[0] * parts, shape[1] * parts
-    mask = rasterize([outline], out_shape=size, transform=fine, dtype="uint8")
+    with environment():  # without one, rasterio sets GDAL up again for each call, which threads must not do at once
+        mask = rasterize([outline], out_shape=size, transform=fine, dtype="uint8")
     return np.asarray(mask.reshape(shape[0], parts, shape[1], parts).sum(axis=(1, 3)), np.int64)
 
 
