@@ -46,6 +46,7 @@ _MAX_EQUATIONS = 150_000
 _MIN_PIXELS = 400  # of stable ground, without which nothing is said
 _MIN_CLASS = 200  # of a class of slope; smaller ones get the noise of the next one below
 _STEEPEST = 1.2  # tangent: walls and crowns do not take part
+_PLACE_PX = 0.25  # error in place of matching at a wall
 _ROUGH = 5.0  # times the usual roughness of the ground
 _TUKEY = 4.685  # scales, for 95 % efficiency
 _FIT_STEPS, _RESAMPLINGS = 12, 8
@@ -169,6 +170,14 @@ class Coregistration:
         cols = np.arange(window.col_start, window.col_stop)[None, :] - self.center[1]
         bias, down, right = self.plane
         return np.asarray(bias + down * rows + right * cols, np.float64)
+
+    def noise_at(self, slope: Array, pixel_m: float) -> Array:
+        """Return the standard deviation of differences in meters, by the tangent of the slope (rows, cols).
+
+        On walls and crowns, too steep to be stable ground, an error of a quarter of a pixel in place is added.
+        """
+        wall = np.nan_to_num(np.maximum(slope - _STEEPEST, 0)) * _PLACE_PX * pixel_m
+        return np.asarray(np.hypot(np.array(self.noise)[slope_class(slope)], wall), np.float64)
 
     def mean_error(self, side: float) -> float:
         """Return the standard error of a mean over an area whose square root is ``side`` pixels, in units of `noise`.

@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from geosiam import __version__
 from geosiam.files import atomic_write
-from geosiam.heights.coregistration import Coregistration, coregister, gradient, robust_fit, slope_class
+from geosiam.heights.coregistration import Coregistration, coregister, gradient, robust_fit
 from geosiam.heights.coregistration import nmad as deviation
 from geosiam.heights.surfaces import info_dict
-from geosiam.heights.volumes import PARTS, HeightStats, Tally, likely_lean, parts_inside, stats
+from geosiam.heights.volumes import PARTS, HeightStats, Size, Tally, likely_lean, parts_inside, stats
 from geosiam.imagery.alignment import transform_pixels
 from geosiam.imagery.grid import Window, apply_affine
 from geosiam.imagery.scene import environment
@@ -116,7 +116,7 @@ class HeightDifference:
         for surface in (before, after):
             down, right = gradient(surface)
             slopes.append(np.hypot(right / lengths[0], down / lengths[1]))
-        noise = np.array(self.errors.noise)[slope_class(np.fmax(*slopes))]
+        noise = self.errors.noise_at(np.fmax(*slopes), max(lengths))
         both = np.stack([before, after])[:, 1:-1, 1:-1]
         return DifferenceBlock(np.round(both[1] - both[0], _ROUNDED), noise, both)
 
@@ -183,10 +183,11 @@ class HeightDifference:
             tally.add_edge(parts_inside(wider, transform, part.shape) - inside, block.dz)
         tally.total = max(tally.total, beyond_grid(outline, window, grid))
         row = stats(tally, self.surfaces.pixel_area(window), self.errors)
-        lean = self._leans(outline, window, explained) if row.height_evidence == "level" else False
-        return (*row, None if row.height_evidence == "unknown" else lean)
+        if row.height_evidence == "unknown":
+            return (*row, None)
+        return (*row, self._leans(outline, window, row, explained))
 
-    def _leans(self, outline: shapely.Geometry, window: Window, explained: float) -> bool:
+    def _leans(self, outline: shapely.Geometry, window: Window, row: HeightStats, explained: float) -> bool:
         lengths = self.surfaces.pixel_lengths(window)
         wider = window.grown(math.ceil(_LEAN_M / min(lengths)))
         if wider.shape[0] * wider.shape[1] > _MAX_LEAN_PX:
@@ -194,7 +195,8 @@ class HeightDifference:
         scale = math.sqrt(self.surfaces.pixel_area(window) / abs(self.surfaces.grid.transform.determinant))
         width = 2 * scale * outline.area / max(outline.length, 1e-12)
         parts = parts_inside(outline, self.surfaces.grid.transform @ _to(wider), wider.shape)
-        return likely_lean(parts, self.read(wider).surfaces, lengths, width_m=width, shift_fraction=explained)
+        size = Size(scale**2 * outline.area, width)
+        return likely_lean(parts, self.read(wider).surfaces, lengths, row, size=size, shift_fraction=explained)
 
 
 class RimHeights:

@@ -35,6 +35,9 @@ _MIN_SHARE = 0.25  # fraction of an outline beyond the level of detection that m
 _OFF_NADIR = math.tan(math.radians(30.0))  # the largest lean that a mosaic of frames shows
 _MIN_STEP_M = 0.5  # height that stands out of noise and grass
 _MOSTLY, _HALF = 0.7, 0.5  # shares of an outline within reach of a lean
+_SAME = 0.1  # fraction of the steps around an outline by which its height may differ and be the same
+_ROOF_M = 2.0  # height above the surroundings from which something is a roof
+_SLOPING = 0.1  # slope of the ground that does not make a roof
 _SLACK_M = 0.5  # by which outlines of a lean are wider than itself
 
 
@@ -260,18 +263,29 @@ def _moved(image: NDArray[np.floating], down: int, right: int, fill: float) -> N
     return moved
 
 
+class Size(NamedTuple):
+    """Area of an outline in square meters, and its mean width in meters: twice the area by the perimeter."""
+
+    area: float
+    width: float
+
+
 def likely_lean(
     parts: NDArray[np.int64],
     surfaces: NDArray[np.floating],
     pixel_m: tuple[float, float],
+    row: HeightStats,
     *,
-    width_m: float,
+    size: Size,
     shift_fraction: float,
 ) -> bool:
-    """Return whether an outline on level ground probably shows a roof or a crown that leans, rather than a change.
+    """Return whether an outline probably shows a roof or a crown that leans, rather than a change.
 
-    Most of it has to lie within reach of a step in height that is there on both dates, and it has to be as narrow as
-    such a lean, or its difference has to be that of an edge out of place.
+    Its height has to be the same on both dates: level, or different by less than a tenth of the steps around it. And
+
+    - most of it lies within reach of such a step or on a roof, and it is as narrow as what leans, or its difference is
+      that of an edge out of place; or
+    - it is on a roof, and no larger than what that displaces: chimneys and skylights lean, too.
 
     Parameters
     ----------
@@ -281,18 +295,28 @@ def likely_lean(
         Heights of both dates, (2, rows, cols).
     pixel_m
         Lengths of a pixel along a row and along a column in meters.
-    width_m
-        Mean width of the outline.
+    row
+        Heights of the outline.
+    size
+        Size of the outline.
     shift_fraction
         See :data:`geosiam.polygons.schema.COLUMNS`; NaN = unknown.
     """
-    inside = parts > 0
+    lower = surfaces.min(axis=0)
+    known, inside = np.isfinite(lower), (parts > 0) & np.isfinite(lower)
     if not inside.any():
         return False
+    relief = float(np.ptp(lower[known]))
+    if row.height_evidence != "level" and abs(row.dz_mean) > _SAME * relief:
+        return False
+    slope = _SLOPING * max(length * count for length, count in zip(pixel_m, parts.shape[::-1], strict=True))
+    above = lower - np.percentile(lower[known], 10) - slope
+    height = float(np.median(above[inside]))
+    if height > 0 and size.area <= (height * _OFF_NADIR) ** 2:
+        return True
     reached = within_lean(surfaces[0], pixel_m) & within_lean(surfaces[1], pixel_m)
+    reached |= known & (above >= _ROOF_M)
     reached = ndimage.binary_dilation(reached, iterations=max(1, round(_SLACK_M / 2 / max(pixel_m))))
     share = float(parts[reached].sum() / parts.sum())
-    known = np.isfinite(surfaces).all(axis=0)
-    relief = float(np.ptp(surfaces.min(axis=0)[known])) if known.any() else 0.0
-    is_narrow = width_m <= relief * _OFF_NADIR + _SLACK_M
+    is_narrow = size.width <= relief * _OFF_NADIR + _SLACK_M
     return (share >= _MOSTLY and is_narrow) or (share >= _HALF and shift_fraction >= _HALF)
