@@ -181,9 +181,7 @@ def lean(folder: Path) -> dict[str, int]:
             table = geopandas.read_file(here / "a.gpkg", layer="anomalies")
             near = pair.truth.buffer(6 * LEAN_GSD)  # a shadow of a new house is a change, too
             shadow = pair.truth[pair.truth.what != "tarp"].buffer(6.0)
-            touched = np.array(
-                [bool(near.intersects(g).any() or shadow.intersects(g).any()) for g in table.geometry], bool
-            )
+            touched = np.array([(near.intersects(g) | shadow.intersects(g)).any() for g in table.geometry], bool)
             found[leans] = (table, touched, pair.truth)
         table, touched, truth = found[True]
         others = found[False][0][~found[False][1]]
@@ -223,7 +221,8 @@ def page(found: dict[str, object], leans: dict[str, int], seconds: dict[str, flo
     rows = [("geosiam", summary(found["rows"]))]
     rows += [("xdem by hand", summary(found["xdem"]))] if found["xdem"] else []
     table = [
-        f"| {name} | {100 * s['median error']:.1f} % | {100 * s['90th percentile']:.1f} % | {100 * s['mean bias']:+.1f} % "
+        f"| {name} | {100 * s['median error']:.1f} % | {100 * s['90th percentile']:.1f} % "
+        f"| {100 * s['mean bias']:+.1f} % "
         f"| {s['inside 95 %']:.2f} | {100 * s['median sigma']:.1f} % |"
         for name, s in rows
     ]
@@ -234,7 +233,7 @@ def page(found: dict[str, object], leans: dict[str, int], seconds: dict[str, flo
     ]
     right = sum(row[3] == ("raised" if row[0] > 0 else "lowered") for row in found["rows"])
     share = leans["alarms marked"] / max(1, leans["alarms"])
-    text = f"""# Heights and volumes
+    return f"""# Heights and volumes
 
 Made by `{command}`; the script says what is generated. {os.cpu_count()} processors, shared with other work.
 
@@ -249,7 +248,8 @@ Made by `{command}`; the script says what is generated. {os.cpu_count()} process
 |---|---|---|---|---|---|
 {chr(10).join(table)}
 
-`height_evidence` is right for {right} of {len(found["rows"])}. Measuring took {found["seconds"] / SURVEYS:.1f} s a survey.
+`height_evidence` is right for {right} of {len(found["rows"])}. Measuring took {found["seconds"] / SURVEYS:.1f} s a
+survey.
 
 | survey | shift found, right (m) | down (m) | NMAD before (m) | after (m) | level of detection, 95 % (m) |
 |---|---|---|---|---|---|
@@ -272,7 +272,6 @@ new tarps each; an alarm is a polygon away from all changes and from their shado
 `detect` on {SIDE} x {SIDE} px: {seconds["without"]:.1f} s without surface models, {seconds["with"]:.1f} s with them and
 the difference raster. Without them none of this is imported but the reading of options, and nothing is computed.
 """
-    return text
 
 
 def main() -> None:

@@ -86,19 +86,20 @@ def detect(
         estimates = StoredEstimates(targets.scores, restart=options.restart)
         pair = stack.enter_context(open_pair(before, after, options=options, estimates=estimates.get))
         check_crs(targets.polygons, pair.grid.crs)
-        statistics = options.threshold
         scoring = scored_pair(
-            pair, targets.scores, options, estimates=estimates, statistics_from=statistics, on_progress=on_progress
-        )
+            pair, targets.scores, options, estimates=estimates, statistics_from=options.threshold,
+            on_progress=on_progress,
+        )  # fmt: skip
         scored = stack.enter_context(scoring)
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
         heights = None if surfaces is None else difference_of(surfaces, scored.raster, threshold.value, options.workers)
         count = _write_scored(pair, scored, threshold, targets, options, heights=heights)
         written = write_rasters(targets, pair, heights, workers=options.workers)
     if targets.project is not None:
-        report, files = scored.provenance.pair, {"scores": targets.scores, "polygons": targets.polygons}
-        shown = {"threshold": threshold.value, "report": report, "dz": targets.dz}
-        write_project(targets.project, before=before, after=after, **files, **shown)
+        write_project(
+            targets.project, before=before, after=after, scores=targets.scores, polygons=targets.polygons,
+            threshold=threshold.value, report=scored.provenance.pair, dz=targets.dz,
+        )  # fmt: skip
     polygons = (targets.polygons, count, threshold.value, targets.project, threshold.warning)
     return DetectResult(targets.scores, scored.provenance, *polygons, **written)
 

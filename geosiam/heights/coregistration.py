@@ -51,7 +51,7 @@ _ROUGH = 5.0  # times the usual roughness of the ground
 _TUKEY = 4.685  # scales, for 95 % efficiency
 _FIT_STEPS, _RESAMPLINGS = 12, 8
 _SMALL_PX = 0.01  # steps of the shift that are not worth another resampling
-_BETTER = 0.98  # of the residual on slopes, which a shift has to leave to be applied
+_BETTER = 0.93  # of the residual on slopes, which a shift may leave at most to be applied
 _FAR_PX = 64.0  # a shift beyond was not found, but lost
 _MIN_SQUARES = 12  # means of squares from which their deviation is estimated
 _OUTLIER = 4.0  # standardized residuals beyond do not take part in means: what changed and is no polygon
@@ -81,8 +81,8 @@ def robust_fit(design: Array, values: Array) -> Array:
     size = np.sqrt((design**2).mean(axis=0))
     scaled = design / np.where(size > 0, size, 1)
     weights = np.ones(len(values))
-    residual = values - np.median(values)
-    coefficients = np.zeros(design.shape[1])
+    residual: Array = values - np.median(values)
+    coefficients: Array = np.zeros(design.shape[1])
     for _ in range(_FIT_STEPS):
         scale = max(nmad(residual), 1e-9)
         weights = np.clip(1 - (residual / (_TUKEY * scale)) ** 2, 0, None) ** 2
@@ -110,7 +110,8 @@ def mean_errors(windows: Sequence[Array]) -> dict[int, float]:
     """
     sums = [np.nan_to_num(values) for values in windows]
     counts = [np.isfinite(values).astype(np.float64) for values in windows]
-    errors, side = {}, 1
+    errors: dict[int, float] = {}
+    side = 1
     while True:
         parts = [(s[c >= side**2 / 2] / c[c >= side**2 / 2]) for s, c in zip(sums, counts, strict=True)]
         means = np.concatenate(parts) if parts else np.empty(0)
@@ -325,7 +326,9 @@ class _Coregistering:
             if np.abs(step).max() < _SMALL_PX:
                 break
             samples = self._samples((float(shift[0]), float(shift[1])))
-        if not self._misfit(samples) <= _BETTER * start:
+        # Resampling alone smooths noise: the opposite shift does so as much, and does not fit.
+        opposite = self._samples((-float(shift[0]), -float(shift[1])))
+        if not self._misfit(samples) <= _BETTER * min(start, self._misfit(opposite)):
             return (0.0, 0.0), unshifted
         rounded = round(float(shift[0]), 4), round(float(shift[1]), 4)
         return rounded, self._samples(rounded)
@@ -400,7 +403,7 @@ def _roughness(heights: Array) -> Array:
     filled = np.where(void, np.median(heights[~void]) if not void.all() else 0.0, heights)
     around = filled - ndimage.uniform_filter(filled, 5, mode="nearest")
     rough = np.sqrt(np.maximum(ndimage.uniform_filter(around**2, 5, mode="nearest"), 0))
-    rough[ndimage.binary_dilation(void, np.ones((5, 5)))] = np.inf
+    rough[ndimage.binary_dilation(void, np.ones((5, 5), bool))] = np.inf
     return np.asarray(rough, np.float64)
 
 

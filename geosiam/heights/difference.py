@@ -229,7 +229,7 @@ class RimHeights:
         grid, window = self.surfaces.grid, window_of(outline, self.surfaces.grid).grown(2)
         (heights,) = self.surfaces.read(window)
         parts = parts_inside(outline, grid.transform @ _to(window), window.shape)
-        rim = ndimage.binary_dilation(parts > 0, np.ones((3, 3))) & (parts == 0) & np.isfinite(heights)
+        rim = ndimage.binary_dilation(parts > 0, np.ones((3, 3), bool)) & (parts == 0) & np.isfinite(heights)
         row, col = (index.astype(np.float64) for index in np.indices(window.shape))
         unknown = float("nan")
         noise, tally = unknown, Tally()
@@ -314,11 +314,12 @@ def stable_by_scores(raster: ScoreRaster, threshold: float, grid: Grid) -> Stabl
     def is_stable(window: Window) -> NDArray[np.bool_]:
         rows = (np.arange(window.row_start, window.row_stop) + 0.5)[:, None]
         cols = (np.arange(window.col_start, window.col_stop) + 0.5)[None, :]
-        col, row = transform_pixels(grid, raster.grid, *map(np.ravel, np.broadcast_arrays(cols, rows)))
-        across, down = transform_pixels(grid, raster.grid, lines + cols[0, 0], lines + rows[0, 0])
+        first = float(cols[0, 0]), float(rows[0, 0])
+        cols, rows = transform_pixels(grid, raster.grid, *map(np.ravel, np.broadcast_arrays(cols, rows)))
+        across, down = transform_pixels(grid, raster.grid, lines + first[0], lines + first[1])
         margin = math.ceil(max(_MARGIN_CELLS, *np.nan_to_num([abs(np.ptp(across)), abs(np.ptp(down))]) / 2))
-        known = np.isfinite(row) & np.isfinite(col)
-        row, col = (np.where(known, np.floor(at), -1e9).astype(np.int64) for at in (row, col))
+        known = np.isfinite(rows) & np.isfinite(cols)
+        row, col = (np.where(known, np.floor(at), -1e9).astype(np.int64) for at in (rows, cols))
         inside = (row >= 0) & (row < raster.grid.height) & (col >= 0) & (col < raster.grid.width)
         stable = np.ones(len(row), bool)
         if not inside.any():

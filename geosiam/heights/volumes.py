@@ -251,7 +251,7 @@ def within_lean(
             np.minimum(low, _moved(low, down * step, right * step, np.inf) + cost, out=low)
         step //= 2
     with np.errstate(invalid="ignore"):
-        return known & ((high - heights >= _MIN_STEP_M) | (heights - low >= _MIN_STEP_M))
+        return np.asarray(known & ((high - heights >= _MIN_STEP_M) | (heights - low >= _MIN_STEP_M)), bool)
 
 
 def _moved(image: NDArray[np.floating], down: int, right: int, fill: float) -> NDArray[np.floating]:

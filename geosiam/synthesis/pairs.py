@@ -417,7 +417,8 @@ def make_surfaces(
     exact = np.stack([_means(height[inner], pixels) for height in heights])
     surfaces = [_with_errors(heights[i], errors[i], config.gsd, pixels, margin) for i in (0, 1)]
     transform = config.grid.transform @ Affine.scale(pixels)
-    return SyntheticSurfaces(exact, *surfaces, Grid(config.grid.crs, transform, cols // pixels, rows // pixels))
+    grid = Grid(config.grid.crs, transform, cols // pixels, rows // pixels)
+    return SyntheticSurfaces(exact, surfaces[0], surfaces[1], grid)
 
 
 def _means(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
