@@ -42,7 +42,7 @@ HEIGHT_COLUMNS = {
     "height_evidence": "raised, lowered, level, or unknown: what the heights say of the polygon as a whole",
     "likely_geometry": "Whether it is level and more likely a leaning roof or crown than a change; empty if unknown",
 }
-"""Columns that polygons have in addition if surface models were given, or as the result of `geosiam heights`."""
+"""Columns that polygons have in addition if surface models were given, also in the results of `measure_heights`."""
 FOOTPRINT_COLUMNS = {
     "before": "File name of the before scene",
     "after": "File name of the after scene",
