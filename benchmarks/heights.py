@@ -279,18 +279,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("volumes", "lean", "cost", "all"), default="all")
     parser.add_argument("--xdem", help="Python interpreter with xdem")
-    parser.add_argument("--keep", help="folder in which the surveys stay")
+    parser.add_argument("--keep", help="folder in which surveys and results stay; what is there is not measured again")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(given.keep or name)
+        parts = {
+            "volumes": lambda: volumes(folder, given.xdem),
+            "lean": lambda: lean(folder),
+            "cost": lambda: cost(folder),
+        }
+        for part in parts if given.part == "all" else [given.part]:
+            kept = folder / f"{part}.json"
+            if not kept.exists():
+                kept.write_text(json.dumps(parts[part](), default=float), encoding="utf-8")
         if given.part != "all":
-            result = volumes(folder, given.xdem) if given.part == "volumes" else globals()[given.part](folder)
-            print(json.dumps(result, indent=1, default=float))
-            for rows in (result["rows"], result["xdem"]) if given.part == "volumes" else ():
-                print(summary(rows) if rows else "")
+            print(kept.read_text(encoding="utf-8"))
             return
-        command = "python benchmarks/heights.py" + (" --xdem python" if given.xdem else "")
-        text = page(volumes(folder, given.xdem), lean(folder), cost(folder), command)
+        results = [json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in parts]
+        text = page(*results, "python benchmarks/heights.py" + (" --xdem python" if given.xdem else ""))
         PAGE.write_text(text, encoding="utf-8")
         print(text)
 

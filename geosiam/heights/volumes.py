@@ -37,6 +37,7 @@ _MIN_STEP_M = 0.5  # height that stands out of noise and grass
 _MOSTLY, _HALF = 0.7, 0.5  # shares of an outline within reach of a lean
 _SAME = 0.1  # fraction of the steps around an outline by which its height may differ and be the same
 _ROOF_M = 2.0  # height above the surroundings from which something is a roof
+_SAME_M = 0.2  # and meters
 _SLOPING = 0.1  # slope of the ground that does not make a roof
 _SLACK_M = 0.5  # by which outlines of a lean are wider than itself
 
@@ -170,10 +171,11 @@ def stats(tally: Tally, pixel_area: float, errors: Coregistration) -> HeightStat
     area = pixels * pixel_area
     error = tally.noise / tally.known / _MM**2 * errors.mean_error(math.sqrt(pixels))
     spread = math.sqrt(float((counts * (values / _MM - mean) ** 2).sum()) / tally.known)
-    sigma = math.hypot(error, (1 - fraction) * spread, _cut_off(tally, errors) / pixels)
+    error = math.hypot(error, (1 - fraction) * spread)
+    sigma = math.hypot(error, _cut_off(tally, errors) / pixels)
     evidence, volumes = "unknown", (float("nan"),) * 3
     if fraction >= _MIN_KNOWN:
-        evidence, volumes = _evidence(tally, mean, sigma), (gain * area, loss * area, sigma * area)
+        evidence, volumes = _evidence(tally, mean, error), (gain * area, loss * area, sigma * area)
     return HeightStats(mean, median, values[0] / _MM, values[-1] / _MM, *volumes, fraction, evidence)
 
 
@@ -186,11 +188,11 @@ def _cut_off(tally: Tally, errors: Coregistration) -> float:
     return max(0.0, abs(tally.edge) / PARTS**2 / _MM - (explained if math.isfinite(explained) else 0.0))
 
 
-def _evidence(tally: Tally, mean: float, sigma: float) -> str:
-    if not math.isfinite(sigma):
+def _evidence(tally: Tally, mean: float, error: float) -> str:
+    if not math.isfinite(error):
         return "unknown"
     up, down = tally.raised / tally.known, tally.lowered / tally.known
-    if max(up, down) < _MIN_SHARE or abs(mean) <= LEVEL_95 * sigma:
+    if max(up, down) < _MIN_SHARE or abs(mean) <= LEVEL_95 * error:
         return "level"
     return "raised" if mean > 0 else "lowered"
 
@@ -281,7 +283,8 @@ def likely_lean(
 ) -> bool:
     """Return whether an outline probably shows a roof or a crown that leans, rather than a change.
 
-    Its height has to be the same on both dates: level, or different by less than a tenth of the steps around it. And
+    Its height has to be the same on both dates: level, or different by less than 0.2 m and a tenth of the steps around
+    it. And
 
     - most of it lies within reach of such a step or on a roof, and it is as narrow as what leans, or its difference is
       that of an edge out of place; or
@@ -307,7 +310,7 @@ def likely_lean(
     if not inside.any():
         return False
     relief = float(np.ptp(lower[known]))
-    if row.height_evidence != "level" and abs(row.dz_mean) > _SAME * relief:
+    if row.height_evidence != "level" and abs(row.dz_mean) > min(_SAME * relief, _SAME_M):
         return False
     slope = _SLOPING * max(length * count for length, count in zip(pixel_m, parts.shape[::-1], strict=True))
     above = lower - np.percentile(lower[known], 10) - slope
