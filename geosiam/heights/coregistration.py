@@ -81,14 +81,15 @@ def robust_fit(design: Array, values: Array) -> Array:
     size = np.sqrt((design**2).mean(axis=0))
     scaled = design / np.where(size > 0, size, 1)
     weights = np.ones(len(values))
-    residual: Array = values - np.median(values)
+    residual: Array = np.asarray(values - np.median(values), np.float64)
     coefficients: Array = np.zeros(design.shape[1])
     for _ in range(_FIT_STEPS):
         scale = max(nmad(residual), 1e-9)
         weights = np.clip(1 - (residual / (_TUKEY * scale)) ** 2, 0, None) ** 2
         weighted = scaled * weights[:, None]
-        new = np.linalg.lstsq(weighted.T @ scaled, weighted.T @ values, rcond=1e-9)[0]
-        residual = values - scaled @ new
+        normal = weighted.T @ scaled, weighted.T @ values
+        new: Array = np.asarray(np.linalg.lstsq(*normal, rcond=1e-9)[0], np.float64)
+        residual = np.asarray(values - scaled @ new, np.float64)
         if np.abs(new - coefficients).max() < 1e-6 * max(scale, 1e-6):
             coefficients = new
             break
