@@ -44,7 +44,7 @@ def command(
     workers: int | None,
     given_values: dict[str, Any],
 ) -> None:
-    """Measure the difference of two surface models, and volumes inside polygons.
+    """Measure heights and volumes from surface models.
 
     BEFORE_DSM and AFTER_DSM are rasters of heights of the same place, on any grid. AFTER_DSM is brought onto
     BEFORE_DSM where the ground did not change: outside of the polygons, where it is not rough. With one surface model
