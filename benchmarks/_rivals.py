@@ -39,7 +39,7 @@ def by_arosics(before: str, after: str, window: str, grid: str) -> NDArray[np.fl
     local = COREG_LOCAL(before, after, **settings, CPUs=1, q=True, progress=False, ignore_errors=True)
     points = local.CoRegPoints_table
     points = points[points.X_SHIFT_PX.ne(local.outFillVal) & (points.OUTLIER == 0)]
-    if len(points) < 3:  # noqa: PLR2004 - of a triangle
+    if len(points) < 3:
         return np.full((2, rows, cols), np.nan, np.float32)
     shifts = -points[["X_SHIFT_PX", "Y_SHIFT_PX"]].to_numpy(float)  # those that the second file is corrected by
     between = LinearNDInterpolator(points[["X_IM", "Y_IM"]].to_numpy(float), shifts)

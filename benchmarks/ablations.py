@@ -132,7 +132,7 @@ def evaluation_pairs(data: Path) -> list[Pair]:
     for path in sorted((data / "change" / "levir" / "A").iterdir()):
         before, after = (picture(path.parents[1] / folder / path.name) for folder in "AB")
         label = Image.open(path.parents[1] / "label" / f"{path.stem}.png").convert("L")
-        result.append(aligned("LEVIR", before, after, (np.asarray(label) > 127).astype(np.int32)))  # noqa: PLR2004
+        result.append(aligned("LEVIR", before, after, (np.asarray(label) > 127).astype(np.int32)))
     return result
 
 

@@ -249,7 +249,7 @@ def _moved_things(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
                     "-" if np.isnan(value) else f"{value:.3f}" for value in (values[0], relative, *values[1:])
                 )
                 lines.append(f"| {model} | {group.removeprefix(MOVED)} | {cells} |")
-    return [*lines, ""] if len(lines) > 4 else []  # noqa: PLR2004 - more than the head
+    return [*lines, ""] if len(lines) > 4 else []
 
 
 def _unregistered(model: str) -> str:

@@ -238,5 +238,5 @@ def _image(path: Path) -> Raster:
 def _mask(path: Path) -> NDArray[np.int32]:
     from scipy import ndimage
 
-    labels, _ = ndimage.label(np.asarray(Image.open(path).convert("L")) > 127, np.ones((3, 3)))  # noqa: PLR2004
+    labels, _ = ndimage.label(np.asarray(Image.open(path).convert("L")) > 127, np.ones((3, 3)))
     return labels.astype(np.int32)

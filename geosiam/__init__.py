@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from geosiam.batch.plan import BatchPair, BatchPlan
     from geosiam.evaluation.agreement import Evaluation
     from geosiam.evaluation.api import Task, evaluate
+    from geosiam.heights.api import HeightsResult, measure_heights
+    from geosiam.heights.surfaces import HeightOptions
     from geosiam.imagery.grid import Window
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
@@ -47,6 +49,8 @@ _HOMES = {
     "DetectOptions": "geosiam.options",
     "DetectResult": "geosiam.results",
     "Evaluation": "geosiam.evaluation.agreement",
+    "HeightOptions": "geosiam.heights.surfaces",
+    "HeightsResult": "geosiam.heights.api",
     "Model": "geosiam.network.weights",
     "ModelCard": "geosiam.network.weights",
     "PairInspection": "geosiam.inspection",
@@ -76,6 +80,7 @@ _HOMES = {
     "find_pairs": "geosiam.report.inputs",
     "inspect_pair": "geosiam.inspection",
     "load_model": "geosiam.network.weights",
+    "measure_heights": "geosiam.heights.api",
     "open_pair": "geosiam.imagery.prepare",
     "plan_batch": "geosiam.batch.api",
     "run_batch": "geosiam.batch.api",
@@ -97,6 +102,8 @@ __all__ = [
     "DetectOptions",
     "DetectResult",
     "Evaluation",
+    "HeightOptions",
+    "HeightsResult",
     "Model",
     "ModelCard",
     "PairInspection",
@@ -127,6 +134,7 @@ __all__ = [
     "find_pairs",
     "inspect_pair",
     "load_model",
+    "measure_heights",
     "open_pair",
     "plan_batch",
     "run_batch",

@@ -7,6 +7,8 @@ They inherit those of each step: a function that takes the options of one step a
         +-- DetectOptions             and how polygons are cut out of the scores
     PolygonOptions                    (geosiam.polygons.options)
     +-- DetectOptions
+    HeightOptions                     how surface models are read (geosiam.heights.surfaces)
+    +-- DetectOptions
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from geosiam.errors import OptionError, redacted
 from geosiam.files import file_and_layer, is_file
+from geosiam.heights.surfaces import HeightOptions
 from geosiam.imagery.options import PairOptions
 from geosiam.network import DEFAULT_MODEL
 from geosiam.polygons.options import PolygonOptions
@@ -24,7 +27,7 @@ from geosiam.polygons.options import PolygonOptions
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DetectOptions", "PairOptions", "PolygonOptions", "ScoreOptions"]
+__all__ = ["DetectOptions", "HeightOptions", "PairOptions", "PolygonOptions", "ScoreOptions"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class ScoreOptions(PairOptions):
 
 
 @dataclass(frozen=True)
-class DetectOptions(ScoreOptions, PolygonOptions):
+class DetectOptions(ScoreOptions, PolygonOptions, HeightOptions):
     """Options of detecting anomalies in a pair; the defaults suit most pairs.
 
     Parameters
@@ -94,6 +97,10 @@ class DetectOptions(ScoreOptions, PolygonOptions):
         How they are scored: see :class:`ScoreOptions`.
     threshold, seed_threshold, min_area, connectivity, smooth, simplify
         What becomes a polygon and how it is drawn: see :class:`~geosiam.polygons.options.PolygonOptions`.
+    dsm_units
+        How surface models are read: see :class:`~geosiam.heights.surfaces.HeightOptions`.
+    dsm
+        Paths or URLs of the surface models of both dates, from which polygons get heights and volumes; None: none.
 
     Raises
     ------
@@ -101,6 +108,28 @@ class DetectOptions(ScoreOptions, PolygonOptions):
         The value of an option is not allowed.
     """
 
+    _: KW_ONLY
+    dsm: tuple[str, str] | None = None
+
     def __post_init__(self) -> None:
+        if self.dsm is not None:
+            given: Any = self.dsm
+            names = [] if isinstance(given, str | os.PathLike) else [os.fspath(name) for name in given]
+            if len(names) != 2:  # noqa: PLR2004 - dates
+                raise OptionError(f"`dsm` {given!r}", "does not name two surface models", "name that of each date")
+            object.__setattr__(self, "dsm", tuple(names))
         ScoreOptions.__post_init__(self)
         PolygonOptions.__post_init__(self)
+        HeightOptions.__post_init__(self)
+
+    @property
+    def files(self) -> tuple[str | os.PathLike[str], ...]:
+        """Files that a run reads besides the scenes: area of interest, weights, surface models."""
+        return (*super().files, *(self.dsm or ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; without surface models, nothing of them."""
+        values = super().to_dict()
+        if self.dsm is None:
+            del values["dsm"], values["dsm_units"]
+        return values

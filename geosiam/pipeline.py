@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geosiam.heights.difference import difference_of
+from geosiam.heights.surfaces import open_surfaces
 from geosiam.imagery.prepare import open_pair
 from geosiam.options import DetectOptions, PolygonOptions
 from geosiam.polygons.attributes import AttributeReader
 from geosiam.polygons.formats import check_crs, check_target
 from geosiam.polygons.score_stream import as_scores
 from geosiam.polygons.table import polygon_table
-from geosiam.provenance import inputs_read, origin, recorded
+from geosiam.provenance import origin
 from geosiam.qgis.project import write_project
-from geosiam.results import DetectResult, VectorizeResult, write_displacement
+from geosiam.results import DetectResult, VectorizeResult, write_polygons, write_rasters
 from geosiam.scores.raster import ScoreRaster
 from geosiam.scores.threshold import choose_threshold
 from geosiam.scores.working_file import StoredEstimates
 from geosiam.scoring import scored_pair
-from geosiam.targets import Targets, check_displacement, refuse_overwriting
+from geosiam.targets import Targets, refuse_overwriting
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     import geopandas
     import xarray as xr
 
+    from geosiam.heights.difference import HeightDifference
     from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import ScenePair
-    from geosiam.polygons.geopackage import DisplacementPoints
     from geosiam.scores.raster import ModelScores
     from geosiam.scores.threshold import Threshold
     from geosiam.scoring import Progress, ScoredPair
@@ -46,6 +46,7 @@ def detect(
     scores: str | Path | None = None,
     project: str | Path | None = None,
     displacement: str | Path | None = None,
+    dz: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> DetectResult:
     """Find what changed between two georeferenced scenes.
@@ -67,6 +68,8 @@ def detect(
         Raster to write of how far the after scene's content lies apart, from place to place, with the bands
         :data:`~geosiam.results.DISPLACEMENT_BANDS`; None: no such raster. It needs `register` ``"auto"`` or
         ``"field"``; if the scenes cannot be matched, it is not written, and a warning says so.
+    dz
+        Raster to write of the difference of the surface models `options.dsm`, in meters; None: no such raster.
     on_progress
         Called with (pixels scored, total pixels).
 
@@ -75,34 +78,30 @@ def detect(
     InputError
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
-    targets = Targets.check(output, scores, project, inputs=(before, after), files=options.files)
-    outputs = [path for path in (targets.polygons, targets.scores, targets.project) if path is not None]
-    field = check_displacement(displacement, options, outputs, (before, after), options.files)
+    dsm, read = options.dsm or (), (before, after)
+    rasters = {"displacement": displacement, "dz": dz}
+    targets = Targets.check(output, scores, project, read, options.files, options=options, dsm=dsm, rasters=rasters)
     with contextlib.ExitStack() as stack:
+        surfaces = stack.enter_context(open_surfaces(dsm, options)) if dsm else None
         estimates = StoredEstimates(targets.scores, restart=options.restart)
         pair = stack.enter_context(open_pair(before, after, options=options, estimates=estimates.get))
         check_crs(targets.polygons, pair.grid.crs)
         scoring = scored_pair(
-            pair,
-            targets.scores,
-            options,
-            estimates=estimates,
-            statistics_from=options.threshold,
+            pair, targets.scores, options, estimates=estimates, statistics_from=options.threshold,
             on_progress=on_progress,
-        )
+        )  # fmt: skip
         scored = stack.enter_context(scoring)
         threshold = choose_threshold(scored.raster, options.threshold, options.seed_threshold)
-        count = _write_scored(pair, scored, threshold, targets, options)
-        missing = None if field is None else write_displacement(field, pair, workers=options.workers)
+        heights = None if surfaces is None else difference_of(surfaces, scored.raster, threshold.value, options.workers)
+        count = _write_scored(pair, scored, threshold, targets, options, heights=heights)
+        written = write_rasters(targets, pair, heights, workers=options.workers)
     if targets.project is not None:
-        report = scored.provenance.pair
-        paths = {"scores": targets.scores, "polygons": targets.polygons}
-        write_project(targets.project, before=before, after=after, **paths, threshold=threshold.value, report=report)
-    written = None if missing else field
+        write_project(
+            targets.project, before=before, after=after, scores=targets.scores, polygons=targets.polygons,
+            threshold=threshold.value, report=scored.provenance.pair, dz=targets.dz,
+        )  # fmt: skip
     polygons = (targets.polygons, count, threshold.value, targets.project, threshold.warning)
-    return DetectResult(
-        targets.scores, scored.provenance, *polygons, displacement_path=written, displacement_warning=missing
-    )
+    return DetectResult(targets.scores, scored.provenance, *polygons, **written)
 
 
 def vectorize(
@@ -160,14 +159,15 @@ def vectorize_to_file(
     raster = ScoreRaster.open(scores)
     check_crs(target, raster.grid.crs)
     threshold = choose_threshold(raster, options.threshold, options.seed_threshold)
-    count = _write_polygons(raster, target, options.at(threshold.value, threshold.seed))
+    count = write_polygons(raster, target, options.at(threshold.value, threshold.seed))
     warnings = () if threshold.warning is None else (threshold.warning,)
     return VectorizeResult(target, count, threshold.value, warnings)
 
 
 def _write_scored(
-    pair: ScenePair, scored: ScoredPair, threshold: Threshold, targets: Targets, options: DetectOptions
-) -> int:
+    pair: ScenePair, scored: ScoredPair, threshold: Threshold, targets: Targets, options: DetectOptions, *,
+    heights: HeightDifference | None,
+) -> int:  # fmt: skip
     """Write the polygons of a pair that was scored, with what they show in both scenes; return their number."""
     from geosiam.polygons.geopackage import displacement_points  # noqa: PLC0415 - as below
 
@@ -181,29 +181,12 @@ def _write_scored(
         workers=options.workers,
         zonal_stats=scored.zonal_stats,
     ) as reader:
-        return _write_polygons(
+        return write_polygons(
             scored.raster,
             targets.polygons,
             options.at(threshold.value, threshold.seed),
             reader=reader,
+            heights=heights,
             displacement=displacement_points(pair) if shown else None,
             before_commit=scored.wait,
         )
-
-
-def _write_polygons(
-    raster: ScoreRaster,
-    output: Path,
-    options: PolygonOptions,
-    *,
-    reader: AttributeReader | None = None,
-    displacement: DisplacementPoints | None = None,
-    before_commit: Callable[[], None] | None = None,
-) -> int:
-    """Write the polygons of a score raster with the provenance it records; return their number."""
-    from geosiam.polygons.writer import write_polygons  # noqa: PLC0415 - brings pandas, which `score` does without
-
-    table = polygon_table(raster, options, origin(raster.tags), reader)
-    record = recorded(raster.tags)
-    record = {**record, **inputs_read(record), **asdict(options)}
-    return write_polygons(table, output, provenance=record, displacement=displacement, before_commit=before_commit)

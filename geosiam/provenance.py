@@ -160,6 +160,8 @@ def inputs_read(record: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     area = record.get("options", {}).get("aoi")
     model = record.get("model", {})
+    heights = record.get("heights", {})
+    scenes |= {role: heights[role] for role in ("before_dsm", "after_dsm") if role in heights}
     return {
         "inputs": {role: scene["name"] for role, scene in scenes.items()} | ({"aoi": area} if area else {}),
         "fingerprints": {role: scene["fingerprint"] for role, scene in scenes.items()}

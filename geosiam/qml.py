@@ -32,6 +32,18 @@ Low scores are transparent, and high ones translucent, so that the change in the
 because the polygons above are yellow to red.
 """
 
+DIFFERENCE_COLORS = (
+    (-20.0, "#67001f", 230),
+    (-5.0, "#d6604d", 210),
+    (-1.5, "#f4a582", 150),
+    (-1.0, "#f7f7f7", 0),
+    (1.0, "#f7f7f7", 0),
+    (1.5, "#92c5de", 150),
+    (5.0, "#4393c3", 210),
+    (20.0, "#053061", 230),
+)
+"""Difference of heights in levels of detection, color and opacity: ColorBrewer's red-blue, lowered to raised."""
+
 ARROW_COLORS = ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725")
 """Colors of arrows from short to long: viridis."""
 
@@ -47,11 +59,12 @@ _SCORE, _AREA, _LENGTH = "score_mean", "area_m2", "length_px"
 _FOOTPRINT_COLOR = "#2b7bba"
 _SYMBOLOGY = "Symbology"
 _FEATURE_ID = "fid"  # the GeoPackage's own number
-_WIDGETS = {"review": "ValueMap", "touches_nodata": "CheckBox", _FEATURE_ID: "Hidden"}
+_WIDGETS = {"review": "ValueMap", "touches_nodata": "CheckBox", "likely_geometry": "CheckBox", _FEATURE_ID: "Hidden"}
 _DECIMALS = {
     "score_mean": 3, "score_max": 3, "score_p90": 3, "area_m2": 2, "area_px": 0, "perimeter_m": 2, "centroid_lon": 7,
     "centroid_lat": 7, "valid_fraction": 2, "shift_px": 2, "shift_fraction": 2,
-    "shadow_fraction": 2,
+    "shadow_fraction": 2, "dz_mean": 3, "dz_median": 3, "dz_min": 3, "dz_max": 3, "volume_gain_m3": 2,
+    "volume_loss_m3": 2, "volume_sigma_m3": 2, "height_fraction": 2,
 }  # fmt: skip
 """Decimal places in the form; the attribute table shows all digits."""
 _MIN_LABELED_MM = 4  # side of a square of the polygon's area, on the map, from which its score is written on it
@@ -162,9 +175,27 @@ def polygon_sld(threshold: float, layer: str) -> str:
 
 def raster_qml() -> str:
     """Return the QGIS style of a score raster: transparent up to 0.15 and where unscored, then to dark violet at 1."""
+    return _raster_document(SCORE_COLORS)
+
+
+def difference_qml(detection: float) -> str:
+    """Return the QGIS style of a difference of heights in meters: red below, blue above, transparent in between.
+
+    Parameters
+    ----------
+    detection
+        Level of detection in meters, up to which a difference is transparent; NaN = unknown.
+    """
+    unit = detection if math.isfinite(detection) and detection > 0 else 0.1
+    return _raster_document([(times * unit, color, alpha) for times, color, alpha in DIFFERENCE_COLORS])
+
+
+def _raster_document(colors: Sequence[tuple[float, str, int]]) -> str:
+    """Return the style of a raster of one band by value, color and opacity, ascending."""
+    low, high = f"{colors[0][0]:.6g}", f"{colors[-1][0]:.6g}"
     root = Element("qgis", version=QGIS_VERSION, styleCategories=_SYMBOLOGY)
     pipe = SubElement(root, "pipe")
-    # Smoothing would invent scores between cells, and edges around nodata.
+    # Smoothing would invent values between cells, and edges around nodata.
     nearest = {"zoomedInResamplingMethod": "nearestNeighbour", "zoomedOutResamplingMethod": "nearestNeighbour"}
     SubElement(SubElement(pipe, "provider"), "resampling", {"enabled": "false", "maxOversampling": "2", **nearest})
     renderer = SubElement(
@@ -176,8 +207,8 @@ def raster_qml() -> str:
             "opacity": "1",
             "alphaBand": "-1",
             "nodataColor": "",
-            "classificationMin": "0",
-            "classificationMax": "1",
+            "classificationMin": low,
+            "classificationMax": high,
         },
     )
     # Without an origin, QGIS stretches the ramp to the minimum and maximum when the user changes the style.
@@ -189,15 +220,15 @@ def raster_qml() -> str:
             "colorRampType": "INTERPOLATED",
             "classificationMode": "1",
             "clip": "0",
-            "minimumValue": "0",
-            "maximumValue": "1",
+            "minimumValue": low,
+            "maximumValue": high,
             "labelPrecision": "2",
         },
     )
-    shader.append(_color_ramp())
-    for score, color, alpha in SCORE_COLORS:
-        step = {"value": f"{score:g}", "label": f"{score:g}", "color": color, "alpha": str(alpha)}
-        SubElement(shader, "item", step)
+    shader.append(_color_ramp(colors))
+    for value, color, alpha in colors:
+        label = f"{value:.3g}"
+        SubElement(shader, "item", {"value": f"{value:.6g}", "label": label, "color": color, "alpha": str(alpha)})
     return _document(root)
 
 
@@ -285,16 +316,17 @@ def _add_fields(root: Element, comments: Mapping[str, str], reviews: Sequence[st
         SubElement(editable, "field", name=name, editable="1" if name == "review" else "0")
 
 
-def _color_ramp() -> Element:
+def _color_ramp(stops: Sequence[tuple[float, str, int]]) -> Element:
     """Return the colors as a ramp, which the legend and the style dialog of QGIS show."""
-    colors = [",".join([*map(str, bytes.fromhex(color[1:])), str(alpha)]) for _, color, alpha in SCORE_COLORS]
-    between = zip(SCORE_COLORS[1:-1], colors[1:-1], strict=True)
+    colors = [",".join([*map(str, bytes.fromhex(color[1:])), str(alpha)]) for _, color, alpha in stops]
+    low, high = stops[0][0], stops[-1][0]
+    between = zip(stops[1:-1], colors[1:-1], strict=True)
     values = {
         "color1": colors[0],
         "color2": colors[-1],
         "discrete": "0",
         "rampType": "gradient",
-        "stops": ":".join(f"{score:g};{color}" for (score, _, _), color in between),
+        "stops": ":".join(f"{(value - low) / (high - low):.6g};{color}" for (value, _, _), color in between),
     }
     ramp = Element("colorramp", name="[source]", type="gradient")
     options = SubElement(ramp, "Option", type="Map")

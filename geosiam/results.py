@@ -1,26 +1,37 @@
-"""Results that the functions of the pipeline return, and the displacement of a pair as a file."""
+"""Results that the functions of the pipeline return, and the files of polygons, displacement and heights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geosiam import __version__
+from geosiam.imagery.grid import Window
 from geosiam.polygons.areas import pixel_lengths
+from geosiam.polygons.table import polygon_table
+from geosiam.provenance import inputs_read, origin, recorded
 from geosiam.scores.writer import write_bands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from geosiam.heights.difference import HeightDifference
     from geosiam.imagery.displacement import DisplacementField
     from geosiam.imagery.grid import Grid
     from geosiam.imagery.pair import ScenePair
     from geosiam.imagery.pair_report import PairReport
+    from geosiam.polygons.attributes import AttributeReader
+    from geosiam.polygons.geopackage import DisplacementPoints
+    from geosiam.polygons.options import PolygonOptions
     from geosiam.provenance import Provenance, UnreadableBlock
+    from geosiam.scores.raster import ScoreRaster
+    from geosiam.targets import Targets
 
 DISPLACEMENT_BANDS = {"dx_px": "px", "dy_px": "px", "dx_m": "m", "dy_m": "m", "confidence": ""}
 """Bands of the raster of a displacement, and their units."""
@@ -117,6 +128,12 @@ class DetectResult(ScoreResult):
         The QGIS project; None if none was requested.
     threshold_warning
         Warning to the user about the threshold; None: there is none.
+    dz_path
+        The raster of the difference of heights; None if none was requested.
+    heights
+        The surface models, and how they were brought onto each other; None without them.
+    height_warnings
+        Warnings to the user about them.
     """
 
     polygons_path: Path
@@ -124,17 +141,69 @@ class DetectResult(ScoreResult):
     threshold: float
     project_path: Path | None = None
     threshold_warning: str | None = None
+    dz_path: Path | None = field(default=None, kw_only=True)
+    heights: dict[str, Any] | None = field(default=None, kw_only=True, repr=False)
+    height_warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings to the user."""
-        return (*super().warnings, *([self.threshold_warning] if self.threshold_warning else []))
+        threshold = [self.threshold_warning] if self.threshold_warning else []
+        return (*super().warnings, *threshold, *self.height_warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         paths = {"polygons": str(self.polygons_path), "count": self.count, "threshold": self.threshold}
         project = {} if self.project_path is None else {"project": str(self.project_path)}
-        return {**paths, **super().to_dict(), **project}
+        dz = {} if self.dz_path is None else {"dz": str(self.dz_path)}
+        heights = {} if self.heights is None else {"heights": self.heights}
+        return {**paths, **super().to_dict(), **project, **dz, **heights}
+
+
+def write_rasters(
+    targets: Targets, pair: ScenePair, heights: HeightDifference | None, *, workers: int | None = None
+) -> dict[str, Any]:
+    """Write what was requested of the displacement and of the difference of heights.
+
+    Returns
+    -------
+    The fields of :class:`DetectResult` that tell what was written, by name
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    path = targets.displacement
+    missing = None if path is None else write_displacement(path, pair, workers=workers)
+    written: dict[str, Any] = {"displacement_path": None if missing else path, "displacement_warning": missing}
+    if heights is None:
+        return written
+    if targets.dz is not None:
+        heights.write(targets.dz)
+    return {**written, "dz_path": targets.dz, "heights": heights.to_dict(), "height_warnings": heights.warnings}
+
+
+def write_polygons(
+    raster: ScoreRaster,
+    output: Path,
+    options: PolygonOptions,
+    *,
+    reader: AttributeReader | None = None,
+    heights: HeightDifference | None = None,
+    displacement: DisplacementPoints | None = None,
+    before_commit: Callable[[], None] | None = None,
+) -> int:
+    """Write the polygons of a score raster with the provenance it records; return their number."""
+    from geosiam.polygons import writer  # noqa: PLC0415 - brings pandas, which `score` does without
+
+    measure = None if heights is None else partial(heights.columns, crs=raster.grid.crs)
+    table = polygon_table(raster, options, origin(raster.tags), reader, measure)
+    record = recorded(raster.tags) | ({} if heights is None else {"heights": heights.to_dict()})
+    record = {**record, **inputs_read(record), **asdict(options)}
+    return writer.write_polygons(
+        table, output, provenance=record, displacement=displacement, before_commit=before_commit
+    )
 
 
 def write_displacement(path: Path, pair: ScenePair, *, workers: int | None = None) -> str | None:
@@ -171,8 +240,9 @@ def write_displacement(path: Path, pair: ScenePair, *, workers: int | None = Non
         "GEOSIAM_APPLIED": "yes" if displacement.applied else "no",
     }
     values = (dx, dy, dx * across, dy * down, displacement.confidence)
-    bands = dict(zip(DISPLACEMENT_BANDS, values, strict=True))
-    write_bands(path, displacement.grid(pair.grid), bands, units=DISPLACEMENT_BANDS, tags=tags, workers=workers)
+    grid = displacement.grid(pair.grid)
+    whole = Window(0, grid.height, 0, grid.width), np.stack(values).astype(np.float32)
+    write_bands(path, grid, DISPLACEMENT_BANDS, [whole], tags=tags, workers=workers)
     return None
 
 

@@ -15,16 +15,16 @@ from geosiam.errors import OptionError, OutputError, SceneNotFoundError
 from geosiam.files import check_writable, companions, exists, is_folder
 from geosiam.imagery.mosaic import TILE_SUFFIXES, find_tiles
 from geosiam.imagery.open_scene import files_of
+from geosiam.imagery.options import PairOptions
 from geosiam.polygons.formats import check_target
+from geosiam.qgis.layers import virtual_name
 from geosiam.qgis.project import SUFFIX as PROJECT_SUFFIX
 from geosiam.qgis.project import check_project
-from geosiam.qgis.scenes import virtual_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from geosiam.imagery.open_scene import SceneLike
-    from geosiam.imagery.options import PairOptions
 
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _OGR_SOURCE = re.compile(rb"<SrcDataSource[^>]*>([^<]+)<")
@@ -43,11 +43,17 @@ class Targets:
         The score raster.
     project
         The QGIS project; None: no project.
+    displacement
+        The raster of the displacement; None: no such raster.
+    dz
+        The raster of the difference of heights; None: no such raster.
     """
 
     polygons: Path
     scores: Path
     project: Path | None
+    displacement: Path | None = None
+    dz: Path | None = None
 
     @classmethod
     def check(
@@ -57,6 +63,10 @@ class Targets:
         project: str | Path | None,
         inputs: Sequence[SceneLike],
         files: Iterable[str | os.PathLike[str]] = (),
+        *,
+        options: PairOptions = PairOptions(),
+        dsm: Sequence[SceneLike] = (),
+        rasters: Mapping[str, str | Path | None] | None = None,
     ) -> Self:
         """Check the files and return them; by default the score raster is beside the polygons.
 
@@ -68,25 +78,38 @@ class Targets:
             The scenes.
         files
             Other files that the run reads.
+        options
+            How the scenes are read.
+        dsm
+            The surface models.
+        rasters
+            The rasters ``displacement`` and ``dz``, as the user named them.
 
         Raises
         ------
         OptionError
-            A suffix names no format.
+            A suffix names no format, or an option excludes a file.
         OutputError
             A file cannot be written, is an input, or two of them are the same.
         """
+        displacement, dz = ((rasters or {}).get(name) for name in ("displacement", "dz"))
         check_target(polygons)
         raster = Path(polygons).with_suffix(".tif") if scores is None else Path(scores)
         check_writable(raster)
         if project is not None:
             check_project(project)
-        targets = cls(Path(polygons), raster, None if project is None else Path(project))
-        outputs = {"polygons": targets.polygons, "scores": targets.scores}
-        outputs |= {} if targets.project is None else {"project": targets.project}
-        _refuse_same(outputs)
-        refuse_overwriting(outputs.values(), inputs, files)
-        return targets
+        if dz is not None:
+            if not dsm:
+                raise OptionError(dz, "is the difference of two surface models, and none are given", "name them: `dsm`")
+            check_writable(dz)
+        named = {"polygons": polygons, "scores": raster, "project": project, "difference of heights": dz}
+        outputs = {role: Path(path) for role, path in named.items() if path is not None}
+        refuse_same(outputs)
+        read, files = [*inputs, *dsm], list(files)
+        refuse_overwriting(outputs.values(), read, files)
+        field = check_displacement(displacement, options, list(outputs.values()), read, files)
+        paths = (None if path is None else Path(path) for path in (project, field, dz))
+        return cls(Path(polygons), raster, *paths)
 
 
 def check_displacement(
@@ -114,7 +137,7 @@ def check_displacement(
         )
     check_writable(displacement)
     others = {f"result {number}": output for number, output in enumerate(outputs, 1)}
-    _refuse_same(others | {"displacement": Path(displacement)})
+    refuse_same(others | {"displacement": Path(displacement)})
     refuse_overwriting([displacement], inputs, files)
     return Path(displacement)
 
@@ -176,8 +199,14 @@ def _refuse_new_tiles(targets: Iterable[Path], scenes: Iterable[SceneLike]) -> N
             raise OutputError(tile, f"would be a tile of {name}", "choose an output in another folder")
 
 
-def _refuse_same(outputs: Mapping[str, Path]) -> None:
-    """Refuse outputs, by their role, of which two are one file."""
+def refuse_same(outputs: Mapping[str, Path]) -> None:
+    """Refuse outputs, by their role, of which two are one file.
+
+    Raises
+    ------
+    OutputError
+        Two of them are the same.
+    """
     for (role, output), (other_role, other) in combinations(outputs.items(), 2):
         if output.resolve() == other.resolve() or (exists(output) and exists(other) and output.samefile(other)):
             fact = f"cannot hold both the {role} and the {other_role}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         "geosiam detect 2009.tif 2017.tif -o changes.gpkg --bands 4,1,2 --valid-area aoi.gpkg",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --register --json",
         "geosiam detect before.tif after.tif -o anomalies.gpkg --qgz anomalies.qgz",
+        "geosiam detect before.tif after.tif -o a.gpkg --dsm before_dsm.tif after_dsm.tif --dz dz.tif",
         "geosiam detect https://host/before.tif https://host/after.tif -o x.gpkg --scheduler tcp://host:8786",
     ),
 )
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 @options.score_raster
 @options.project
 @options.displacement
-@options.library_options(*options.POLYGONS, *options.COMPARISON, *options.EXECUTION)
+@options.dz
+@options.library_options(*options.POLYGONS, *options.COMPARISON, *options.HEIGHTS, *options.EXECUTION)
 @options.progress
 @options.json_output
 def command(
@@ -39,6 +41,7 @@ def command(
     scores: Path | None,
     project: Path | None,
     displacement: Path | None,
+    dz: Path | None,
     given_values: dict[str, Any],
 ) -> None:
     """Find what changed between two scenes and outline it.
@@ -63,10 +66,11 @@ def command(
             scores=scores,
             project=project,
             displacement=displacement,
+            dz=dz,
             on_progress=on_progress,
         )
     output.warn(result.warnings)
-    paths = (result.polygons_path, result.scores_path, result.project_path, result.displacement_path)
+    paths = (result.polygons_path, result.scores_path, result.project_path, result.displacement_path, result.dz_path)
     output.result([path for path in paths if path is not None], as_json=result.to_dict())
     output.note(f"{result.count} polygons with a score of at least {result.threshold:.3g}")
     output.require_complete(result.scores_path, result.unreadable)

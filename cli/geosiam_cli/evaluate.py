@@ -96,8 +96,8 @@ def command(
         raise click.UsageError("Give PREDICTION TRUTH, or BEFORE AFTER TRUTH, or --pairs CSV, or --review FILE.")
     if review:
         return _print_review(review, target_precision)
+    from geosiam.evaluation.agreement import text_table
     from geosiam.evaluation.api import evaluate, read_manifest, save_report, totals_first
-    from geosiam.evaluation.report import text_table
     from geosiam.options import DetectOptions
 
     tasks = read_manifest(pairs) if pairs is not None else [_task(files)]
@@ -126,7 +126,7 @@ def _task(files: tuple[str, ...]) -> Task:
 
 
 def _print_review(paths: tuple[str, ...], target: float | None) -> None:
-    from geosiam.evaluation.report import summary_lines
+    from geosiam.evaluation.agreement import summary_lines
     from geosiam.evaluation.review import summarize_review
 
     summary = asdict(summarize_review(paths, **options.given(target=target)))

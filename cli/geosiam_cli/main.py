@@ -31,6 +31,7 @@ COMMANDS = (
     "detect",
     "score",
     "vectorize",
+    "heights",
     "info",
     "batch",
     "report",

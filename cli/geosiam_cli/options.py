@@ -221,6 +221,14 @@ displacement = option(
     "in pixels and meters.",
 )
 
+dz = option(
+    "--dz",
+    type=PATH,
+    metavar="FILE",
+    show_default="none",
+    help="Raster to write (GeoTIFF) of the difference of the surface models in meters, with a QGIS style beside it.",
+)
+
 LIBRARY_OPTIONS: dict[str, Decorator] = {
     "threshold": option(
         "--threshold",
@@ -329,6 +337,19 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         help="Arithmetic of the network. fp32 is the reference; bf16, fp16 (GPU) and int8 (CPU) are faster where the "
         "hardware supports them; auto: the fastest that it supports.",
     ),
+    "dsm": option(
+        "--dsm",
+        nargs=2,
+        metavar="BEFORE AFTER",
+        show_default="none",
+        help="Surface models of both dates, on any grid: polygons get heights and volumes.",
+    ),
+    "dsm_units": option(
+        "--dsm-units",
+        **choice("auto", "m", "ft", "us-ft"),
+        show_default="auto",
+        help="Unit of the heights of surface models: meters, international or US survey feet. auto: as they declare.",
+    ),
     "workers": option(
         "--workers",
         type=click.IntRange(min=1),
@@ -368,6 +389,7 @@ POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth",
 COMPARISON = (
     "model", "bands", "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "workers",
 )  # fmt: skip
+HEIGHTS = ("dsm", "dsm_units")
 EXECUTION = ("scheduler", "restart", "on_error", "score_type")
 
 

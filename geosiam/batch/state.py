@@ -293,6 +293,7 @@ def _identity(
 ) -> str:
     options = pair.options(shared)
     inputs = [pair.before, pair.after, *([] if options.aoi is None else [file_and_layer(options.aoi)[0]])]
+    inputs += options.dsm or ()
     versions = [fingerprints(path) for path in inputs]
     if not all(versions):
         return ""

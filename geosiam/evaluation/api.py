@@ -20,11 +20,11 @@ from geosiam.evaluation.agreement import (
     Evaluation,
     compare_polygons,
     compare_scores,
+    markdown,
     pixel_grid,
 )
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
-from geosiam.evaluation.report import markdown
 from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
 from geosiam.files import file_name, is_file
 from geosiam.imagery.grid import Grid, Window

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from geosiam.errors import OptionError
 from geosiam.evaluation.metrics import auroc
-from geosiam.paper.digits import CLASSES, VARIANTS, Variant, digit_folder, load_digits, train_variant
+from geosiam.paper.chips import CLASSES, VARIANTS, Variant, digit_folder, load_digits, train_variant
 from geosiam.paper.results import Finding, Picture, Result, Table, interval, spread
 from geosiam.paper.workbench import save_figure
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.paper.digits import DigitStack
+    from geosiam.paper.chips import DigitStack
     from geosiam.paper.workbench import Workbench
     from geosiam.training.loop import TrainingRun
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from geosiam.evaluation.metrics import auroc
-from geosiam.paper.digits import SIDE, VARIANTS, digit_folder, load_digits, train_variant
+from geosiam.paper.chips import SIDE, VARIANTS, digit_folder, load_digits, train_variant
 from geosiam.paper.fig2 import pair_logits
 from geosiam.paper.results import Finding, Picture, Result, Table, spread
 from geosiam.paper.workbench import ACROSS, mosaic, save_figure, score
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geosiam.paper.digits import DigitStack
+    from geosiam.paper.chips import DigitStack
     from geosiam.paper.workbench import Workbench
     from geosiam.training.loop import TrainingRun
 

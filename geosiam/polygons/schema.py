@@ -29,6 +29,20 @@ COLUMNS = {
     "created": "When the scores were computed, ISO 8601, UTC",
     "review": "Verdict of the analyst: confirmed, rejected or unsure; empty if not reviewed",
 }
+HEIGHT_COLUMNS = {
+    "dz_mean": "Mean height of the after surface above the before surface inside the outline, in meters",
+    "dz_median": "Median of these heights, in meters",
+    "dz_min": "Lowest of them, in meters",
+    "dz_max": "Highest of them, in meters",
+    "volume_gain_m3": "Volume that was added inside the outline, in cubic meters",
+    "volume_loss_m3": "Volume that was taken away, in cubic meters",
+    "volume_sigma_m3": "Standard error of gain less loss, with errors that are correlated over the ground, in cubic "
+    "meters; empty if unknown",
+    "height_fraction": "Fraction of the outline with heights on both dates, 0 to 1",
+    "height_evidence": "raised, lowered, level, or unknown: what the heights say of the polygon as a whole",
+    "likely_geometry": "Whether it is level and more likely a leaning roof or crown than a change; empty if unknown",
+}
+"""Columns that polygons have in addition if surface models were given, also in the results of `measure_heights`."""
 FOOTPRINT_COLUMNS = {
     "before": "File name of the before scene",
     "after": "File name of the after scene",
@@ -51,14 +65,20 @@ SHAPEFILE_NAMES = {  # ten letters at most
     "touches_nodata": "touches_nd",
     "shift_fraction": "shift_frac",
     "shadow_fraction": "shadow",
+    "volume_gain_m3": "gain_m3",
+    "volume_loss_m3": "loss_m3",
+    "volume_sigma_m3": "sigma_m3",
+    "height_fraction": "height_fr",
+    "height_evidence": "height_ev",
+    "likely_geometry": "likely_geo",
 }
 HINTS = ("appeared", "vanished")
 REVIEWS = ("confirmed", "rejected", "unsure")
 
 _TYPES = {
-    "touches_nodata": pa.bool_(),
+    **dict.fromkeys(("touches_nodata", "likely_geometry"), pa.bool_()),
     **dict.fromkeys(("id", "cells", "accuracy_px"), pa.int64()),
-    **dict.fromkeys(("hint", "before", "after", "created", "review"), pa.string()),
+    **dict.fromkeys(("hint", "height_evidence", "before", "after", "created", "review"), pa.string()),
 }
 
 
@@ -69,6 +89,9 @@ def _schema(columns: dict[str, str]) -> pa.Schema:
 
 SCHEMA = _schema(COLUMNS)
 """Columns of the table of polygons with their types; geometries are well-known binary."""
+
+HEIGHT_SCHEMA = _schema({**COLUMNS, **HEIGHT_COLUMNS})
+"""The same with the columns of the heights."""
 
 FOOTPRINT_SCHEMA = _schema(FOOTPRINT_COLUMNS)
 """Columns of the footprint with their types, likewise."""

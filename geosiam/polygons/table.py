@@ -13,11 +13,11 @@ import shapely
 from geosiam.polygons.areas import CellAreas
 from geosiam.polygons.components import component_batches
 from geosiam.polygons.contours import simplified, smoothed, trace
-from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA
+from geosiam.polygons.schema import GEOMETRY, HEIGHT_SCHEMA, SCHEMA
 from geosiam.polygons.score_stream import ScoreStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import geopandas
     from numpy.typing import NDArray
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from geosiam.polygons.attributes import AttributeReader
     from geosiam.polygons.components import ComponentBatch
-    from geosiam.polygons.footprint import Footprint
     from geosiam.polygons.multipolygons import MultiPolygons
     from geosiam.polygons.options import PolygonOptions
+    from geosiam.polygons.score_stream import Footprint
     from geosiam.scores.raster import Scores
+
+    MeasureHeights = Callable[[NDArray[np.object_], NDArray[np.float64] | None], Mapping[str, Any]]
 
 _AREA_ROUNDING = 1e-9  # fraction: 3 cells of 0.1 x 0.1 m are 0.03 m2, whatever the sum of floats
 
@@ -62,13 +64,16 @@ class PolygonTable:
     crs
         CRS of the geometries.
     tables
-        The rows in pieces of :data:`~geosiam.polygons.schema.SCHEMA`; no piece if there are no polygons.
+        The rows in pieces of `schema`; no piece if there are no polygons.
     footprint
         The scored area; complete when the last piece has been taken.
     stride
         Pixels of the before scene along a cell's side.
     origin
         Where the scores come from.
+    schema
+        Columns and types: :data:`~geosiam.polygons.schema.SCHEMA`, or with heights
+        :data:`~geosiam.polygons.schema.HEIGHT_SCHEMA`.
     """
 
     crs: CRS
@@ -76,10 +81,11 @@ class PolygonTable:
     footprint: Footprint
     stride: int
     origin: Origin
+    schema: pa.Schema = SCHEMA
 
     def frame(self) -> geopandas.GeoDataFrame:
         """Compute all rows and return them."""
-        return to_frame(pa.concat_tables([SCHEMA.empty_table(), *self.tables]), self.crs)
+        return to_frame(pa.concat_tables([self.schema.empty_table(), *self.tables]), self.crs)
 
     def footprint_table(self) -> pa.Table:
         """Return the outline of the scored area, after the last piece has been taken."""
@@ -88,7 +94,11 @@ class PolygonTable:
 
 
 def polygon_table(
-    scores: Scores, options: PolygonOptions, origin: Origin = Origin(), reader: AttributeReader | None = None
+    scores: Scores,
+    options: PolygonOptions,
+    origin: Origin = Origin(),
+    reader: AttributeReader | None = None,
+    heights: MeasureHeights | None = None,
 ) -> PolygonTable:
     """Return the polygons of all connected cells from a threshold up.
 
@@ -106,10 +116,13 @@ def polygon_table(
     reader
         Derives ``shift_px`` and the columns of evidence from the scenes; None: ``shift_px`` is that of the whole pair,
         and the others are empty.
+    heights
+        Returns the columns :data:`~geosiam.polygons.schema.HEIGHT_COLUMNS` of outlines (n,) in the CRS of the scores,
+        given their ``shift_fraction``; None: the table has no such columns.
     """
     stream = ScoreStream(scores)
-    builder = _TableBuilder(stream, options, origin, reader)
-    return PolygonTable(scores.grid.crs, builder.tables(), stream.footprint, scores.stride, origin)
+    builder = _TableBuilder(stream, options, origin, reader, heights)
+    return PolygonTable(scores.grid.crs, builder.tables(), stream.footprint, scores.stride, origin, builder.schema)
 
 
 class _TableBuilder:
@@ -117,15 +130,21 @@ class _TableBuilder:
 
     Parameters
     ----------
-    stream, options, origin, reader
+    stream, options, origin, reader, heights
         See :func:`polygon_table`.
     """
 
     def __init__(
-        self, stream: ScoreStream, options: PolygonOptions, origin: Origin, reader: AttributeReader | None
+        self,
+        stream: ScoreStream,
+        options: PolygonOptions,
+        origin: Origin,
+        reader: AttributeReader | None,
+        heights: MeasureHeights | None,
     ) -> None:
         assert options.threshold != "auto", "the threshold has to be chosen before polygons are cut"
         self._stream, self._options, self._origin, self._reader = stream, options, origin, reader
+        self._heights, self.schema = heights, SCHEMA if heights is None else HEIGHT_SCHEMA
         self._threshold = options.threshold
         self._scores = stream.scores
         self._areas = CellAreas(self._scores.grid, self._scores.extent)
@@ -188,7 +207,9 @@ class _TableBuilder:
             GEOMETRY: outlines.wkb(),
         }
         values |= {name: column for name, column in attributes.items() if column is not None}
-        return pa.table([_column(values.get(f.name), f.type, len(batch)) for f in SCHEMA], schema=SCHEMA)
+        if self._heights is not None:
+            values |= self._heights(outlines.geometries(), attributes.get("shift_fraction"))
+        return pa.table([_column(values.get(f.name), f.type, len(batch)) for f in self.schema], schema=self.schema)
 
     def _outlines(
         self, batch: ComponentBatch, cell_area: NDArray[np.float64], cells: NDArray[np.float64]
@@ -226,7 +247,9 @@ def to_frame(table: pa.Table, crs: CRS) -> geopandas.GeoDataFrame:
     import pandas as pd  # noqa: PLC0415 - likewise
 
     columns = {}
-    for name in COLUMNS:
+    for name in table.column_names:
+        if name == GEOMETRY:
+            continue
         column = table[name]
         if pa.types.is_string(column.type):
             # Objects, not strings: pandas 2 and 3 write an all-empty column of either kind differently.

@@ -28,7 +28,7 @@ from geosiam.imagery.grid import authority_code
 from geosiam.polygons.formats import FORMATS, check_target
 from geosiam.polygons.geopackage import LAYER, add_footprint, describe
 from geosiam.polygons.multipolygons import as_multipolygons
-from geosiam.polygons.schema import COLUMNS, GEOMETRY, SCHEMA, SHAPEFILE_NAMES
+from geosiam.polygons.schema import COLUMNS, GEOMETRY, HEIGHT_COLUMNS, SCHEMA, SHAPEFILE_NAMES
 from geosiam.polygons.table import PolygonTable
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def write_polygons(
             _write(stream, partial, target.stem)
             if partial.suffix.lower() == ".gpkg":
                 area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
-                described = {**(more_columns or {}), **COLUMNS}
+                heights = {name: text for name, text in HEIGHT_COLUMNS.items() if name in stream.schema.names}
+                described = {**(more_columns or {}), **COLUMNS, **heights}
                 _complete_geopackage(
                     partial, stream.crs, provenance or {}, described, footprint=area, displacement=displacement
                 )
@@ -128,7 +129,7 @@ class _BatchStream:
             table = _arrow_table(polygons, more_columns)
             self.schema, self._tables = table.schema, iter([table])
         else:
-            self._tables = polygons.tables
+            self.schema, self._tables = polygons.schema, polygons.tables
         self.crs = pyproj.CRS.from_user_input(polygons.crs)
         self.count = 0
         self._error: BaseException | None = None

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import tostring
 
+import rasterio
 from affine import Affine
 
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import atomic_write_files, check_writable, plain_path
 from geosiam.imagery.grid import Grid, Window
 from geosiam.polygons.schema import COLUMNS, REVIEWS
-from geosiam.qgis.layers import MapLayer, project_element, qml_style
-from geosiam.qgis.scenes import relative_path, scene_layer
-from geosiam.qml import DOCTYPE, polygon_qml, raster_qml
+from geosiam.qgis.layers import MapLayer, project_element, qml_style, relative_path, scene_layer
+from geosiam.qml import DOCTYPE, difference_qml, polygon_qml, raster_qml
 from geosiam.scores.raster import ScoreRaster
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def write_project(
     polygons: Path,
     threshold: float,
     report: PairReport,
+    dz: Path | None = None,
 ) -> None:
-    """Write a QGIS project of a run: polygons above scores above the after scene above the before scene.
+    """Write a QGIS project of a run: polygons above heights above scores above the after scene above the before scene.
 
     Files are named relative to the project, so that a folder with all of them can be moved; remote data are named as
     they are. A scene of tiles gets a virtual raster beside the project, ``NAME.before.vrt`` or ``NAME.after.vrt``. A
@@ -75,6 +76,8 @@ def write_project(
         Anomaly probability that the polygons were cut at.
     report
         Report on the pair.
+    dz
+        The raster of the difference of heights; None: it is not in the project.
 
     Raises
     ------
@@ -87,6 +90,7 @@ def write_project(
             cells = ScoreRaster.open(scores).grid
             layers = [
                 *_polygon_layers(polygons, threshold, target.parent, cells),
+                *([] if dz is None else [_difference_layer(dz, target.parent)]),
                 _score_layer(scores, target.parent, cells),
             ]
             scenes = (
@@ -137,6 +141,14 @@ def _polygon_layer(path: Path, layer: str | None, source: str, name: str, qml: s
 def _score_layer(path: Path, folder: Path, cells: Grid) -> MapLayer:
     style = qml_style(raster_qml())
     return MapLayer("anomaly scores", relative_path(path, folder), "raster", cells.crs.to_wkt(), cells.bounds, style)
+
+
+def _difference_layer(path: Path, folder: Path) -> MapLayer:
+    with rasterio.open(path) as dataset:
+        system, (left, bottom, right, top) = dataset.crs.to_wkt(), dataset.bounds
+        detection = float(dataset.tags().get("GEOSIAM_DETECTION_95_M", "nan"))
+    style, source = qml_style(difference_qml(detection)), relative_path(path, folder)
+    return MapLayer("height difference", source, "raster", system, (left, bottom, right, top), style, in_themes=True)
 
 
 def _overlap(scores: Path, overlap: tuple[int, int, int, int]) -> Grid:

@@ -5,7 +5,6 @@
 ``content``         the strongest anomalies of all pairs, and the content of the page as JSON
 ``map``             pairs and outlines on the page's map
 ``images``          before, after and scores around a polygon; an overview of each pair
-``encoding``        pictures in few bytes, within the budget of the page
 ``page``            the page as a stream of HTML, with the pictures of one pair after the other
 ``bundle/``         the page's program and style sheet, built from ``web/``
 ``api``             ``write_report()``

@@ -11,9 +11,8 @@ from geosiam.errors import GeosiamError, OptionError, OutputError
 from geosiam.files import atomic_write, check_writable, exists, locked, remove_partials
 from geosiam.polygons.results import read_result
 from geosiam.report.content import Card, Content, rank
-from geosiam.report.encoding import Budget
 from geosiam.report.inputs import check_unique_names
-from geosiam.report.page import Page, PageWriter, page_digest
+from geosiam.report.page import Budget, Page, PageWriter, page_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 import rasterio.shutil
+import rasterio.windows
 from rasterio.errors import RasterioError, RasterioIOError
-from rasterio.io import MemoryFile
 
 from geosiam.errors import OptionError, OutputError
 from geosiam.files import atomic_write_files, check_writable, companions, locked, replace_durably
@@ -35,14 +35,14 @@ from geosiam.scores.working_file import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from geosiam.imagery.grid import Block, Grid, Lattice
+    from geosiam.imagery.grid import Block, Grid, Lattice, Window
 
 FLUSH_SECONDS = 2.0
 """Longest time between two saves of the journal in seconds: an interrupted run loses no more than this."""
@@ -361,13 +361,13 @@ class ScoreRasterWriter:
 def write_bands(
     path: str | os.PathLike[str],
     grid: Grid,
-    bands: Mapping[str, NDArray[np.float32]],
+    bands: Mapping[str, str],
+    blocks: Iterable[tuple[Window, NDArray[np.float32]]],
     *,
-    units: Mapping[str, str],
     tags: Mapping[str, str],
     workers: int | None = None,
 ) -> None:
-    """Write a small raster of named bands as a COG, which appears under its name when complete, or not at all.
+    """Write a raster of named bands as a COG, which appears under its name when complete, or not at all.
 
     Parameters
     ----------
@@ -376,9 +376,9 @@ def write_bands(
     grid
         Grid of the pixels.
     bands
-        float32 (rows, cols) by name, NaN = nodata; the names become descriptions.
-    units
-        Unit of measurement of each band, by name.
+        Names of the bands, which become descriptions, and their units of measurement.
+    blocks
+        Windows that cover the grid, and their values: float32 (bands, rows, cols), NaN = nodata.
     tags
         Tags of the dataset.
     workers
@@ -391,17 +391,24 @@ def write_bands(
     """
     check_writable(path)
     size = {"width": grid.width, "height": grid.height, "count": len(bands), "dtype": "float32", "nodata": np.nan}
-    with _as_output_error(path), atomic_write_files(path, durable=True) as cog, MemoryFile(ext=".tif") as memory:
-        with memory.open(driver="GTiff", crs=grid.crs, transform=grid.transform, **size) as dataset:
-            dataset.write(np.stack(list(bands.values())))
-            dataset.descriptions = tuple(bands)
-            dataset.units = tuple(units[name] for name in bands)
-            dataset.update_tags(**tags)
+    tiles = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "bigtiff": "IF_SAFER"}
+    with _as_output_error(path), atomic_write_files(path, durable=True) as cog:
+        working = cog.with_name("working.tif")
+        with rasterio.open(
+            working, "w", driver="GTiff", crs=grid.crs, transform=grid.transform, **size, **tiles
+        ) as out:
+            for window, values in blocks:
+                out.write(values, window=rasterio.windows.Window.from_slices(*window.slices))
+            out.descriptions, out.units = tuple(bands), tuple(bands.values())
+            out.update_tags(**tags)
         threads = "ALL_CPUS" if workers is None else str(workers)
-        _copy_raster(memory.name, cog, driver="COG", predictor="YES", num_threads=threads, **_COG)
-        with rasterio.open(cog) as written:  # GDAL does not report a disk that is full when it closes the copy
-            if not np.array_equal(written.read(), np.stack(list(bands.values())), equal_nan=True):
-                raise OSError(_NOT_AS_WRITTEN)
+        _copy_raster(working, cog, driver="COG", predictor="YES", num_threads=threads, **_COG)
+        with rasterio.open(working) as made, rasterio.open(cog) as written:
+            for _, window in made.block_windows(1):  # GDAL does not report a disk that is full when it closes the copy
+                if not np.array_equal(made.read(window=window), written.read(window=window), equal_nan=True):
+                    raise OSError(_NOT_AS_WRITTEN)
+        for part in (working, working.with_name(f"{working.name}.aux.xml")):
+            part.unlink(missing_ok=True)
         for companion in companions(Path(path)):  # overviews and statistics of the raster that is replaced
             companion.unlink(missing_ok=True)
 

@@ -19,10 +19,13 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import rasterize
+from scipy import ndimage
+from scipy.special import ndtri
 
 from geosiam.errors import OptionError
 from geosiam.files import close_database, plain_path
 from geosiam.imagery.grid import Grid, Window
+from geosiam.synthesis import noise
 from geosiam.synthesis.light import Flight
 from geosiam.synthesis.materials import LANDSCAPES, LandscapeName
 from geosiam.synthesis.scene import TILE, SyntheticScene
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from geosiam.synthesis.changes import Change
 
 _CORNER = (389_460.0, 5_819_250.0)  # UTM 33N, some flat country
 _FILE_TILE = 512
@@ -59,6 +64,8 @@ class SyntheticConfig:
         Landscape, or ``"any"`` to let the seed choose.
     before, after
         Conditions of the two flights.
+    changes
+        The changes themselves; None: as many as `objects` says are chosen.
 
     Raises
     ------
@@ -80,6 +87,7 @@ class SyntheticConfig:
             blur_px=0.65, jpeg_quality=88,
         )
     )  # fmt: skip
+    changes: tuple[Change, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -265,6 +273,7 @@ def _scene(config: SyntheticConfig) -> SyntheticScene:
     return SyntheticScene(
         seed=config.seed, landscape=landscape, gsd=config.gsd, shape=(config.height, config.width),
         flights=(config.before, config.after), objects=config.objects, shift=(config.shift_px[1], config.shift_px[0]),
+        changes=config.changes,
     )  # fmt: skip
 
 
@@ -305,3 +314,133 @@ def _write_truth(truth: geopandas.GeoDataFrame, path: Path) -> None:
     path.unlink(missing_ok=True)
     with plain_path(path) as plain:
         truth.to_file(plain, layer="truth", driver="GPKG", engine="pyogrio")
+
+
+@dataclass(frozen=True)
+class SurfaceErrors:
+    """Errors of a digital surface model (DSM) made by photogrammetry from overlapping pictures.
+
+    Parameters
+    ----------
+    smoothing_px
+        Standard deviation in pixels by which dense matching smooths edges.
+    noise_m
+        Standard deviation in meters of the noise on level ground, correlated over 3 px; on slopes it is larger by the
+        tangent of the slope.
+    bulge_m, bulge_length_m
+        Standard deviation of the bulges that an imperfect camera model leaves, and their length, in meters.
+    holes
+        Fraction without heights, in patches of about 5 px.
+    bias_m
+        Height that is added everywhere.
+    tilt_m
+        Height that is added from the left to the right side and from the top to the bottom.
+    shift_m
+        How far the surface lies too far right and down, in meters.
+    seed
+        Seed of noise, bulges and holes.
+    """
+
+    smoothing_px: float = 1.0
+    noise_m: float = 0.03
+    bulge_m: float = 0.02
+    bulge_length_m: float = 40.0
+    holes: float = 0.01
+    bias_m: float = 0.0
+    tilt_m: tuple[float, float] = (0.0, 0.0)
+    shift_m: tuple[float, float] = (0.0, 0.0)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SyntheticSurfaces:
+    """Surface models of both dates of a synthetic pair, exact and as photogrammetry would give them.
+
+    Parameters
+    ----------
+    exact
+        float32 (2, rows, cols): heights of both dates in meters, means over the pixels.
+    before, after
+        float32 (rows, cols) in meters, NaN = hole.
+    grid
+        Grid of all of them.
+    """
+
+    exact: NDArray[np.float32]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    grid: Grid
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write ``before_dsm.tif`` and ``after_dsm.tif``, and return their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = folder / "before_dsm.tif", folder / "after_dsm.tif"
+        profile = _profile(self.grid) | {"count": 1, "dtype": "float32", "predictor": 3, "nodata": np.nan}
+        del profile["photometric"]
+        for path, heights in zip(paths, (self.before, self.after), strict=True):
+            with rasterio.open(path, "w", **profile) as target:
+                target.write(heights, 1)
+        return paths
+
+
+def make_surfaces(
+    config: SyntheticConfig,
+    errors: tuple[SurfaceErrors, SurfaceErrors] = (
+        SurfaceErrors(seed=1),
+        SurfaceErrors(bias_m=0.05, tilt_m=(0.1, -0.06), seed=2),
+    ),
+    *,
+    pixels: int = 2,
+    relief_m: float = 4.0,
+) -> SyntheticSurfaces:
+    """Return the surface models of a synthetic pair in memory.
+
+    Parameters
+    ----------
+    config
+        Configuration of the pair; its scene shows the same things.
+    errors
+        Errors of the first and of the second surface model.
+    pixels
+        Pixels of the scene along the side of a pixel of the surface models.
+    relief_m
+        Standard deviation of the height of the ground in meters; it is the same on both dates.
+    """
+    reach = max(max(map(abs, error.shift_m)) / config.gsd + 8 * error.smoothing_px * pixels for error in errors)
+    margin = pixels * int(np.ceil(reach / pixels) + 1)
+    rows, cols = (size // pixels * pixels for size in (config.height, config.width))
+    window = Window(-margin, rows + margin, -margin, cols + margin)
+    ground = relief_m * noise.smooth(window, max(2, round(60 / config.gsd)), config.seed + 31)
+    ground += relief_m / 8 * noise.smooth(window, max(2, round(12 / config.gsd)), config.seed + 32)
+    heights = [ground + height for height in _scene(config).heights(window)]
+    inner = slice(margin, -margin), slice(margin, -margin)
+    exact = np.stack([_means(height[inner], pixels) for height in heights])
+    surfaces = [_with_errors(heights[i], errors[i], config.gsd, pixels, margin) for i in (0, 1)]
+    transform = config.grid.transform @ Affine.scale(pixels)
+    grid = Grid(config.grid.crs, transform, cols // pixels, rows // pixels)
+    return SyntheticSurfaces(exact, surfaces[0], surfaces[1], grid)
+
+
+def _means(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    rows, cols = image.shape
+    return np.asarray(image.reshape(rows // side, side, cols // side, side).mean(axis=(1, 3)), np.float32)
+
+
+def _with_errors(
+    height: NDArray[np.float32], error: SurfaceErrors, gsd: float, pixels: int, margin: int
+) -> NDArray[np.float32]:
+    """Return a surface model of exact heights, float32 without their margin, NaN = hole."""
+    right, down = (shift / gsd for shift in error.shift_m)
+    smoothed = ndimage.gaussian_filter(ndimage.shift(height, (down, right), order=1), error.smoothing_px * pixels)
+    surface = _means(smoothed[margin:-margin, margin:-margin], pixels)
+    side, window = gsd * pixels, Window(0, surface.shape[0], 0, surface.shape[1])
+    slope = np.hypot(*np.gradient(surface, side))
+    surface += error.noise_m * (1 + slope) * noise.smooth(window, 3, 101 * error.seed + 41)
+    pitch = max(2, round(error.bulge_length_m / side))
+    surface += error.bulge_m * noise.smooth(window, pitch, 101 * error.seed + 42) + np.float32(error.bias_m)
+    across, along = (np.linspace(-0.5, 0.5, size, dtype=np.float32) for size in (surface.shape[1], surface.shape[0]))
+    surface += error.tilt_m[0] * across[None, :] + error.tilt_m[1] * along[:, None]
+    if error.holes:
+        is_hole = noise.smooth(window, 5, 101 * error.seed + 43) > ndtri(1 - error.holes)
+        surface[is_hole] = np.nan
+    return surface.astype(np.float32)

@@ -22,6 +22,8 @@ from geosiam.synthesis.materials import Palette
 from geosiam.synthesis.things import Canvas, Thing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from geosiam.synthesis.light import Flight
@@ -54,17 +56,22 @@ class SyntheticScene:
         Number of changes.
     shift
         Misregistration: rows and columns by which the second date is too far down and right.
+    changes
+        The changes; None: as many as `objects` says, where there is room.
     """
 
     def __init__(
         self, *, seed: int, landscape: LandscapeName, gsd: float, shape: tuple[int, int],
         flights: tuple[Flight, Flight], objects: int, shift: tuple[float, float],
+        changes: Sequence[Change] | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.gsd, self.shape, self.flights, self.shift = seed, gsd, shape, flights, shift
         self.plan = Plan(seed, landscape, gsd, (shape[1] * gsd, shape[0] * gsd))
         self.content = lru_cache(maxsize=1024)(self._content)
-        self.changes: list[Change] = choose_changes(
-            self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed, flights=flights
+        self.changes: list[Change] = (
+            choose_changes(self.plan, self.content, count=objects, gsd=gsd, shape=shape, seed=seed, flights=flights)
+            if changes is None
+            else list(changes)
         )
         self._extents = np.array([(c.thing.x, c.thing.y, c.thing.reach) for c in self.changes]).reshape(-1, 3).T
         lowest = min(np.tan(np.radians(f.sun_elevation)) for f in flights)
@@ -84,6 +91,21 @@ class SyntheticScene:
                 dates[(slice(None), slice(None), *target.slices)] = self._tile(tile)[
                     (slice(None), slice(None), *source.slices)
                 ]
+        return dates[0], dates[1]
+
+    def heights(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the exact heights of both dates in meters above the ground, float32 (rows, cols), for any window."""
+        static = self._empty_canvas(window, Palette(self.gsd))
+        for thing in self._things(window):
+            static.draw(thing)
+        dates = []
+        for date in (False, True):
+            maps = static.ids.copy(), static.height.copy(), static.bumps, static.walls.copy()
+            canvas = Canvas(window, self.gsd, static.palette, *maps)
+            for index in self._changes_near(window):
+                if (self.changes[index].kind == "added") == date:
+                    canvas.draw(self.changes[index].thing)
+            dates.append(canvas.height)
         return dates[0], dates[1]
 
     def _content(self, i: int, j: int) -> BlockContent:

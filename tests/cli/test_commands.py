@@ -53,7 +53,7 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     paths = {"polygons_path": Path("x.gpkg"), "scores_path": Path("x.tif")}
     content = {"polygons": "x.gpkg", "scores": "x.tif", "count": 3, "summary": SUMMARY}
     figures = {"count": 3, "threshold": 0.5, "warnings": SUMMARY["warnings"], "unreadable": (), "project_path": None}
-    figures["displacement_path"] = Path("d.tif")
+    figures |= {"displacement_path": Path("d.tif"), "dz_path": None}
     detect = Library(SimpleNamespace(**paths, **figures, to_dict=lambda: content))
     stand_in("geosiam.options", DetectOptions=dict)
     stand_in("geosiam.pipeline", detect=detect)
@@ -64,7 +64,8 @@ def test_detect(stand_in, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert detect.args == ("a.tif", "b.tif", Path("x.gpkg"))
     options = {"threshold": 0.5, "bands": (3, 2, 1), "register": "shift"}
-    assert detect.keywords == {"scores": None, "project": None, "displacement": Path("d.tif"), "options": options}
+    files = {"scores": None, "project": None, "displacement": Path("d.tif"), "dz": None}
+    assert detect.keywords == {**files, "options": options}
     assert out == "x.gpkg\nx.tif\nd.tif\n"
     assert err == "geosiam: warning: after.tif was warped\n3 polygons with a score of at least 0.5\n"
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Generator
 
 from geosiam.errors import TrainingDataError
-from geosiam.paper.digits import SIDE, DigitRecipe, DigitStack, digit_network, read_idx
+from geosiam.paper.chips import SIDE, DigitRecipe, DigitStack, digit_network, read_idx
 from geosiam.training.recipes import Schedule
 
 

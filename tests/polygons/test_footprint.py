@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geosiam.polygons import footprint
+from geosiam.polygons import score_stream
 from geosiam.polygons.options import PolygonOptions
 from geosiam.polygons.schema import FOOTPRINT_COLUMNS
 from geosiam.polygons.table import polygon_table
@@ -49,7 +49,7 @@ def test_it_is_the_union_of_the_cells_with_a_score(scores, height):
 @settings(max_examples=40, deadline=None)
 def test_in_squares_it_is_those_that_are_known_by_half(scores, height, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(footprint, "MAX_CELLS", most)
+        patch.setattr(score_stream, "MAX_CELLS", most)
         frame = footprint_of(scores, height, stride=4)
     side = -(-max(scores.shape) // most)
     known = ~np.isnan(scores)

@@ -18,9 +18,9 @@ from geosiam.errors import SceneNotFoundError, SceneRefusedError
 from geosiam.imagery.grid import Grid
 from geosiam.polygons.results import read_result
 from geosiam.qml import SCORE_COLORS
-from geosiam.report.encoding import color_table, scores_png, webp
 from geosiam.report.images import PairPictures, SceneView
 from geosiam.report.inputs import find_pairs
+from geosiam.report.page import color_table, scores_png, webp
 from geosiam.scores.raster import ScoreRaster
 
 
