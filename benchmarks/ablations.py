@@ -30,7 +30,7 @@ from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer
-from geosiam.network.siamese import NetworkConfig
+from geosiam.network.architecture import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.training.api import TrainingOptions, train

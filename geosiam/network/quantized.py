@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geosiam.network.siamese import INPUT_CENTER, INPUT_SPREAD
+from geosiam.network.architecture import INPUT_CENTER, INPUT_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from geosiam.inference import gpu
 from geosiam.inference.device import choose_precision, cuda_devices
 from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.scorer import Scorer
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
 SIDE = 120

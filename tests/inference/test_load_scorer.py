@@ -6,7 +6,8 @@ import torch
 
 from geosiam.errors import OptionError, WeightsError
 from geosiam.inference.scorer import load_scorer
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import ModelCard, load_model, save_model
 
 HERE = {"device": "cpu", "precision": "fp32"}

@@ -25,8 +25,9 @@ from geosiam.inference import scorer as scorer_module
 from geosiam.inference.device import choose_device, choose_precision
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer, lazy_scores
+from geosiam.network.architecture import NetworkConfig
 from geosiam.network.quantized import multiplies_exactly
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
 INTEGERS = pytest.mark.skipif(not multiplies_exactly(), reason="this processor has no instructions for 8-bit integers")

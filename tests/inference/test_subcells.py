@@ -10,7 +10,8 @@ from test_scoring import INTEGERS, ArrayPair, random_pair, streamed
 
 from geosiam.inference import scorer as scorer_module
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard, load_model
 from geosiam.network.winograd import RowWinograd
 

@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from geosiam.network.siamese import (
-    Convolution,
-    Discriminator,
-    NetworkConfig,
-    SiameseNetwork,
-)
-from geosiam.network.weights import can_initialize, initial_weights
+from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.siamese import Discriminator, SiameseNetwork, can_initialize, initial_weights
 from geosiam.network.winograd import SignBitReLU
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
