@@ -27,7 +27,6 @@ from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, sto
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
-from geosiam.inference.device import precision_name
 from geosiam.inference.scorer import Scorer
 from geosiam.network import DEFAULT_MODEL
 from geosiam.network.weights import load_model
@@ -86,7 +85,7 @@ class Bench:
         decode = self.measure("_limits.py", "decode", FAST, "auto", *pair)
         for model in ("survey", FAST):
             plain = self.measure("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
-            default = precision_name(Scorer.of_model(load_model(model), device="cpu").dtype)
+            default = Scorer.of_model(load_model(model), device="cpu").engine.precision
             for precision in dict.fromkeys((default, "bf16", "fp32")):
                 options = "--model", model, "--precision", precision
                 name = f"{precision}, the default" if precision == default else precision
@@ -267,7 +266,7 @@ class Bench:
         for model in ("survey", FAST):
             scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
             with open_pair(*map(str, pair)) as scenes:
-                halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
+                halo, (height, width) = scorer.config.halo, scenes.grid.shape
                 whole = Window(-halo.leading, height + halo.trailing, -halo.leading, width + halo.trailing)
                 block = scenes.read(whole)
                 in_blocks = scorer.probabilities(block.before, block.after)

@@ -40,6 +40,7 @@ COMMANDS = (
     "train",
     "paper",
     "models",
+    "export",
 )  # the order of the help
 
 _GC_THRESHOLDS = 50_000, 20, 100

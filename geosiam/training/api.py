@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geosiam import __version__
 from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, file_name, is_file, is_folder
-from geosiam.inference.device import choose_device
+from geosiam.inference.torch_engine import choose_device
 from geosiam.network import DEFAULT_MODEL
 from geosiam.network.siamese import can_initialize, initial_weights
 from geosiam.network.weights import ModelCard, load_model, save_model

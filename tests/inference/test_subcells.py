@@ -63,7 +63,7 @@ def test_tiled_scores_of_subcells_equal_the_whole_scene(key: tuple, height: int,
 def test_what_ships_scores_in_blocks_as_its_network_scores_the_whole_scene(name: str) -> None:
     pair, model = random_pair(330, 250), load_model(name)
     scorer = Scorer.of_model(model, device="cpu", precision="fp32")
-    assert any(isinstance(layer, RowWinograd) for layer in scorer.network.encoder)
+    assert any(isinstance(layer, RowWinograd) for layer in scorer.engine.network.encoder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer_module, "BLOCK_PX", 192)
         scores = streamed(pair, scorer)
