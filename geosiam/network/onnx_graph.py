@@ -101,6 +101,8 @@ def export_model(
     check_writable(target)
     if exists(model) and exists(target) and target.samefile(model):
         raise OutputError(target, "is an input too and would be overwritten", "choose another output")
+    if input_type not in (None, "uint8", "float32"):
+        raise OptionError(f"`input_type={input_type}`", "is not known", "use uint8 or float32")
     if stacked and input_type == "uint8":
         raise OptionError(
             "`input_type=uint8`", "does not go with `stacked`, whose images are in [0, 1]", "leave it out"
