@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,9 @@ from geosiam.errors import OptionError, OutputError, WeightsError
 from geosiam.network.architecture import NetworkConfig
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import ModelCard, available_models, load_model, read_weights, save_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -82,7 +84,7 @@ def test_every_architecture_scores_as_in_pytorch(name: str, stride: int, tmp_pat
         for level, discriminator in enumerate(network.discriminators):  # so that scores are neither all 0 nor all 1
             last, gain = discriminator.layers[2], 2 / logits.std()
             last.weight *= gain
-            last.bias.copy_(gain * (last.bias - logits.mean() if level == 0 else last.bias) - (level > 0))
+            last.bias.copy_(gain * (last.bias - logits.mean()) if level == 0 else gain * last.bias - 1)
     card = ModelCard("tiny", "paper", "", config, "", 0, 0)
     save_model(network, card, tmp_path / "tiny.safetensors")
     path = export_model(str(tmp_path / "tiny.safetensors"), tmp_path / "tiny.onnx")
