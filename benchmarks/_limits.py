@@ -27,7 +27,7 @@ from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.inference.scorer import FORWARD_PX, Scorer
-from geosiam.network.quantized import LEVELS
+from geosiam.network.cpu_layers import LEVELS
 from geosiam.network.siamese import normalized
 from geosiam.network.weights import load_model
 from geosiam.pipeline import vectorize_to_file

@@ -14,8 +14,7 @@ from geosiam.errors import OptionError
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.preprocess import InputTransform
-from geosiam.network.quantized import can_be_quantized, int8_obstacle, multiplies_exactly, quantized
-from geosiam.network.winograd import with_winograd
+from geosiam.network.cpu_layers import can_be_quantized, int8_obstacle, multiplies_exactly, quantized, with_winograd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

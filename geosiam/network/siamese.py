@@ -26,7 +26,7 @@ from geosiam.network.architecture import (
     discriminator_name,
     interpolated_from,
 )
-from geosiam.network.winograd import with_sign_bit_relu
+from geosiam.network.cpu_layers import with_sign_bit_relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.inference.torch_engine import choose_device, choose_precision
 from geosiam.network.architecture import NetworkConfig
-from geosiam.network.quantized import multiplies_exactly
+from geosiam.network.cpu_layers import multiplies_exactly
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 

@@ -11,9 +11,9 @@ from test_scoring import INTEGERS, ArrayPair, random_pair, streamed
 from geosiam.inference import scorer as scorer_module
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.network.architecture import NetworkConfig
+from geosiam.network.cpu_layers import RowWinograd
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard, load_model
-from geosiam.network.winograd import RowWinograd
 
 
 def make_model(stride: int, subcells: int, scales: tuple[int, ...] = (1,)) -> Model:

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from torch.nn.utils import parameters_to_vector
 
 from geosiam.network.architecture import Convolution, NetworkConfig, Pyramid, ReceptiveField, interpolated_from
-from geosiam.network.quantized import multiplies_exactly, quantized
+from geosiam.network.cpu_layers import multiplies_exactly, quantized
 from geosiam.network.siamese import (
     COARSE_EVIDENCE,
     SiameseNetwork,

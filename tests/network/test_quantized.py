@@ -12,7 +12,7 @@ from scipy.signal import correlate
 from torch import nn
 
 from geosiam.network.architecture import Convolution, NetworkConfig
-from geosiam.network.quantized import LEVELS, QuantizedConvolution, can_be_quantized, multiplies_exactly, quantized
+from geosiam.network.cpu_layers import LEVELS, QuantizedConvolution, can_be_quantized, multiplies_exactly, quantized
 from geosiam.network.siamese import Encoder, normalized
 from geosiam.network.weights import load_model
 from geosiam.synthesis.pairs import SyntheticConfig, make_pair

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.cpu_layers import SignBitReLU
 from geosiam.network.siamese import Discriminator, SiameseNetwork, can_initialize, initial_weights
-from geosiam.network.winograd import SignBitReLU
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 
