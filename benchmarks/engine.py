@@ -105,7 +105,11 @@ class Bench:
             f"| px | start | {' | '.join(stages)} | sum | the whole run |",
             "|---" * (len(stages) + 4) + "|",
         ]
-        start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.inference.scorer, geosiam.polygons.writer"]
+        start = [
+            sys.executable,
+            "-c",
+            "import geosiam.pipeline, geosiam.inference.torch_engine, geosiam.polygons.writer",
+        ]
         for size in (side for side in self.sizes if side <= self.middle):
             pair = generated(size, self.folder)
             whole = median([run(self.detect(pair)) for _ in range(self.runs)]).seconds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,6 @@ from geosiam.errors import OptionError, OutputError, WeightsError
 from geosiam.network.architecture import NetworkConfig
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import ModelCard, available_models, load_model, read_weights, save_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -170,6 +169,21 @@ def test_a_stacked_model_in_tiles_scores_the_whole_scene(model: str, tmp_path: P
     cells = by_torch(load_model(model).network, reflected[:, None])[0, 0]
     scores = in_tiles(path, np.concatenate(pair), step)
     np.testing.assert_allclose(scores, np.kron(cells, np.ones((stride, stride))), atol=1e-4, rtol=0)
+
+
+def test_the_example_of_the_document_scores_every_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert "geosiam" not in example
+    export_model("survey", tmp_path / "survey.onnx")
+    monkeypatch.chdir(tmp_path)
+    defined: dict[str, Any] = {}
+    exec(compile(example, "docs/onnx.md", "exec"), defined)
+    pair = images(3, 90, 71)
+    scores = defined["scores"](*pair)
+    assert scores.shape == (45, 35)
+    padded = np.pad(pair, [(0, 0), (0, 0), (16, 16), (16, 16)], mode="reflect")
+    np.testing.assert_allclose(scores, by_torch(load_model("survey").network, padded[:, None])[0, 0], atol=1e-4, rtol=0)
 
 
 def test_files_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
