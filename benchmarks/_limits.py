@@ -27,7 +27,7 @@ from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.tile_cache import TileLayout
 from geosiam.inference.scorer import FORWARD_PX, Scorer
-from geosiam.network.quantized import LEVELS
+from geosiam.network.cpu_layers import LEVELS
 from geosiam.network.siamese import normalized
 from geosiam.network.weights import load_model
 from geosiam.pipeline import vectorize_to_file
@@ -44,19 +44,19 @@ SECONDS = 6.0
 
 def forward(scorer: Scorer) -> float:
     """Return the speed of the network alone in Mpx/s."""
-    field = scorer.network.config.receptive_field
+    field, dtype = scorer.config.receptive_field, scorer.engine.dtype
     side = FORWARD_PX + field.size - field.stride
     counts, stop = [], time.perf_counter() + SECONDS
 
     def run(seed: int) -> None:
         torch.set_num_threads(1)
         images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
-        images = (images * LEVELS).byte() if scorer.dtype == torch.int8 else normalized(images).to(scorer.dtype)
+        images = (images * LEVELS).byte() if dtype == torch.int8 else normalized(images).to(dtype)
         images = images.contiguous(memory_format=torch.channels_last)
         count = 0
         with torch.inference_mode():
             while time.perf_counter() < stop:
-                torch.sigmoid(-scorer.network.compare(images).float())
+                torch.sigmoid(-scorer.engine.network.compare(images).float())
                 count += 1
         counts.append(count)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import rasterio.shutil
 import torch
 
-from geosiam.inference.device import multiplies_bf16, multiplies_int8
+from geosiam.inference.torch_engine import multiplies_bf16, multiplies_int8
 from geosiam.runtime import default_workers
 from geosiam.synthesis.pairs import SyntheticConfig, write_pair_tiles
 

@@ -30,7 +30,7 @@ from geosiam.imagery.grid import Window, reflected
 from geosiam.imagery.options import PairOptions
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer
-from geosiam.network.siamese import NetworkConfig
+from geosiam.network.architecture import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.synthesis.insertion import insert_anomalies, nuisance
 from geosiam.training.api import TrainingOptions, train
@@ -186,7 +186,7 @@ def dates(before: Path, after: Path) -> Pair:
 
 def scored(scorer: Scorer, pair: Pair) -> NDArray[np.float32]:
     """Return the score of every pixel, float32 (rows, cols), NaN = not valid."""
-    field, (height, width) = scorer.network.config.receptive_field, pair.valid.shape
+    field, (height, width) = scorer.config.receptive_field, pair.valid.shape
     rows = reflected(-field.offset, height + field.overhang + -height % field.stride, height)
     cols = reflected(-field.offset, width + field.overhang + -width % field.stride, width)
     images = [image[:, *np.ix_(rows, cols)].astype(np.float32) for image in (pair.before, pair.after)]

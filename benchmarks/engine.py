@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ from _measure import GEOSIAM, Cost, generated, machine, median, run, spread, sto
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.imagery.vrt import VirtualRaster
-from geosiam.inference.device import precision_name
 from geosiam.inference.scorer import Scorer
 from geosiam.network import DEFAULT_MODEL
 from geosiam.network.weights import load_model
@@ -39,6 +39,13 @@ HERE = Path(__file__).parent
 FAST = "survey-fast"  # of stride 8
 ONCE_FROM_PX = 20_000  # side of scenes that take a minute or more, and are run once
 SLOPE_FROM_PX = 4000  # side of scenes below which the start of the program takes most of the time
+START_PX = 128  # side of scenes that take hardly longer than the start of the program
+REFERENCE = "PyTorch, fp32"
+ENGINES = {
+    REFERENCE: ("--engine", "torch", "--device", "cpu", "--precision", "fp32"),
+    "PyTorch, auto": ("--engine", "torch", "--device", "cpu"),
+    "onnxruntime": ("--engine", "onnx"),
+}
 MAD = "otbcli_MultivariateAlterationDetector"
 STORED = {
     "deflate, tiles of 512": {},
@@ -86,7 +93,7 @@ class Bench:
         decode = self.measure("_limits.py", "decode", FAST, "auto", *pair)
         for model in ("survey", FAST):
             plain = self.measure("_loops.py", "plain", model, *generated(max(self.sizes[0], 2048), self.folder), "-")
-            default = precision_name(Scorer.of_model(load_model(model), device="cpu").dtype)
+            default = Scorer.of_model(load_model(model), device="cpu").engine.precision
             for precision in dict.fromkeys((default, "bf16", "fp32")):
                 options = "--model", model, "--precision", precision
                 name = f"{precision}, the default" if precision == default else precision
@@ -106,7 +113,11 @@ class Bench:
             f"| px | start | {' | '.join(stages)} | sum | the whole run |",
             "|---" * (len(stages) + 4) + "|",
         ]
-        start = [sys.executable, "-c", "import geosiam.pipeline, geosiam.inference.scorer, geosiam.polygons.writer"]
+        start = [
+            sys.executable,
+            "-c",
+            "import geosiam.pipeline, geosiam.inference.torch_engine, geosiam.polygons.writer",
+        ]
         for size in (side for side in self.sizes if side <= self.middle):
             pair = generated(size, self.folder)
             whole = median([run(self.detect(pair)) for _ in range(self.runs)]).seconds
@@ -267,13 +278,56 @@ class Bench:
         for model in ("survey", FAST):
             scorer = Scorer.of_model(load_model(model), device="cpu", precision="fp32")
             with open_pair(*map(str, pair)) as scenes:
-                halo, (height, width) = scorer.network.config.halo, scenes.grid.shape
+                halo, (height, width) = scorer.config.halo, scenes.grid.shape
                 whole = Window(-halo.leading, height + halo.trailing, -halo.leading, width + halo.trailing)
                 block = scenes.read(whole)
                 in_blocks = scorer.probabilities(block.before, block.after)
                 at_once = one_pass(model, block.before, block.after)
             lines.append(f"| {model} | {np.abs(in_blocks - at_once).max():.1e} |")
         return "\n".join(lines)
+
+    def engines(self) -> str:
+        """Compare onnxruntime with PyTorch: start of the program, speed beyond it, memory and scores."""
+        size = max(side for side in self.sizes if side <= max(self.sizes[0], SLOPE_FROM_PX))
+        area = (size**2 - START_PX**2) / 1e6
+        circumstances = (
+            f"{machine()}, onnxruntime {version('onnxruntime')}; {datetime.now(UTC):%Y-%m-%d}; {self.runs} runs."
+        )
+        meaning = (
+            f"*Start*: a pair of {START_PX} x {START_PX} px. *Mpx/s*: what {size} x {size} px take beyond the start; in "
+            "brackets, by CPU seconds, so of one core. *Difference*: the largest of a float32 score from PyTorch in fp32."
+        )
+        lines = [
+            f"{circumstances} {meaning}\n",
+            "| model | engine | start, s (CPU) | Mpx/s (of one core) | peak MB: start, whole | difference |",
+            "|---|---|---|---|---|---|",
+        ]
+        for model in (DEFAULT_MODEL, FAST):
+            costs: dict[tuple[str, int], Cost] = {}
+            for side in (START_PX, size):
+                commands = {
+                    name: self.detect(generated(side, self.folder), "--model", model, *options)
+                    for name, options in ENGINES.items()
+                }
+                costs |= {(name, side): median(runs) for name, runs in self.in_turns(commands).items()}
+            scores = {name: self.scores(size, "--model", model, *options) for name, options in ENGINES.items()}
+            for name in ENGINES:
+                start, whole = costs[name, START_PX], costs[name, size]
+                one_core = area / (whole.cpu_seconds - start.cpu_seconds)
+                lines.append(
+                    f"| {model} | {name} | {start.seconds:.1f} ({start.cpu_seconds:.1f}) "
+                    f"| {area / (whole.seconds - start.seconds):.2f} ({one_core:.2f}) "
+                    f"| {start.peak_bytes / 1e6:.0f}, {whole.peak_bytes / 1e6:.0f} "
+                    f"| {np.nanmax(np.abs(scores[name] - scores[REFERENCE])):.1e} |"
+                )
+        return "\n".join(lines)
+
+    def scores(self, size: int, *options: str) -> np.ndarray:
+        """Return the scores of a pair, float32 (rows, cols), NaN = not scored."""
+        run(self.detect(generated(size, self.folder), "--score-type", "float32", *options))
+        with rasterio.open(self.output.with_suffix(".tif")) as raster:
+            values: np.ndarray = raster.read(1)
+        return values
 
 
 def one_pass(model: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -310,6 +364,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "alternatives": ("Alternatives", Bench.alternatives),
     "storage": ("How the scenes are stored", Bench.storage),
     "seams": ("Seams (fp32)", Bench.seams),
+    "engines": ("PyTorch and onnxruntime", Bench.engines),
 }
 
 

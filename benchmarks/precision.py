@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geosiam.inference.device import multiplies_int8
+from geosiam.inference.torch_engine import multiplies_int8
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.scoring import score

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.pair_report import PairReport
     from geosiam.imagery.prepare import open_pair
     from geosiam.inspection import PairInspection, inspect_pair
+    from geosiam.network.onnx_graph import export_model
     from geosiam.network.weights import Model, ModelCard, available_models, load_model
     from geosiam.options import DetectOptions, PairOptions, PolygonOptions, ScoreOptions
     from geosiam.pipeline import detect, vectorize, vectorize_to_file
@@ -77,6 +78,7 @@ _HOMES = {
     "available_models": "geosiam.network.weights",
     "detect": "geosiam.pipeline",
     "evaluate": "geosiam.evaluation.api",
+    "export_model": "geosiam.network.onnx_graph",
     "find_pairs": "geosiam.report.inputs",
     "inspect_pair": "geosiam.inspection",
     "load_model": "geosiam.network.weights",
@@ -131,6 +133,7 @@ __all__ = [
     "detect",
     "errors",
     "evaluate",
+    "export_model",
     "find_pairs",
     "inspect_pair",
     "load_model",

@@ -117,7 +117,9 @@ def inspect_pair(
         The pair or an option would be refused.
     """
     field = check_displacement(displacement, options, [], (before, after), options.files)
-    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
+    model, scorer = load_scorer(
+        options.model, engine=options.engine, device=options.device, precision=options.precision
+    )
     with open_pair(before, after, options=options) as pair:
         lattice = scorer.lattice(pair.grid)
         workers = options.workers or default_workers()
@@ -152,7 +154,7 @@ def _estimated_seconds(pair: ScenePair, scorer: Scorer, workers: int) -> float:
 
 def seconds_per_pixel(scorer: Scorer) -> float:
     """Measure the forward pass of one thread, which is most of the work where nothing has been read yet."""
-    config = scorer.network.config
+    config = scorer.config
     side = FORWARD_PX + config.halo.leading + config.halo.trailing
     sample = np.zeros((config.channels, side, side), np.float32)
     scorer.probabilities(sample, sample)  # the first pass also sets the library up
@@ -163,7 +165,7 @@ def seconds_per_pixel(scorer: Scorer) -> float:
 
 def estimated_memory(scorer: Scorer, workers: int) -> float:
     """Estimate the peak in bytes: the libraries, the caches of decoded files, and what each worker computes with."""
-    config = scorer.network.config
+    config = scorer.config
     first = config.convolutions[0]
     block = (BLOCK_PX + config.receptive_field.size) ** 2
     part = (FORWARD_PX + config.receptive_field.size) ** 2

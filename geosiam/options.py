@@ -39,7 +39,10 @@ class ScoreOptions(PairOptions):
     bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
     model
-        Name of bundled weights or path of a weights file.
+        Name of bundled weights or path of a weights file; or path of an ONNX model that `geosiam export` wrote.
+    engine
+        What computes the network: ``"torch"``, ``"onnx"`` (onnxruntime: on the CPU, in fp32), or ``"auto"``: PyTorch,
+        but onnxruntime for an ONNX model and where PyTorch is not installed.
     device
         Where the network runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision
@@ -60,6 +63,7 @@ class ScoreOptions(PairOptions):
 
     _: KW_ONLY
     model: str = DEFAULT_MODEL
+    engine: Literal["auto", "torch", "onnx"] = "auto"
     device: str = "auto"
     precision: str = "auto"
     scheduler: str | Client | None = None
@@ -70,6 +74,8 @@ class ScoreOptions(PairOptions):
         super().__post_init__()
         if self.score_type not in ("uint8", "float32"):
             raise OptionError(f"`score_type` {self.score_type!r}", "is not known", "use uint8 or float32")
+        if self.engine not in ("auto", "torch", "onnx"):
+            raise OptionError(f"`engine` {self.engine!r}", "is not known", "use auto, torch or onnx")
 
     @property
     def files(self) -> tuple[str | os.PathLike[str], ...]:
@@ -93,7 +99,7 @@ class DetectOptions(ScoreOptions, PolygonOptions, HeightOptions):
     ----------
     bands, after_bands, nodata, aoi, register, radiometry, on_error, workers
         How the scenes are read: see :class:`~geosiam.imagery.options.PairOptions`.
-    model, device, precision, scheduler, restart, score_type
+    model, engine, device, precision, scheduler, restart, score_type
         How they are scored: see :class:`ScoreOptions`.
     threshold, seed_threshold, min_area, connectivity, smooth, simplify
         What becomes a polygon and how it is drawn: see :class:`~geosiam.polygons.options.PolygonOptions`.

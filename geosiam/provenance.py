@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geosiam.imagery.pair import ScenePair
     from geosiam.imagery.pair_report import PairReport
     from geosiam.inference.scorer import Scorer
-    from geosiam.network.weights import Model
+    from geosiam.network.weights import ModelFile
     from geosiam.options import ScoreOptions
 
 _DECISIONS = (
@@ -66,10 +66,11 @@ class ModelReference:
 
 @dataclass(frozen=True)
 class Computation:
-    """How the forward pass was computed: type of the device, name of the precision."""
+    """How the forward pass was computed: type of the device, names of the precision and of the engine."""
 
     device: str
     precision: str
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Provenance:
     options
         Options of the run.
     computed
-        Type of the device, and precision, of the forward pass.
+        Device, precision and engine of the forward pass.
     unreadable
         Blocks without scores because a scene cannot be decoded there.
     """
@@ -103,17 +104,15 @@ class Provenance:
     unreadable: tuple[UnreadableBlock, ...] = ()
 
     @classmethod
-    def of(cls, pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOptions) -> Self:
+    def of(cls, pair: ScenePair, model: ModelFile, scorer: Scorer, options: ScoreOptions) -> Self:
         """Return the provenance of scores that are about to be computed."""
-        from geosiam.inference.device import precision_name  # noqa: PLC0415 - brings PyTorch, as a scorer has done
-
         return cls(
             geosiam_version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             pair=pair.report,
             model=ModelReference(model.source, model.card.name, model.card.checksum),
             options=options,
-            computed=Computation(scorer.device.type, precision_name(scorer.dtype)),
+            computed=Computation(scorer.engine.device_type, scorer.engine.precision, scorer.engine.name),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +128,7 @@ class Provenance:
             "unreadable": [asdict(block) for block in self.unreadable],
         }
 
-    def tags(self, model: Model, grid: Grid) -> dict[str, str]:
+    def tags(self, model: ModelFile, grid: Grid) -> dict[str, str]:
         """Return the tags of the score raster of a scene's grid."""
         shift = self.pair.shift_px
         tags = {
@@ -178,16 +177,13 @@ def origin(tags: Mapping[str, str]) -> Origin:
     return Origin(before, after, record.get("created"), None if shift is None else float(shift))
 
 
-def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOptions) -> dict[str, str]:
+def identity(pair: ScenePair, model: ModelFile, scorer: Scorer, options: ScoreOptions) -> dict[str, str]:
     """Return digests of everything that the scores depend on, by the names that error messages use.
 
     Two runs that differ in none of these have bit-identical scores, so one may resume where the other stopped. Where
     the work is done, and what the scores are used for, is not part of it.
     """
-    import torch  # noqa: PLC0415 - slow to import, and a scorer has done so already
-
-    from geosiam.inference.device import precision_name  # noqa: PLC0415 - likewise
-    from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - likewise
+    from geosiam.inference.scorer import BLOCK_PX, FORWARD_PX  # noqa: PLC0415 - brings dask, as a scorer has done
 
     report = pair.report.to_dict()
     area = pair.aoi
@@ -200,8 +196,9 @@ def identity(pair: ScenePair, model: Model, scorer: Scorer, options: ScoreOption
             [options.bands_of_scenes, options.nodata, options.register, options.radiometry]
         ),
         "reading of the scenes": _digest([report[decision] for decision in _DECISIONS]),
-        "device or precision": f"{scorer.device.type} {precision_name(scorer.dtype)}",
-        "version of geosiam or torch": f"{__version__} {torch.__version__} {BLOCK_PX} {FORWARD_PX}",
+        "engine": scorer.engine.name,
+        "device or precision": f"{scorer.engine.device_type} {scorer.engine.precision}",
+        "version of geosiam or of its engine": f"{__version__} {scorer.engine.version} {BLOCK_PX} {FORWARD_PX}",
     }
 
 

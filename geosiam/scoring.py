@@ -102,9 +102,11 @@ def score(before: SceneLike, after: SceneLike, *, options: ScoreOptions = ScoreO
     import rioxarray  # noqa: F401, PLC0415 - slow to import, and only an array needs it
     import xarray as xr  # noqa: PLC0415 - likewise
 
-    from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - brings PyTorch
+    from geosiam.inference.scorer import lazy_scores, load_scorer  # noqa: PLC0415 - slow to import
 
-    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision)
+    model, scorer = load_scorer(
+        options.model, engine=options.engine, device=options.device, precision=options.precision
+    )
     with contextlib.ExitStack() as opened:  # closes what is open if anything fails
         opened.callback(scorer.close)
         pair = opened.enter_context(open_pair(before, after, options=options))
@@ -188,11 +190,17 @@ def scored_pair(
         Called with (pixels scored, total pixels).
     """
     from geosiam.inference.cluster import connected  # noqa: PLC0415 - brings asyncio: not before it is needed
-    from geosiam.inference.scorer import load_scorer  # noqa: PLC0415 - brings PyTorch: likewise
+    from geosiam.inference.scorer import load_scorer  # noqa: PLC0415 - slow to import: likewise
     from geosiam.inference.zonal_stats import ZonalStatistics, ZonalStatsStore  # noqa: PLC0415 - likewise
 
     on_cluster = options.scheduler is not None
-    model, scorer = load_scorer(options.model, device=options.device, precision=options.precision, elsewhere=on_cluster)
+    model, scorer = load_scorer(
+        options.model,
+        engine=options.engine,
+        device=options.device,
+        precision=options.precision,
+        elsewhere=on_cluster,
+    )
     provenance = Provenance.of(pair, model, scorer, options)
     cells = pair.grid.coarsened(scorer.stride)
     zonal_stats = None
@@ -231,7 +239,7 @@ def _write_scores(
     on_progress: Progress | None,
 ) -> tuple[UnreadableBlock, ...]:
     """Score and write the remaining blocks; return those that cannot be read, if they may be skipped."""
-    from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings PyTorch
+    from geosiam.inference.executor import stream_scores  # noqa: PLC0415 - brings dask
 
     unreadable = []
     results = stream_scores(

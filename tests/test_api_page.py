@@ -29,6 +29,7 @@ RUN = (PAGE, "README.md", "docs/report.md", "docs/batch.md")
 
 ONLY_READ = {
     "docs/cluster.md": "its clusters are not here; tests/pipeline/test_cluster.py runs the same call",
+    "docs/onnx.md": "tests/network/test_onnx_graph.py runs it without geosiam",
     "CONTRIBUTING.md": "an example of a message, not of a call",
 }
 """Documents whose examples are only checked for names, and why."""

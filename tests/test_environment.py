@@ -39,7 +39,7 @@ def project() -> dict:
 def test_environment_has_the_dependencies_of_pyproject(project: dict) -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["cluster"], *extras["survey"]]
+    needed = [*project["dependencies"], *extras["cluster"], *extras["onnx"], *extras["survey"]]
     wanted = lower_bounds(needed)
     expected = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
     expected["python"] = project["requires-python"].removeprefix(">=")

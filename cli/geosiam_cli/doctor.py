@@ -74,8 +74,8 @@ def _packages() -> dict[str, str]:
 
 def _processor() -> dict[str, Any]:
     import torch
-
     from geosiam.inference.device import choose_precision, precision_name
+
     from geosiam.runtime import default_workers
 
     fastest = choose_precision("auto", torch.device("cpu"), quantizable=True)

@@ -41,6 +41,7 @@ COMMANDS = (
     "train",
     "paper",
     "models",
+    "export",
     "doctor",
     "completion",
 )  # the order of the help

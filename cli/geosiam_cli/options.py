@@ -275,7 +275,15 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
         "--model",
         metavar="NAME|FILE",
         show_default=DEFAULT_MODEL,
-        help="Weights: survey, survey-fast, tarp or paper ('geosiam models' describes them), or a .safetensors file.",
+        help="Weights: survey, survey-fast, tarp or paper ('geosiam models' describes them), or a .safetensors file; "
+        "or an .onnx file that 'geosiam export' wrote.",
+    ),
+    "engine": option(
+        "--engine",
+        **choice("auto", "torch", "onnx"),
+        show_default="auto",
+        help="What computes the network. torch: PyTorch; onnx: onnxruntime, which starts faster, but on the CPU and in "
+        "fp32 only; auto: PyTorch, or onnxruntime for an .onnx file and where PyTorch is not installed.",
     ),
     "bands": option(
         "--bands",
@@ -387,7 +395,8 @@ LIBRARY_OPTIONS: dict[str, Decorator] = {
 }
 POLYGONS = ("threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify")
 COMPARISON = (
-    "model", "bands", "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "workers",
+    "model", "bands", "after_bands", "nodata", "aoi", "register", "radiometry", "engine", "device", "precision",
+    "workers",
 )  # fmt: skip
 HEIGHTS = ("dsm", "dsm_units")
 EXECUTION = ("scheduler", "restart", "on_error", "score_type")

@@ -20,7 +20,8 @@ RESERVED_NAMES = frozenset({"report"})
 
 PAIR_OPTIONS = (
     "model", "threshold", "seed_threshold", "min_area", "connectivity", "smooth", "simplify", "bands",
-    "after_bands", "nodata", "aoi", "register", "radiometry", "device", "precision", "on_error", "score_type",
+    "after_bands", "nodata", "aoi", "register", "radiometry", "engine", "device", "precision", "on_error",
+    "score_type",
 )  # fmt: skip
 """The options of :class:`~geosiam.options.DetectOptions` that may differ between the pairs of a batch."""
 

@@ -9,8 +9,6 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from geosiam.batch.events import BatchEvent, Progress, append_line
 from geosiam.batch.pool import LocalPool, PairRequest
 from geosiam.batch.resources import CostModel
@@ -338,14 +336,18 @@ def cost_model(detect: DetectOptions, *, on_cluster: bool = False) -> CostModel:
 
 
 def _scorer(detect: DetectOptions, *, on_cluster: bool) -> Scorer:
-    return load_scorer(detect.model, device=detect.device, precision=detect.precision, elsewhere=on_cluster)[1]
+    return load_scorer(
+        detect.model, engine=detect.engine, device=detect.device, precision=detect.precision, elsewhere=on_cluster
+    )[1]
 
 
 def _gpus(detect: DetectOptions, scorer: Scorer) -> list[str]:
     """Return the GPUs over which the work may be spread; empty if the CPU does it."""
-    if scorer.device.type != "cuda":
+    if scorer.engine.device_type != "cuda":
         return []
     if detect.device not in ("auto", "cuda"):
         return [detect.device]
+    from geosiam.inference.torch_engine import choose_device, cuda_devices  # noqa: PLC0415 - brings PyTorch
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    return visible.split(",") if visible else [str(index) for index in range(len(cuda_devices(choose_device("cuda"))))]

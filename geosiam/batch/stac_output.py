@@ -6,14 +6,14 @@ it by ``derived_from``. The extension's list of tasks has no change detection; s
 
 from __future__ import annotations
 
+import math
 import os
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from geosiam.batch.dates import iso_date
 from geosiam.errors import InputError
-from geosiam.network.weights import load_model
+from geosiam.inference.scorer import is_onnx, model_file
 from geosiam.scores.working_file import SCORE_NODATA, SCORE_STEPS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from geosiam.batch.events import PairResult
     from geosiam.batch.state import PairRecord
-    from geosiam.network.weights import Model, ModelCard
+    from geosiam.network.weights import ModelCard, ModelFile
 
 STAC_VERSION = "1.1.0"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -108,14 +108,14 @@ def _times(pair: PairResult, record: PairRecord) -> dict[str, str | None]:
     return {"datetime": last} if first == last else {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 
-def _models(records: Iterable[PairRecord]) -> list[Model]:
+def _models(records: Iterable[PairRecord]) -> list[ModelFile]:
     """Load each model that was used, except those that do not exist any more or have changed."""
     references = dict.fromkeys(record.model for record in records)
     by_id = {_model_id(reference.name, reference.checksum): reference for reference in references}
     models = []
     for reference in by_id.values():
         try:
-            model = load_model(reference.source)
+            model = model_file(reference.source)
         except InputError:
             continue
         if model.card.checksum == reference.checksum:
@@ -123,8 +123,8 @@ def _models(records: Iterable[PairRecord]) -> list[Model]:
     return models
 
 
-def _model_item(model: Model) -> dict[str, Any]:
-    card = model.card
+def _model_item(model: ModelFile) -> dict[str, Any]:
+    card, exported = model.card, is_onnx(model.source)
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -141,9 +141,12 @@ def _model_item(model: Model) -> dict[str, Any]:
             "mlm:name": card.name if len(card.name) > 2 else f"geosiam {card.name}",  # noqa: PLR2004 - its pattern
             "mlm:architecture": "fully convolutional Siamese network",
             "mlm:tasks": ["semantic-segmentation"],
-            "mlm:framework": "PyTorch",
-            "mlm:framework_version": torch.__version__.split("+")[0],
-            "mlm:total_parameters": sum(weights.numel() for weights in model.network.parameters()),
+            **_framework(model),
+            "mlm:total_parameters": sum(
+                math.prod(shape)
+                for name, shape in card.network.tensor_shapes().items()
+                if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+            ),
             "mlm:pretrained": True,
             "mlm:pretrained_source": card.data,
             "mlm:input": _inputs(model),
@@ -154,19 +157,28 @@ def _model_item(model: Model) -> dict[str, Any]:
         "assets": {
             "weights": {
                 "href": _href(model.source),
-                "type": "application/octet-stream; application=safetensors",
+                "type": f"application/octet-stream; application={'onnx' if exported else 'safetensors'}",
                 "title": f"SHA-256 {card.checksum}",
                 "roles": ["mlm:model", "mlm:weights"],
                 "bands": [{"name": name} for name in _BANDS],  # STAC allows them above only if an asset has them
-                "mlm:artifact_type": "safetensors.torch.save_file",
+                "mlm:artifact_type": "onnx.save" if exported else "safetensors.torch.save_file",
             }
         },
     }
 
 
-def _inputs(model: Model) -> list[dict[str, Any]]:
+def _framework(model: ModelFile) -> dict[str, str]:
+    """Return the framework that runs a model file, and its version here if it is installed."""
+    name, package = ("ONNX", "onnxruntime") if is_onnx(model.source) else ("PyTorch", "torch")
+    try:
+        return {"mlm:framework": name, "mlm:framework_version": metadata.version(package).split("+")[0]}
+    except metadata.PackageNotFoundError:
+        return {"mlm:framework": name}
+
+
+def _inputs(model: ModelFile) -> list[dict[str, Any]]:
     """Return the description of both scenes for the Machine Learning Model extension."""
-    side = model.network.config.receptive_field.size
+    side = model.card.receptive_field
     structure = {"shape": [-1, len(_BANDS), -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
     return [
         {

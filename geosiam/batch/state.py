@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import shapely
-import torch
 
 from geosiam import __version__
 from geosiam.batch.inventory import footprint_of
@@ -20,7 +19,7 @@ from geosiam.batch.pool import POLYGONS, SCORES
 from geosiam.errors import InputError, redacted
 from geosiam.files import atomic_write, file_and_layer, parse_json
 from geosiam.imagery.scene_info import fingerprint
-from geosiam.network.weights import load_model
+from geosiam.inference.scorer import engine_version, model_file
 from geosiam.provenance import ModelReference
 from geosiam.scores.raster import ScoreRaster
 
@@ -37,7 +36,7 @@ STATE, LOG = "result.json", "log.jsonl"
 """File names of the state and the log in a pair's folder."""
 
 _FORMAT_KEY, _FORMAT = "geosiam_survey", 1
-_OPTIONS_WITHOUT_EFFECT = ("workers", "scheduler", "restart")  # on the results
+_OPTIONS_WITHOUT_EFFECT = ("workers", "scheduler", "restart", "engine")  # on the results, but for its version
 _FINGERPRINT_THREADS = 8
 
 
@@ -73,8 +72,8 @@ class PairRecord:
         The model that was used.
     score_type
         How scores are stored: ``uint8`` or ``float32``.
-    device, precision
-        Where and with which arithmetic the network ran.
+    device, precision, engine
+        Where, with which arithmetic and in which library the network ran.
     geosiam_version, created
         Version of geosiam, and time of the run in ISO 8601.
     unreadable
@@ -116,12 +115,13 @@ class PairRecord:
     memory_mb: float | None = None
     bend_px: float | None = None
     field_applied: bool = False
+    engine: str = "torch"
     misfit: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as it stands in files: plain values that JSON can hold."""
         values = asdict(self)
-        values["computed"] = {key: values.pop(key) for key in ("device", "precision")}
+        values["computed"] = {key: values.pop(key) for key in ("device", "precision", "engine")}
         values["holes"] = values.pop("unreadable")
         return values | {"pixel_size": list(self.pixel_size), "warnings": list(self.warnings)}
 
@@ -177,6 +177,7 @@ def pair_metadata(result: DetectResult, seconds: float) -> PairRecord:
         score_type=provenance.options.score_type,
         device=provenance.computed.device,
         precision=provenance.computed.precision,
+        engine=provenance.computed.engine,
         geosiam_version=provenance.geosiam_version,
         created=provenance.created,
         unreadable=len(result.unreadable),
@@ -284,12 +285,17 @@ def identities(pairs: Sequence[BatchPair], shared: DetectOptions) -> list[str]:
     """
     fingerprints = functools.cache(_fingerprint)  # one template may be in every pair
     checksums = functools.cache(_checksum)
+    engines = functools.cache(_engine_version)
     with ThreadPoolExecutor(_FINGERPRINT_THREADS, "geosiam-fingerprints") as pool:
-        return list(pool.map(lambda pair: _identity(pair, shared, fingerprints, checksums), pairs))
+        return list(pool.map(lambda pair: _identity(pair, shared, fingerprints, checksums, engines), pairs))
 
 
 def _identity(
-    pair: BatchPair, shared: DetectOptions, fingerprints: Callable[[str], str], checksums: Callable[[str], str]
+    pair: BatchPair,
+    shared: DetectOptions,
+    fingerprints: Callable[[str], str],
+    checksums: Callable[[str], str],
+    engines: Callable[[str, str], str],
 ) -> str:
     options = pair.options(shared)
     inputs = [pair.before, pair.after, *([] if options.aoi is None else [file_and_layer(options.aoi)[0]])]
@@ -301,7 +307,7 @@ def _identity(
     content = {
         "inputs": versions,
         "options": values | {"model": checksums(options.model)},
-        "versions": [__version__, torch.__version__],
+        "versions": [__version__, engines(options.engine, options.model)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -315,6 +321,13 @@ def _fingerprint(path: str) -> str:
 
 def _checksum(model: str) -> str:
     try:
-        return load_model(model).card.checksum
+        return model_file(model).card.checksum
+    except InputError as error:
+        return str(error)  # likewise
+
+
+def _engine_version(engine: str, model: str) -> str:
+    try:
+        return engine_version(engine, model)
     except InputError as error:
         return str(error)  # likewise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from geosiam.network.quantized import LEVELS
+from geosiam.network.cpu_layers import LEVELS
 from geosiam.network.siamese import normalized
 
 if TYPE_CHECKING:

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import uuid4
 
 import numpy as np
-import torch
 
 from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centers
 from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference.device import (
-    choose_device,
-    choose_precision,
-    cuda_devices,
-    multiplies_bf16,
-    named_device,
-    single_thread,
-)
-from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
-from geosiam.inference.preprocess import InputTransform
-from geosiam.network.quantized import can_be_quantized, int8_obstacle, quantized
-from geosiam.network.weights import load_model
-from geosiam.network.winograd import with_winograd
+from geosiam.network.weights import ModelFile, load_model, read_weights
 
 if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
     from geosiam.imagery.grid import Block, Grid, Window
+    from geosiam.inference.onnx_engine import OnnxEngine
+    from geosiam.inference.torch_engine import TorchEngine
     from geosiam.inference.zonal_stats import CellStatistics, ZonalStatistics
-    from geosiam.network.siamese import SiameseNetwork
+    from geosiam.network.architecture import NetworkConfig
     from geosiam.network.weights import Model
 
+    Engine: TypeAlias = TorchEngine | OnnxEngine
     FileStamp: TypeAlias = "tuple[int, ...] | None"
+
+_log = logging.getLogger(__name__)
 
 BLOCK_PX = 1024
 """Side of a full block in pixels: large enough that the halo costs 5 %, small enough for the processor's cache."""
@@ -107,50 +101,38 @@ class BlockResult:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A network ready to score blocks on a device at a precision.
+    """A network ready to score blocks.
 
     Parameters
     ----------
-    network
-        Network for inference, on its device and in its precision.
-    device
-        Device that computes.
-    dtype
-        Precision of the forward pass; logits are turned into probabilities in float32. ``torch.int8``: the encoder's
-        convolutions, from bytes to features, multiply integers.
-    batcher
-        Batcher that computes on CUDA devices; None: the calling thread computes.
+    engine
+        Computes the scores of an image that it is given as a block of both scenes.
     """
 
-    network: SiameseNetwork
-    device: torch.device
-    dtype: torch.dtype
-    batcher: GpuBatcher | None = None
+    engine: Engine
 
     @classmethod
     def of_model(
         cls, model: Model, *, device: str = "auto", precision: str = "auto", elsewhere: bool = False
     ) -> Scorer:
-        """Prepare a model: batch norm folded, weights in its precision, channels last, on the device.
+        """Prepare a model for PyTorch.
 
         Parameters
         ----------
-        model
-            The network and its weights.
-        device, precision
-            Names of device and precision; ``"auto"`` chooses.
+        model, device, precision
+            See :meth:`geosiam.inference.torch_engine.TorchEngine.of_model`.
         elsewhere
             The device is that of another machine, which calls :meth:`to_device`.
 
         Raises
         ------
         OptionError
-            This machine does not have the device, or the precision is unknown or unsuitable for device or weights.
+            Device or precision cannot be used.
         """
-        target = named_device(device) if elsewhere else choose_device(device)
-        dtype = choose_precision(precision, target, quantizable=can_be_quantized(model.network.encoder))
-        scorer = cls(_prepare(model.network, target, dtype), target, dtype)
-        return scorer if elsewhere else scorer.to_device()
+        from geosiam.inference.torch_engine import TorchEngine  # noqa: PLC0415 - brings PyTorch, as the model has done
+
+        engine = TorchEngine.of_model(model, device=device, precision=precision, elsewhere=elsewhere)
+        return cls(engine) if elsewhere else cls(engine).to_device()
 
     def to_device(self) -> Scorer:
         """Return the scorer with its network on its device, which this machine must have.
@@ -158,31 +140,29 @@ class Scorer:
         Raises
         ------
         OptionError
-            This machine does not have the device, or cannot compute in int8.
+            This machine does not have the device or the precision.
         """
-        device = choose_device(str(self.device))
-        if self.dtype == torch.int8 and (obstacle := int8_obstacle()):
-            raise OptionError("`precision=int8`", obstacle, "use fp32 or bf16")
-        if device.type != "cuda":
-            return self
-        side = self._aligned_cells(BLOCK_PX) * self.stride + self.network.config.receptive_field.size - self.stride
-        batcher = GpuBatcher(self.network, self.dtype, cuda_devices(device), max(side, BLOCK_PX))
-        return replace(self, batcher=batcher)
+        side = self._aligned_cells(BLOCK_PX) * self.stride + self.config.receptive_field.size - self.stride
+        return replace(self, engine=self.engine.to_device(max(side, BLOCK_PX)))
 
     def close(self) -> None:
-        """End the threads that serve CUDA devices, if there are any; the scorer cannot be used any more then."""
-        if self.batcher is not None:
-            self.batcher.close()
+        """End the threads of the engine, if there are any; the scorer cannot be used any more then."""
+        self.engine.close()
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Architecture of the network."""
+        return self.engine.config
 
     @property
     def blocks_waiting(self) -> int:
         """Number of blocks that may wait for a device while others are read."""
-        return 0 if self.batcher is None else 2 * BLOCKS_PER_BATCH * len(self.batcher.devices)
+        return self.engine.blocks_waiting
 
     @property
     def stride(self) -> int:
         """Pixels along a side of an output cell."""
-        return self.network.config.receptive_field.stride
+        return self.config.receptive_field.stride
 
     def lattice(self, grid: Grid) -> Lattice:
         """Return the canonical blocks of a scene: they depend on the scene and the strides of the network only."""
@@ -198,11 +178,10 @@ class Scorer:
         SceneUnreadableError
             A scene cannot be read there.
         """
-        config = self.network.config
         empty = np.full(block.cells.shape, np.nan, np.float32)
         if not self._overlaps(pair, block):
             return BlockResult(block, empty)
-        window = block.pixels(self.stride, config.halo)
+        window = block.pixels(self.stride, self.config.halo)
         pixels = pair.stored(window)
         height, width = pair.grid.shape
         rows, cols = block.cells.slices
@@ -227,7 +206,7 @@ class Scorer:
         -------
         float32 (rows, cols), the cells of a valid convolution
         """
-        field = self.network.config.receptive_field
+        field = self.config.receptive_field
         cells = field.cells(before.shape[1]), field.cells(before.shape[2])
         unchanged = unchanged_transform(before.shape[0])
         pixels = StoredBlock(before, after, np.ones(before.shape[1:], bool), (unchanged, unchanged))
@@ -235,25 +214,18 @@ class Scorer:
 
     def _probabilities(self, pixels: StoredBlock, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Score the parts of a block that hold a valid cell; other cells get NaN or a meaningless score."""
-        if self.batcher is not None:
-            return self.batcher.scores(pixels)
-        field = self.network.config.receptive_field
-        side = self._aligned_cells(FORWARD_PX)
+        field = self.config.receptive_field
+        side = max(valid.shape) if self.engine.takes_blocks else self._aligned_cells(FORWARD_PX)
         scores = np.full(valid.shape, np.nan, np.float32)
-        # One thread a block: blocks run side by side, and a sum split over threads would depend on their number.
-        with single_thread(), torch.inference_mode():
-            for part in Lattice(valid.shape[0], valid.shape[1], side, side):
-                if not valid[part.cells.slices].any():
-                    continue
+        for part in Lattice(valid.shape[0], valid.shape[1], side, side):
+            if valid[part.cells.slices].any():
                 window = part.pixels(self.stride, Halo(0, field.size - self.stride))
-                images = _input_transform(self.dtype)(pixels, *window.slices)
-                logits = self.network.compare(images)
-                scores[part.cells.slices] = torch.sigmoid(-logits.float())[0, 0].numpy()
+                scores[part.cells.slices] = self.engine(pixels, *window.slices)
         return scores
 
     def _aligned_cells(self, pixels: int) -> int:
         """Return the cells along at most so many pixels, so that each part of them begins where features do."""
-        alignment = self.network.config.alignment
+        alignment = self.config.alignment
         return max(1, pixels // alignment) * (alignment // self.stride)
 
     def _overlaps(self, pair: Pair, block: Block) -> bool:
@@ -265,27 +237,6 @@ class Scorer:
             and c.col_stop * s > o.col_start
             and c.col_start * s < o.col_stop
         )
-
-
-def _prepare(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) -> SiameseNetwork:
-    """Return a copy of a network for inference in a precision, in the fastest memory layout."""
-    prepared = network.for_inference()
-    if dtype == torch.int8:
-        features = torch.bfloat16 if multiplies_bf16() else torch.float32
-        for discriminator in prepared.discriminators:
-            discriminator.to(features)
-        prepared.encoder = quantized(network.encoder, features)
-    else:
-        prepared.to(dtype)
-        if device.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
-            prepared.encoder = with_winograd(prepared.encoder)
-    prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return prepared
-
-
-@lru_cache(maxsize=4)
-def _input_transform(dtype: torch.dtype) -> InputTransform:
-    return InputTransform(dtype)
 
 
 @dataclass(frozen=True)
@@ -335,16 +286,20 @@ def lazy_scores(pair: Pair, scorer: Scorer) -> da.Array:
     return scores
 
 
-def load_scorer(name: str, *, device: str, precision: str, elsewhere: bool = False) -> tuple[Model, Scorer]:
+def load_scorer(
+    name: str, *, engine: str = "auto", device: str = "auto", precision: str = "auto", elsewhere: bool = False
+) -> tuple[ModelFile, Scorer]:
     """Load weights and prepare a scorer.
 
     On this machine's processor both are cached while the weights file stays the same: in a batch of small pairs,
-    loading would take as long as scoring. The model is the caller's own copy; the network of the scorer is shared.
+    loading would take as long as scoring.
 
     Parameters
     ----------
     name
-        Model name or path, as in :func:`~geosiam.network.weights.load_model`.
+        Model name or path, as in :func:`~geosiam.network.weights.load_model`, or path of an ONNX model.
+    engine
+        What computes: see :func:`choose_engine`.
     device, precision, elsewhere
         See :meth:`Scorer.of_model`.
 
@@ -353,13 +308,74 @@ def load_scorer(name: str, *, device: str, precision: str, elsewhere: bool = Fal
     WeightsError
         The weights cannot be loaded.
     OptionError
-        Device or precision cannot be used.
+        Engine, device or precision cannot be used.
     """
+    chosen = choose_engine(engine, name)
+    if chosen == "onnx":
+        return _cached_onnx_scorer(name, _file_stamp(name), device, precision)
+    from geosiam.inference.torch_engine import choose_device  # noqa: PLC0415 - brings PyTorch
+
     if elsewhere or choose_device(device).type == "cuda":
-        model = load_model(name)
-        return model, Scorer.of_model(model, device=device, precision=precision, elsewhere=elsewhere)
-    model, scorer = _cached_scorer(name, _file_stamp(name), device, precision)
-    return replace(model, network=copy.deepcopy(model.network)), scorer
+        return _torch_scorer(name, device, precision, elsewhere=elsewhere)
+    return _cached_torch_scorer(name, _file_stamp(name), device, precision)
+
+
+def choose_engine(engine: str, model: str) -> str:
+    """Return what computes with a model: ``torch`` or ``onnx``.
+
+    ``auto`` is onnxruntime for an ONNX model and where PyTorch is not installed, else PyTorch.
+
+    Raises
+    ------
+    OptionError
+        The engine is not installed, or cannot use the model.
+    """
+    exported, has_torch = is_onnx(model), find_spec("torch") is not None
+    if engine == "torch":
+        if exported:
+            raise OptionError("`engine=torch`", f"cannot compute with the ONNX model {model}", "use `engine=onnx`")
+        if not has_torch:
+            raise OptionError("`engine=torch`", "needs PyTorch, which is not installed", "use `engine=onnx`")
+        return engine
+    if engine == "onnx" or exported:
+        return "onnx"
+    if has_torch:
+        return "torch"
+    if find_spec("onnxruntime") is None:
+        remedy = "pip install torch, or pip install 'geosiam[onnx]'"
+        raise OptionError("`engine=auto`", "needs PyTorch or onnxruntime, and neither is installed", remedy)
+    _say_once("PyTorch is not installed: onnxruntime computes, as with `engine=onnx`")
+    return "onnx"
+
+
+def engine_version(engine: str, model: str) -> str:
+    """Return the version of what :func:`choose_engine` chooses: that of PyTorch, or "onnxruntime" with its own."""
+    chosen = choose_engine(engine, model)
+    return metadata.version("torch") if chosen == "torch" else f"onnxruntime {metadata.version('onnxruntime')}"
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    _log.warning(message)
+
+
+def is_onnx(model: str) -> bool:
+    """Return whether a model is named by the path of an ONNX file."""
+    return Path(model).suffix.lower() == ".onnx"
+
+
+def model_file(name: str) -> ModelFile:
+    """Return the card of weights or of an ONNX model, by name or path.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read.
+    """
+    if is_onnx(name):
+        return _cached_onnx_scorer(name, _file_stamp(name), "auto", "auto")[0]
+    weights = read_weights(name)
+    return ModelFile(weights.card, weights.source)
 
 
 def _file_stamp(name: str) -> FileStamp:
@@ -370,7 +386,20 @@ def _file_stamp(name: str) -> FileStamp:
     return None
 
 
-@lru_cache(maxsize=_MAX_CACHED_SCORERS)
-def _cached_scorer(name: str, _stamp: FileStamp, device: str, precision: str) -> tuple[Model, Scorer]:
+def _torch_scorer(name: str, device: str, precision: str, *, elsewhere: bool = False) -> tuple[ModelFile, Scorer]:
     model = load_model(name)
-    return model, Scorer.of_model(model, device=device, precision=precision)
+    scorer = Scorer.of_model(model, device=device, precision=precision, elsewhere=elsewhere)
+    return ModelFile(model.card, model.source), scorer
+
+
+@lru_cache(maxsize=_MAX_CACHED_SCORERS)
+def _cached_torch_scorer(name: str, _stamp: FileStamp, device: str, precision: str) -> tuple[ModelFile, Scorer]:
+    return _torch_scorer(name, device, precision)
+
+
+@lru_cache(maxsize=_MAX_CACHED_SCORERS)
+def _cached_onnx_scorer(name: str, _stamp: FileStamp, device: str, precision: str) -> tuple[ModelFile, Scorer]:
+    from geosiam.inference.onnx_engine import OnnxEngine  # noqa: PLC0415 - brings onnxruntime, an extra
+
+    file, engine = OnnxEngine.load(name, device=device, precision=precision)
+    return file, Scorer(engine)

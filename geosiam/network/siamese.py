@@ -11,173 +11,34 @@ averaged over 2 x 2 pixels has a quarter of them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, linear, pixel_shuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geosiam.imagery.grid import Halo
-from geosiam.network.receptive_field import Pyramid, ReceptiveField, interpolated_from, receptive_field
-from geosiam.network.winograd import with_sign_bit_relu
+from geosiam.network.architecture import (
+    INPUT_CENTER,
+    INPUT_SPREAD,
+    SMALLEST_SQUARE,
+    discriminator_name,
+    interpolated_from,
+)
+from geosiam.network.cpu_layers import with_sign_bit_relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Distance = Literal["elementwise", "euclidean"]
-Head = Literal["concat", "distance"]
+    from geosiam.network.architecture import NetworkConfig
+
 Span: TypeAlias = "tuple[range, range]"
 
-INPUT_CENTER = 0.5
-INPUT_SPREAD = 0.25
-_TINY = 1e-12  # keeps the gradient of the Euclidean norm finite where both features agree
+COARSE_EVIDENCE = -1.0
+"""Log-odds of a change from which on a coarser scale counts, before any training of several scales."""
 
-
-@dataclass(frozen=True)
-class Convolution:
-    """One convolution of the encoder: side of its square kernel, stride, and number of output channels."""
-
-    kernel: int
-    stride: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if min(self.kernel, self.stride, self.width) < 1:
-            raise ValueError(f"kernel, stride and width of a convolution are at least 1, not {self}")
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The architecture of the network.
-
-    Parameters
-    ----------
-    convolutions
-        The encoder, from the input on. The width of the last one is the feature dimension.
-    channels
-        Number of bands of the input images.
-    hidden
-        Number of channels between the two 1x1 convolutions of the discriminator.
-    distance
-        ``"elementwise"``: ``|f1 - f2|``, a vector (the paper's listing); ``"euclidean"``: the norm of ``f1 - f2``,
-        one number (the paper's equation 3).
-    head
-        Input of the discriminator: ``"concat"``: ``[f1, f2, distance]`` (equation 4); ``"distance"``: the distance
-        alone (the paper's figure 2c).
-    batch_norm
-        Whether a batch norm follows each convolution of the encoder but the last.
-    subcells
-        Number of output cells along each side of a feature: 1, or more for outlines finer than the encoder's stride.
-        The cells of one feature share its window.
-    scales
-        Sides in pixels of the squares over which the image is averaged before the encoder sees it, increasing powers of
-        two from 1 on; ``(1,)``: the image alone, as in the paper.
-    symmetric
-        Whether the logit is the mean of both orders of the scenes, so that it does not depend on their order.
-    """
-
-    convolutions: tuple[Convolution, ...]
-    channels: int = 3
-    hidden: int = 64
-    distance: Distance = "elementwise"
-    head: Head = "concat"
-    batch_norm: bool = True
-    subcells: int = 1
-    scales: tuple[int, ...] = (1,)
-    symmetric: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.convolutions:
-            raise ValueError("an encoder has at least one convolution")
-        if min(self.channels, self.hidden) < 1:
-            raise ValueError(f"channels and hidden are at least 1, not {self.channels} and {self.hidden}")
-        if self.subcells < 1 or self.window.stride % self.subcells:
-            raise ValueError(f"{self.subcells} subcells do not divide a stride of {self.window.stride} px")
-        if not self.scales or self.scales[0] != 1 or not all(map(_is_octave, self.scales, self.scales[1:])):
-            raise ValueError(f"scales are increasing powers of two from 1 on, not {self.scales}")
-        if len(self.scales) > 1 and (self.window.size - self.window.stride) % 2:
-            raise ValueError("with several scales, stride and receptive field of the encoder are both even or both odd")
-        if self.distance not in ("elementwise", "euclidean"):
-            raise ValueError(f"distance is 'elementwise' or 'euclidean', not {self.distance!r}")
-        if self.head not in ("concat", "distance"):
-            raise ValueError(f"head is 'concat' or 'distance', not {self.head!r}")
-
-    @classmethod
-    def of_stride(cls, stride: int = 8, *, width: int = 32, features: int = 128, **options: Any) -> Self:  # noqa: ANN401
-        """Return an encoder whose receptive field is exactly 32 px, with stride 8 (the default) or 4.
-
-        Parameters
-        ----------
-        stride
-            Pixels an output cell stands for: 8, or 4 for finer outlines at about three times the cost.
-        width
-            Channels of the first convolution; the following have twice and four times as many.
-        features
-            Feature dimension, the channels of the last convolution.
-        options
-            Further fields of the config.
-
-        Raises
-        ------
-        ValueError
-            There is no ready-made encoder of this stride, or an option does not fit it.
-        """
-        if stride == 8:  # noqa: PLR2004
-            stack = [(4, 2, width), (3, 2, 2 * width), (3, 2, 4 * width), (3, 1, features)]
-        elif stride == 4:  # noqa: PLR2004
-            stack = [(4, 2, width), (3, 2, 2 * width), (3, 1, 2 * width), (3, 1, 4 * width), (3, 1, features)]
-        else:
-            raise ValueError(f"there is a ready-made encoder of stride 8 and one of stride 4, not of {stride}")
-        return cls(tuple(Convolution(*layer) for layer in stack), **options)
-
-    @property
-    def features(self) -> int:
-        """Feature dimension."""
-        return self.convolutions[-1].width
-
-    @property
-    def window(self) -> ReceptiveField:
-        """Receptive field of a feature, computed from the layers."""
-        return receptive_field((layer.kernel, layer.stride) for layer in self.convolutions)
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """Arithmetic of the scales: which features and pixels a cell depends on."""
-        return Pyramid(self.window, self.subcells, self.scales)
-
-    @property
-    def receptive_field(self) -> ReceptiveField:
-        """Receptive field of an output cell: it covers the windows of its features, wherever in them the cell lies."""
-        return self.pyramid.receptive_field
-
-    @property
-    def alignment(self) -> int:
-        """Pixels; images cut out of a larger one must begin a multiple of them from its beginning."""
-        return self.pyramid.alignment
-
-    @property
-    def halo(self) -> Halo:
-        """Margin around the cell's own pixels that its score depends on."""
-        field = self.receptive_field
-        return Halo(field.offset, field.overhang)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the config as plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the config that :meth:`to_dict` wrote."""
-        layers = tuple(Convolution(**layer) for layer in values["convolutions"])
-        return cls(**{**values, "convolutions": layers, "scales": tuple(values.get("scales", (1,)))})
-
-
-def _is_octave(finer: int, coarser: int) -> bool:
-    """Return whether a scale is 2, 4, 8, ... times another one."""
-    factor, rest = divmod(coarser, finer)
-    return not rest and factor > 1 and factor.bit_count() == 1
+_FINEST = discriminator_name(0)
 
 
 class Encoder(nn.Sequential):
@@ -215,7 +76,7 @@ def euclidean_distance(before: Tensor, after: Tensor) -> Tensor:
 
     Its gradient is finite, namely zero, where both are equal.
     """
-    return ((before - after).square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+    return ((before - after).square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
 class Discriminator(nn.Module):
@@ -235,11 +96,8 @@ class Discriminator(nn.Module):
         self.distance = config.distance
         self.head = config.head
         self.symmetric = config.symmetric and config.head == "concat"
-        channels = config.features if config.distance == "elementwise" else 1
-        if config.head == "concat":
-            channels += 2 * config.features
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, config.hidden * (1 + finer), 1),
+            nn.Conv2d(config.discriminator_channels, config.hidden * (1 + finer), 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(config.hidden, config.subcells**2, 1),
         )
@@ -448,3 +306,36 @@ class SiameseNetwork(nn.Module):
         for discriminator in copy.discriminators:
             discriminator.layers = with_sign_bit_relu(discriminator.layers)
         return copy.eval().requires_grad_(requires_grad=False)
+
+
+def can_initialize(small: NetworkConfig, large: NetworkConfig) -> bool:
+    """Return whether :func:`initial_weights` can make the weights of one network from those of another."""
+    grown = replace(small, subcells=large.subcells, scales=large.scales, symmetric=large.symmetric)
+    same_scales = small.scales in ((1,), large.scales)
+    return grown == large and small.subcells in (1, large.subcells) and same_scales
+
+
+def initial_weights(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
+    """Return the weights of ``small`` for ``large``: the same network, a symmetric one, or more subcells or scales.
+
+    All subcells give the logit of the whole cell, and the logits of both orders are averaged. With several scales, the
+    log-odds of a change are the mean of the finest scale's, and of what those of each coarser one exceed
+    :data:`COARSE_EVIDENCE` by; at first no scale's discriminator uses what it sees of the coarser ones.
+    """
+    if not can_initialize(small, large):
+        raise ValueError(f"weights of {small} do not fit {large}")
+    copies = (large.subcells // small.subcells) ** 2
+    result = {
+        key: value.repeat_interleave(copies, 0) if key.startswith(f"{_FINEST}.layers.2.") else value
+        for key, value in state.items()
+    }
+    if small.scales == large.scales:
+        return result
+    for key in [key for key in result if key.startswith(_FINEST)]:
+        value, share = result[key], len(large.scales) if ".layers.2." in key else 1
+        result[key] = value / share
+        coarse = value + COARSE_EVIDENCE if key.endswith(".layers.2.bias") else value
+        for level in range(1, len(large.scales)):
+            unused = [torch.zeros_like(value)] * level if ".layers.0." in key else []
+            result[key.replace(_FINEST, discriminator_name(level))] = torch.cat([coarse / share, *unused])
+    return result

@@ -1,36 +1,37 @@
-"""Weights files: safetensors with a model card inside, checked against the card's architecture when loaded."""
+"""Weights files: safetensors with a model card inside, checked against the card's architecture when loaded.
+
+They are read and written as arrays: PyTorch is imported where a network is made of them, and not before.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from geosiam.errors import OutputError, WeightsError
 from geosiam.files import atomic_write, check_writable, exists, parse_json
 from geosiam.network import DEFAULT_MODEL
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-    from torch import Tensor
+    from numpy.typing import NDArray
 
-COARSE_EVIDENCE = -1.0
-"""Log-odds of a change from which on a coarser scale counts, before any training of several scales."""
+    from geosiam.network.siamese import SiameseNetwork
 
 _CARD = "geosiam_model_card"
 _FORMER_KEYS = {"licence": "license"}  # keys of older cards, and their present names
-_FINEST = "discriminator"  # name of the finest scale's discriminator in a network's weights
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
 
@@ -115,6 +116,21 @@ class ModelCard:
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """The card of a model, and the name or path that it was loaded from."""
+
+    card: ModelCard
+    source: str
+
+
+@dataclass(frozen=True)
+class Weights(ModelFile):
+    """The content of a weights file: its tensors by their names in the network, and its card."""
+
+    tensors: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
 class Model:
     """A network with its weights, its card, and the name or path that it was loaded from."""
 
@@ -127,7 +143,7 @@ def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike
     """Write weights and card to a file, atomically; return the card with its checksum."""
     target = Path(path)
     check_writable(target)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    tensors = {key: np.asarray(value.numpy(force=True), order="C") for key, value in network.state_dict().items()}
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
     try:
         with atomic_write(target) as partial:
@@ -138,7 +154,25 @@ def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike
 
 
 def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
-    """Load bundled weights by name, or any weights file by path.
+    """Load bundled weights by name, or any weights file by path, as a network of PyTorch.
+
+    Raises
+    ------
+    WeightsError
+        As :func:`read_weights`.
+    """
+    import torch  # noqa: PLC0415 - slow to import, and what reads cards or exports weights does without
+
+    from geosiam.network.siamese import SiameseNetwork  # noqa: PLC0415 - likewise
+
+    weights = read_weights(name_or_path)
+    tensors = {key: torch.from_numpy(value) for key, value in weights.tensors.items()}
+    network = SiameseNetwork.of_weights(weights.card.network, tensors)
+    return Model(network.eval(), weights.card, weights.source)
+
+
+def read_weights(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Weights:
+    """Read bundled weights by name, or any weights file by path, as arrays.
 
     Raises
     ------
@@ -150,16 +184,16 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
     for file in _bundled_files():
         if file.name == f"{name}{_SUFFIX}":
             with as_file(file) as path:
-                return _load(path, name)
+                return _read(path, name)
     if not (exists(name) and Path(name).is_file()):
         raise WeightsError(name, "is neither a bundled model nor a weights file", _REMEDY)
-    return _load(Path(name), name)
+    return _read(Path(name), name)
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
     """Read the card of a weights file without its tensors."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(path, f"is not a safetensors file ({error})", _REMEDY) from error
@@ -180,21 +214,19 @@ def _bundled_files() -> list[Traversable]:
     return [file for file in folder.iterdir() if file.name.endswith(_SUFFIX)]
 
 
-def _load(path: Path, source: str) -> Model:
+def _read(path: Path, source: str) -> Weights:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, OSError) as error:
         raise WeightsError(source, f"is not a safetensors file ({error})", _REMEDY) from error
     card = _card(metadata, source)
-    try:
-        network = SiameseNetwork.of_weights(card.network, tensors)
-    except RuntimeError as error:
-        raise WeightsError(source, "its tensors do not fit the architecture in its card", _REMEDY) from error
+    if {key: tensor.shape for key, tensor in tensors.items()} != card.network.tensor_shapes():
+        raise WeightsError(source, "its tensors do not fit the architecture in its card", _REMEDY)
     if card.checksum != _checksum(tensors):
         raise WeightsError(source, "its tensors do not match the checksum in its card", "download or train it again")
-    return Model(network.eval(), card, source)
+    return Weights(card, source, tensors)
 
 
 def _card(metadata: Mapping[str, str], source: str) -> ModelCard:
@@ -204,42 +236,9 @@ def _card(metadata: Mapping[str, str], source: str) -> ModelCard:
         raise WeightsError(source, "has no model card of geosiam inside", _REMEDY) from error
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for key in sorted(tensors):
-        digest.update(f"{key} {tuple(tensors[key].shape)}".encode())
-        digest.update(tensors[key].contiguous().numpy().tobytes())
+        digest.update(f"{key} {tensors[key].shape}".encode())
+        digest.update(tensors[key].tobytes())
     return digest.hexdigest()
-
-
-def can_initialize(small: NetworkConfig, large: NetworkConfig) -> bool:
-    """Return whether :func:`initial_weights` can make the weights of one network from those of another."""
-    grown = replace(small, subcells=large.subcells, scales=large.scales, symmetric=large.symmetric)
-    same_scales = small.scales in ((1,), large.scales)
-    return grown == large and small.subcells in (1, large.subcells) and same_scales
-
-
-def initial_weights(state: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
-    """Return the weights of ``small`` for ``large``: the same network, a symmetric one, or more subcells or scales.
-
-    All subcells give the logit of the whole cell, and the logits of both orders are averaged. With several scales, the
-    log-odds of a change are the mean of the finest scale's, and of what those of each coarser one exceed
-    :data:`COARSE_EVIDENCE` by; at first no scale's discriminator uses what it sees of the coarser ones.
-    """
-    if not can_initialize(small, large):
-        raise ValueError(f"weights of {small} do not fit {large}")
-    copies = (large.subcells // small.subcells) ** 2
-    result = {
-        key: value.repeat_interleave(copies, 0) if key.startswith(f"{_FINEST}.layers.2.") else value
-        for key, value in state.items()
-    }
-    if small.scales == large.scales:
-        return result
-    for key in [key for key in result if key.startswith(_FINEST)]:
-        value, share = result[key], len(large.scales) if ".layers.2." in key else 1
-        result[key] = value / share
-        coarse = value + COARSE_EVIDENCE if key.endswith(".layers.2.bias") else value
-        for level in range(1, len(large.scales)):
-            unused = [torch.zeros_like(value)] * level if ".layers.0." in key else []
-            result[key.replace(_FINEST, f"coarser.{level - 1}")] = torch.cat([coarse / share, *unused])
-    return result

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from geosiam.errors import TrainingDataError
-from geosiam.network.siamese import Convolution, NetworkConfig
+from geosiam.network.architecture import Convolution, NetworkConfig
 from geosiam.paper.workbench import fingerprint
 from geosiam.training.datasets import load_chips
 from geosiam.training.recipes import Batch, Contrastive, CrossEntropy, PaperRecipe, Schedule, make_recipe

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Generator
 
-from geosiam.network.siamese import Convolution, NetworkConfig
+from geosiam.network.architecture import Convolution, NetworkConfig
 from geosiam.paper.chips import cifar_file, load_cifar
 from geosiam.paper.fig6 import SIZE_PX
 from geosiam.paper.results import Finding, Picture, Result, Table, spread

@@ -17,6 +17,7 @@ from PIL import Image
 
 from geosiam.errors import OptionError, OutputError, TrainingDataError
 from geosiam.inference.scorer import Scorer
+from geosiam.inference.torch_engine import TorchEngine
 from geosiam.training.loop import TrainingRun
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def score(network: SiameseNetwork, before: Tensor, after: Tensor) -> NDArray[np.
     before, after
         float32 (channels, height, width) in [0, 1].
     """
-    scorer = Scorer(network.for_inference(), torch.device("cpu"), torch.float32)
+    scorer = Scorer(TorchEngine(network.for_inference(), torch.device("cpu"), torch.float32))
     return scorer.probabilities(before.numpy(), after.numpy())
 
 

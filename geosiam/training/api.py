@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from geosiam import __version__
 from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, file_name, is_file, is_folder
-from geosiam.inference.device import choose_device
+from geosiam.inference.torch_engine import choose_device
 from geosiam.network import DEFAULT_MODEL
-from geosiam.network.weights import ModelCard, can_initialize, initial_weights, load_model, save_model
+from geosiam.network.siamese import can_initialize, initial_weights
+from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.targets import refuse_overwriting
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
 from geosiam.training.datasets import load_chips, synthetic_pairs

@@ -14,12 +14,13 @@ from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from geosiam.errors import OptionError
-from geosiam.network.siamese import NetworkConfig, euclidean_distance
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import euclidean_distance
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, paper_rectangles
 from geosiam.training.augment import JPEG_BLOCK_PX, NuisanceConfig, apply_nuisance
 
 if TYPE_CHECKING:
-    from geosiam.network.receptive_field import ReceptiveField
+    from geosiam.network.architecture import ReceptiveField
     from geosiam.network.siamese import SiameseNetwork
     from geosiam.training.sources import ChipSource
 

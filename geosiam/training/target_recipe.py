@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
-from geosiam.network.siamese import NetworkConfig
+from geosiam.network.architecture import NetworkConfig
 from geosiam.training.anomalies import AnomalyConfig, chance, insert, uniform
 from geosiam.training.augment import NuisanceConfig, apply_nuisance
 from geosiam.training.recipes import Batch, CrossEntropy, Schedule, label_cells

@@ -43,7 +43,7 @@ def test_states_are_read_as_they_were_saved(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / STATE).read_text())["facts"]
     assert (facts["holes"], facts["computed"], facts["model"]["name"]) == (
         1,
-        {"device": "cpu", "precision": "fp32"},
+        {"device": "cpu", "precision": "fp32", "engine": "torch"},
         "survey",
     )
 

@@ -11,12 +11,13 @@ import torch
 
 from geosiam.imagery.normalization import FULL_BYTE, PixelTransform, RadiometricNormalization, Stretch
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference import device as device_module
 from geosiam.inference import gpu
-from geosiam.inference.device import choose_precision, cuda_devices
+from geosiam.inference import torch_engine as engine_module
 from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.scorer import Scorer
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.inference.torch_engine import choose_precision, cuda_devices
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
 SIDE = 120
@@ -46,12 +47,12 @@ def block(seed: int, dtype: str = "uint8", shape: tuple[int, int] = (SIDE, SIDE)
 
 
 def direct(one: StoredBlock) -> np.ndarray:
-    cells = tuple(SCORER.network.config.receptive_field.cells(side) for side in one.valid.shape)
+    cells = tuple(SCORER.config.receptive_field.cells(side) for side in one.valid.shape)
     return SCORER._probabilities(one, np.ones(cells, bool))
 
 
 def served(blocks: list[StoredBlock], devices: int = 1, threads: int = 8) -> list[np.ndarray]:
-    behind = GpuBatcher(SCORER.network, torch.float32, [CPU] * devices, SIDE)
+    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU] * devices, SIDE)
     try:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(behind.scores, blocks))
@@ -99,7 +100,7 @@ def test_threads_end_with_the_accelerator():
     import threading
 
     before = {thread for thread in threading.enumerate() if thread.name == "geosiam-cpu"}
-    behind = GpuBatcher(SCORER.network, torch.float32, [CPU, CPU], SIDE)
+    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU, CPU], SIDE)
     behind.scores(block(1))
     threads = [thread for thread in threading.enumerate() if thread.name == "geosiam-cpu" and thread not in before]
     assert len(threads) == 2
@@ -111,8 +112,8 @@ def test_threads_end_with_the_accelerator():
 
 
 def test_a_scorer_ends_its_threads():
-    behind = GpuBatcher(SCORER.network, torch.float32, [CPU], SIDE)
-    with contextlib.closing(replace(SCORER, batcher=behind)) as scorer:
+    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU], SIDE)
+    with contextlib.closing(replace(SCORER, engine=replace(SCORER.engine, batcher=behind))) as scorer:
         assert scorer.blocks_waiting == 2 * BLOCKS_PER_BATCH
         assert all(thread.is_alive() for thread in behind._threads)
     assert not any(thread.is_alive() for thread in behind._threads)
@@ -130,7 +131,7 @@ def test_one_device_by_number_and_all_by_name(monkeypatch):
 )
 def test_automatic_precision_is_what_the_slowest_device_multiplies(monkeypatch, generation, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(device_module, "cuda_devices", lambda _: [0, 1])
+    monkeypatch.setattr(engine_module, "cuda_devices", lambda _: [0, 1])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation if device else (9, 0))
     assert choose_precision("auto", torch.device("cuda")) == expected
 
@@ -141,9 +142,9 @@ def test_automatic_precision_is_what_the_slowest_device_multiplies(monkeypatch, 
 def test_a_cuda_device_gives_what_the_cpu_gives(precision, dtype):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    scorer = replace(make_scorer(), dtype=device_module.choose_precision(precision, torch.device("cuda")))
-    network = scorer.network.to(scorer.dtype).to(memory_format=torch.channels_last)
-    behind = GpuBatcher(network, scorer.dtype, cuda_devices(torch.device("cuda")), SIDE)
+    engine = replace(make_scorer().engine, dtype=engine_module.choose_precision(precision, torch.device("cuda")))
+    network = engine.network.to(engine.dtype).to(memory_format=torch.channels_last)
+    behind = GpuBatcher(network, engine.dtype, cuda_devices(torch.device("cuda")), SIDE)
     blocks = [block(seed, dtype) for seed in range(40)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found, again = (list(pool.map(behind.scores, blocks)) for _ in range(2))

@@ -20,13 +20,14 @@ from geosiam.errors import OptionError
 from geosiam.imagery.grid import Grid, Window, reflected
 from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference import device as device_module
 from geosiam.inference import scorer as scorer_module
-from geosiam.inference.device import choose_device, choose_precision
+from geosiam.inference import torch_engine as engine_module
 from geosiam.inference.executor import stream_scores
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.network.quantized import multiplies_exactly
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.inference.torch_engine import choose_device, choose_precision
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.cpu_layers import multiplies_exactly
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
 
 INTEGERS = pytest.mark.skipif(not multiplies_exactly(), reason="this processor has no instructions for 8-bit integers")
@@ -183,7 +184,7 @@ def test_integers_stay_near_fp32_and_pickled_they_are_the_same() -> None:
 
 
 def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer_module, "int8_obstacle", lambda: "needs VNNI")
+    monkeypatch.setattr(engine_module, "int8_obstacle", lambda: "needs VNNI")
     sent = Scorer.of_model(MODELS[8], device="cpu", precision="int8", elsewhere=True)
     for arrive in (sent.to_device, lambda: Scorer.of_model(MODELS[8], device="cpu", precision="int8")):
         with pytest.raises(OptionError, match="VNNI"):
@@ -193,7 +194,7 @@ def test_integers_are_refused_where_the_processor_cuts_them_off(monkeypatch: pyt
 def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for there in (True, False):
-        monkeypatch.setattr(device_module, "multiplies_int8", lambda there=there: there)
+        monkeypatch.setattr(engine_module, "multiplies_int8", lambda there=there: there)
         for quantizable in (True, False):
             chosen = choose_precision("auto", cpu, quantizable=quantizable)
             assert (chosen == torch.int8) == (there and quantizable)
@@ -206,7 +207,7 @@ def test_auto_is_int8_only_where_processor_and_weights_have_it(monkeypatch: pyte
 def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for there, chosen in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(device_module, "multiplies_bf16", lambda there=there: there)
+        monkeypatch.setattr(engine_module, "multiplies_bf16", lambda there=there: there)
         assert choose_precision("auto", cpu) == chosen
         assert choose_precision("auto", torch.device("cuda")) == torch.float32
         assert choose_precision("fp32", cpu) == torch.float32
@@ -219,7 +220,7 @@ def test_auto_is_bf16_only_where_the_processor_multiplies_it(monkeypatch: pytest
 )
 def test_what_keeps_torch_from_instructions_is_respected(setting: str, question: str, words: set[str]) -> None:
     name, value = setting.split("=")
-    script = f"from geosiam.inference.device import {question}; print({question}())"
+    script = f"from geosiam.inference.torch_engine import {question}; print({question}())"
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, name: value}, capture_output=True, text=True, check=True
     )

@@ -10,9 +10,10 @@ from test_scoring import INTEGERS, ArrayPair, random_pair, streamed
 
 from geosiam.inference import scorer as scorer_module
 from geosiam.inference.scorer import Scorer, lazy_scores
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.cpu_layers import RowWinograd
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard, load_model
-from geosiam.network.winograd import RowWinograd
 
 
 def make_model(stride: int, subcells: int, scales: tuple[int, ...] = (1,)) -> Model:
@@ -62,7 +63,7 @@ def test_tiled_scores_of_subcells_equal_the_whole_scene(key: tuple, height: int,
 def test_what_ships_scores_in_blocks_as_its_network_scores_the_whole_scene(name: str) -> None:
     pair, model = random_pair(330, 250), load_model(name)
     scorer = Scorer.of_model(model, device="cpu", precision="fp32")
-    assert any(isinstance(layer, RowWinograd) for layer in scorer.network.encoder)
+    assert any(isinstance(layer, RowWinograd) for layer in scorer.engine.network.encoder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer_module, "BLOCK_PX", 192)
         scores = streamed(pair, scorer)

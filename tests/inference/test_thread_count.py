@@ -13,8 +13,8 @@ import torch
 from test_scoring import MODELS, random_pair, streamed
 
 from geosiam.inference import scorer as scorer_module
-from geosiam.inference.device import single_thread
 from geosiam.inference.scorer import Scorer, lazy_scores
+from geosiam.inference.torch_engine import single_thread
 from geosiam.inspection import inspect_pair
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d, interpolate, pad
 from torch.nn.utils import parameters_to_vector
 
-from geosiam.network.quantized import multiplies_exactly, quantized
-from geosiam.network.receptive_field import Pyramid, ReceptiveField, interpolated_from
-from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork, averaged, interpolated, normalized
-from geosiam.network.weights import COARSE_EVIDENCE, ModelCard, can_initialize, initial_weights, load_model, save_model
+from geosiam.network.architecture import Convolution, NetworkConfig, Pyramid, ReceptiveField, interpolated_from
+from geosiam.network.cpu_layers import multiplies_exactly, quantized
+from geosiam.network.siamese import (
+    COARSE_EVIDENCE,
+    SiameseNetwork,
+    averaged,
+    can_initialize,
+    initial_weights,
+    interpolated,
+    normalized,
+)
+from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.training.calibration import apply_temperature
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.signal import correlate
 from torch import nn
 
-from geosiam.network.quantized import LEVELS, QuantizedConvolution, can_be_quantized, multiplies_exactly, quantized
-from geosiam.network.siamese import Convolution, Encoder, NetworkConfig, normalized
+from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.cpu_layers import LEVELS, QuantizedConvolution, can_be_quantized, multiplies_exactly, quantized
+from geosiam.network.siamese import Encoder, normalized
 from geosiam.network.weights import load_model
 from geosiam.synthesis.pairs import SyntheticConfig, make_pair
 

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geosiam.network.receptive_field import ReceptiveField, receptive_field
+from geosiam.network.architecture import ReceptiveField, receptive_field
 
 layers = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=4)
 

@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from geosiam.network.siamese import (
-    Convolution,
-    Discriminator,
-    NetworkConfig,
-    SiameseNetwork,
-)
-from geosiam.network.weights import can_initialize, initial_weights
-from geosiam.network.winograd import SignBitReLU
+from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.cpu_layers import SignBitReLU
+from geosiam.network.siamese import Discriminator, SiameseNetwork, can_initialize, initial_weights
 
 SMALL = {"width": 4, "features": 6, "hidden": 5}
 

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from geosiam.errors import OutputError, WeightsError
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import ModelCard, available_models, load_model, read_card, save_model
 
 CONFIG = NetworkConfig.of_stride(8, width=4, features=6, hidden=5)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geosiam.network.winograd import RowWinograd, is_suitable, with_winograd
+from geosiam.network.cpu_layers import RowWinograd, is_suitable, with_winograd
 
 
 def convolution(channels: int = 64, width: int = 64, *, bias: bool = True, seed: int = 0) -> nn.Conv2d:

@@ -7,7 +7,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Generator
 
-from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.paper.fig2 import Clustering, _compare, cluster_sizes
 from geosiam.paper.fig3 import roc
 from geosiam.paper.fig4 import converged_at

@@ -11,7 +11,7 @@ from affine import Affine
 from torch import Generator
 
 from geosiam.errors import InputError, OptionError, OutputError, TrainingDataError
-from geosiam.network.siamese import NetworkConfig
+from geosiam.network.architecture import NetworkConfig
 from geosiam.network.weights import load_model
 from geosiam.paper import fig6
 from geosiam.paper.api import EXPERIMENTS, reproduce

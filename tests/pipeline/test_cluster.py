@@ -36,6 +36,7 @@ from geosiam.imagery.prepare import open_pair
 from geosiam.inference import cluster
 from geosiam.inference import scorer as scorer_module
 from geosiam.inference.cluster import connected, stream_on_cluster
+from geosiam.inference.torch_engine import TorchEngine
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
@@ -222,13 +223,13 @@ def test_each_worker_is_given_neighbors(client, scenes: SyntheticPaths) -> None:
 def test_a_job_gets_ready_on_each_worker(scenes: SyntheticPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has on one, such as the queues of a GPU, does not travel to the next."""
     scorer = scorer_module.Scorer.of_model(load_model(), device="cpu", elsewhere=True)
-    monkeypatch.setattr(scorer_module.Scorer, "to_device", lambda self: replace(self, batcher=threading.Lock()))
+    monkeypatch.setattr(TorchEngine, "to_device", lambda self, _side: replace(self, batcher=threading.Lock()))
     with open_pair(scenes.before, scenes.after) as pair:
         contents = cluster._Payload.pack(scorer_module.BlockTask(pair, scorer))
     first = cluster._Payload(contents)
     assert first.task() is first.task()
     second = pickle.loads(pickle.dumps(first))
-    assert second.task().scorer.batcher not in (None, first.task().scorer.batcher)
+    assert second.task().scorer.engine.batcher not in (None, first.task().scorer.engine.batcher)
 
 
 class Noting:

@@ -244,7 +244,7 @@ def test_another_run_is_refused_until_it_is_told_to_restart(
 def scoring_is_fp32() -> bool:
     import torch
 
-    from geosiam.inference.device import choose_device, choose_precision
+    from geosiam.inference.torch_engine import choose_device, choose_precision
 
     return choose_precision("auto", choose_device("auto")) == torch.float32
 

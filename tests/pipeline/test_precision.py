@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geosiam.network.quantized import multiplies_exactly
+from geosiam.network.cpu_layers import multiplies_exactly
 from geosiam.network.weights import load_model
 from geosiam.options import DetectOptions
 from geosiam.scoring import score

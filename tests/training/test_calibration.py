@@ -7,7 +7,8 @@ from scipy.optimize import brentq
 from torch import Generator
 
 from geosiam.evaluation.counts import ScoreCounts
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.training.calibration import HeldOut, apply_temperature, calibration_error, fit_temperature
 
 

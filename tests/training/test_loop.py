@@ -9,7 +9,8 @@ import torch
 from torch import Generator
 
 from geosiam.errors import OptionError, OutputError, WeightsError
-from geosiam.network.siamese import NetworkConfig, SiameseNetwork
+from geosiam.network.architecture import NetworkConfig
+from geosiam.network.siamese import SiameseNetwork
 from geosiam.training.calibration import _best_f1, best_threshold
 from geosiam.training.loop import TrainingRun, one_cycle
 from geosiam.training.recipes import PaperRecipe, Schedule

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Generator
 from torch.nn.functional import binary_cross_entropy
 
-from geosiam.network.siamese import Convolution, NetworkConfig, SiameseNetwork, euclidean_distance
+from geosiam.network.architecture import Convolution, NetworkConfig
+from geosiam.network.siamese import SiameseNetwork, euclidean_distance
 from geosiam.training.recipes import Batch, Contrastive, CrossEntropy
 
 NETWORK = SiameseNetwork(NetworkConfig((Convolution(4, 2, 4), Convolution(3, 1, 3)), channels=1, batch_norm=False))

@@ -4,8 +4,7 @@ import torch
 from torch import Generator
 
 from geosiam.errors import OptionError
-from geosiam.network.receptive_field import ReceptiveField
-from geosiam.network.siamese import NetworkConfig
+from geosiam.network.architecture import NetworkConfig, ReceptiveField
 from geosiam.training.recipes import (
     LEAST_COVER_OF_8_PX,
     PaperRecipe,

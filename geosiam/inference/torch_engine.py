@@ -1,18 +1,30 @@
-"""Device, precision and thread count of the network's forward pass."""
+"""The network's forward pass in PyTorch: its device, precision and thread count."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from geosiam.errors import OptionError
-from geosiam.network.quantized import multiplies_exactly
+from geosiam.imagery.pair import StoredBlock
+from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
+from geosiam.inference.preprocess import InputTransform
+from geosiam.network.cpu_layers import can_be_quantized, int8_obstacle, multiplies_exactly, quantized, with_winograd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from geosiam.network.architecture import NetworkConfig
+    from geosiam.network.siamese import SiameseNetwork
+    from geosiam.network.weights import Model
 
 _VOLTA, _AMPERE = (7, 0), (8, 0)  # CUDA compute capabilities with tensor cores for fp16, and for bf16
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
@@ -159,3 +171,139 @@ class _SingleThread:
 
 single_thread = _SingleThread()
 """Context in which PyTorch computes with one thread; afterwards the caller's thread counts are as they were before."""
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """Compute scores with PyTorch, on a device at a precision.
+
+    Parameters
+    ----------
+    network
+        Network for inference, on its device and in its precision.
+    device
+        Device that computes.
+    dtype
+        Precision of the forward pass; logits are turned into probabilities in float32. ``torch.int8``: the encoder's
+        convolutions, from bytes to features, multiply integers.
+    batcher
+        Batcher that computes on CUDA devices; None: the calling thread computes.
+    """
+
+    network: SiameseNetwork
+    device: torch.device
+    dtype: torch.dtype
+    batcher: GpuBatcher | None = None
+
+    name = "torch"
+
+    @classmethod
+    def of_model(
+        cls, model: Model, *, device: str = "auto", precision: str = "auto", elsewhere: bool = False
+    ) -> TorchEngine:
+        """Prepare a model: batch norm folded, weights in its precision, channels last.
+
+        Parameters
+        ----------
+        model
+            The network and its weights.
+        device, precision
+            Names of device and precision; ``"auto"`` chooses.
+        elsewhere
+            The device is that of another machine.
+
+        Raises
+        ------
+        OptionError
+            This machine does not have the device, or the precision is unknown or unsuitable for device or weights.
+        """
+        target = named_device(device) if elsewhere else choose_device(device)
+        dtype = choose_precision(precision, target, quantizable=can_be_quantized(model.network.encoder))
+        return cls(_prepare(model.network, target, dtype), target, dtype)
+
+    def to_device(self, side: int) -> TorchEngine:
+        """Return the engine with its network on its device, which this machine must have.
+
+        Parameters
+        ----------
+        side
+            Side in pixels of the largest block with its halo.
+
+        Raises
+        ------
+        OptionError
+            This machine does not have the device, or cannot compute in int8.
+        """
+        device = choose_device(str(self.device))
+        if self.dtype == torch.int8 and (obstacle := int8_obstacle()):
+            raise OptionError("`precision=int8`", obstacle, "use fp32 or bf16")
+        if device.type != "cuda":
+            return self
+        return replace(self, batcher=GpuBatcher(self.network, self.dtype, cuda_devices(device), side))
+
+    def close(self) -> None:
+        """End the threads that serve CUDA devices, if there are any; the engine cannot be used any more then."""
+        if self.batcher is not None:
+            self.batcher.close()
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Architecture of the network."""
+        return self.network.config
+
+    @property
+    def device_type(self) -> str:
+        """Type of the device: ``cpu`` or ``cuda``."""
+        return self.device.type
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision."""
+        return precision_name(self.dtype)
+
+    @property
+    def version(self) -> str:
+        """Version of PyTorch."""
+        return torch.__version__
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether a forward pass covers a whole block, and not parts of it that stay in a core's cache."""
+        return self.batcher is not None
+
+    @property
+    def blocks_waiting(self) -> int:
+        """Number of blocks that may wait for a device while others are read."""
+        return 0 if self.batcher is None else 2 * BLOCKS_PER_BATCH * len(self.batcher.devices)
+
+    def __call__(self, pixels: StoredBlock, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Return the scores of the cells of a valid convolution over a part of a block: float32 (rows, cols)."""
+        if self.batcher is not None:
+            images = pixels.before[:, rows, cols], pixels.after[:, rows, cols]
+            return self.batcher.scores(StoredBlock(*images, pixels.valid[rows, cols], pixels.transforms))
+        # One thread: blocks run side by side, and a sum split over threads would depend on their number.
+        with single_thread(), torch.inference_mode():
+            logits = self.network.compare(_input_transform(self.dtype)(pixels, rows, cols))
+            scores: NDArray[np.float32] = torch.sigmoid(-logits.float())[0, 0].numpy()
+        return scores
+
+
+def _prepare(network: SiameseNetwork, device: torch.device, dtype: torch.dtype) -> SiameseNetwork:
+    """Return a copy of a network for inference in a precision, in the fastest memory layout."""
+    prepared = network.for_inference()
+    if dtype == torch.int8:
+        features = torch.bfloat16 if multiplies_bf16() else torch.float32
+        for discriminator in prepared.discriminators:
+            discriminator.to(features)
+        prepared.encoder = quantized(network.encoder, features)
+    else:
+        prepared.to(dtype)
+        if device.type == "cpu" and dtype == torch.float32:  # bf16 is too coarse for it
+            prepared.encoder = with_winograd(prepared.encoder)
+    prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return prepared
+
+
+@lru_cache(maxsize=4)
+def _input_transform(dtype: torch.dtype) -> InputTransform:
+    return InputTransform(dtype)
