@@ -181,16 +181,26 @@ class Coregistration:
         wall = np.nan_to_num(np.maximum(slope - _STEEPEST, 0)) * _PLACE_PX * pixel_m
         return np.asarray(np.hypot(np.array(self.noise)[slope_class(slope)], wall), np.float64)
 
-    def mean_error(self, side: float) -> float:
-        """Return the standard error of a mean over an area whose square root is ``side`` pixels, in units of `noise`.
+    def mean_error(self, side: float, noise: float) -> float:
+        """Return the standard error in meters of a mean over an area whose square root is ``side`` pixels.
 
-        Between the sizes that were measured it is interpolated; beyond the largest one it does not fall further.
+        Between the sizes that were measured it is interpolated; beyond the largest one it does not fall further. What
+        is left of it there, bulges and the like, is the same on any slope; the rest grows with the noise.
+
+        Parameters
+        ----------
+        side
+            Square root of the area in pixels.
+        noise
+            Mean noise of its pixels in meters, see :meth:`noise_at`.
         """
         if not self.errors:
             return float("nan")
         sides, errors = np.log2(list(self.errors)), np.log2(np.maximum(list(self.errors.values()), 1e-12))
         measured = 2 ** float(np.interp(np.log2(max(side, 1.0)), sides, errors))
-        return float(np.hypot(measured, self.registration))
+        broad = min(measured, self.errors[max(self.errors)])
+        fine = np.sqrt(measured**2 - broad**2)
+        return float(np.sqrt((fine * noise) ** 2 + (broad**2 + self.registration**2) * self.after**2))
 
     def to_dict(self, surfaces: SurfacePair) -> dict[str, Any]:
         """Return plain values that JSON can hold, lengths in meters."""

@@ -169,7 +169,7 @@ def stats(tally: Tally, pixel_area: float, errors: Coregistration) -> HeightStat
     loss = -(tally.below + min(tally.between, 0)) / tally.known / _MM
     pixels = tally.total / PARTS**2
     area = pixels * pixel_area
-    error = tally.noise / tally.known / _MM**2 * errors.mean_error(math.sqrt(pixels))
+    error = errors.mean_error(math.sqrt(pixels), tally.noise / tally.known / _MM**2)
     spread = math.sqrt(float((counts * (values / _MM - mean) ** 2).sum()) / tally.known)
     error = math.hypot(error, (1 - fraction) * spread)
     sigma = math.hypot(error, _cut_off(tally, errors) / pixels)
@@ -184,7 +184,8 @@ def _cut_off(tally: Tally, errors: Coregistration) -> float:
     if not tally.edge_parts:
         return 0.0
     pixels = tally.edge_parts / PARTS**2
-    explained = LEVEL_95 * tally.noise / tally.known / _MM**2 * errors.mean_error(math.sqrt(pixels)) * pixels
+    error = errors.mean_error(math.sqrt(pixels), tally.noise / tally.known / _MM**2)
+    explained = LEVEL_95 * error * pixels
     return max(0.0, abs(tally.edge) / PARTS**2 / _MM - (explained if math.isfinite(explained) else 0.0))
 
 
