@@ -67,6 +67,8 @@ def _flag(option: click.Option, value: str | None) -> str:
     if option.is_flag or value == "None":
         return f"no {name}"
     words = _words(value)
+    if option.nargs > 1:
+        return " ".join([name, *map(_quoted, words)])
     return " ".join(f"{name} {_quoted(word)}" for word in (words if option.multiple else [",".join(words)]))
 
 

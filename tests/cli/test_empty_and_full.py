@@ -50,9 +50,9 @@ def test_an_empty_argument_is_refused(
         if isinstance(parameter, click.Argument):
             words.append("" if given else "fig5" if name == "paper" else "x")
         elif given and attached and (long := next((o for o in parameter.opts if o.startswith("--")), None)):
-            words.append(f"{long}=")
+            words += [f"{long}=", *[""] * (parameter.nargs - 1)]
         elif given:
-            words += [parameter.opts[0], ""]
+            words += [parameter.opts[0], *[""] * parameter.nargs]
         elif parameter.required:
             words += [parameter.opts[0], "x.gpkg"]
     assert main([name, *words]) == 2

@@ -58,6 +58,10 @@ def test_what_the_message_says_can_be_typed(command: click.Command, option: clic
         assert parsed(command, with_flags(f"`{name}=True`", command), name) is True
         spelling = with_flags(f"`{name}=False`", command)
         assert spelling == f"no {long_name(option)}" or parsed(command, spelling, name) is False
+    elif option.nargs > 1:
+        values = ("my scene.tif", "x/y", "3")[: option.nargs]
+        assert parsed(command, with_flags(f"`{name}={values}`", command), name) == values
+        assert with_flags(f"`{name}=None`", command) == f"no {long_name(option)}"
     else:
         for value, word in (("0.5", "0.5"), ('"skip"', "skip"), ("'my scene.tif'", "my scene.tif"), ("x/y", "x/y")):
             expected = [word] if option.multiple else word
