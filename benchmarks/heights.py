@@ -247,11 +247,11 @@ Made by `{command}`; the script says what is generated. {os.cpu_count()} process
 {GSD * PIXELS:g} m pixels, smoothed, with noise, bulges and holes on both dates; the second 1 m aside (0.80 m right,
 0.60 m up), 10 cm too high and tilted by 25 cm. Outlines {TOE_M:g} m outside of the foot.
 
-| | median error | 90th percentile | mean | truths inside the 95 % interval | errors by standard errors, RMS | standard error, median |
+| | median error | 90th percentile | mean | truths inside the 95 % interval | RMS | standard error, median |
 |---|---|---|---|---|---|---|
 {chr(10).join(table)}
 
-Errors that are normal and as large as stated would have an RMS of 1 in standard errors; below 1, intervals are too wide.
+RMS is that of the errors in units of their standard errors: below 1, the intervals are too wide.
 `height_evidence` is right for {right} of {len(found["rows"])}. Measuring took {found["seconds"] / SURVEYS:.1f} s a
 survey.
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
-from rasterio.features import rasterize
 from scipy import ndimage
 
 from geosiam import __version__
@@ -20,10 +19,9 @@ from geosiam.files import atomic_write
 from geosiam.heights.coregistration import Coregistration, coregister, gradient, robust_fit
 from geosiam.heights.coregistration import nmad as deviation
 from geosiam.heights.surfaces import info_dict
-from geosiam.heights.volumes import PARTS, HeightStats, Size, Tally, likely_lean, parts_inside, stats
+from geosiam.heights.volumes import PARTS, HeightStats, Size, Tally, likely_lean, parts_inside, rasterized, stats
 from geosiam.imagery.alignment import transform_pixels
 from geosiam.imagery.grid import Window, apply_affine
-from geosiam.imagery.scene import environment
 from geosiam.qml import difference_qml
 from geosiam.runtime import default_workers
 from geosiam.scores.writer import write_bands
@@ -358,8 +356,7 @@ def stable_outside(outlines: NDArray[np.object_], crs: CRS, grid: Grid) -> Stabl
         near = tree.geometries[tree.query(shapely.Polygon(corners))]
         stable = np.ones(window.shape, bool)
         if len(near):
-            with environment():
-                stable = rasterize(near, out_shape=window.shape, transform=transform, dtype="uint8") == 0
+            stable = rasterized(near, transform, window.shape) == 0
         return stable
 
     return is_stable

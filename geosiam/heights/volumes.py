@@ -6,6 +6,7 @@ Differences are whole millimeters, and a pixel counts with the number of its 16 
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ from geosiam.heights.coregistration import LEVEL_95
 from geosiam.imagery.scene import environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import shapely
     from affine import Affine
     from numpy.typing import NDArray
@@ -29,6 +32,7 @@ PARTS = 4
 EVIDENCE = ("raised", "lowered", "level", "unknown")
 """Values of the column ``height_evidence``."""
 
+_RASTERIZING = threading.Lock()  # rasterio silences a warning meanwhile, in a way that two threads at once break
 _MM = 1000
 _MIN_KNOWN = 0.5  # fraction of an outline with heights, without which nothing is said
 _MIN_SHARE = 0.25  # fraction of an outline beyond the level of detection that makes it raised or lowered
@@ -218,9 +222,14 @@ def parts_inside(
         return np.zeros(shape, np.int64)
     fine = transform @ transform.scale(1 / parts)
     size = shape[0] * parts, shape[1] * parts
-    with environment():  # without one, rasterio sets GDAL up again for each call, which threads must not do at once
-        mask = rasterize([outline], out_shape=size, transform=fine, dtype="uint8")
+    mask = rasterized([outline], fine, size)
     return np.asarray(mask.reshape(shape[0], parts, shape[1], parts).sum(axis=(1, 3)), np.int64)
+
+
+def rasterized(outlines: Sequence[shapely.Geometry], transform: Affine, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return 1 where the center of a pixel lies inside one of some outlines, else 0: uint8 (rows, cols)."""
+    with _RASTERIZING, environment():
+        return np.asarray(rasterize(outlines, out_shape=shape, transform=transform, dtype="uint8"), np.uint8)
 
 
 def within_lean(
