@@ -294,8 +294,8 @@ class Bench:
             f"{machine()}, onnxruntime {version('onnxruntime')}; {datetime.now(UTC):%Y-%m-%d}; {self.runs} runs."
         )
         meaning = (
-            f"*Start*: a pair of {START_PX} x {START_PX} px. *Mpx/s*: what {size} x {size} px take beyond the start; in "
-            "brackets, by CPU seconds, so of one core. *Difference*: the largest of a float32 score from PyTorch in fp32."
+            f"*Start*: a pair of {START_PX} x {START_PX} px. *Mpx/s*: what {size} x {size} px take beyond the start;"
+            " in brackets, by CPU seconds, so of one core. *Difference*: the largest of a score from PyTorch in fp32."
         )
         lines = [
             f"{circumstances} {meaning}\n",

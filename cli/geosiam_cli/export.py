@@ -40,8 +40,8 @@ EXPORT_OPTIONS = {
     "export",
     examples=(
         "geosiam export survey -o survey.onnx",
+        "geosiam export mine.safetensors -o mine.onnx --input float32",
         "geosiam export survey -o deepness.onnx --stacked",
-        "geosiam detect before.tif after.tif -o anomalies.gpkg --model survey.onnx",
     ),
 )
 @options.argument("model", metavar="MODEL")
@@ -49,7 +49,7 @@ EXPORT_OPTIONS = {
 @options.library_options(*EXPORT_OPTIONS, table=EXPORT_OPTIONS)
 @options.json_output
 def command(*, model: str, output_path: Path, given_values: dict[str, Any]) -> None:
-    """Write weights as an ONNX model, for onnxruntime, other programs and QGIS.
+    """Write weights as an ONNX model, for other programs.
 
     MODEL is the name of bundled weights, as for --model of 'geosiam detect', or a .safetensors file. The ONNX model
     takes two images of the same size, "before" and "after", (n, 3, height, width), and gives "score", (n, 1, rows,

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geosiam.inference.preprocess import InputTransform, lookup_table
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
     from geosiam.imagery.normalization import PixelTransform
     from geosiam.imagery.pair import StoredBlock
+    from geosiam.inference.torch_engine import InputTransform
     from geosiam.network.siamese import SiameseNetwork
 
 BLOCKS_PER_BATCH = 4
@@ -74,22 +73,24 @@ class GpuBatcher:
     ----------
     network
         Network for inference, in its precision, channels last.
-    dtype
-        Precision of the forward pass.
+    input_transform
+        Makes the network's input, in the precision of the forward pass.
     devices
         Devices that share the work; each gets a copy of the network.
     side
         Side of the largest block with its halo, in pixels.
     """
 
-    def __init__(self, network: SiameseNetwork, dtype: torch.dtype, devices: Sequence[torch.device], side: int) -> None:
+    def __init__(
+        self, network: SiameseNetwork, input_transform: InputTransform, devices: Sequence[torch.device], side: int
+    ) -> None:
         self.devices = tuple(devices)
-        self._input_transform = InputTransform(dtype)
+        self._input_transform = input_transform
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._side = side
         self._threads: list[threading.Thread] = []
         for device in devices:
-            batches = _Batches(copy.deepcopy(network).to(device), dtype, device, side)
+            batches = _Batches(copy.deepcopy(network).to(device), input_transform, device, side)
             thread = threading.Thread(
                 target=_serve, args=(self._waiting, batches), name=f"geosiam-{device}", daemon=True
             )
@@ -106,7 +107,7 @@ class GpuBatcher:
             raise ValueError(f"a block of {rows} x {cols} pixels is larger than {self._side} x {self._side}")
         invalid = None if block.valid.all() else torch.from_numpy(~block.valid)
         same_type = block.before.dtype == block.after.dtype
-        if same_type and lookup_table(block.transforms[0], block.before.dtype.str, torch.float32) is not None:
+        if same_type and self._input_transform.table(block.transforms[0], block.before.dtype.str) is not None:
             # As signed integers of the same bits: PyTorch lacks operators for some of these types.
             levels = [torch.from_numpy(image.view(f"i{image.itemsize}")) for image in (block.before, block.after)]
             request = _Request(torch.stack(levels), block.transforms, block.before.dtype.str, invalid)
@@ -214,8 +215,10 @@ class _Batch:
 class _Batches:
     """Compute batches on one device; they use two slots of pinned memory in turn."""
 
-    def __init__(self, network: SiameseNetwork, dtype: torch.dtype, device: torch.device, side: int) -> None:
-        self._network, self._dtype, self._device, self._side = network, dtype, device, side
+    def __init__(
+        self, network: SiameseNetwork, input_transform: InputTransform, device: torch.device, side: int
+    ) -> None:
+        self._network, self._input_transform, self._device, self._side = network, input_transform, device, side
         self._cuda = device.type == "cuda"
         self._slots: list[dict[tuple[Any, ...], torch.Tensor]] = [{} for _ in range(_SLOTS)]
         self._copied: list[torch.cuda.Event | None] = [None] * _SLOTS
@@ -291,7 +294,7 @@ class _Batches:
         """Look up the network's input for stored values (2, blocks, 3, side, side), in its precision."""
         key = (transforms, stored)
         if key not in self._tables:
-            tables = [lookup_table(transform, stored, self._dtype) for transform in transforms]
+            tables = [self._input_transform.table(transform, stored) for transform in transforms]
             self._tables[key] = torch.stack([table for table in tables if table is not None]).to(self._device)
         table = self._tables[key]  # (2, 3, levels)
         count = table.shape[-1]

@@ -15,7 +15,7 @@ from geosiam.network.onnx_graph import AFTER, BEFORE, CARD_KEY, SCORE, SUFFIX, o
 from geosiam.network.weights import ModelCard, ModelFile, read_weights
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
     from geosiam.imagery.normalization import PixelTransform
@@ -158,7 +158,7 @@ def _read(path: str) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _lookup_table(transform: PixelTransform, stored: DTypeLike, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+def _lookup_table(transform: PixelTransform, stored: str, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """Return the model's input for each value of a stored type: (3, levels); None if the type has too many values."""
     table = transform.table(stored)
     return None if table is None else _of_unit(table, dtype)

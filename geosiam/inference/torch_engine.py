@@ -1,4 +1,4 @@
-"""The network's forward pass in PyTorch: its device, precision and thread count."""
+"""The network's forward pass in PyTorch: its device, precision, thread count, and input in memory."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import contextlib
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 
 from geosiam.errors import OptionError
 from geosiam.imagery.pair import StoredBlock
 from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
-from geosiam.inference.preprocess import InputTransform
-from geosiam.network.cpu_layers import can_be_quantized, int8_obstacle, multiplies_exactly, quantized, with_winograd
+from geosiam.network.cpu_layers import (
+    LEVELS,
+    can_be_quantized,
+    int8_obstacle,
+    multiplies_exactly,
+    quantized,
+    with_winograd,
+)
+from geosiam.network.siamese import normalized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from geosiam.imagery.normalization import PixelTransform
     from geosiam.network.architecture import NetworkConfig
     from geosiam.network.siamese import SiameseNetwork
     from geosiam.network.weights import Model
 
+_NEUTRAL_BYTE = (LEVELS + 1) // 2  # input of an invalid pixel where the input is bytes; otherwise it is 0
 _VOLTA, _AMPERE = (7, 0), (8, 0)  # CUDA compute capabilities with tensor cores for fp16, and for bf16
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 _ONLY_ON = {"fp16": "cuda", "int8": "cpu"}
@@ -173,6 +182,107 @@ single_thread = _SingleThread()
 """Context in which PyTorch computes with one thread; afterwards the caller's thread counts are as they were before."""
 
 
+class InputTransform:
+    """Build the network's input from parts of blocks, both scenes in one tensor.
+
+    Images of 8 and 16 bits are looked up in a table that holds the complete transform of a pixel, in the network's own
+    precision, so that each value is touched once. Others are computed. Each thread uses the same memory again for each
+    part: allocating it would take as long as the work.
+
+    Parameters
+    ----------
+    dtype
+        The network's precision. ``torch.int8``: its input is bytes, 255 times the images in [0, 1] instead of
+        normalized ones, and a byte image whose transform is the identity is used as it is.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = torch.uint8 if dtype == torch.int8 else dtype
+        self._local = threading.local()
+
+    def __call__(self, block: StoredBlock, rows: slice, cols: slice) -> torch.Tensor:
+        """Return the input for a part of a block: (2, 3, rows, cols), before and after, channels last.
+
+        Invalid pixels are the middle of the range in both. The tensor is valid until this thread's next call.
+        """
+        images = block.before[:, rows, cols], block.after[:, rows, cols]
+        buffers = self._thread_buffers(images[0].shape)
+        invalid = ~block.valid[rows, cols]
+        channels_last = _as_integers(buffers.channels_last.permute(0, 2, 3, 1)).numpy()
+        for image, transform, planar, pixels in zip(
+            images, block.transforms, buffers.planar, channels_last, strict=True
+        ):
+            for channel, values in enumerate(self._transformed(image, transform, planar, buffers.places)):
+                pixels[..., channel] = values
+            if invalid.any():
+                pixels[invalid] = _NEUTRAL_BYTE if self._dtype == torch.uint8 else 0
+        return buffers.channels_last
+
+    def table(self, transform: PixelTransform, stored: str) -> torch.Tensor | None:
+        """Return the input for each value of a stored type: (3, levels); None if the type has too many values."""
+        return _lookup_table(transform, stored, self._dtype)
+
+    def _transformed(
+        self, image: NDArray[Any], transform: PixelTransform, planar: torch.Tensor, places: torch.Tensor
+    ) -> NDArray[Any]:
+        """Return the bits of the input as integers: in `planar`, or the image itself if it is the input already."""
+        table = self.table(transform, image.dtype.str)
+        if table is None:
+            planar.copy_(_network_input(torch.from_numpy(transform.apply(image)), self._dtype))
+        elif image.dtype == np.uint8 and torch.equal(table, _identity_table()):
+            return image
+        else:
+            integer = np.uint8 if image.itemsize == 1 else np.int16  # PyTorch has few operators for uint16
+            bits = torch.from_numpy(image.view(integer))
+            for channel, values, result in zip(bits, _as_integers(table), _as_integers(planar), strict=True):
+                places.copy_(channel)
+                if bits.dtype.is_signed:
+                    places.bitwise_and_(table.shape[1] - 1)
+                torch.index_select(values, 0, places.view(-1), out=result.view(-1))
+        return _as_integers(planar).numpy()
+
+    def _thread_buffers(self, shape: tuple[int, ...]) -> _Buffers:
+        buffers: _Buffers | None = getattr(self._local, "buffers", None)
+        if buffers is None or buffers.planar.shape[1:] != shape:
+            buffers = self._local.buffers = _Buffers.of_shape(shape, self._dtype)
+        return buffers
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    planar: torch.Tensor  # (2, 3, rows, cols)
+    channels_last: torch.Tensor  # the same shape, channels last in memory
+    places: torch.Tensor  # int32 (rows, cols), index into a table
+
+    @classmethod
+    def of_shape(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Self:
+        planar = torch.empty((2, *shape), dtype=dtype)
+        channels_last = torch.empty_like(planar, memory_format=torch.channels_last)
+        return cls(planar, channels_last, torch.empty(shape[1:], dtype=torch.int32))
+
+
+@lru_cache(maxsize=16)
+def _lookup_table(transform: PixelTransform, stored: str, dtype: torch.dtype) -> torch.Tensor | None:
+    table = transform.table(stored)
+    return None if table is None else _network_input(torch.from_numpy(table), dtype)
+
+
+def _network_input(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return images in [0, 1] as the network's input in a precision; bytes are 255 times as much."""
+    return (images * LEVELS).round_().to(dtype) if dtype == torch.uint8 else normalized(images).to(dtype)
+
+
+@lru_cache
+def _identity_table() -> torch.Tensor:
+    """Return the table that leaves a byte image unchanged: it is the network's input already."""
+    return torch.arange(LEVELS + 1, dtype=torch.uint8).expand(3, -1)
+
+
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a view of the tensor's memory as integers, which are copied fastest."""
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize])
+
+
 @dataclass(frozen=True)
 class TorchEngine:
     """Compute scores with PyTorch, on a device at a precision.
@@ -239,7 +349,7 @@ class TorchEngine:
             raise OptionError("`precision=int8`", obstacle, "use fp32 or bf16")
         if device.type != "cuda":
             return self
-        return replace(self, batcher=GpuBatcher(self.network, self.dtype, cuda_devices(device), side))
+        return replace(self, batcher=GpuBatcher(self.network, _input_transform(self.dtype), cuda_devices(device), side))
 
     def close(self) -> None:
         """End the threads that serve CUDA devices, if there are any; the engine cannot be used any more then."""

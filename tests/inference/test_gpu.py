@@ -15,7 +15,7 @@ from geosiam.inference import gpu
 from geosiam.inference import torch_engine as engine_module
 from geosiam.inference.gpu import BLOCKS_PER_BATCH, GpuBatcher
 from geosiam.inference.scorer import Scorer
-from geosiam.inference.torch_engine import choose_precision, cuda_devices
+from geosiam.inference.torch_engine import InputTransform, choose_precision, cuda_devices
 from geosiam.network.architecture import NetworkConfig
 from geosiam.network.siamese import SiameseNetwork
 from geosiam.network.weights import Model, ModelCard
@@ -52,7 +52,7 @@ def direct(one: StoredBlock) -> np.ndarray:
 
 
 def served(blocks: list[StoredBlock], devices: int = 1, threads: int = 8) -> list[np.ndarray]:
-    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU] * devices, SIDE)
+    behind = GpuBatcher(SCORER.engine.network, InputTransform(torch.float32), [CPU] * devices, SIDE)
     try:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(behind.scores, blocks))
@@ -100,7 +100,7 @@ def test_threads_end_with_the_accelerator():
     import threading
 
     before = {thread for thread in threading.enumerate() if thread.name == "geosiam-cpu"}
-    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU, CPU], SIDE)
+    behind = GpuBatcher(SCORER.engine.network, InputTransform(torch.float32), [CPU, CPU], SIDE)
     behind.scores(block(1))
     threads = [thread for thread in threading.enumerate() if thread.name == "geosiam-cpu" and thread not in before]
     assert len(threads) == 2
@@ -112,7 +112,7 @@ def test_threads_end_with_the_accelerator():
 
 
 def test_a_scorer_ends_its_threads():
-    behind = GpuBatcher(SCORER.engine.network, torch.float32, [CPU], SIDE)
+    behind = GpuBatcher(SCORER.engine.network, InputTransform(torch.float32), [CPU], SIDE)
     with contextlib.closing(replace(SCORER, engine=replace(SCORER.engine, batcher=behind))) as scorer:
         assert scorer.blocks_waiting == 2 * BLOCKS_PER_BATCH
         assert all(thread.is_alive() for thread in behind._threads)
@@ -144,7 +144,7 @@ def test_a_cuda_device_gives_what_the_cpu_gives(precision, dtype):
         pytest.skip("no CUDA device")
     engine = replace(make_scorer().engine, dtype=engine_module.choose_precision(precision, torch.device("cuda")))
     network = engine.network.to(engine.dtype).to(memory_format=torch.channels_last)
-    behind = GpuBatcher(network, engine.dtype, cuda_devices(torch.device("cuda")), SIDE)
+    behind = GpuBatcher(network, InputTransform(engine.dtype), cuda_devices(torch.device("cuda")), SIDE)
     blocks = [block(seed, dtype) for seed in range(40)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found, again = (list(pool.map(behind.scores, blocks)) for _ in range(2))

@@ -27,7 +27,7 @@ def test_weights_are_made_ready_once_for_each_device_and_precision(tmp_path: Pat
     assert again[0].card is model.card
     assert again[1] is scorer
     other = load_scorer(path, device="cpu", precision="bf16")[1]
-    assert (scorer.engine.dtype, other.dtype) == (torch.float32, torch.bfloat16)
+    assert (scorer.engine.dtype, other.engine.dtype) == (torch.float32, torch.bfloat16)
 
 
 def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from geosiam.imagery.normalization import PixelTransform, RadiometricNormalization, Stretch
 from geosiam.imagery.pair import StoredBlock
-from geosiam.inference.preprocess import InputTransform
+from geosiam.inference.torch_engine import InputTransform
 from geosiam.network.siamese import normalized
 
 BYTES = Stretch((0.0,) * 3, (255.0,) * 3)
