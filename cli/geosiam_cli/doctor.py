@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -73,16 +74,20 @@ def _packages() -> dict[str, str]:
 
 
 def _processor() -> dict[str, Any]:
-    import torch
-    from geosiam.inference.device import choose_precision, precision_name
-
     from geosiam.runtime import default_workers
+
+    facts = {"name": _processor_name(), "processors": os.cpu_count(), "usable": default_workers()}
+    return facts | (_arithmetic() if importlib.util.find_spec("torch") else {})
+
+
+def _arithmetic() -> dict[str, str]:
+    """Return the instructions that PyTorch uses, and the precision that it computes in by default."""
+    import torch
+
+    from geosiam.inference.torch_engine import choose_precision, precision_name
 
     fastest = choose_precision("auto", torch.device("cpu"), quantizable=True)
     return {
-        "name": _processor_name(),
-        "processors": os.cpu_count(),
-        "usable": default_workers(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": f"{precision_name(fastest)} (auto)",
     }
@@ -99,6 +104,8 @@ def _processor_name() -> str:
 
 def _devices() -> list[dict[str, Any]] | str:
     """Return the CUDA devices that PyTorch sees."""
+    if importlib.util.find_spec("torch") is None:
+        return "no PyTorch"
     import torch
 
     devices = [
