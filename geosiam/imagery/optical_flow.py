@@ -174,7 +174,7 @@ class Masked:
     def texture(self) -> Masked:
         """Return the local contrast: the standard deviation of the values around each pixel."""
         _, variance = _centered(self.values, self.valid, _TEXTURE_PX)
-        return Masked(np.sqrt(variance) * self.valid, self.valid)
+        return Masked(np.sqrt(variance.clip(0)) * self.valid, self.valid)  # rounding: where it is flat
 
     def halved(self) -> Masked:
         """Return the image at half the resolution, without what is too fine for it; half a pixel has to be valid."""
