@@ -295,8 +295,8 @@ class Bench:
         )
         meaning = (
             f"*Start*: a pair of {START_PX} x {START_PX} px, shortest run; in brackets, CPU seconds. *Mpx/s of one "
-            f"core*: by the CPU seconds that {size} x {size} px take beyond the start. CPU seconds depend little on what else"
-            " runs. *Difference*: the largest of a score from PyTorch in fp32."
+            f"core*: by the CPU seconds that {size} x {size} px take beyond the start. CPU seconds depend little on "
+            "what else runs. *Difference*: the largest of a score from PyTorch in fp32."
         )
         lines = [
             f"{circumstances} {meaning}\n",
