@@ -41,7 +41,8 @@ def in_a_new_thread() -> int:
 def usual_count() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(USUAL)
-    yield
+    with ThreadPoolExecutor(2) as pool, dask.config.set(pool=pool):  # dask's own threads keep counts of other tests
+        yield
     assert (torch.get_num_threads(), in_a_new_thread()) == (USUAL, USUAL)
     torch.set_num_threads(before)
 
