@@ -256,8 +256,8 @@ class RowWinograd(nn.Module):
 def _row_convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """Return a convolution along the columns with weights (width, channels, columns)."""
     width, channels, columns = weight.shape
-    layer = nn.Conv2d(channels, width, (1, columns), bias=False, dtype=weight.dtype)
-    layer.weight.data.copy_(weight[:, :, None])
+    layer = nn.Conv2d(channels, width, (1, columns), bias=False, device="meta")  # which draws no random numbers
+    layer.weight = nn.Parameter(weight[:, :, None].clone(memory_format=torch.contiguous_format))
     layer.bias = None if bias is None else nn.Parameter(bias.detach())
     return layer.requires_grad_(requires_grad=False)
 
