@@ -119,10 +119,10 @@ class DetectOptions(ScoreOptions, PolygonOptions, HeightOptions):
 
     def __post_init__(self) -> None:
         if self.dsm is not None:
-            given: Any = self.dsm
-            names = [] if isinstance(given, str | os.PathLike) else [os.fspath(name) for name in given]
+            dsm: Any = self.dsm
+            names = [] if isinstance(dsm, str | os.PathLike) else [os.fspath(name) for name in dsm]
             if len(names) != 2:  # noqa: PLR2004 - dates
-                raise OptionError(f"`dsm` {given!r}", "does not name two surface models", "name that of each date")
+                raise OptionError(f"`dsm` {dsm!r}", "does not name two surface models", "name that of each date")
             object.__setattr__(self, "dsm", tuple(names))
         ScoreOptions.__post_init__(self)
         PolygonOptions.__post_init__(self)

@@ -79,8 +79,9 @@ def detect(
         A scene, an option or an output cannot be used; existing outputs are left as they are.
     """
     dsm, read = options.dsm or (), (before, after)
-    rasters = {"displacement": displacement, "dz": dz}
-    targets = Targets.check(output, scores, project, read, options.files, options=options, dsm=dsm, rasters=rasters)
+    targets = Targets.check(
+        output, scores, project, read, options.files, options=options, dsm=dsm, displacement=displacement, dz=dz
+    )
     with contextlib.ExitStack() as stack:
         surfaces = stack.enter_context(open_surfaces(dsm, options)) if dsm else None
         estimates = StoredEstimates(targets.scores, restart=options.restart)

@@ -1,12 +1,14 @@
-"""Resources of the process: the number of processors and the memory of the C library."""
+"""Resources of the process: the processors, and the memory of the C library."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import platform
 import threading
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -94,6 +96,15 @@ def unchanged_environment() -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+def processor_name() -> str:
+    """Return the name of the processor, or its architecture where the system does not tell more."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def default_workers() -> int:

@@ -66,7 +66,8 @@ class Targets:
         *,
         options: PairOptions = PairOptions(),
         dsm: Sequence[SceneLike] = (),
-        rasters: Mapping[str, str | Path | None] | None = None,
+        displacement: str | Path | None = None,
+        dz: str | Path | None = None,
     ) -> Self:
         """Check the files and return them; by default the score raster is beside the polygons.
 
@@ -82,8 +83,8 @@ class Targets:
             How the scenes are read.
         dsm
             The surface models.
-        rasters
-            The rasters ``displacement`` and ``dz``, as the user named them.
+        displacement, dz
+            The rasters of the displacement and of the difference of heights; None: not requested.
 
         Raises
         ------
@@ -92,7 +93,6 @@ class Targets:
         OutputError
             A file cannot be written, is an input, or two of them are the same.
         """
-        displacement, dz = ((rasters or {}).get(name) for name in ("displacement", "dz"))
         check_target(polygons)
         raster = Path(polygons).with_suffix(".tif") if scores is None else Path(scores)
         check_writable(raster)

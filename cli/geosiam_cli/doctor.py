@@ -74,9 +74,9 @@ def _packages() -> dict[str, str]:
 
 
 def _processor() -> dict[str, Any]:
-    from geosiam.runtime import default_workers
+    from geosiam.runtime import default_workers, processor_name
 
-    facts = {"name": _processor_name(), "processors": os.cpu_count(), "usable": default_workers()}
+    facts = {"name": processor_name(), "processors": os.cpu_count(), "usable": default_workers()}
     return facts | (_arithmetic() if importlib.util.find_spec("torch") else {})
 
 
@@ -91,15 +91,6 @@ def _arithmetic() -> dict[str, str]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": f"{precision_name(fastest)} (auto)",
     }
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _devices() -> list[dict[str, Any]] | str:

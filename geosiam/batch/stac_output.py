@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from geosiam.batch.dates import iso_date
 from geosiam.errors import InputError
-from geosiam.inference.scorer import is_onnx, model_file
+from geosiam.inference.scorer import model_file
+from geosiam.network.weights import is_onnx
 from geosiam.scores.working_file import SCORE_NODATA, SCORE_STEPS
 
 if TYPE_CHECKING:

@@ -25,13 +25,14 @@ from geosiam.evaluation.agreement import (
 )
 from geosiam.evaluation.baselines import BASELINES, baseline
 from geosiam.evaluation.plots import save_curves
-from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector, read_polygons
+from geosiam.evaluation.truth import Truth, grid_of, in_crs_of, is_vector
 from geosiam.files import file_name, is_file
 from geosiam.imagery.grid import Grid, Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.manifest import is_blank, read_rows
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect
+from geosiam.polygons.results import read_polygons
 from geosiam.polygons.score_stream import ArrayScores
 from geosiam.scores.raster import THRESHOLD_TAG, ScoreRaster
 from geosiam.scores.threshold import choose_threshold

@@ -7,12 +7,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import rasterio
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -21,15 +19,16 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import exists, plain_path
+from geosiam.files import exists
 from geosiam.imagery.grid import Grid, Window
-from geosiam.polygons.geopackage import LAYER
 from geosiam.polygons.options import PolygonOptions
+from geosiam.polygons.results import read_polygons
 from geosiam.polygons.table import polygon_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import geopandas
     from numpy.typing import NDArray
 
 
@@ -114,39 +113,6 @@ class Truth:
 def is_vector(path: str) -> bool:
     """Return whether a file is a vector file, by its suffix."""
     return path.lower().endswith(VECTOR_SUFFIXES)
-
-
-def read_polygons(path: str) -> geopandas.GeoDataFrame:
-    """Read the polygons of a vector file: of its layer ``anomalies``, or else of its first layer.
-
-    A file without features is valid: nothing changed.
-
-    Raises
-    ------
-    SceneNotFoundError, SceneUnreadableError, SceneRefusedError
-        See :meth:`Truth.read`.
-    """
-    if not exists(path):
-        raise SceneNotFoundError(path, "does not exist", "check the path")
-    try:
-        with plain_path(path) as plain:
-            if path.lower().endswith(".parquet"):
-                frame = geopandas.read_parquet(plain)
-            else:
-                layers = list(geopandas.list_layers(plain).name)
-                frame = geopandas.read_file(plain, layer=LAYER if LAYER in layers else layers[0])
-    except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:
-        raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise SceneRefusedError(path, "holds no polygons", "give the changes as polygons")
-    if frame.crs is None:
-        raise SceneRefusedError(path, "has no coordinate reference system", "assign one, for example in QGIS")
-    other_types = set(frame.geom_type.dropna()) - {"Polygon", "MultiPolygon"}
-    if other_types:
-        fact = f"holds geometries of type {', '.join(sorted(other_types))}"
-        raise SceneRefusedError(path, fact, "buffer them to polygons, such as 1 m wide")
-    frame = frame[frame.geometry.notna() & ~frame.is_empty]
-    return frame.set_geometry(shapely.make_valid(frame.geometry.values))
 
 
 def in_crs_of(grid: Grid, path: str, frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:

@@ -10,31 +10,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import geopandas
 import numpy as np
 import pyogrio
 import rasterio.crs
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from geosiam import __version__
-from geosiam.errors import OptionError, OutputError, SceneNotFoundError, SceneRefusedError, SceneUnreadableError
-from geosiam.files import atomic_write, check_writable, companions, exists, file_and_layer, plain_path
+from geosiam.errors import OptionError, SceneRefusedError
+from geosiam.files import check_writable, file_and_layer, plain_path
 from geosiam.heights.difference import HeightDifference, RimHeights, stable_outside
 from geosiam.heights.surfaces import HeightOptions, open_surfaces
 from geosiam.polygons.formats import FORMATS, check_target
-from geosiam.polygons.schema import HEIGHT_COLUMNS
+from geosiam.polygons.results import read_polygons
+from geosiam.polygons.schema import HEIGHT_COLUMNS, SHAPEFILE_NAMES
+from geosiam.polygons.writer import as_output_error, staged
 from geosiam.targets import refuse_overwriting, refuse_same
 
 if TYPE_CHECKING:
     import os
+
+    import geopandas
 
     from geosiam.heights.surfaces import SurfacePair
     from geosiam.imagery.open_scene import SceneLike
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 _LAYER = "heights"
-_SHORT = {"volume_gain_m3": "gain_m3", "volume_loss_m3": "loss_m3", "volume_sigma_m3": "sigma_m3",
-          "height_fraction": "height_fr", "height_evidence": "height_ev"}  # fmt: skip
+_SHORT = {name: SHAPEFILE_NAMES[name] for name in HEIGHT_COLUMNS if name in SHAPEFILE_NAMES}
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def measure_heights(
     """
     target, raster = _outputs(output, dz, after, polygons)
     files = () if polygons is None else (file_and_layer(polygons)[0],)
-    given = [before] if after is None else [before, after]
-    refuse_overwriting([path for path in (target, raster) if path is not None], given, files)
-    table = None if polygons is None else _read_polygons(polygons)
-    with open_surfaces(given, options) as surfaces:
+    dsm = [before] if after is None else [before, after]
+    refuse_overwriting([path for path in (target, raster) if path is not None], dsm, files)
+    table = None if polygons is None else _read_outlines(polygons)
+    with open_surfaces(dsm, options) as surfaces:
         heights = _heights(surfaces, table, workers)
         count, gain, loss = 0, 0.0, 0.0
         if table is not None and target is not None:
@@ -173,76 +174,37 @@ def _heights(
     return HeightDifference.coregistered(surfaces, stable_outside(outlines, crs, surfaces.grid), workers=workers)
 
 
-def _read_polygons(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
-    """Return the polygons of a vector file.
-
-    Raises
-    ------
-    SceneNotFoundError, SceneUnreadableError, SceneRefusedError
-        The file does not exist, is no vector file, has no CRS, or holds something else than polygons.
-    """
-    file, layer = file_and_layer(path)
-    if not exists(file):
-        raise SceneNotFoundError(file, "does not exist", "check the path")
-    try:
-        with plain_path(file) as plain:
-            if Path(file).suffix.lower() == ".parquet":
-                table = geopandas.read_parquet(plain)
-            else:
-                names = [str(name) for name, kind in pyogrio.list_layers(plain) if kind is not None]
-                table = pyogrio.read_dataframe(plain, layer=layer or (names[0] if names else None))
-    except (DataSourceError, DataLayerError, ValueError, OSError) as error:
-        fact = f"cannot be read as polygons ({error})"
-        raise SceneUnreadableError(path, fact, "give a vector file of polygons; FILE:LAYER names a layer") from error
-    if not isinstance(table, geopandas.GeoDataFrame) or table.crs is None:
-        raise SceneRefusedError(
-            path, "has no coordinate reference system", "assign one: ogr2ogr -a_srs EPSG:... OUT IN"
-        )
-    table = table[~(table.geometry.isna() | table.geometry.is_empty)]
-    kinds = sorted(set(table.geom_type) - {"Polygon", "MultiPolygon"})
-    if kinds or table.empty:
-        fact = f"holds {', '.join(kinds)}" if kinds else "holds no polygons"
-        raise SceneRefusedError(path, f"{fact}, volumes need polygons", "give the outlines to measure")
-    return table.set_geometry(table.geometry.make_valid().values)
+def _read_outlines(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
+    """Return the polygons to measure, at least one; see :func:`~geosiam.polygons.results.read_polygons`."""
+    table = read_polygons(*file_and_layer(path))
+    if table.empty:
+        raise SceneRefusedError(path, "holds no polygons", "give the outlines to measure")
+    return table
 
 
 def _measured(table: geopandas.GeoDataFrame, heights: HeightDifference | RimHeights) -> geopandas.GeoDataFrame:
-    """Return the polygons with their area and the columns of their heights, in place of older ones."""
+    """Return the polygons with the columns of their heights, in place of older ones."""
     outlines = np.asarray(table.geometry.to_numpy(), object)
     columns = heights.columns(outlines, crs=rasterio.crs.CRS.from_wkt(table.crs.to_wkt()))
     columns = {name: columns[name] for name in HEIGHT_COLUMNS if name in columns and name != "likely_geometry"}
-    kept = table.drop(columns=[name for name in (*HEIGHT_COLUMNS, "fid") if name in table.columns])
-    return kept.assign(**columns)
+    older = [name for name in (*HEIGHT_COLUMNS, "fid") if name in table.columns]
+    return table.drop(columns=older).assign(**columns)
 
 
 def _write(table: geopandas.GeoDataFrame, path: Path, heights: dict[str, Any]) -> None:
     """Write polygons with heights, and into a GeoPackage how they were measured."""
     suffix = path.suffix.lower()
-    try:
-        with atomic_write(path, durable=True) as partial, plain_path(partial) as plain:
-            if suffix == ".parquet":
-                table.to_parquet(plain)
-            else:
-                table = table.to_crs(4326) if suffix == ".geojson" else table
-                table = table.rename(columns=_SHORT) if suffix == ".shp" else table
-                extra = {"layer": _LAYER, "dataset_options": {"VERSION": "1.2"}} if suffix == ".gpkg" else {}
-                pyogrio.write_dataframe(table, plain, driver=FORMATS[suffix], promote_to_multi=True, **extra)
-            if suffix == ".gpkg":
-                _record(partial, heights)
-            if suffix == ".shp":
-                _move_parts(partial, path)
-        for companion in companions(path):
-            companion.unlink(missing_ok=True)
-    except (OSError, DataSourceError, DataLayerError, sqlite3.Error) as error:
-        fact = f"cannot be written ({error})"
-        raise OutputError(path, fact, "check the folder's permissions and the free disk space") from error
-
-
-def _move_parts(partial: Path, path: Path) -> None:
-    """Move the other files of a shapefile beside it."""
-    for part in partial.parent.glob(f"{partial.stem}.*"):
-        if part != partial:
-            part.replace(path.with_suffix(part.suffix))
+    with staged(path) as partial, as_output_error(path), plain_path(partial) as plain:
+        if suffix == ".parquet":
+            table.to_parquet(plain)
+        else:
+            table = table.to_crs(4326) if suffix == ".geojson" else table
+            table = table.rename(columns=_SHORT) if suffix == ".shp" else table
+            options = {"dataset_options": {"VERSION": "1.2"}} if suffix == ".gpkg" else {}
+            layer = _LAYER if suffix == ".gpkg" else path.stem
+            pyogrio.write_dataframe(table, plain, driver=FORMATS[suffix], layer=layer, promote_to_multi=True, **options)
+        if suffix == ".gpkg":
+            _record(partial, heights)
 
 
 def _record(path: Path, heights: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from geosiam.imagery.grid import Window
+from geosiam.imagery.normalization import MAD_TO_SIGMA, TUKEY
 from geosiam.runtime import default_workers
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ _MIN_CLASS = 200  # of a class of slope; smaller ones get the noise of the next 
 _STEEPEST = 1.2  # tangent: walls and crowns do not take part
 _PLACE_PX = 0.25  # error in place of matching at a wall
 _ROUGH = 5.0  # times the usual roughness of the ground
-_TUKEY = 4.685  # scales, for 95 % efficiency
 _FIT_STEPS, _RESAMPLINGS = 12, 8
 _SMALL_PX = 0.01  # steps of the shift that are not worth another resampling
 _BETTER = 0.93  # of the residual on slopes, which a shift may leave at most to be applied
@@ -61,7 +61,7 @@ def nmad(values: NDArray[Any]) -> float:
     """Return the normalized median absolute deviation, which is the standard deviation of normal values."""
     if not values.size:
         return float("nan")
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
 
 
 def gradient(heights: Array) -> tuple[Array, Array]:
@@ -85,7 +85,7 @@ def robust_fit(design: Array, values: Array) -> Array:
     coefficients: Array = np.zeros(design.shape[1])
     for _ in range(_FIT_STEPS):
         scale = max(nmad(residual), 1e-9)
-        weights = np.clip(1 - (residual / (_TUKEY * scale)) ** 2, 0, None) ** 2
+        weights = np.clip(1 - (residual / (TUKEY * scale)) ** 2, 0, None) ** 2
         weighted = scaled * weights[:, None]
         normal = weighted.T @ scaled, weighted.T @ values
         new: Array = np.asarray(np.linalg.lstsq(*normal, rcond=1e-9)[0], np.float64)
@@ -245,7 +245,7 @@ def coregister(
     workers
         Number of threads that read; None: one for each processor. The result does not depend on it.
     """
-    return _Coregistering(surfaces, is_stable, workers or default_workers()).result()
+    return _CoregistrationSolver(surfaces, is_stable, workers or default_workers()).result()
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class _Sample:
     usable: NDArray[np.bool_]
 
 
-class _Coregistering:
+class _CoregistrationSolver:
     """The steps of :func:`coregister`; memory is that of the sampled windows, whatever the size of the surfaces."""
 
     def __init__(self, surfaces: SurfacePair, is_stable: Callable[[Window], NDArray[np.bool_]], workers: int) -> None:
@@ -293,13 +293,13 @@ class _Coregistering:
     def result(self) -> Coregistration:
         """Return the co-registration."""
         first = self._samples((0.0, 0.0))
-        known = np.concatenate([s.roughness[s.usable] for s in first]) if first else np.empty(0)
-        if len(known) < _MIN_PIXELS:
+        roughness = np.concatenate([s.roughness[s.usable] for s in first]) if first else np.empty(0)
+        if len(roughness) < _MIN_PIXELS:
             unknown = float("nan")
             return Coregistration(
                 (0.0, 0.0), self._center, (0.0, 0.0, 0.0), 0, (unknown,) * len(SLOPE_DEGREES), {}, 0.0, unknown, unknown
             )
-        self._smooth_up_to = _ROUGH * float(np.median(known))
+        self._smooth_up_to = _ROUGH * float(np.median(roughness))
         before = nmad(np.concatenate([s.difference[self._counts(s)] for s in first]))
         shift, samples = self._shift(first)
         plane = self._fit(samples, with_shift=False)[2:]
@@ -354,8 +354,8 @@ class _Coregistering:
             plane = bias + down * rows + right * cols
             slope.append(sample.slope[counts])
             residual.append((sample.difference - plane)[counts])
-        steep, left = np.concatenate(slope), np.concatenate(residual)
-        return nmad(left[steep >= np.median(steep)]) if len(left) else float("nan")
+        slopes, residuals = np.concatenate(slope), np.concatenate(residual)
+        return nmad(residuals[slopes >= np.median(slopes)]) if len(residuals) else float("nan")
 
     def _places(self, window: Window) -> tuple[Array, Array]:
         rows = np.arange(window.row_start, window.row_stop, dtype=np.float64)[:, None] - self._center[0]
@@ -385,15 +385,15 @@ class _Coregistering:
         residuals, classes = [], []
         for sample in samples:
             rows, cols = self._places(sample.window)
-            left = sample.difference - (plane[0] + plane[1] * rows + plane[2] * cols)
-            residuals.append(np.where(self._counts(sample), left, np.nan))
+            residual = sample.difference - (plane[0] + plane[1] * rows + plane[2] * cols)
+            residuals.append(np.where(self._counts(sample), residual, np.nan))
             classes.append(slope_class(sample.slope))
-        known = np.concatenate([r[np.isfinite(r)] for r in residuals])
+        values = np.concatenate([r[np.isfinite(r)] for r in residuals])
         members = np.concatenate([c[np.isfinite(r)] for r, c in zip(residuals, classes, strict=True)])
-        noise, last = [], nmad(known)
+        noise, last = [], nmad(values)
         for number in range(len(SLOPE_DEGREES)):
-            own = known[members == number]
-            last = max(nmad(own), 1e-4) if len(own) >= _MIN_CLASS else last
+            members_of_class = values[members == number]
+            last = max(nmad(members_of_class), 1e-4) if len(members_of_class) >= _MIN_CLASS else last
             noise.append(last)
         scale = np.array(noise)
         standard = [r / scale[c] for r, c in zip(residuals, classes, strict=True)]
@@ -403,8 +403,8 @@ class _Coregistering:
         registration = errors[max(errors)] / np.sqrt(max(1.0, independent / 3)) if errors else 0.0
         bias, down, right = (float(value) for value in plane)
         return Coregistration(
-            shift, self._center, (bias, down, right), len(known), tuple(noise), errors, float(registration), before,
-            nmad(known),
+            shift, self._center, (bias, down, right), len(values), tuple(noise), errors, float(registration), before,
+            nmad(values),
         )  # fmt: skip
 
 

@@ -16,8 +16,7 @@ from scipy import ndimage
 
 from geosiam import __version__
 from geosiam.files import atomic_write
-from geosiam.heights.coregistration import Coregistration, coregister, gradient, robust_fit
-from geosiam.heights.coregistration import nmad as deviation
+from geosiam.heights.coregistration import Coregistration, coregister, gradient, nmad, robust_fit
 from geosiam.heights.surfaces import info_dict
 from geosiam.heights.volumes import PARTS, HeightStats, Size, Tally, likely_lean, parts_inside, rasterized, stats
 from geosiam.imagery.alignment import transform_pixels
@@ -125,8 +124,8 @@ class HeightDifference:
         step = 2 * self._workers
         with ThreadPoolExecutor(self._workers, "geosiam-heights") as pool:
             for first in range(0, len(windows), step):
-                some = windows[first : first + step]
-                for window, block in zip(some, pool.map(self.read, some), strict=True):
+                group = windows[first : first + step]
+                for window, block in zip(group, pool.map(self.read, group), strict=True):
                     yield window, block.dz[None].astype(np.float32)
 
     def write(self, path: Path) -> None:
@@ -163,13 +162,13 @@ class HeightDifference:
         crs
             CRS of the outlines.
         """
-        own = in_crs(outlines, crs, self.surfaces.grid.crs)
-        explained = np.full(len(own), np.nan) if shift_fraction is None else shift_fraction
+        outlines = in_crs(outlines, crs, self.surfaces.grid.crs)
+        fractions = np.full(len(outlines), np.nan) if shift_fraction is None else shift_fraction
         with ThreadPoolExecutor(self._workers, "geosiam-heights") as pool:
-            rows = list(pool.map(self._measure, own, explained))
+            rows = list(pool.map(self._measure, outlines, fractions))
         return _as_columns(rows, (*HeightStats._fields, "likely_geometry"))
 
-    def _measure(self, outline: shapely.Geometry, explained: float) -> tuple[Any, ...]:
+    def _measure(self, outline: shapely.Geometry, shift_fraction: float) -> tuple[Any, ...]:
         """Return the values of one row."""
         grid = self.surfaces.grid
         wider = shapely.buffer(outline, _EDGE_PX * max(grid.pixel_size))
@@ -183,9 +182,9 @@ class HeightDifference:
         row = stats(tally, self.surfaces.pixel_area(window), self.errors)
         if row.height_evidence == "unknown":
             return (*row, None)
-        return (*row, self._leans(outline, window, row, explained))
+        return (*row, self._leans(outline, window, row, shift_fraction))
 
-    def _leans(self, outline: shapely.Geometry, window: Window, row: HeightStats, explained: float) -> bool:
+    def _leans(self, outline: shapely.Geometry, window: Window, row: HeightStats, shift_fraction: float) -> bool:
         lengths = self.surfaces.pixel_lengths(window)
         wider = window.grown(math.ceil(_LEAN_M / min(lengths)))
         if wider.shape[0] * wider.shape[1] > _MAX_LEAN_PX:
@@ -194,7 +193,7 @@ class HeightDifference:
         width = 2 * scale * outline.area / max(outline.length, 1e-12)
         parts = parts_inside(outline, self.surfaces.grid.transform @ _to(wider), wider.shape)
         size = Size(scale**2 * outline.area, width)
-        return likely_lean(parts, self.read(wider).surfaces, lengths, row, size=size, shift_fraction=explained)
+        return likely_lean(parts, self.read(wider).surfaces, lengths, row, size=size, shift_fraction=shift_fraction)
 
 
 class RimHeights:
@@ -220,8 +219,8 @@ class RimHeights:
         The plane is fitted robustly to the pixels just outside of an outline. Its error is taken to be what the rim
         deviates from it (NMAD), everywhere in the same direction.
         """
-        own = in_crs(outlines, crs, self.surfaces.grid.crs)
-        return _as_columns([self._measure(outline) for outline in own], HeightStats._fields)
+        outlines = in_crs(outlines, crs, self.surfaces.grid.crs)
+        return _as_columns([self._measure(outline) for outline in outlines], HeightStats._fields)
 
     def _measure(self, outline: shapely.Geometry) -> HeightStats:
         grid, window = self.surfaces.grid, window_of(outline, self.surfaces.grid).grown(2)
@@ -235,7 +234,7 @@ class RimHeights:
         if np.count_nonzero(rim) >= _MIN_RIM:
             design = np.stack([np.ones_like(row), row, col], axis=-1)
             plane = robust_fit(design[rim], heights[rim])
-            noise = max(deviation((heights - design @ plane)[rim]), 1e-3)
+            noise = max(nmad((heights - design @ plane)[rim]), 1e-3)
             dz = np.round(heights - design @ plane, _ROUNDED)
         tally.add(parts, dz, np.full(window.shape, noise))
         tally.total = max(tally.total, beyond_grid(outline, window, grid))
@@ -316,8 +315,8 @@ def stable_by_scores(raster: ScoreRaster, threshold: float, grid: Grid) -> Stabl
         cols, rows = transform_pixels(grid, raster.grid, *map(np.ravel, np.broadcast_arrays(cols, rows)))
         across, down = transform_pixels(grid, raster.grid, lines + first[0], lines + first[1])
         margin = math.ceil(max(_MARGIN_CELLS, *np.nan_to_num([abs(np.ptp(across)), abs(np.ptp(down))]) / 2))
-        known = np.isfinite(rows) & np.isfinite(cols)
-        row, col = (np.where(known, np.floor(at), -1e9).astype(np.int64) for at in (rows, cols))
+        finite = np.isfinite(rows) & np.isfinite(cols)
+        row, col = (np.where(finite, np.floor(at), -1e9).astype(np.int64) for at in (rows, cols))
         inside = (row >= 0) & (row < raster.grid.height) & (col >= 0) & (col < raster.grid.width)
         stable = np.ones(len(row), bool)
         if not inside.any():

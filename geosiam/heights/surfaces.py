@@ -7,7 +7,6 @@ undone in one resampling, and windows of a warped surface equal the warped whole
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -167,6 +166,8 @@ class SurfacePair:
         Window of the grid outside of which no pixel has both heights.
     warnings
         Warnings to the user.
+    scenes
+        The open files.
     """
 
     grid: Grid
@@ -287,11 +288,6 @@ def _unit(name: str, crs: CRS, band_unit: str | None, option: str) -> tuple[str,
         fact = "does not say whether its heights are in meters or feet, and its CRS is in feet"
         raise SceneRefusedError(name, fact, "set `dsm_units=m`, `dsm_units=ft` or `dsm_units=us-ft`")
     return "m", "assumed"
-
-
-def surface_names(dsm: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """Return the paths of surface models as text."""
-    return tuple(os.fspath(path) for path in dsm)
 
 
 def info_dict(surfaces: SurfacePair) -> dict[str, Any]:

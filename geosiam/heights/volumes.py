@@ -15,6 +15,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geosiam.heights.coregistration import LEVEL_95
+from geosiam.imagery.grid import common_parts
 from geosiam.imagery.scene import environment
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ class Tally:
         self.total += int(parts.sum())
         inside = (parts > 0) & np.isfinite(dz)
         count, value = parts[inside], np.rint(dz[inside] * _MM).astype(np.int64)
-        own = np.nan_to_num(noise[inside].astype(np.float64))
-        limit = LEVEL_95 * own * _MM
+        deviation = np.nan_to_num(noise[inside].astype(np.float64))
+        limit = LEVEL_95 * deviation * _MM
         up, down = value > limit, value < -limit
         product = value * count
         self.known += int(count.sum())
@@ -123,15 +124,15 @@ class Tally:
         self.between += int(product[~up & ~down].sum())
         self.raised += int(count[up].sum())
         self.lowered += int(count[down].sum())
-        self.noise += int((np.rint(own * _MM * _MM).astype(np.int64) * count).sum())
+        self.noise += int((np.rint(deviation * _MM * _MM).astype(np.int64) * count).sum())
         unique, place = np.unique(value, return_inverse=True)
         self.values.append((unique, np.bincount(place, weights=count, minlength=len(unique)).astype(np.int64)))
 
     def add_edge(self, parts: NDArray[np.int64], dz: NDArray[np.floating]) -> None:
         """Add pixels just outside of the outline, as :meth:`add` does."""
-        known = (parts > 0) & np.isfinite(dz)
-        self.edge += int((np.rint(dz[known] * _MM).astype(np.int64) * parts[known]).sum())
-        self.edge_parts += int(parts[known].sum())
+        pixels = (parts > 0) & np.isfinite(dz)
+        self.edge += int((np.rint(dz[pixels] * _MM).astype(np.int64) * parts[pixels]).sum())
+        self.edge_parts += int(parts[pixels].sum())
 
     def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the millimeters that occur, ascending, and the number of parts of each."""
@@ -189,8 +190,8 @@ def _cut_off(tally: Tally, errors: Coregistration) -> float:
         return 0.0
     pixels = tally.edge_parts / PARTS**2
     error = errors.mean_error(math.sqrt(pixels), tally.noise / tally.known / _MM**2)
-    explained = LEVEL_95 * error * pixels
-    return max(0.0, abs(tally.edge) / PARTS**2 / _MM - (explained if math.isfinite(explained) else 0.0))
+    limit = LEVEL_95 * error * pixels
+    return max(0.0, abs(tally.edge) / PARTS**2 / _MM - (limit if math.isfinite(limit) else 0.0))
 
 
 def _evidence(tally: Tally, mean: float, error: float) -> str:
@@ -202,10 +203,8 @@ def _evidence(tally: Tally, mean: float, error: float) -> str:
     return "raised" if mean > 0 else "lowered"
 
 
-def parts_inside(
-    outline: shapely.Geometry, transform: Affine, shape: tuple[int, int], parts: int = PARTS
-) -> NDArray[np.int64]:
-    """Return the number of parts of each pixel, of ``parts x parts``, whose center lies inside an outline.
+def parts_inside(outline: shapely.Geometry, transform: Affine, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the number of parts of each pixel, of ``PARTS x PARTS``, whose center lies inside an outline.
 
     Parameters
     ----------
@@ -215,15 +214,11 @@ def parts_inside(
         Maps (column, row) of the pixels to coordinates.
     shape
         Rows and columns.
-    parts
-        Parts along the side of a pixel.
     """
     if outline.is_empty:
         return np.zeros(shape, np.int64)
-    fine = transform @ transform.scale(1 / parts)
-    size = shape[0] * parts, shape[1] * parts
-    mask = rasterized([outline], fine, size)
-    return np.asarray(mask.reshape(shape[0], parts, shape[1], parts).sum(axis=(1, 3)), np.int64)
+    mask = rasterized([outline], transform @ transform.scale(1 / PARTS), (shape[0] * PARTS, shape[1] * PARTS))
+    return np.asarray(mask.reshape(shape[0], PARTS, shape[1], PARTS).sum(axis=(1, 3)), np.int64)
 
 
 def rasterized(outlines: Sequence[shapely.Geometry], transform: Affine, shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -250,11 +245,11 @@ def within_lean(
     tangent
         Tangent of the largest angle between line of sight and vertical.
     """
-    known = np.isfinite(heights)
-    if not known.any():
+    valid = np.isfinite(heights)
+    if not valid.any():
         return np.zeros(heights.shape, bool)
-    high, low = np.where(known, heights, -np.inf), np.where(known, heights, np.inf)
-    reach = (float(heights[known].max()) - float(heights[known].min())) * tangent / min(pixel_m)
+    high, low = np.where(valid, heights, -np.inf), np.where(valid, heights, np.inf)
+    reach = (float(heights[valid].max()) - float(heights[valid].min())) * tangent / min(pixel_m)
     step = 1 << max(0, min(int(reach), max(heights.shape)).bit_length() - 1)
     while step:
         for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
@@ -263,15 +258,15 @@ def within_lean(
             np.minimum(low, _moved(low, down * step, right * step, np.inf) + cost, out=low)
         step //= 2
     with np.errstate(invalid="ignore"):
-        return np.asarray(known & ((high - heights >= _MIN_STEP_M) | (heights - low >= _MIN_STEP_M)), bool)
+        return np.asarray(valid & ((high - heights >= _MIN_STEP_M) | (heights - low >= _MIN_STEP_M)), bool)
 
 
 def _moved(image: NDArray[np.floating], down: int, right: int, fill: float) -> NDArray[np.floating]:
+    """Return an image whose content is shifted down and right, with a value where nothing comes from."""
     moved = np.full_like(image, fill)
-    rows, cols = image.shape
-    moved[max(0, down) : rows + min(0, down), max(0, right) : cols + min(0, right)] = image[
-        max(0, -down) : rows + min(0, -down), max(0, -right) : cols + min(0, -right)
-    ]
+    if abs(down) < image.shape[0] and abs(right) < image.shape[1]:
+        source, target = common_parts(image.shape, down, right)
+        moved[target] = image[source]
     return moved
 
 
@@ -316,20 +311,21 @@ def likely_lean(
         See :data:`geosiam.polygons.schema.COLUMNS`; NaN = unknown.
     """
     lower = surfaces.min(axis=0)
-    known, inside = np.isfinite(lower), (parts > 0) & np.isfinite(lower)
+    valid = np.isfinite(lower)
+    inside = (parts > 0) & valid
     if not inside.any():
         return False
-    relief = float(np.ptp(lower[known]))
+    relief = float(np.ptp(lower[valid]))
     if row.height_evidence != "level" and abs(row.dz_mean) > min(_SAME * relief, _SAME_M):
         return False
     slope = _SLOPING * max(length * count for length, count in zip(pixel_m, parts.shape[::-1], strict=True))
-    above = lower - np.percentile(lower[known], 10) - slope
+    above = lower - np.percentile(lower[valid], 10) - slope
     height = float(np.median(above[inside]))
     if height > 0 and size.area <= (height * _OFF_NADIR) ** 2:
         return True
-    reached = within_lean(surfaces[0], pixel_m) & within_lean(surfaces[1], pixel_m)
-    reached |= known & (above >= _ROOF_M)
-    reached = ndimage.binary_dilation(reached, iterations=max(1, round(_SLACK_M / 2 / max(pixel_m))))
-    share = float(parts[reached].sum() / parts.sum())
+    lean = within_lean(surfaces[0], pixel_m) & within_lean(surfaces[1], pixel_m)
+    lean |= valid & (above >= _ROOF_M)
+    lean = ndimage.binary_dilation(lean, iterations=max(1, round(_SLACK_M / 2 / max(pixel_m))))
+    share = float(parts[lean].sum() / parts.sum())
     is_narrow = size.width <= relief * _OFF_NADIR + _SLACK_M
     return (share >= _MOSTLY and is_narrow) or (share >= _HALF and shift_fraction >= _HALF)

@@ -188,6 +188,12 @@ def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
 
 # -- relative radiometric normalization, in [0, 1] ---------------------------------------------------------------------
 
+TUKEY = 4.685
+"""Tuning constant of the biweight, in standard deviations: 95 % efficiency on normal residuals."""
+
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
 _KNOTS = 33  # quantiles of histogram matching
 _MIN_PIXELS = 500  # valid pixels for an estimate
 _MIN_GAIN_CHANGE, _MIN_OFFSET = 0.04, 0.012  # the network is trained to ignore smaller differences
@@ -196,8 +202,6 @@ _CONVERGED = 1e-4  # change of gain and offset; a fortieth of a step of 8 bits
 _MAX_GAIN_RATIO = 3.0  # between channels
 _MIN_CORRELATION = 0.5
 _MIN_SPREAD = 1e-4  # interquartile range; below it a channel is constant
-_TUKEY = 4.685  # tuning constant of the biweight: 95 % efficiency on normal residuals
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -321,7 +325,7 @@ def robust_line(x: NDArray[np.float32], y: NDArray[np.float32], iterations: int 
     weight = np.ones_like(x64)
     for _ in range(iterations):
         distance = np.abs(y64 - gain * x64 - offset) / np.hypot(1, gain)
-        scale = _TUKEY * max(_MAD_TO_SIGMA * _median(distance), _MIN_SPREAD)
+        scale = TUKEY * max(MAD_TO_SIGMA * _median(distance), _MIN_SPREAD)
         weight = np.square(np.clip(1 - np.square(distance / scale), 0, None))
         line = _orthogonal(x64, y64, weight)
         if line is None:

@@ -11,8 +11,8 @@ import numpy as np
 from geosiam.errors import OptionError, WeightsError
 from geosiam.files import is_file, parse_json
 from geosiam.network.architecture import INPUT_CENTER
-from geosiam.network.onnx_graph import AFTER, BEFORE, CARD_KEY, SCORE, SUFFIX, onnx_model
-from geosiam.network.weights import ModelCard, ModelFile, read_weights
+from geosiam.network.onnx_graph import AFTER, BEFORE, SCORE, onnx_model
+from geosiam.network.weights import CARD_KEY, ModelCard, ModelFile, is_onnx, read_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class OnnxEngine:
             raise OptionError(
                 f"`precision={precision}`", "is not for `engine=onnx`, which computes in fp32", "use fp32"
             )
-        if not name.lower().endswith(SUFFIX):
+        if not is_onnx(name):
             weights = read_weights(name)
             engine = cls(onnx_model(weights, input_type="float32"), weights.source)
         elif is_file(name):

@@ -18,7 +18,7 @@ from geosiam.errors import OptionError, SceneUnreadableError
 from geosiam.imagery.grid import Halo, Lattice, centers
 from geosiam.imagery.normalization import unchanged_transform
 from geosiam.imagery.pair import StoredBlock
-from geosiam.network.weights import ModelFile, load_model, read_weights
+from geosiam.network.weights import ModelFile, is_onnx, load_model, read_weights
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -310,8 +310,7 @@ def load_scorer(
     OptionError
         Engine, device or precision cannot be used.
     """
-    chosen = choose_engine(engine, name)
-    if chosen == "onnx":
+    if choose_engine(engine, name) == "onnx":
         return _cached_onnx_scorer(name, _file_stamp(name), device, precision)
     from geosiam.inference.torch_engine import choose_device  # noqa: PLC0415 - brings PyTorch
 
@@ -350,18 +349,14 @@ def choose_engine(engine: str, model: str) -> str:
 
 def engine_version(engine: str, model: str) -> str:
     """Return the version of what :func:`choose_engine` chooses: that of PyTorch, or "onnxruntime" with its own."""
-    chosen = choose_engine(engine, model)
-    return metadata.version("torch") if chosen == "torch" else f"onnxruntime {metadata.version('onnxruntime')}"
+    if choose_engine(engine, model) == "torch":
+        return metadata.version("torch")
+    return f"onnxruntime {metadata.version('onnxruntime')}"
 
 
 @lru_cache
 def _say_once(message: str) -> None:
     _log.warning(message)
-
-
-def is_onnx(model: str) -> bool:
-    """Return whether a model is named by the path of an ONNX file."""
-    return Path(model).suffix.lower() == ".onnx"
 
 
 def model_file(name: str) -> ModelFile:

@@ -26,7 +26,7 @@ from geosiam.network.architecture import (
     discriminator_name,
     interpolated_from,
 )
-from geosiam.network.weights import read_weights
+from geosiam.network.weights import CARD_KEY, is_onnx, read_weights
 
 if TYPE_CHECKING:
     import os
@@ -44,11 +44,6 @@ InputType = Literal["uint8", "float32"]
 
 OPSET, IR_VERSION = 17, 8
 """Versions of the operators and of the file: onnxruntime reads them from 1.12 (2022) on."""
-
-SUFFIX = ".onnx"
-
-CARD_KEY = "geosiam_model_card"
-"""Key of the model card, as JSON, in the metadata."""
 
 BEFORE, AFTER, STACK, SCORE = "before", "after", "scenes", "score"
 """Names of the inputs of a model of two scenes, of the input of a stacked one, and of the output."""
@@ -96,8 +91,8 @@ def export_model(
         The file cannot be written, or is the weights file.
     """
     target = Path(output)
-    if target.suffix.lower() != SUFFIX:
-        raise OptionError(target, f"has the suffix {target.suffix!r}", f"use {SUFFIX}")
+    if not is_onnx(target):
+        raise OptionError(target, f"has the suffix {target.suffix!r}", "use .onnx")
     check_writable(target)
     if exists(model) and exists(target) and target.samefile(model):
         raise OutputError(target, "is an input too and would be overwritten", "choose another output")
@@ -221,12 +216,13 @@ def _scored(graph: _Graph, images: str, tensors: Tensors, config: NetworkConfig,
         evidence.append(_evidence(graph, features, tensors, config, level))
     total = ""
     for level in reversed(range(len(scales))):
-        own = graph.cropped(evidence[level][0], targets[level] - sources[level])
+        inputs = graph.cropped(evidence[level][0], targets[level] - sources[level])
         for coarser in range(level + 1, len(scales)):
             factor = scales[coarser] // scales[level]
-            seen = evidence[coarser][coarser - level]
-            own = graph.sum_of_common(own, _interpolated(graph, seen, factor, sources[coarser], targets[level]))
-        logits = _logits(graph, own, tensors, config, level)
+            context = evidence[coarser][coarser - level]
+            context = _interpolated(graph, context, factor, sources[coarser], targets[level])
+            inputs = graph.sum_of_common(inputs, context)
+        logits = _logits(graph, inputs, tensors, config, level)
         if level > 0:
             logits = graph.add("Min", logits, graph.constant(np.zeros((), np.float32)))
         logits = _interpolated(graph, logits, scales[level], targets[level] * config.subcells, 0)

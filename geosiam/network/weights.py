@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from geosiam.network.siamese import SiameseNetwork
 
-_CARD = "geosiam_model_card"
+CARD_KEY = "geosiam_model_card"
+"""Key of the model card, as JSON, in the metadata of a weights file and of an ONNX model."""
+
 _FORMER_KEYS = {"licence": "license"}  # keys of older cards, and their present names
 _SUFFIX = ".safetensors"
 _REMEDY = "use a file that `geosiam train` wrote, or a name that `geosiam models` lists"
@@ -115,6 +117,11 @@ class ModelCard:
         return cls(**{**supported, "network": NetworkConfig.from_dict(values["network"])})
 
 
+def is_onnx(model: str | os.PathLike[str]) -> bool:
+    """Return whether a model is named by the path of an ONNX file."""
+    return Path(model).suffix.lower() == ".onnx"
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """The card of a model, and the name or path that it was loaded from."""
@@ -147,7 +154,7 @@ def save_model(network: SiameseNetwork, card: ModelCard, path: str | os.PathLike
     card = ModelCard(**{**{f.name: getattr(card, f.name) for f in fields(card)}, "checksum": _checksum(tensors)})
     try:
         with atomic_write(target) as partial:
-            partial.write_bytes(save(tensors, metadata={_CARD: json.dumps(card.to_dict(), sort_keys=True)}))
+            partial.write_bytes(save(tensors, metadata={CARD_KEY: json.dumps(card.to_dict(), sort_keys=True)}))
     except OSError as error:
         raise OutputError(target, f"cannot be written ({error})", "choose a folder that exists") from error
     return card
@@ -231,7 +238,7 @@ def _read(path: Path, source: str) -> Weights:
 
 def _card(metadata: Mapping[str, str], source: str) -> ModelCard:
     try:
-        return ModelCard.from_dict(parse_json(metadata[_CARD]))
+        return ModelCard.from_dict(parse_json(metadata[CARD_KEY]))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(source, "has no model card of geosiam inside", _REMEDY) from error
 

@@ -9,7 +9,6 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +17,12 @@ from PIL import Image
 from geosiam.errors import OptionError, OutputError, TrainingDataError
 from geosiam.inference.scorer import Scorer
 from geosiam.inference.torch_engine import TorchEngine
+from geosiam.runtime import processor_name
 from geosiam.training.loop import TrainingRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
     from matplotlib.figure import Figure
@@ -207,22 +208,12 @@ def file_checksum(path: Path) -> str:
 def machine() -> dict[str, Any]:
     """Return a description of this machine."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _digest(text: str) -> str:

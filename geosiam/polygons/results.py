@@ -1,4 +1,4 @@
-"""Read the results in a file of polygons: the record of its run, and the verdicts of analysts."""
+"""Read a file of polygons: the polygons, the record of its run, and the verdicts of analysts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geosiam.errors import SceneNotFoundError, SceneRefusedError, SceneUnreadableError
@@ -29,6 +30,51 @@ if TYPE_CHECKING:
 
 _DEFAULT_THRESHOLD = 0.5  # of files whose record does not say
 _DIGEST_LETTERS = 32
+
+
+def read_polygons(path: str | os.PathLike[str], layer: str | None = None) -> geopandas.GeoDataFrame:
+    """Read the polygons of a vector file, made valid, without empty ones; they may be none.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layer
+        Its layer; None: ``anomalies`` if there is one, or else the first with geometries.
+
+    Raises
+    ------
+    SceneNotFoundError, SceneUnreadableError, SceneRefusedError
+        The file does not exist, is no vector file, has no CRS, or holds something else than polygons.
+    """
+    if not exists(path):
+        raise SceneNotFoundError(path, "does not exist", "check the path")
+    try:
+        with plain_path(path) as plain:
+            if Path(path).suffix.lower() == ".parquet":
+                frame = geopandas.read_parquet(plain)
+            else:
+                frame = geopandas.read_file(plain, layer=layer or _layer_of_polygons(plain))
+    except (DataSourceError, DataLayerError, ValueError, OSError, IndexError, ImportError) as error:
+        raise SceneUnreadableError(path, f"is not a readable vector file ({error})", "use a GeoPackage") from error
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise SceneRefusedError(path, "holds no polygons", "give a layer of polygons")
+    if frame.crs is None:
+        raise SceneRefusedError(path, "has no coordinate reference system", "assign one, for example in QGIS")
+    other_types = set(frame.geom_type.dropna()) - {"Polygon", "MultiPolygon"}
+    if other_types:
+        fact = f"holds geometries of type {', '.join(sorted(other_types))}"
+        raise SceneRefusedError(path, fact, "buffer them to polygons, such as 1 m wide")
+    frame = frame[frame.geometry.notna() & ~frame.is_empty]
+    return frame.set_geometry(shapely.make_valid(frame.geometry.values))
+
+
+def _layer_of_polygons(file: str) -> str:
+    """Return the name of the layer ``anomalies``, or else of the first one that has geometries, or of the first."""
+    layers = geopandas.list_layers(file)
+    if LAYER in set(layers.name):
+        return LAYER
+    return str([*layers.name[layers.geometry_type.notna()], *layers.name][0])
 
 
 @dataclass(frozen=True)

@@ -96,22 +96,46 @@ def write_polygons(
     target = Path(path)
     check_target(target)
     stream = _BatchStream(polygons, tuple(more_columns or ()))
+    with (
+        staged(target, before_commit=before_commit) as partial,
+        stream.original_error(),
+        as_output_error(target),
+    ):
+        _write(stream, partial, target.stem)
+        if partial.suffix.lower() == ".gpkg":
+            area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
+            heights = {name: text for name, text in HEIGHT_COLUMNS.items() if name in stream.schema.names}
+            described = {**(more_columns or {}), **COLUMNS, **heights}
+            _complete_geopackage(
+                partial, stream.crs, provenance or {}, described, footprint=area, displacement=displacement
+            )
+    return stream.count
+
+
+@contextlib.contextmanager
+def staged(target: Path, *, before_commit: Callable[[], None] | None = None) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes the name of the target when the context ends without an error.
+
+    Files that were written beside it, as those of a shapefile, go with it.
+
+    Parameters
+    ----------
+    target
+        The file; another process that writes it, too, is refused.
+    before_commit
+        See :func:`write_polygons`.
+
+    Raises
+    ------
+    OutputError
+        The folder is missing, not writable or full, or another process is writing this file.
+    """
     with locked(target.with_name(f".{target.name}.partial.lock"), target), _staging_folder(target) as folder:
-        partial = folder / f"{_PLAIN_STEM}{target.suffix}"
-        with stream.original_error(), _as_output_error(target):
-            _write(stream, partial, target.stem)
-            if partial.suffix.lower() == ".gpkg":
-                area = polygons.footprint_table() if isinstance(polygons, PolygonTable) else footprint
-                heights = {name: text for name, text in HEIGHT_COLUMNS.items() if name in stream.schema.names}
-                described = {**(more_columns or {}), **COLUMNS, **heights}
-                _complete_geopackage(
-                    partial, stream.crs, provenance or {}, described, footprint=area, displacement=displacement
-                )
+        yield folder / f"{_PLAIN_STEM}{target.suffix}"
         if before_commit is not None:
             before_commit()
-        with _as_output_error(target):
+        with as_output_error(target):
             _move_into_place(folder, target)
-    return stream.count
 
 
 class _BatchStream:
@@ -289,7 +313,7 @@ _BULK_LOADING = _GdalOptions(
 
 
 @contextlib.contextmanager
-def _as_output_error(target: Path) -> Iterator[None]:
+def as_output_error(target: Path) -> Iterator[None]:
     """Raise what goes wrong with files as an OutputError; errors of geosiam stay as they are."""
     try:
         yield
@@ -307,7 +331,7 @@ def _staging_folder(target: Path) -> Iterator[Path]:
     A folder, because a shapefile is several files and SQLite makes a journal beside a GeoPackage. Folders that killed
     processes left behind are removed first: the target's lock says that no other process is using them.
     """
-    with _as_output_error(target):
+    with as_output_error(target):
         for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))

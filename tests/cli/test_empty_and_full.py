@@ -12,10 +12,10 @@ import pytest
 
 from geosiam.batch.api import plan_batch
 from geosiam.errors import InputError
-from geosiam.evaluation.truth import read_polygons
 from geosiam.imagery.open_scene import open_scene
 from geosiam.options import DetectOptions
 from geosiam.pipeline import detect, vectorize_to_file
+from geosiam.polygons.results import read_polygons
 from geosiam.report import find_pairs, write_verdicts
 from geosiam.report.inputs import find_results
 from geosiam.scoring import score_to_file

@@ -193,7 +193,7 @@ def test_the_command(files: tuple[Path, Path, Path], tmp_path: Path, capsys: pyt
         (["--polygons", "{outlines}", "-o", "{outlines}"], "is an input too and would be overwritten"),
         (["--polygons", "{outlines}", "-o", "o.gpkg", "--dz", "{after}"], "is an input too and would be overwritten"),
         (["--polygons", "nothing.gpkg", "-o", "o.gpkg"], "does not exist"),
-        (["--polygons", "{before}", "-o", "o.gpkg"], "cannot be read as polygons"),
+        (["--polygons", "{before}", "-o", "o.gpkg"], "is not a readable vector file"),
         (["-o", "nowhere/o.tif"], "its folder does not exist"),
     ],
 )

@@ -115,6 +115,16 @@ def test_lean_reaches_as_far_as_height_times_tangent() -> None:
     assert not within_lean(np.add.outer(np.arange(60) * 0.4, np.zeros(60)), (0.5, 0.5)).any()  # a slope of 40 degrees
 
 
+def test_lean_of_a_tower_may_reach_beyond_the_picture() -> None:
+    strip = np.zeros((50, 400))
+    strip[20:25, 100:110] = 120
+    square = np.full((400, 400), np.nan)
+    square[:50] = strip
+    reached = within_lean(strip, (0.5, 0.5))
+    assert reached[20:25, 200].all()
+    np.testing.assert_array_equal(reached, within_lean(square, (0.5, 0.5))[:50])
+
+
 LEVEL = HeightStats(0.0, 0.0, -0.1, 0.1, 0.0, 0.0, 1.0, 1.0, "level")
 RAISED = LEVEL._replace(dz_mean=5.0, dz_median=5.0, height_evidence="raised")
 
