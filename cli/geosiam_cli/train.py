@@ -39,7 +39,8 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
         multiple=True,
         metavar="SCENE",
         help="A scene of your own to fine-tune weights on, in minutes, with inserted objects as anomalies. Repeat for "
-        "more, in the order of their dates; what differs between two scenes of one place is learned as normal.",
+        "more, in the order of their dates; what differs between two scenes of one place is learned as normal. Or a "
+        "folder of pairs: A/ and B/ with images of the same names, label/ with masks if you have them.",
     ),
     "review": options.option(
         "--review",
@@ -111,6 +112,12 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
         metavar="NAME|FILE",
         show_default="random weights; the default model for recipe target and with --scenes or --review",
         help="Initial weights, of the same stride: a name that 'geosiam models' lists, or a .safetensors file.",
+    ),
+    "freeze_encoder": options.option(
+        "--freeze-encoder/--train-encoder",
+        default=None,
+        show_default="train",
+        help="Train the discriminators only, not the encoder: faster, and what it tells apart is not unlearned.",
     ),
     "average": options.option(
         "--average",

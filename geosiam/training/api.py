@@ -13,7 +13,7 @@ from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, file_name, is_file, is_folder
 from geosiam.inference.torch_engine import choose_device
 from geosiam.network import DEFAULT_MODEL
-from geosiam.network.siamese import can_initialize, initial_weights
+from geosiam.network.siamese import SiameseNetwork, can_initialize, initial_weights
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.targets import refuse_overwriting
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
@@ -43,6 +43,9 @@ SYNTHETIC_PAIRS_TARGET = 60
 SYNTHETIC_PAIRS_FINE_TUNING = 24
 """Synthetic pairs in a fine-tuning, where they keep the weights from forgetting what they learned before."""
 
+OFF_NADIR_DEG = 10.0
+"""Largest off-nadir angle of synthetic flights for networks of several scales."""
+
 _CIFAR10: tuple[None] = (None,)  # the data of a training that names none
 
 
@@ -64,8 +67,8 @@ class TrainingOptions:
         Without any, CIFAR-10 is downloaded, unless there are ``scenes`` or a ``review``.
     scenes
         Your own scenes to fine-tune weights on, in order of their dates: chips of them with inserted objects make up
-        half of every batch. Two consecutive ones of the same place are used as a pair, see
-        :mod:`geosiam.training.finetune`.
+        half of every batch. Two consecutive ones of the same place are used as a pair, and a folder may hold many pairs
+        (``A``, ``B``, ``label``), see :mod:`geosiam.training.finetune`.
     review
         GeoPackage of `geosiam detect` with verdicts: rejected polygons become normal pairs, confirmed ones anomalies.
         If its two scenes have been moved, name them in ``scenes``, the earlier first.
@@ -92,6 +95,8 @@ class TrainingOptions:
     init
         Initial weights, a name or a file; their network must be the recipe's, or have fewer subcells or one scale.
         None: random ones, or the default model for recipe target and with ``scenes`` or ``review``.
+    freeze_encoder
+        Train the discriminators only: faster, and what the encoder of ``init`` tells apart is not unlearned.
     average
         Weights of the same network, names or files, that are averaged with the trained ones at the end. They should be
         of the same lineage, as those of ``init`` are (see :func:`geosiam.training.loop.averaged`).
@@ -126,6 +131,7 @@ class TrainingOptions:
     scales: int | None = None
     least_cover: float | None = None
     init: str | None = None
+    freeze_encoder: bool = False
     average: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
@@ -186,6 +192,7 @@ class TrainingOptions:
         words += ["--seed", str(self.seed), "--precision", self.precision]
         words += ["--generated", str(self.synthetic_pairs)] if self.recipe != "paper" else []
         words += ["--init", Path(self.initial_weights).name] if self.initial_weights else []
+        words += ["--freeze-encoder"] if self.freeze_encoder else []
         words += _repeated("--average", self.average)
         for option in ("stride", "subcells", "scales", "least_cover", "epochs", "steps", "learning_rate"):
             if getattr(self, option) is not None:
@@ -244,6 +251,7 @@ def train(
     with preserved_torch_state():
         init = load_model(options.initial_weights) if options.initial_weights else None
         recipe = recipe or _recipe(options, init)
+        init = init and _grown(init, recipe)
         models = [_load_for_averaging(name, recipe) for name in options.average]
         chips, held_out = build_sources(options, init)
         run = TrainingRun(
@@ -254,9 +262,11 @@ def train(
             options.seed,
             str(choose_device(options.device)),
             options.precision,
+            freeze_encoder=options.freeze_encoder,
         )
         if init is not None:
-            _load_initial_weights(run, init)
+            run.network.load_state_dict(init.network.state_dict())
+            run.init = init.card.checksum
         if not options.restart and run.resume():
             log.info("continuing after epoch %d", len(run.history))
         run.run(on_step)
@@ -278,7 +288,7 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     options
         Options of the training.
     init
-        Initial weights; their scores show what may have changed in own scenes that make a pair.
+        Initial weights of the recipe's network; their scores show what may have changed in own scenes that make a pair.
     """
     train: list[tuple[ChipSource, float]] = []
     held_out: list[tuple[ChipSource, float]] = []
@@ -291,7 +301,7 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     for path in data:
         add(load_chips(path), 1 / len(data))
     if options.synthetic_pairs:
-        add(synthetic_pairs(options.synthetic_pairs, options.seed), 1.0)
+        add(synthetic_pairs(options.synthetic_pairs, options.seed, max_off_nadir=_off_nadir(init)), 1.0)
     share = sum(share for _, share in train) or 1.0
     scenes = _own_scenes(options, init)
     for sources in scenes:
@@ -302,6 +312,11 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     if len(train) == 1:
         return train[0][0], held_out[0][0]
     return Mixture(train), Mixture(held_out)
+
+
+def _off_nadir(init: Model | None) -> float:
+    """Return how far synthetic flights may lean: to tell lean from change, a network must see more than an edge."""
+    return OFF_NADIR_DEG if init is not None and len(init.card.network.scales) > 1 else 0.0
 
 
 def data_description(options: TrainingOptions) -> str:
@@ -363,7 +378,9 @@ def _recipe(options: TrainingOptions, init: Model | None) -> Recipe:
         recipe = make_recipe(options.recipe, stride=stride, subcells=subcells, scales=scales or (1,))
     if isinstance(recipe, SurveyRecipe | TargetRecipe) and options.least_cover is not None:
         recipe = replace(recipe, least_cover=options.least_cover)
-    schedule = FINE_TUNING if options.fine_tuning else recipe.schedule
+    schedule = recipe.schedule
+    if options.fine_tuning:
+        schedule = replace(FINE_TUNING, batch_size=schedule.batch_size)
     schedule = replace(
         schedule,
         epochs=schedule.epochs if options.epochs is None else options.epochs,
@@ -384,16 +401,17 @@ def _load_for_averaging(name: str, recipe: Recipe) -> Model:
     return model
 
 
-def _load_initial_weights(run: TrainingRun, init: Model) -> None:
-    small, large = init.card.network, run.recipe.network
+def _grown(init: Model, recipe: Recipe) -> Model:
+    """Return initial weights as those of the recipe's network, which may have more subcells or scales."""
+    small, large = init.card.network, recipe.network
     if not can_initialize(small, large):
         raise OptionError(
             f"`init` {init.source}",
             f"has another network, of stride {small.window.stride}",
             "set `stride`, `subcells` and `scales` to those of these weights, or use other weights",
         )
-    run.network.load_state_dict(initial_weights(init.network.state_dict(), small, large))
-    run.init = init.card.checksum
+    network = SiameseNetwork.of_weights(large, initial_weights(init.network.state_dict(), small, large)).eval()
+    return replace(init, network=network, card=replace(init.card, network=large))
 
 
 def _calibrate(run: TrainingRun, options: TrainingOptions) -> ModelCard:

@@ -40,8 +40,12 @@ CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as its authors publish it
 CIFAR10_SIDE = 32
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-_SCENES = {".tif", ".tiff", ".vrt"}
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+"""Suffixes of pictures without a georeference."""
+
+SCENES = frozenset({".tif", ".tiff", ".vrt"})
+"""Suffixes of georeferenced scenes."""
+
 _MAX_PIXELS = 64_000_000  # of one scene in memory; of a larger one the central part is used
 _HELD_OUT = 10  # one image in this many is held out if the data have no test part of their own
 
@@ -77,7 +81,7 @@ def load_chips(path: str | Path | None) -> TrainingSources:
     path = Path(path)
     if path.is_dir():
         return _from_folder(path)
-    if path.suffix.lower() in _SCENES:
+    if path.suffix.lower() in SCENES:
         return _from_scenes([path])
     try:
         with tarfile.open(path) as archive:
@@ -100,7 +104,7 @@ def _from_archive(archive: tarfile.TarFile, path: Path) -> TrainingSources:
     for member in archive:
         name = PurePosixPath(member.name)
         batch = name.name.startswith(("data_batch", "test_batch"))
-        if not member.isfile() or not (batch or name.suffix.lower() in _IMAGES):
+        if not member.isfile() or not (batch or name.suffix.lower() in IMAGES):
             continue
         file = archive.extractfile(member)
         assert file is not None
@@ -109,7 +113,7 @@ def _from_archive(archive: tarfile.TarFile, path: Path) -> TrainingSources:
         if batch:
             images.extend(cifar_batch(file.read(), f"{path}/{name}"))
         else:
-            images.append(_image(file, f"{path}/{name}"))
+            images.append(load_image(file, f"{path}/{name}"))
     return _split(train, test, path)
 
 
@@ -142,7 +146,7 @@ def cifar_batch(content: bytes, name: str) -> NDArray[np.uint8]:
 
 def _from_folder(folder: Path) -> TrainingSources:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    scenes = [file for file in files if file.suffix.lower() in _SCENES]
+    scenes = [file for file in files if file.suffix.lower() in SCENES]
     if scenes:
         return _from_scenes(scenes)
     batches = [file for file in files if file.name.startswith(("data_batch", "test_batch"))]
@@ -152,13 +156,20 @@ def _from_folder(folder: Path) -> TrainingSources:
         images = test if file.name.startswith("test_batch") else train
         images.extend(cifar_batch(file.read_bytes(), str(file)))
     for file in files:
-        if file.suffix.lower() in _IMAGES:
+        if file.suffix.lower() in IMAGES:
             images = test if "test" in file.relative_to(folder).parts else train
-            images.append(_image(file, str(file)))
+            images.append(load_image(file, str(file)))
     return _split(train, test, folder)
 
 
-def _image(file: object, name: str) -> NDArray[np.uint8]:
+def load_image(file: object, name: str) -> NDArray[np.uint8]:
+    """Return a picture, uint8 (3, rows, cols).
+
+    Raises
+    ------
+    TrainingDataError
+        It is not a readable image.
+    """
     try:
         with Image.open(file) as image:  # type: ignore[arg-type]
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

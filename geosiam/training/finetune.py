@@ -4,6 +4,10 @@ Two dates of one place become a pair whose differences are mostly normal. Nobody
 but it is little. So every cell counts as unchanged, except those that the initial weights are most confident about:
 these may be anomalies, and are left undecided.
 
+A folder of many such pairs is laid out as the datasets of change detection are: ``A`` and ``B`` hold the two dates of a
+pair under one name, and ``label``, if there is one, a mask of what changed (0 = unchanged, 255 = changed, anything
+between = undecided).
+
 Reviewed polygons become pairs in which only the polygons with a verdict are labeled.
 """
 
@@ -11,31 +15,35 @@ from __future__ import annotations
 
 import itertools
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rioxarray  # noqa: F401 - the accessor `rio`
 import torch
+import xarray
+from PIL import Image
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation
 
 from geosiam.errors import InputError, TrainingDataError
-from geosiam.files import exists
+from geosiam.files import exists, is_folder
 from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.polygons.results import read_reviews, read_run_record
-from geosiam.training.datasets import central_window, load_chips, split_scene
+from geosiam.training.datasets import IMAGES, SCENES, central_window, load_chips, load_image, split_scene
 from geosiam.training.loop import preserved_torch_state
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import geopandas
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from geosiam.imagery.open_scene import SceneLike
     from geosiam.imagery.pair import PairBlock, ScenePair
     from geosiam.network.weights import Model
     from geosiam.training.sources import TrainingSources
@@ -49,6 +57,10 @@ MOST_CONFIDENT = 0.05
 """Largest share of a pair's cells that is left undecided: those with the highest scores above the threshold."""
 
 _NEIGHBORS = np.ones((3, 3), bool)  # a cell beside an undecided one may hold the rest of the object
+
+_DATES, _MASKS = ("A", "B"), "label"  # folders of a dataset of change detection
+_CRS, _CORNER = "EPSG:32633", (400_000.0, 5_000_000.0)  # of images without a georeference
+_PAIRS_REMEDY = "give both dates of a pair, and its mask, the same name and size"
 
 _LABELS = {"rejected": UNCHANGED, "confirmed": CHANGED}
 _SIDE_PX = 192  # around the center of a reviewed polygon: room for chips at every zoom
@@ -64,23 +76,24 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
     Parameters
     ----------
     paths
-        Scenes in order of their dates.
+        Scenes in order of their dates, and folders of pairs (:func:`folder_of_pairs`).
     model
         Initial weights of the fine-tuning.
 
     Returns
     -------
     list
-        A source for each pair, then one for each scene that is part of none.
+        A source for each folder, for each pair, then one for each scene that is part of none.
 
     Raises
     ------
     TrainingDataError, SceneUnreadableError
         One of them does not exist or is not a scene.
     """
-    pairs: list[TrainingSources] = []
-    single = list(paths)
-    for before, after in itertools.pairwise(paths):
+    folders = [path for path in paths if all(is_folder(Path(path) / date) for date in _DATES)]
+    pairs: list[TrainingSources] = [folder_of_pairs(Path(folder), model) for folder in folders]
+    single = [path for path in paths if path not in folders]
+    for before, after in itertools.pairwise(tuple(single)):
         try:
             pairs.append(bitemporal(before, after, model))
         except InputError as error:  # a file that is not a scene is refused below
@@ -92,7 +105,57 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
     return [*pairs, *(load_chips(path) for path in single)]
 
 
-def bitemporal(before: str, after: str, model: Model) -> tuple[PairStack, PairStack]:
+def folder_of_pairs(folder: Path, model: Model) -> tuple[PairStack, PairStack]:
+    """Return the pairs of a dataset of change detection for training, and the last tenth of each, held out.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``A``, ``B`` and perhaps ``label``.
+    model
+        As in :func:`bitemporal`, for the pairs without a mask.
+
+    Raises
+    ------
+    TrainingDataError
+        An image has no counterpart of its name and size.
+    """
+    names = [_images(folder / date) for date in _DATES]
+    lonely = sorted(names[0].keys() ^ names[1].keys())
+    if lonely or not names[0]:
+        fact = f"holds {lonely[0]} at one date only" if lonely else "holds no images"
+        raise TrainingDataError(folder, fact, _PAIRS_REMEDY)
+    masks = _images(folder / _MASKS) if is_folder(folder / _MASKS) else {}
+    pairs = []
+    for name, before in names[0].items():
+        try:
+            pairs.append(bitemporal(_placed(before), _placed(names[1][name]), model, masks.get(name)))
+        except TrainingDataError:
+            raise
+        except InputError as error:
+            raise TrainingDataError(before, f"is no pair with its other date: {error.fact}", _PAIRS_REMEDY) from error
+    train, held_out = ([stack.scenes[0] for stack in part] for part in zip(*pairs, strict=True))
+    return PairStack(train), PairStack(held_out)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder by their names without suffix; other files, such as sidecars, are no images."""
+    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGES | SCENES}
+
+
+def _placed(path: Path) -> SceneLike:
+    """Return a scene; images of no place on earth, as datasets hold them, are given one."""
+    if path.suffix.lower() not in IMAGES:
+        return path
+    pixels = load_image(path, str(path))
+    rows, cols = (np.arange(side) + 0.5 for side in pixels.shape[1:])
+    array = xarray.DataArray(pixels, {"y": _CORNER[1] - rows, "x": _CORNER[0] + cols}, ("band", "y", "x"), path.name)
+    return array.rio.write_crs(_CRS)
+
+
+def bitemporal(
+    before: SceneLike, after: SceneLike, model: Model, mask: Path | None = None
+) -> tuple[PairStack, PairStack]:
     """Return two dates of one place as a pair for training, and its last tenth, held out.
 
     Parameters
@@ -101,6 +164,8 @@ def bitemporal(before: str, after: str, model: Model) -> tuple[PairStack, PairSt
         The two scenes.
     model
         Weights whose most confident cells are left undecided.
+    mask
+        Image of what changed, on the grid of the before scene; None: unknown.
 
     Raises
     ------
@@ -111,11 +176,29 @@ def bitemporal(before: str, after: str, model: Model) -> tuple[PairStack, PairSt
         scorer = Scorer.of_model(model)
         cells = central_window(pair.overlap).coarsened(scorer.stride)
         block = pair.read(cells.scaled(scorer.stride))
-        scores = lazy_scores(pair, scorer)[cells.slices].compute()
-    undecided = np.kron(most_confident(scores, model.card.threshold), np.ones((scorer.stride,) * 2, bool))
-    labels = np.where(undecided | ~block.valid, UNDECIDED, UNCHANGED).astype(np.uint8)
+        if mask is None:
+            scores = lazy_scores(pair, scorer)[cells.slices].compute()
+            undecided = np.kron(most_confident(scores, model.card.threshold), np.ones((scorer.stride,) * 2, bool))
+            labels = np.where(undecided, UNDECIDED, UNCHANGED)
+        else:
+            labels = _mask(mask, pair.grid.shape, cells.scaled(scorer.stride))
+    labels = np.where(block.valid, labels, UNDECIDED).astype(np.uint8)
     train, held_out = split_scene(_labeled_pair(block, labels))
     return PairStack([train]), PairStack([held_out])
+
+
+def _mask(path: Path, shape: tuple[int, int], window: Window) -> NDArray[np.uint8]:
+    """Return a window of a mask; pixels beyond the scene are undecided."""
+    with Image.open(path) as image:
+        mask = np.asarray(image.convert("L"))
+    if mask.shape != shape:
+        fact = f"is {mask.shape[1]} x {mask.shape[0]} px, its pair {shape[1]} x {shape[0]} px"
+        raise TrainingDataError(path, fact, _PAIRS_REMEDY)
+    beyond = np.maximum(np.subtract(window.shape, shape), 0)
+    rows, cols = window.slices
+    padded = np.pad(mask, ((0, int(beyond[0])), (0, int(beyond[1]))), constant_values=UNDECIDED)
+    result: NDArray[np.uint8] = padded[rows, cols]
+    return np.where((result > UNCHANGED) & (result < CHANGED), UNDECIDED, result).astype(np.uint8)
 
 
 def most_confident(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

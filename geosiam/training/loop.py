@@ -97,6 +97,8 @@ class TrainingRun:
         ``"fp32"`` or ``"bf16"`` (automatic mixed precision).
     init
         Checksum of the initial weights; empty if these are random.
+    freeze_encoder
+        Whether the encoder, with its batch norms, stays as it is.
     save_every_s
         Minimum time between two checkpoints in seconds; 0 saves after every epoch. The last epoch is always saved.
 
@@ -114,6 +116,7 @@ class TrainingRun:
     device: str = "cpu"
     precision: str = "fp32"
     init: str = ""
+    freeze_encoder: bool = False
     save_every_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -122,9 +125,9 @@ class TrainingRun:
         self.network = initial_network(self.recipe, self.seed).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         schedule = self.recipe.schedule
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-        )
+        self.network.encoder.requires_grad_(not self.freeze_encoder)
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
         self.steps = schedule.steps or max(1, len(self.source) // schedule.batch_size)
         self.history: list[Epoch] = []
 
@@ -169,6 +172,7 @@ class TrainingRun:
         total = self.steps * self.recipe.schedule.epochs
         losses = 0.0
         self.network.train()
+        self.network.encoder.train(not self.freeze_encoder)
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
             batch = self.recipe.batch(self.source, generator)
             loss = self.recipe.objective.loss(self._logits(batch), batch)
@@ -297,6 +301,7 @@ class TrainingRun:
             "chips": len(self.source),
             "precision": self.precision,
             **({"init": self.init} if self.init else {}),
+            **({"freeze_encoder": True} if self.freeze_encoder else {}),
         }
 
 

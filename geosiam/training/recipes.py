@@ -6,8 +6,9 @@ so one training loop serves both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -38,6 +39,7 @@ LEAST_COVER_OF_8_PX = 0.125
 COARSE_PX = 8
 """Smallest cells in pixels that are labeled with :data:`LEAST_COVER_OF_8_PX`."""
 
+_CHIP_FIELDS = 1.75  # least side of a chip for several scales, in receptive fields
 _UNDECIDED = 0.25  # width of the range of shares below the minimum in which a cell has no label
 
 
@@ -279,8 +281,9 @@ def with_network(
 ) -> Recipe:
     """Return a recipe whose network has another stride, or number of subcells or scales, if they are given.
 
-    With several scales the network is symmetric, and chips grow as its receptive field does, so that they have as many
-    cells as before.
+    With several scales the network is symmetric. Chips grow as its receptive field does, so that they have at least as
+    many cells as before, and to 7/4 of it, so that most of what is computed has a label; the objects in them may be as
+    large as before relative to the chip. A batch has fewer of them, for about as many cells.
 
     Raises
     ------
@@ -294,13 +297,27 @@ def with_network(
         raise OptionError(f"`stride={stride}`", str(error), "use 8 or 4, and 1, 2 or 4 subcells") from error
     network = replace(single, scales=scales, symmetric=len(scales) > 1)
     if network != single:
-        growth = network.receptive_field.size - single.receptive_field.size
-        chip_size = -(-(recipe.chip_size + growth) // JPEG_BLOCK_PX) * JPEG_BLOCK_PX
-        recipe = replace(recipe, chip_size=chip_size)  # type: ignore[type-var]  # recipes are dataclasses
+        recipe = _with_larger_chips(recipe, single.receptive_field, network.receptive_field)
     if network.receptive_field.size > recipe.chip_size:
         fact = f"needs chips of {network.receptive_field.size} px, recipe {recipe.name} has {recipe.chip_size} px"
         raise OptionError(f"`subcells={network.subcells}`", fact, "use 1, or `recipe=survey`")
     return replace(recipe, network=network)  # type: ignore[type-var]  # recipes are dataclasses
+
+
+def _with_larger_chips(recipe: Recipe, small: ReceptiveField, large: ReceptiveField) -> Recipe:
+    """Return a recipe with chips, batches and objects for a larger receptive field."""
+    growth = large.size - small.size
+    side = max(recipe.chip_size + growth, _CHIP_FIELDS * large.size)
+    side = math.ceil(side / JPEG_BLOCK_PX) * JPEG_BLOCK_PX
+    cells = [field.cells(size) ** 2 for field, size in ((small, recipe.chip_size), (large, side))]
+    batch_size = max(1, round(recipe.schedule.batch_size * min(1, cells[0] / cells[1])))
+    changes: dict[str, Any] = {"chip_size": side, "schedule": replace(recipe.schedule, batch_size=batch_size)}
+    if isinstance(recipe, SurveyRecipe):
+        smallest, largest = recipe.anomalies.size_px
+        zoom = side / recipe.chip_size
+        sizes, most = (smallest, largest * zoom), round(recipe.anomalies.most * math.sqrt(zoom))
+        changes["anomalies"] = replace(recipe.anomalies, size_px=sizes, most=most)
+    return replace(recipe, **changes)  # type: ignore[type-var]  # recipes are dataclasses
 
 
 def octaves(count: int) -> tuple[int, ...]:

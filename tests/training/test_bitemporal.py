@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,14 @@ import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from geosiam.errors import SceneRefusedError, TrainingDataError
+from geosiam.errors import SceneRefusedError, TrainingDataError, WeightsError
 from geosiam.network.weights import Model, load_model
 from geosiam.training.api import TrainingOptions, train
 from geosiam.training.finetune import MOST_CONFIDENT, bitemporal, most_confident, own_scenes
-from geosiam.training.sources import UNCHANGED, UNDECIDED, PairStack, SceneStack
+from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack, SceneStack
 
 RNG = np.random.default_rng(3)
 OBJECT = slice(60, 84), slice(40, 64)
@@ -94,6 +96,91 @@ def test_scenes_that_show_other_places_are_used_one_by_one(
     assert [type(learnt) for learnt, _ in own_scenes(here[:1], model)] == [SceneStack]
     with pytest.raises(TrainingDataError, match="does not exist"):
         own_scenes([here[0], str(tmp_path / "nowhere.tif")], model)
+
+
+def dataset(folder: Path, *, suffix: str = ".png") -> tuple[Path, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Write a dataset of two pairs, of which the first has a mask; return its folder and both dates of the first."""
+    for part in ("A", "B", "label"):
+        (folder / part).mkdir(parents=True)
+    before = ground()
+    after = before.copy()
+    after[(slice(None), *OBJECT)] = np.array([220, 40, 40])[:, None, None]
+    for name in ("yard", "shore"):
+        Image.fromarray(before.transpose(1, 2, 0)).save(folder / "A" / f"{name}.png")
+        Image.fromarray(after.transpose(1, 2, 0)).save(folder / "B" / f"{name}.png")
+    mask = np.zeros(before.shape[1:], np.uint8)
+    mask[OBJECT] = 255
+    mask[:8] = 100
+    Image.fromarray(mask).save(folder / "label" / f"yard{suffix}")
+    return folder, before, after
+
+
+def test_a_dataset_of_change_detection_is_read_as_it_is_laid_out(tmp_path: Path, model: Model) -> None:
+    folder, before, after = dataset(tmp_path / "pairs")
+    (folder / "A" / "yard.png.aux.xml").write_text("<PAMDataset/>")
+    ((learnt, held_out),) = own_scenes([str(folder)], model)
+    assert isinstance(learnt, PairStack)
+    assert isinstance(held_out, PairStack)
+    shore, yard = (torch.cat(pair, dim=1).numpy() for pair in zip(learnt.scenes, held_out.scenes, strict=True))
+    for pair in (shore, yard):
+        assert np.array_equal(pair[:3], before)
+        assert np.array_equal(pair[3:6], after)
+    assert (yard[6][OBJECT] == CHANGED).all()
+    assert (yard[6][:8] == UNDECIDED).all()
+    assert (yard[6][8:60] == UNCHANGED).all()
+    assert (yard[6] == CHANGED).sum() == 24 * 24
+    assert (shore[6][OBJECT] == UNDECIDED).mean() > 0.9  # has no mask: what the weights are confident about
+    assert set(np.unique(shore[6])) == {UNCHANGED, UNDECIDED}
+
+
+def test_a_dataset_and_scenes_may_be_named_together(tmp_path: Path, model: Model) -> None:
+    folder, *_ = dataset(tmp_path / "pairs")
+    scenes = [geotiff(tmp_path / f"{number}.tif", ground(208, 208)) for number in (1, 2)]
+    sources = own_scenes([scenes[0], str(folder), scenes[1]], model)
+    assert [len(learnt) for learnt, _ in sources] == [2, 1]
+
+
+def test_a_dataset_that_does_not_fit_is_refused(tmp_path: Path, model: Model) -> None:
+    folder, before, _ = dataset(tmp_path / "pairs")
+    Image.fromarray(before[0, :50]).save(folder / "label" / "yard.png")
+    with pytest.raises(
+        TrainingDataError, match=r"label/yard\.png: is 320 x 50 px, its pair 320 x 400 px; give both dates"
+    ):
+        own_scenes([str(folder)], model)
+    (folder / "label" / "yard.png").unlink()
+    Image.fromarray(before[:, :50].transpose(1, 2, 0)).save(folder / "B" / "yard.png")
+    own_scenes([str(folder)], model)  # common ground, as of two scenes
+    (folder / "B" / "yard.png").unlink()
+    with pytest.raises(TrainingDataError, match="pairs: holds yard at one date only; give both dates"):
+        own_scenes([str(folder)], model)
+    (folder / "A" / "yard.png").unlink()
+    (folder / "A" / "shore.png").write_text("no image")
+    with pytest.raises(TrainingDataError, match=r"shore\.png: is not a readable image"):
+        own_scenes([str(folder)], model)
+    for file in folder.glob("[AB]/*"):
+        file.unlink()
+    with pytest.raises(TrainingDataError, match="holds no images"):
+        own_scenes([str(folder)], model)
+
+
+def test_a_frozen_encoder_stays_as_it_is(tmp_path: Path) -> None:
+    folder, *_ = dataset(tmp_path / "pairs")
+    options = TrainingOptions(
+        out=tmp_path / "mine.safetensors",
+        scenes=(str(folder),),
+        init="survey-fast",
+        freeze_encoder=True,
+        generated=1,
+        epochs=1,
+        steps=2,
+    )
+    result = train(options)
+    initial, trained = (load_model(name).network.state_dict() for name in ("survey-fast", result.weights))
+    changed = {name for name, value in initial.items() if not torch.equal(value, trained[name])}
+    assert changed == {name for name in initial if name.startswith("discriminator")}
+    assert "--freeze-encoder" in result.card.command
+    with pytest.raises(WeightsError, match="training with other options"):
+        train(replace(options, freeze_encoder=False, epochs=2))
 
 
 def test_reading_a_pair_leaves_the_process_as_it_was(tmp_path: Path, model: Model, process_state) -> None:
