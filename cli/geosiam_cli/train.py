@@ -116,7 +116,7 @@ TRAINING_OPTIONS: dict[str, options.Decorator] = {
     "freeze_encoder": options.option(
         "--freeze-encoder/--train-encoder",
         default=None,
-        show_default="train",
+        show_default="train-encoder",
         help="Train the discriminators only, not the encoder: faster, and what it tells apart is not unlearned.",
     ),
     "average": options.option(

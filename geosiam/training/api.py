@@ -44,7 +44,7 @@ SYNTHETIC_PAIRS_FINE_TUNING = 24
 """Synthetic pairs in a fine-tuning, where they keep the weights from forgetting what they learned before."""
 
 OFF_NADIR_DEG = 10.0
-"""Largest off-nadir angle of synthetic flights for networks of several scales."""
+"""Largest off-nadir angle of synthetic flights for several scales: one cannot tell lean from change."""
 
 _CIFAR10: tuple[None] = (None,)  # the data of a training that names none
 
@@ -301,7 +301,8 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     for path in data:
         add(load_chips(path), 1 / len(data))
     if options.synthetic_pairs:
-        add(synthetic_pairs(options.synthetic_pairs, options.seed, max_off_nadir=_off_nadir(init)), 1.0)
+        off_nadir = OFF_NADIR_DEG if init is not None and len(init.card.network.scales) > 1 else 0.0
+        add(synthetic_pairs(options.synthetic_pairs, options.seed, max_off_nadir=off_nadir), 1.0)
     share = sum(share for _, share in train) or 1.0
     scenes = _own_scenes(options, init)
     for sources in scenes:
@@ -312,11 +313,6 @@ def build_sources(options: TrainingOptions, init: Model | None) -> TrainingSourc
     if len(train) == 1:
         return train[0][0], held_out[0][0]
     return Mixture(train), Mixture(held_out)
-
-
-def _off_nadir(init: Model | None) -> float:
-    """Return how far synthetic flights may lean: to tell lean from change, a network must see more than an edge."""
-    return OFF_NADIR_DEG if init is not None and len(init.card.network.scales) > 1 else 0.0
 
 
 def data_description(options: TrainingOptions) -> str:

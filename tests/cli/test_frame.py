@@ -159,6 +159,7 @@ def test_stated_defaults_are_those_of_the_library(command: str, names: dict, mod
         "report": ("no-report", "report"),
         "restart": ("resume", "restart"),
         "smooth": ("no-smooth", "smooth"),
+        "freeze_encoder": ("train-encoder", "freeze-encoder"),
     }
     stated = {p.name: p.show_default for p in load(command).params if isinstance(p, click.Option)}
     for name in names:
