@@ -13,13 +13,12 @@ from geosiam.errors import OptionError, OutputError, redacted
 from geosiam.files import check_writable, file_name, is_file, is_folder
 from geosiam.inference.torch_engine import choose_device
 from geosiam.network import DEFAULT_MODEL
-from geosiam.network.siamese import SiameseNetwork, can_initialize, initial_weights
 from geosiam.network.weights import ModelCard, load_model, save_model
 from geosiam.targets import refuse_overwriting
 from geosiam.training.calibration import apply_temperature, best_threshold, calibration_error, fit_temperature
-from geosiam.training.datasets import load_chips, synthetic_pairs
+from geosiam.training.datasets import is_image, load_chips, synthetic_pairs
 from geosiam.training.finetune import own_scenes, reviewed_pairs
-from geosiam.training.loop import FILES_BESIDE, TrainingRun, averaged, preserved_torch_state
+from geosiam.training.loop import FILES_BESIDE, TrainingRun, averaged, initial_model, preserved_torch_state
 from geosiam.training.recipes import FINE_TUNING, Recipe, SurveyRecipe, make_recipe, octaves, with_network
 from geosiam.training.sources import Mixture
 from geosiam.training.target_recipe import TargetRecipe
@@ -146,16 +145,21 @@ class TrainingOptions:
                 raise OptionError(f"`{name}={value}`", "is too few", f"use {least} or more")
         if self.least_cover is not None and not 0 < self.least_cover <= 1:
             raise OptionError(f"`least_cover={self.least_cover}`", "is not a fraction", "use more than 0, up to 1")
+        if self.freeze_encoder and not self.initial_weights:
+            raise OptionError("`freeze_encoder`", "would keep random weights", "set `init`")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise OptionError(f"`learning_rate={self.learning_rate}`", "is not positive", "use about 0.001")
         if self.generated is not None and self.generated < 0:
             raise OptionError(f"`generated={self.generated}`", "is negative", "use 0 for none")
+        self._check_recipe()
+
+    def _check_recipe(self) -> None:
+        """Refuse options that the recipe does not use, and a recipe without what it needs."""
         if self.scenes and self.recipe == "paper":
             raise OptionError("`recipe=paper`", "does not use `scenes`", "use `data`, or `recipe=survey`")
-        if self.review and self.recipe != "survey":
-            raise OptionError(f"`recipe={self.recipe}`", "does not use `review`", "use `recipe=survey`")
-        if self.anomaly and self.recipe != "target":
-            raise OptionError(f"`recipe={self.recipe}`", "does not use `anomaly`", "use `recipe=target`")
+        for name, recipe in (("review", "survey"), ("anomaly", "target")):
+            if getattr(self, name) and self.recipe != recipe:
+                raise OptionError(f"`recipe={self.recipe}`", f"does not use `{name}`", f"use `recipe={recipe}`")
         if self.recipe == "target" and not self.anomaly:
             raise OptionError(
                 "`recipe=target`", "has nothing to look for", "set `anomaly` to a folder of crops or a specification"
@@ -251,7 +255,7 @@ def train(
     with preserved_torch_state():
         init = load_model(options.initial_weights) if options.initial_weights else None
         recipe = recipe or _recipe(options, init)
-        init = init and _grown(init, recipe)
+        init = init and initial_model(init, recipe.network)
         models = [_load_for_averaging(name, recipe) for name in options.average]
         chips, held_out = build_sources(options, init)
         run = TrainingRun(
@@ -262,11 +266,11 @@ def train(
             options.seed,
             str(choose_device(options.device)),
             options.precision,
+            init=init.card.checksum if init else "",
             freeze_encoder=options.freeze_encoder,
         )
         if init is not None:
             run.network.load_state_dict(init.network.state_dict())
-            run.init = init.card.checksum
         if not options.restart and run.resume():
             log.info("continuing after epoch %d", len(run.history))
         run.run(on_step)
@@ -343,6 +347,9 @@ def _check_output(options: TrainingOptions) -> None:
     beside = [options.out.with_name(f"{options.out.stem}{suffix}") for suffix in FILES_BESIDE]
     named = (*options.data, *options.anomaly, options.review, options.initial_weights, *options.average)
     files = [name for name in named if name is not None and is_file(name)]
+    folders = [Path(name) for name in (*named, *options.scenes) if name is not None and is_folder(name)]
+    if is_image(options.out):
+        files += [str(file) for folder in folders for file in folder.rglob(f"*{options.out.suffix}")]
     refuse_overwriting([options.out, *beside], options.scenes, files)
 
 
@@ -395,19 +402,6 @@ def _load_for_averaging(name: str, recipe: Recipe) -> Model:
             "name weights of the same `stride`, `subcells` and `scales`",
         )
     return model
-
-
-def _grown(init: Model, recipe: Recipe) -> Model:
-    """Return initial weights as those of the recipe's network, which may have more subcells or scales."""
-    small, large = init.card.network, recipe.network
-    if not can_initialize(small, large):
-        raise OptionError(
-            f"`init` {init.source}",
-            f"has another network, of stride {small.window.stride}",
-            "set `stride`, `subcells` and `scales` to those of these weights, or use other weights",
-        )
-    network = SiameseNetwork.of_weights(large, initial_weights(init.network.state_dict(), small, large)).eval()
-    return replace(init, network=network, card=replace(init.card, network=large))
 
 
 def _calibrate(run: TrainingRun, options: TrainingOptions) -> ModelCard:

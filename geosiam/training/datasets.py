@@ -40,11 +40,10 @@ CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as its authors publish it
 CIFAR10_SIDE = 32
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-"""Suffixes of pictures without a georeference."""
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+"""Suffixes of images without a georeference."""
 
-SCENES = frozenset({".tif", ".tiff", ".vrt"})
-"""Suffixes of georeferenced scenes."""
+_SCENES = {".tif", ".tiff", ".vrt"}
 
 _MAX_PIXELS = 64_000_000  # of one scene in memory; of a larger one the central part is used
 _HELD_OUT = 10  # one image in this many is held out if the data have no test part of their own
@@ -81,13 +80,18 @@ def load_chips(path: str | Path | None) -> TrainingSources:
     path = Path(path)
     if path.is_dir():
         return _from_folder(path)
-    if path.suffix.lower() in SCENES:
+    if path.suffix.lower() in _SCENES:
         return _from_scenes([path])
     try:
         with tarfile.open(path) as archive:
             return _from_archive(archive, path)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise TrainingDataError(path, f"is not a readable tar archive ({error})", _REMEDY) from error
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a training reads a file that it meets in a folder: a picture, or a georeferenced scene."""
+    return path.suffix.lower() in PICTURES | _SCENES
 
 
 def _downloaded() -> Path:
@@ -104,7 +108,7 @@ def _from_archive(archive: tarfile.TarFile, path: Path) -> TrainingSources:
     for member in archive:
         name = PurePosixPath(member.name)
         batch = name.name.startswith(("data_batch", "test_batch"))
-        if not member.isfile() or not (batch or name.suffix.lower() in IMAGES):
+        if not member.isfile() or not (batch or name.suffix.lower() in PICTURES):
             continue
         file = archive.extractfile(member)
         assert file is not None
@@ -146,7 +150,7 @@ def cifar_batch(content: bytes, name: str) -> NDArray[np.uint8]:
 
 def _from_folder(folder: Path) -> TrainingSources:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    scenes = [file for file in files if file.suffix.lower() in SCENES]
+    scenes = [file for file in files if file.suffix.lower() in _SCENES]
     if scenes:
         return _from_scenes(scenes)
     batches = [file for file in files if file.name.startswith(("data_batch", "test_batch"))]
@@ -156,7 +160,7 @@ def _from_folder(folder: Path) -> TrainingSources:
         images = test if file.name.startswith("test_batch") else train
         images.extend(cifar_batch(file.read_bytes(), str(file)))
     for file in files:
-        if file.suffix.lower() in IMAGES:
+        if file.suffix.lower() in PICTURES:
             images = test if "test" in file.relative_to(folder).parts else train
             images.append(load_image(file, str(file)))
     return _split(train, test, folder)

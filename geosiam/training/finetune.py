@@ -4,9 +4,9 @@ Two dates of one place become a pair whose differences are mostly normal. Nobody
 but it is little. So every cell counts as unchanged, except those that the initial weights are most confident about:
 these may be anomalies, and are left undecided.
 
-A folder of many such pairs is laid out as the datasets of change detection are: ``A`` and ``B`` hold the two dates of a
-pair under one name, and ``label``, if there is one, a mask of what changed (0 = unchanged, 255 = changed, anything
-between = undecided).
+A folder of many such pairs is laid out as change detection datasets are: ``A`` and ``B`` hold the two dates of a pair
+under one name, and ``label``, if there is one, a mask of what changed (0 = unchanged, 255 = changed, anything between =
+undecided).
 
 Reviewed polygons become pairs in which only the polygons with a verdict are labeled.
 """
@@ -32,7 +32,7 @@ from geosiam.imagery.grid import Window
 from geosiam.imagery.prepare import open_pair
 from geosiam.inference.scorer import Scorer, lazy_scores
 from geosiam.polygons.results import read_reviews, read_run_record
-from geosiam.training.datasets import IMAGES, SCENES, central_window, load_chips, load_image, split_scene
+from geosiam.training.datasets import PICTURES, central_window, is_image, load_chips, load_image, split_scene
 from geosiam.training.loop import preserved_torch_state
 from geosiam.training.sources import CHANGED, UNCHANGED, UNDECIDED, PairStack
 
@@ -58,7 +58,7 @@ MOST_CONFIDENT = 0.05
 
 _NEIGHBORS = np.ones((3, 3), bool)  # a cell beside an undecided one may hold the rest of the object
 
-_DATES, _MASKS = ("A", "B"), "label"  # folders of a dataset of change detection
+_DATES, _MASKS = ("A", "B"), "label"  # folders of a change detection dataset
 _CRS, _CORNER = "EPSG:32633", (400_000.0, 5_000_000.0)  # of images without a georeference
 _PAIRS_REMEDY = "give both dates of a pair, and its mask, the same name and size"
 
@@ -76,7 +76,7 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
     Parameters
     ----------
     paths
-        Scenes in order of their dates, and folders of pairs (:func:`folder_of_pairs`).
+        Scenes in order of their dates, and folders of pairs (:func:`change_detection_dataset`).
     model
         Initial weights of the fine-tuning.
 
@@ -91,7 +91,7 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
         One of them does not exist or is not a scene.
     """
     folders = [path for path in paths if all(is_folder(Path(path) / date) for date in _DATES)]
-    pairs: list[TrainingSources] = [folder_of_pairs(Path(folder), model) for folder in folders]
+    pairs: list[TrainingSources] = [change_detection_dataset(Path(folder), model) for folder in folders]
     single = [path for path in paths if path not in folders]
     for before, after in itertools.pairwise(tuple(single)):
         try:
@@ -105,8 +105,8 @@ def own_scenes(paths: Sequence[str], model: Model) -> list[TrainingSources]:
     return [*pairs, *(load_chips(path) for path in single)]
 
 
-def folder_of_pairs(folder: Path, model: Model) -> tuple[PairStack, PairStack]:
-    """Return the pairs of a dataset of change detection for training, and the last tenth of each, held out.
+def change_detection_dataset(folder: Path, model: Model) -> tuple[PairStack, PairStack]:
+    """Return the pairs of a change detection dataset for training, and the last tenth of each, held out.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def folder_of_pairs(folder: Path, model: Model) -> tuple[PairStack, PairStack]:
     pairs = []
     for name, before in names[0].items():
         try:
-            pairs.append(bitemporal(_placed(before), _placed(names[1][name]), model, masks.get(name)))
+            pairs.append(bitemporal(_georeferenced(before), _georeferenced(names[1][name]), model, masks.get(name)))
         except TrainingDataError:
             raise
         except InputError as error:
@@ -140,12 +140,12 @@ def folder_of_pairs(folder: Path, model: Model) -> tuple[PairStack, PairStack]:
 
 def _images(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by their names without suffix; other files, such as sidecars, are no images."""
-    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGES | SCENES}
+    return {file.stem: file for file in sorted(folder.iterdir()) if is_image(file)}
 
 
-def _placed(path: Path) -> SceneLike:
-    """Return a scene; images of no place on earth, as datasets hold them, are given one."""
-    if path.suffix.lower() not in IMAGES:
+def _georeferenced(path: Path) -> SceneLike:
+    """Return an image as a scene; one without a georeference, as datasets hold them, is given one."""
+    if path.suffix.lower() not in PICTURES:
         return path
     pixels = load_image(path, str(path))
     rows, cols = (np.arange(side) + 0.5 for side in pixels.shape[1:])
@@ -172,33 +172,32 @@ def bitemporal(
     SceneRefusedError, SceneUnreadableError, SceneNotFoundError
         They are not a pair.
     """
+    stride = model.card.stride
     with preserved_torch_state(), open_pair(before, after) as pair:
-        scorer = Scorer.of_model(model)
-        cells = central_window(pair.overlap).coarsened(scorer.stride)
-        block = pair.read(cells.scaled(scorer.stride))
+        cells = central_window(pair.overlap).coarsened(stride)
+        window = cells.scaled(stride)
+        block = pair.read(window)
         if mask is None:
-            scores = lazy_scores(pair, scorer)[cells.slices].compute()
-            undecided = np.kron(most_confident(scores, model.card.threshold), np.ones((scorer.stride,) * 2, bool))
+            scores = lazy_scores(pair, Scorer.of_model(model))[cells.slices].compute()
+            undecided = np.kron(most_confident(scores, model.card.threshold), np.ones((stride, stride), bool))
             labels = np.where(undecided, UNDECIDED, UNCHANGED)
         else:
-            labels = _mask(mask, pair.grid.shape, cells.scaled(scorer.stride))
+            labels = _read_mask(mask, pair.grid.shape, window)
     labels = np.where(block.valid, labels, UNDECIDED).astype(np.uint8)
     train, held_out = split_scene(_labeled_pair(block, labels))
     return PairStack([train]), PairStack([held_out])
 
 
-def _mask(path: Path, shape: tuple[int, int], window: Window) -> NDArray[np.uint8]:
+def _read_mask(path: Path, shape: tuple[int, int], window: Window) -> NDArray[np.uint8]:
     """Return a window of a mask; pixels beyond the scene are undecided."""
     with Image.open(path) as image:
         mask = np.asarray(image.convert("L"))
     if mask.shape != shape:
         fact = f"is {mask.shape[1]} x {mask.shape[0]} px, its pair {shape[1]} x {shape[0]} px"
         raise TrainingDataError(path, fact, _PAIRS_REMEDY)
-    beyond = np.maximum(np.subtract(window.shape, shape), 0)
-    rows, cols = window.slices
-    padded = np.pad(mask, ((0, int(beyond[0])), (0, int(beyond[1]))), constant_values=UNDECIDED)
-    result: NDArray[np.uint8] = padded[rows, cols]
-    return np.where((result > UNCHANGED) & (result < CHANGED), UNDECIDED, result).astype(np.uint8)
+    beyond = max(0, window.row_stop - shape[0]), max(0, window.col_stop - shape[1])  # the last cells may reach there
+    padded = np.pad(mask, ((0, beyond[0]), (0, beyond[1])), constant_values=UNDECIDED)[window.slices]
+    return np.where(np.isin(padded, (UNCHANGED, CHANGED)), padded, UNDECIDED).astype(np.uint8)
 
 
 def most_confident(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

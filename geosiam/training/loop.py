@@ -7,7 +7,7 @@ import csv
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from geosiam.errors import OptionError, OutputError, WeightsError
 from geosiam.files import atomic_write
-from geosiam.network.siamese import SiameseNetwork
+from geosiam.network.siamese import SiameseNetwork, can_initialize, initial_weights
 from geosiam.training.calibration import ANOMALOUS, HeldOut
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from geosiam.network.architecture import NetworkConfig
+    from geosiam.network.weights import Model
     from geosiam.training.recipes import Batch, Recipe
     from geosiam.training.sources import ChipSource
 
@@ -310,6 +312,25 @@ def initial_network(recipe: Recipe, seed: int) -> SiameseNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the CUDA devices' generators as well
         return SiameseNetwork(recipe.network)
+
+
+def initial_model(init: Model, network: NetworkConfig) -> Model:
+    """Return initial weights as those of a network that may have more subcells or scales.
+
+    Raises
+    ------
+    OptionError
+        The network differs in more.
+    """
+    if not can_initialize(init.card.network, network):
+        raise OptionError(
+            f"`init` {init.source}",
+            f"has another network, of stride {init.card.network.window.stride}",
+            "set `stride`, `subcells` and `scales` to those of these weights, or use other weights",
+        )
+    weights = initial_weights(init.network.state_dict(), init.card.network, network)
+    card = replace(init.card, network=network)
+    return replace(init, network=SiameseNetwork.of_weights(network, weights).eval(), card=card)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from geosiam.errors import SceneRefusedError, TrainingDataError, WeightsError
+from geosiam.errors import OptionError, OutputError, SceneRefusedError, TrainingDataError, WeightsError
 from geosiam.network.weights import Model, load_model
 from geosiam.training.api import TrainingOptions, train
 from geosiam.training.finetune import MOST_CONFIDENT, bitemporal, most_confident, own_scenes
@@ -98,7 +98,7 @@ def test_scenes_that_show_other_places_are_used_one_by_one(
         own_scenes([here[0], str(tmp_path / "nowhere.tif")], model)
 
 
-def dataset(folder: Path, *, suffix: str = ".png") -> tuple[Path, NDArray[np.uint8], NDArray[np.uint8]]:
+def dataset(folder: Path) -> tuple[Path, NDArray[np.uint8], NDArray[np.uint8]]:
     """Write a dataset of two pairs, of which the first has a mask; return its folder and both dates of the first."""
     for part in ("A", "B", "label"):
         (folder / part).mkdir(parents=True)
@@ -111,7 +111,7 @@ def dataset(folder: Path, *, suffix: str = ".png") -> tuple[Path, NDArray[np.uin
     mask = np.zeros(before.shape[1:], np.uint8)
     mask[OBJECT] = 255
     mask[:8] = 100
-    Image.fromarray(mask).save(folder / "label" / f"yard{suffix}")
+    Image.fromarray(mask).save(folder / "label" / "yard.png")
     return folder, before, after
 
 
@@ -133,11 +133,40 @@ def test_a_dataset_of_change_detection_is_read_as_it_is_laid_out(tmp_path: Path,
     assert set(np.unique(shore[6])) == {UNCHANGED, UNDECIDED}
 
 
+def test_a_mask_lies_on_the_ground_that_both_dates_share(tmp_path: Path, model: Model) -> None:
+    for part in ("A", "B", "label"):
+        (tmp_path / part).mkdir()
+    image = ground(400, 336)[:, :, :321]  # the last cell is partly beyond the scene
+    geotiff(tmp_path / "A" / "yard.tif", image)
+    geotiff(tmp_path / "B" / "yard.tif", image[:, :, 160:], east=80.0)
+    mask = np.zeros(image.shape[1:], np.uint8)
+    mask[100:140, 200:260] = 255
+    Image.fromarray(mask).save(tmp_path / "label" / "yard.png")
+    ((learnt, held_out),) = own_scenes([str(tmp_path)], model)
+    assert isinstance(learnt, PairStack)
+    assert isinstance(held_out, PairStack)
+    labels = torch.cat([learnt.scenes[0], held_out.scenes[0]], dim=1)[6].numpy()
+    start = next(col for col in range(labels.shape[1]) if (labels[:, col] != UNDECIDED).any())
+    np.testing.assert_array_equal(labels[:, start : start + 161], mask[:, 160:])
+    assert (np.delete(labels, slice(start, start + 161), axis=1) == UNDECIDED).all()
+
+
 def test_a_dataset_and_scenes_may_be_named_together(tmp_path: Path, model: Model) -> None:
     folder, *_ = dataset(tmp_path / "pairs")
     scenes = [geotiff(tmp_path / f"{number}.tif", ground(208, 208)) for number in (1, 2)]
     sources = own_scenes([scenes[0], str(folder), scenes[1]], model)
     assert [len(learnt) for learnt, _ in sources] == [2, 1]
+
+
+@pytest.mark.parametrize("option", ["scenes", "data", "anomaly"])
+def test_an_image_in_a_folder_is_not_overwritten_by_weights(tmp_path: Path, option: str) -> None:
+    folder, *_ = dataset(tmp_path / "pairs")
+    image = folder / "B" / "yard.png"
+    content = image.read_bytes()
+    recipe = "target" if option == "anomaly" else "survey"
+    with pytest.raises(OutputError, match="is an input too and would be overwritten"):
+        train(TrainingOptions(out=image, recipe=recipe, epochs=1, steps=1, generated=0, **{option: (str(folder),)}))
+    assert image.read_bytes() == content
 
 
 def test_a_dataset_that_does_not_fit_is_refused(tmp_path: Path, model: Model) -> None:
@@ -181,6 +210,11 @@ def test_a_frozen_encoder_stays_as_it_is(tmp_path: Path) -> None:
     assert "--freeze-encoder" in result.card.command
     with pytest.raises(WeightsError, match="training with other options"):
         train(replace(options, freeze_encoder=False, epochs=2))
+
+
+def test_a_random_encoder_is_not_frozen(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="`freeze_encoder`: would keep random weights; set `init`"):
+        TrainingOptions(out=tmp_path / "mine.safetensors", freeze_encoder=True)
 
 
 def test_reading_a_pair_leaves_the_process_as_it_was(tmp_path: Path, model: Model, process_state) -> None:

@@ -41,6 +41,20 @@ def test_survey_batches_label_every_cell(stride: int, subcells: int, cells: int)
     assert batch.weight.mean() > 0.8
 
 
+@pytest.mark.parametrize(("scales", "side", "count"), [((1, 2), 144, 25), ((1, 2, 4), 288, 7)])
+def test_chips_of_several_scales_have_about_as_many_labels_and_larger_objects(
+    scales: tuple[int, ...], side: int, count: int
+) -> None:
+    recipe = make_recipe("survey", scales=scales)
+    assert isinstance(recipe, SurveyRecipe)
+    batch = recipe.batch(CHIPS, Generator().manual_seed(0))
+    assert batch.before.shape == (count, 3, side, side)
+    assert 0.8 < batch.similar.numel() / (28 * 32 * 32) < 1.2
+    assert side >= 1.75 * recipe.network.receptive_field.size
+    smallest, largest = recipe.anomalies.size_px
+    assert (smallest, largest / side) == (3.5, pytest.approx(80 / 96))
+
+
 def test_survey_objects_appear_at_either_date() -> None:
     recipe = SurveyRecipe(schedule=Schedule(epochs=1, steps=1, batch_size=64))
     plain = ChipStack(torch.full((2, 3, 64, 64), 128, dtype=torch.uint8))
